@@ -1,0 +1,116 @@
+// THE SEAM: what a process may ask of the operating system on our behalf. System calls, not methods of a device: request numbers and
+// bytes go down, bytes and errnos come back, so every encoder above it runs in tests exactly as on hardware. Implementations
+// (kernel, simulator) and decorators (recording, faulty) add nothing to it. The conformance suite in test/conformance checks the promises.
+
+import type { Closeable, Releasable } from '../base/closeable.js'
+import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
+
+/**
+ * An operating system, or something that stands in for one.
+ *
+ * Every refused call throws a `VdpaError` with the errno; after `close()` every verb throws `ERR_VDPA_CLOSED`.
+ */
+export interface Backend {
+  /** `'kernel'`, `'simulator'`, or a decorator's name around another: `'recording(simulator)'`. */
+  readonly name: string
+  /** Bytes a page; addresses and sizes for DMA are multiples of it. */
+  readonly pageSize: number
+  /** Opens a node for reading and writing, close-on-exec and non-blocking. Errors: ENOENT, EACCES, EBUSY, ENXIO … */
+  open(path: string): Handle
+  /** Takes over an fd that somebody passed; the handle owns it from now on. `path` is used in sentences only. */
+  openFd(fd: number, path?: string): Handle
+  /** Zeroed, shared, page-aligned memory (memfd), at an address that stays until it is closed. `length` in bytes, rounded up to pages. */
+  allocate(length: number, options?: AllocateOptions): MemoryRegion
+  /** Memory that another program's fd holds (a VMM's guest RAM, hugepages). The fd is duplicated and stays the caller's. */
+  adopt(fd: number, options: AdoptOptions): MemoryRegion
+  /** A new eventfd, or a wrapper of the caller's own (KVM's irqfd, ioeventfd), which then stays the caller's to close. */
+  eventfd(fd?: number): Eventfd
+  /** Opens a netlink socket of `protocol` (16 is NETLINK_GENERIC). Optional: absent where there is none. */
+  netlink?(protocol: number): NetlinkSocket
+  /** The process' limit of pinned memory and what is pinned now, in bytes; `undefined` limit is unlimited. */
+  memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }
+}
+
+/**
+ * An open node. Requests on one handle never overtake one another: a synchronous call made while asynchronous ones are under way
+ * happens after them.
+ */
+export interface Handle extends Closeable {
+  readonly path: string
+  /** The descriptor, for passing on or for polling by others; throws ERR_VDPA_CLOSED after close. */
+  readonly fd: number
+  /** One ioctl. The bytes of `argument` are updated in place; a number is passed as the value itself. Returns what the call returned. */
+  ioctl(request: number, argument: Uint8Array | number): number
+  /** The same, off the event loop's thread. `argument` must not be touched until it settles. */
+  ioctlAsync(request: number, argument: Uint8Array | number): Promise<number>
+  /** One write(); returns what the kernel returned. */
+  write(bytes: Uint8Array): number
+  /**
+   * One write() for each record of `stride` bytes, in one native call. Returns how many succeeded when all did; otherwise throws the
+   * refusal, which has `completed: number`, the count of records written before it.
+   */
+  writeEach(records: Uint8Array, stride: number): number
+  /** The same off the event loop's thread, with progress. An abort stops between records: rejects ERR_VDPA_CANCELED with `completed`. */
+  writeEachAsync(records: Uint8Array, stride: number, options?: WriteEachOptions): Promise<number>
+  /** One read(); absent where the node cannot be read (vhost-vdpa). Returns bytes read. */
+  read?(bytes: Uint8Array): number
+  /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. */
+  onReadable?(listener: () => void): Disposable
+  pread?(bytes: Uint8Array, offset: bigint): number
+  pwrite?(bytes: Uint8Array, offset: bigint): number
+  /** Maps the doorbell page at `offset` (queue index × page size); absent where the backend has none. Refused with errno 524 by many devices. */
+  mapDoorbell?(offset: bigint): Doorbell
+  /** Closes the node on a thread of its own (a device's last close may sleep). Twice is allowed. */
+  close(): Promise<void>
+  closeSync(): void
+}
+
+/** What a long sequence of writes may be given. */
+export interface WriteEachOptions {
+  readonly signal?: AbortSignal
+  /** Called on the event loop now and then with the number of records written so far. */
+  readonly onProgress?: (completed: number) => void
+}
+
+/** The count of records that were written before a `writeEach` failed or was canceled. */
+export interface WriteEachFailure {
+  readonly completed: number
+}
+
+/** The write-only page of a queue's doorbell: a function, not a buffer, because the page cannot be read. */
+export interface Doorbell extends Releasable {
+  /** Writes a 16-bit little-endian queue index. */
+  ring16(value: number): void
+  /** Writes the 32-bit form of VIRTIO_F_NOTIFICATION_DATA. */
+  ring32(value: number): void
+}
+
+/** A counter that one side adds to and another waits for (eventfd(2)), without semaphore semantics, non-blocking. */
+export interface Eventfd extends Releasable {
+  readonly fd: number
+  /** Adds to the counter; wakes the other side. Default 1. */
+  signal(count?: number): void
+  /** Takes the counter: what was added since the last take, 0 when nothing. Counts above 2^53-1 are clamped. */
+  take(): number
+  /**
+   * Calls `listener(count)` on the event loop after each wake-up, having taken the counter. One listener at a time. Does not keep the process alive
+   * unless `ref()` was called on the subscription.
+   */
+  onSignal(listener: (count: number) => void): Subscription
+}
+
+/** A listener that is being called. Closing it stops the calls. */
+export interface Subscription extends Releasable {
+  ref(): this
+  unref(): this
+}
+
+/** A datagram socket to the kernel; messages are whole netlink messages. */
+export interface NetlinkSocket extends Closeable {
+  readonly fd: number
+  send(message: Uint8Array): void
+  /** One datagram, or undefined when there is none now. */
+  receive(): Uint8Array | undefined
+  onReadable(listener: () => void): Subscription
+  addMembership(group: number): void
+}

@@ -1,0 +1,66 @@
+// Argument checks, all in one sentence grammar: `<name> must be <what> (got <value>)`. Misuse is a TypeError or a RangeError with Node's code.
+
+/** How a value is shown in a sentence: short, and never throwing. */
+export function show(value: unknown): string {
+  if (typeof value === 'bigint') return value < 0x1000n && value > -0x1000n ? `${value}n` : `0x${value.toString(16)}n`
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'object' && value !== null) return `a ${value.constructor?.name ?? 'plain object'}`
+  return String(value)
+}
+
+function withCode<E extends Error>(error: E, code: string): E {
+  return Object.assign(error, { code })
+}
+
+export function typeError(name: string, what: string, value: unknown): TypeError {
+  return withCode(new TypeError(`${name} must be ${what} (got ${show(value)})`), 'ERR_INVALID_ARG_TYPE')
+}
+
+export function rangeError(name: string, what: string, value: unknown): RangeError {
+  return withCode(new RangeError(`${name} must be ${what} (got ${show(value)})`), 'ERR_OUT_OF_RANGE')
+}
+
+/** An integer number from `first` to `last`, both included. */
+export function checkInteger(value: unknown, name: string, first: number, last: number): asserts value is number {
+  if (typeof value !== 'number') throw typeError(name, `an integer from ${first} to ${last}`, value)
+  if (!Number.isInteger(value) || value < first || value > last) {
+    throw rangeError(name, `an integer from ${first} to ${last}`, value)
+  }
+}
+
+const u64Last = 0xffff_ffff_ffff_ffffn
+
+/** A `__u64`: a bigint, or a safe integer number where that loses nothing. Returns it as bigint. */
+export function toU64(value: unknown, name: string): bigint {
+  if (typeof value === 'number') {
+    if (!Number.isSafeInteger(value) || value < 0) throw rangeError(name, 'a bigint, or an integer from 0 to 2^53-1', value)
+    return BigInt(value)
+  }
+  if (typeof value !== 'bigint') throw typeError(name, 'a bigint', value)
+  if (value < 0n || value > u64Last) throw rangeError(name, 'from 0 to 2^64-1', value)
+  return value
+}
+
+export function checkBytes(value: unknown, name: string, length?: number): asserts value is Uint8Array {
+  if (!(ArrayBuffer.isView(value) && Object.prototype.toString.call(value) === '[object Uint8Array]')) {
+    throw typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
+  }
+  if (length !== undefined && value.byteLength !== length) {
+    throw rangeError(name, `${length} bytes long`, value.byteLength)
+  }
+}
+
+export function checkString(value: unknown, name: string): asserts value is string {
+  if (typeof value !== 'string') throw typeError(name, 'a string', value)
+  if (value === '' || value.includes('\0')) throw rangeError(name, 'a string that is not empty and has no NUL', value)
+}
+
+export function checkFunction(value: unknown, name: string): void {
+  if (typeof value !== 'function') throw typeError(name, 'a function', value)
+}
+
+/** One of a few strings. */
+export function checkOneOf<T extends string>(value: unknown, name: string, allowed: readonly T[]): asserts value is T {
+  if (!allowed.includes(value as T)) throw rangeError(name, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`, value)
+}

@@ -1,0 +1,99 @@
+// The one error class of the package and its two makers: what the operating system refused, and what we refused ourselves.
+// Errors are recognised by brand, because `instanceof` fails across realms (a second copy of the package, a test runner's sandbox).
+
+const brand = Symbol.for('vhost-vdpa.error')
+
+/** What an error may carry beside its sentence. */
+export interface VdpaErrorDetails {
+  /** The negative errno of the refusal, as Node's own errors have it; absent on refusals of our own. */
+  readonly errno?: number
+  /** The system call that was refused: `'open'`, `'ioctl'`, `'write'`, `'mmap'` ... */
+  readonly syscall?: string
+  /** The kernel's name of the request, such as `'VHOST_VDPA_SET_GROUP_ASID'`, or of the IOTLB message. */
+  readonly request?: string
+  /** The device node or file. */
+  readonly path?: string
+  /** What a person can do about it. */
+  readonly hint?: string
+  readonly cause?: unknown
+}
+
+/**
+ * Every failure that this package reports. `code` is the errno's name (`'EINVAL'`) where the operating system refused, and `'ERR_VDPA_…'`
+ * where the package refused before asking. Misuse of an argument is a `TypeError` or `RangeError` instead.
+ */
+export class VdpaError extends Error {
+  readonly code: string
+  declare readonly errno?: number
+  declare readonly syscall?: string
+  declare readonly request?: string
+  declare readonly path?: string
+  declare readonly hint?: string
+  readonly [brand] = true
+
+  constructor(code: string, message: string, details: VdpaErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.name = 'VdpaError'
+    this.code = code
+    for (const key of ['errno', 'syscall', 'request', 'path', 'hint'] as const) {
+      const value = details[key]
+      if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true, writable: false })
+    }
+    Object.defineProperty(this, brand, { value: true, enumerable: false })
+  }
+}
+
+/** True for an error of this package, whichever realm or copy of the package made it. */
+export function isVdpaError(value: unknown): value is VdpaError {
+  return typeof value === 'object' && value !== null && brand in value
+}
+
+/** The parts of a sentence such as `EINVAL: VHOST_VDPA_SET_GROUP_ASID on /dev/vhost-vdpa-0: asid 9 is not below 2`. */
+function sentence(code: string, details: VdpaErrorDetails, text: string): string {
+  const what = details.request ?? details.syscall
+  const subject = what === undefined ? (details.path ?? '') : details.path === undefined ? what : `${what} on ${details.path}`
+  const hint = details.hint === undefined ? '' : ` (${details.hint})`
+  return [code, subject, text].filter((part) => part !== '').join(': ') + hint
+}
+
+/** Makes the error of a system call that was refused. `errno` is the positive number the kernel gave; `text` says why, when we know. */
+export function systemError(
+  code: string,
+  errno: number,
+  text: string,
+  details: Omit<VdpaErrorDetails, 'errno'> = {},
+): VdpaError {
+  return new VdpaError(code, sentence(code, details, text), { ...details, errno: -errno })
+}
+
+/** Codes of the refusals that come from this package and not from the operating system. */
+export type VdpaErrorCode =
+  | 'ERR_VDPA_CLOSED' // the object was closed
+  | 'ERR_VDPA_CANCELED' // the caller, or destroy(), gave up waiting
+  | 'ERR_VDPA_STATE' // the device or object is not in a state that allows this
+  | 'ERR_VDPA_NOT_SUPPORTED' // this device, kernel or backend has no such capability
+  | 'ERR_VDPA_NO_ADDON' // the native addon is not there; only the simulator works
+  | 'ERR_VDPA_WRONG_DEVICE' // the device is not of the kind that was asked for
+  | 'ERR_VDPA_FEATURES' // features were not offered, not accepted, or contradict each other
+  | 'ERR_VDPA_NO_OWNER' // the handle has not claimed the device
+  | 'ERR_VDPA_IOVA_RANGE' // outside the addresses that the device can reach
+  | 'ERR_VDPA_OVERLAP' // overlaps an existing mapping
+  | 'ERR_VDPA_NOT_MAPPED' // is not exactly one mapping
+  | 'ERR_VDPA_ASID' // no such address space
+  | 'ERR_VDPA_ALIGNMENT' // not aligned to pages
+  | 'ERR_VDPA_BATCH' // another address space's batch is open
+  | 'ERR_VDPA_ENTRY_LIMIT' // the device's IOTLB has no room left
+  | 'ERR_VDPA_MEMLOCK' // RLIMIT_MEMLOCK does not allow pinning so much
+  | 'ERR_VDPA_NOT_SHARED' // memory that the kernel would skip without saying so
+  | 'ERR_VDPA_NO_SPACE' // an allocator, arena or ring is full
+  | 'ERR_VDPA_MEMORY_HELD' // memory is mapped for DMA and cannot be freed
+  | 'ERR_VDPA_RING_BROKEN' // the other side of a virtqueue broke a rule; the queue is out of use
+  | 'ERR_VDPA_REFUSED' // the device answered with a refusal of its own
+  | 'ERR_VDPA_TIMEOUT' // the device did not answer in time
+  | 'ERR_VDPA_DEVICE_BROKEN' // the device asked to be reset, or was taken away
+  | 'ERR_VDPA_TRACE' // a replayed trace met another answer
+
+/** Makes an error of our own: a refusal before, or instead of, a system call. */
+export function vdpaError(code: VdpaErrorCode, text: string, details: VdpaErrorDetails = {}): VdpaError {
+  return new VdpaError(code, sentence(code, details, text), details)
+}

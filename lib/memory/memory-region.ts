@@ -1,0 +1,46 @@
+// What a piece of DMA-able memory is, for everyone above the seam: bytes with a stable address, which nobody may free under a device.
+
+import type { Releasable } from '../base/closeable.js'
+
+/** Somebody's claim that a region must stay: a mapping for DMA. Closing the hold gives the claim up. */
+export interface MemoryHold extends Releasable {
+  /** What holds the memory, as a person would say it: `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`. */
+  readonly holder: string
+}
+
+/** How to make memory. */
+export interface AllocateOptions {
+  /** Page size in bytes to back the memory with: 4096 (default), or a huge page size the system offers (2 MiB, 1 GiB). */
+  readonly pageSize?: number
+  /** A name for tools (the memfd's name). */
+  readonly name?: string
+}
+
+/** How to take over memory that another program's file descriptor holds. */
+export interface AdoptOptions {
+  /** Bytes to map; a multiple of the page size. */
+  readonly length: number
+  /** Where in the file the memory starts; a multiple of the page size. Default 0. */
+  readonly offset?: bigint
+}
+
+/**
+ * Shared, file-backed, page-aligned memory at an address that is stable until `close()`. Only such memory is given to devices: the kernel
+ * skips private memory without an error on some parents.
+ */
+export interface MemoryRegion extends Releasable {
+  /** Bytes, a multiple of `pageSize`. */
+  readonly length: number
+  readonly pageSize: number
+  /** The address in this process (`uaddr` of an IOTLB message); in a simulator, an address of its own numbering. */
+  readonly address: bigint
+  /** The whole region. `close()` detaches it: views then have length 0 and DataView and Atomics throw. */
+  readonly buffer: ArrayBuffer
+  /** The file behind it, for passing to another process; undefined in a simulator. */
+  readonly fd: number | undefined
+  /** Who holds it now, oldest first. */
+  readonly holders: readonly string[]
+  hold(holder: string): MemoryHold
+  /** Frees the memory. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. */
+  close(): void
+}
