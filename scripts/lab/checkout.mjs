@@ -1,0 +1,35 @@
+// Prepares this checkout on the host, where a compiler is fast, so that the guest only runs what is finished.
+import { existsSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { exitCodes, labError, report } from './progress.mjs'
+import { run } from './processes.mjs'
+
+/** The checkout that this script belongs to. */
+export const checkout = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
+
+const CONFIG = 'jest.kernel.config.cjs'
+
+async function step(text, program, args) {
+  report(text)
+  const { code, stdout, stderr } = await run(program, args, { cwd: checkout })
+  if (code === 0) return
+  const said = `${stdout}\n${stderr}`.trim().split('\n').slice(-30).join('\n')
+  throw labError(exitCodes.machineFailed, `${text} failed (${program} ${args.join(' ')} ended with ${code}):\n${said}`)
+}
+
+async function hasAddon() {
+  const folder = join(checkout, 'build/Release')
+  return existsSync(folder) && (await readdir(folder)).some((name) => name.endsWith('.node'))
+}
+
+/** Compiles the tests to JavaScript and builds the addon if it is not there; returns the command that runs the kernel tests. */
+export async function kernelTestCommand(pattern) {
+  for (const name of ['node_modules/jest/bin/jest.js', 'node_modules/typescript/bin/tsc'])
+    if (!existsSync(join(checkout, name))) throw labError(exitCodes.cannotRun, `${name} is missing: run npm install in ${checkout}`)
+  await step('compiling lib and test', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
+  if (!(await hasAddon())) await step('building the addon', 'npm', ['run', 'build:native'])
+  const jest = ['node_modules/jest/bin/jest.js', '--config', CONFIG, '--runInBand', '--cacheDirectory', '/tmp/jest']
+  return [process.execPath, ...jest, ...(pattern === undefined ? [] : ['--testPathPatterns', pattern])]
+}
