@@ -14,8 +14,10 @@ const shared = (file) => `${guestShare}/${file}`
 
 /** Lines for guest/setup-devices.sh, one step each. */
 function setupSteps(devices) {
+  const multiqueue = devices.filter((device) => device.queuePairs !== undefined)
   return [
     ...devices.map((device) => `override ${pciAddress(device.slot)}`),
+    ...multiqueue.map((device) => `multiqueue ${pciAddress(device.slot)}`),
     'modules',
     ...simulatedDevices.map((device) => `add ${device.name} ${device.management} ${device.options}`.trim()),
     ...devices.map((device) => `add ${device.name} pci/${pciAddress(device.slot)}`),

@@ -1,7 +1,7 @@
 // Which kernel the lab boots, and where its files are kept. The newest 6.12 that apt offers is taken, never a pinned one;
 // building it is kernel-build.mjs.
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { buildKernel, recipe } from './kernel-build.mjs'
@@ -18,25 +18,52 @@ export function cacheFolder() {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'vhost-vdpa-lab')
 }
 
-/** The packages of one release, all of one version: a module built from another version's source would not load or, worse, would. */
-async function candidate(release) {
+const SOURCE = 'linux-source-6.12'
+
+/** The packages of one release. All are taken in one version, because modules built from another version's source may not fit. */
+function packagesOf(release) {
   const common = release.replace(/-amd64$/, '')
-  const [version] = await versionsOf(`linux-image-${release}`)
-  if (version === undefined) return undefined
-  const names = [`linux-image-${release}`, `linux-headers-${release}`, `linux-headers-${common}-common`, `linux-kbuild-${common}`]
-  for (const name of [...names, 'linux-source-6.12'])
-    if (!(await versionsOf(name)).includes(version)) return undefined
-  return { release, version, packages: names.map((name) => `${name}=${version}`), source: `linux-source-6.12=${version}` }
+  return [`linux-image-${release}`, `linux-headers-${release}`, `linux-headers-${common}-common`, `linux-kbuild-${common}`]
+}
+
+/** Changes when apt's lists do. Asking apt itself takes longer than all else that a second run does before it boots. */
+async function listsStamp() {
+  const folder = '/var/lib/apt/lists'
+  const names = (await readdir(folder)).filter((name) => name.endsWith('Packages') || /Packages\.\w+$/.test(name))
+  const stats = await Promise.all(names.sort().map((name) => stat(join(folder, name))))
+  return names.map((name, index) => `${name} ${stats[index].size} ${stats[index].mtimeMs}`).join('\n')
+}
+
+/** As `newestOffered`, remembered in the cache for as long as apt's lists stay as they are. */
+async function newestOfferedRemembered(cache) {
+  const file = join(cache, 'offered.json')
+  const stamp = await listsStamp()
+  try {
+    const remembered = JSON.parse(await readFile(file, 'utf8'))
+    if (remembered.stamp === stamp) return remembered.offered
+  } catch {
+    // Nothing remembered, or half of it: ask.
+  }
+  const offered = await newestOffered()
+  if (offered === undefined) return undefined
+  await writeFile(`${file}.${process.pid}`, JSON.stringify({ stamp, offered }))
+  await rename(`${file}.${process.pid}`, file)
+  return offered
 }
 
 async function newestOffered() {
-  const releases = (await packageNames('^linux-image-6\\.12\\..*-amd64$'))
+  const releases = (await packageNames('linux-image-6.12.'))
     .map((name) => IMAGE.exec(name))
     .filter((match) => match !== null)
     .sort((a, b) => Number(b[2]) - Number(a[2]))
-  for (const match of releases) {
-    const found = await candidate(match[1])
-    if (found !== undefined) return found
+    .map((match) => match[1])
+  const versions = releases.length === 0 ? new Map() : await versionsOf([SOURCE, ...releases.flatMap(packagesOf)])
+  for (const release of releases) {
+    const packages = packagesOf(release)
+    const [version] = versions.get(packages[0])
+    const isWhole = [SOURCE, ...packages].every((name) => versions.get(name).includes(version))
+    if (version !== undefined && isWhole)
+      return { release, version, packages: packages.map((name) => `${name}=${version}`), source: `${SOURCE}=${version}` }
   }
   return undefined
 }
@@ -100,7 +127,7 @@ const noKernel =
 export async function ensureKernel() {
   const cache = cacheFolder()
   await mkdir(cache, { recursive: true })
-  let offered = await newestOffered()
+  let offered = await newestOfferedRemembered(cache)
   if (offered === undefined) {
     const cached = await newestCached(cache)
     if (cached !== undefined) {

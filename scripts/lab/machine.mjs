@@ -76,6 +76,11 @@ export function machineArguments(plan) {
   const devices = pciDevices.filter((device) => !plan.absent.has(device.name))
   // A fault in the kernel ends the machine at once instead of leaving a test to wait for its time limit.
   const words = ['console=ttyS0', 'panic=-1', 'oops=panic', 'quiet', 'intel_iommu=on', `hugepages=${plan.hugepages}`]
+  // Protections and self-tests that an emulated machine of our own does not need cost it seconds.
+  words.push('mitigations=off', 'nokaslr', 'cryptomgr.notests')
+  // Linux patches its own code while it starts. QEMU before 8.1 can lose such a patch to another processor that is translating the
+  // same page just then, and the kernel dies of a stray breakpoint. So it starts on one; guest/init brings up the others.
+  words.push('maxcpus=1', 'noreplace-smp')
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-machine', 'q35,kernel-irqchip=split', '-accel', 'tcg,thread=multi', '-cpu', 'max'],

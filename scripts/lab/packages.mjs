@@ -74,17 +74,21 @@ export async function ensurePackages(names) {
   throw labError(exitCodes.cannotRun, `cannot install ${(left.length > 0 ? left : missing).join(', ')}; to see why, run: ${command}\n${said}`)
 }
 
-/** Every version of a binary package that apt knows, newest first. */
-export async function versionsOf(name) {
-  const { stdout } = await run('apt-cache', ['madison', name], { env: environment })
-  const rows = stdout.split('\n').map((line) => line.split('|').map((cell) => cell.trim()))
-  return rows.filter((row) => row[0] === name && row[2]?.endsWith('Packages')).map((row) => row[1])
+/** Every version that apt knows of each of these binary packages, newest first: name → versions. */
+export async function versionsOf(names) {
+  const { stdout } = await run('apt-cache', ['madison', ...names], { env: environment })
+  const versions = new Map(names.map((name) => [name, []]))
+  for (const line of stdout.split('\n')) {
+    const [name, version, origin] = line.split('|').map((cell) => cell.trim())
+    if (origin?.endsWith('Packages')) versions.get(name)?.push(version)
+  }
+  return versions
 }
 
-/** Names of packages that match a regular expression. */
-export async function packageNames(expression) {
-  const { stdout } = await run('apt-cache', ['search', '--names-only', expression], { env: environment })
-  return stdout.split('\n').flatMap((line) => (line === '' ? [] : [line.split(' ')[0]]))
+/** Names of packages that apt knows and that begin so. */
+export async function packageNames(beginning) {
+  const { stdout } = await run('apt-cache', ['pkgnames', beginning], { env: environment })
+  return stdout.split('\n').filter((name) => name !== '')
 }
 
 /** Downloads packages (`name=version`) as .deb files into `folder`, without installing them. */
