@@ -1,13 +1,13 @@
 // What a virtqueue is to its two users, whatever its format: the driver's side adds buffers and takes them back, the device's side takes
 // chains and completes them. The algorithms are in split-*.ts and packed-*.ts; memory is injected. Addresses are two 32-bit halves and
-// nothing here allocates per buffer, because this is the hot path.
+// nothing here allocates per buffer, because this is the hot path. Section numbers are those of virtio 1.2.
 
 import type { RingMemory } from '../memory/ring-memory.js'
 
-/** `'split'` (virtio 1.2 section 2.7) or `'packed'` (section 2.8, VIRTIO_F_RING_PACKED). */
+/** `'split'` (section 2.7) or `'packed'` (section 2.8, VIRTIO_F_RING_PACKED). */
 export type RingFormat = 'split' | 'packed'
 
-/** The three areas of a queue, in virtio's words (section 2.6): bytes as this side can reach them. */
+/** The three areas of a queue, in virtio's words (section 2.6): bytes as this side can reach them. `areaSizes()` says how long they are. */
 export interface RingAreas {
   /** Descriptor table (split) or descriptor ring (packed): 16 bytes × size. */
   readonly descriptor: RingMemory
@@ -19,18 +19,44 @@ export interface RingAreas {
 
 /** Negotiated features that change how a ring is used. All default to false. */
 export interface RingFeatures {
+  /** VIRTIO_F_EVENT_IDX: notification suppression by position. */
   readonly eventIdx?: boolean
+  /** VIRTIO_F_INDIRECT_DESC: a descriptor may refer to a table of descriptors. */
   readonly indirect?: boolean
+  /** VIRTIO_F_IN_ORDER: the device uses chains in the order in which they came, and may announce several with one entry. */
   readonly inOrder?: boolean
 }
 
 /**
- * Where a stopped queue stands, enough to go on: 16-bit free-running indices for split (`used` equals `available` unless buffers are in
+ * Where a queue stands, enough to go on: 16-bit free-running indices for split (`used` equals `available` unless buffers are in
  * flight), for packed the 15-bit index with the wrap counter in bit 15. As GET_VRING_BASE: low half `available`, high half `used` (packed).
  */
 export interface RingState {
   readonly available: number
   readonly used: number
+}
+
+/** A chain in flight, as plain data: what its driver must know to take it back. */
+export interface ChainRecord {
+  readonly token: number
+  /** The head's index (split) or the buffer id (packed). */
+  readonly id: number
+  /** Split: the descriptors of the chain, head first. Packed: empty. */
+  readonly descriptors: readonly number[]
+  /** Ring slots that the chain took. */
+  readonly slots: number
+  readonly writableLength: number
+  /** The indirect table it uses, -1 for none. */
+  readonly table: number
+}
+
+/** A driver ring between two calls, as plain data: with it and the same memory another ring goes on where this one stood. */
+export interface DriverSnapshot {
+  readonly format: RingFormat
+  readonly size: number
+  readonly state: RingState
+  /** Chains in flight, in the order in which they were committed. */
+  readonly chains: readonly ChainRecord[]
 }
 
 /** The driver's side of one queue. Not thread-safe; one owner. A device that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN. */
@@ -39,17 +65,23 @@ export interface DriverRing {
   readonly size: number
   /** Descriptors that a chain may still take now. */
   readonly freeCount: number
-  /** Chains given to the device and not yet taken back. */
+  /** Chains committed and not yet taken back. */
   readonly inFlight: number
   readonly isBroken: boolean
 
   /** Starts a chain. A chain that was started and not committed is forgotten. */
   begin(): void
-  /** Adds one segment: device-readable ones first, then device-writable ones (section 2.6.4.2). `length` 1..2^32-1 bytes. */
+  /**
+   * Adds one segment: device-readable ones first, then device-writable ones (sections 2.7.4.2 and 2.8.17). `length` 1..2^32-1 bytes, 2^32 in the whole
+   * chain (section 2.7.5.2). RangeError otherwise.
+   */
   push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void
   /** Like push, for bigint addresses (allocates nothing that lasts, but is slower). */
   pushAddress(iova: bigint, length: number, deviceWrites: boolean): void
-  /** Puts the chain in the ring under `token` (0..2^31-1), which take() will give back. Throws ERR_VDPA_NO_SPACE, ring unchanged, when it does not fit. */
+  /**
+   * Puts the chain in the ring under `token` (0..2^31-1), which take() will give back. Throws ERR_VDPA_NO_SPACE, ring unchanged, when it does not fit;
+   * the chain stays started, so that commit() may be tried again after take(). A chain of more than one segment goes to an indirect table when there is a free one.
+   */
   commit(token: number): void
   /** Makes all committed chains visible to the device at once; true when the device wants to be kicked. */
   publish(): boolean
@@ -58,16 +90,21 @@ export interface DriverRing {
   readonly usedLength: number
   /** Asks for an interrupt at the next used chain; false when one is there already (take it first: it may raise none). */
   enableCalls(): boolean
+  /** Says that interrupts are not wanted. Some may come nevertheless (section 2.7.7: suppression is advice). */
   disableCalls(): void
   /** The 32-bit notification of VIRTIO_F_NOTIFICATION_DATA (section 2.9): queue index in the low half, position in the high half. */
   notificationData(queueIndex: number): number
-  /** Where the queue stands, for SET_VRING_BASE after a restore. */
+  /** Where the queue stands: chains published, chains taken back. */
   state(): RingState
+  /** The same with the chains in flight, for `createDriverRing({ snapshot })`. ERR_VDPA_STATE while committed chains are not published. */
+  save(): DriverSnapshot
+  /** Forgets all chains and writes the ring's memory as a new ring begins (section 2.6.1, RING_RESET). Only while the device does not use the queue. Mends a broken ring. */
+  reset(): void
 }
 
-/** A chain as the device side sees it: parallel columns, valid until the next `next()`. */
+/** A chain as the device side sees it: parallel columns, valid until the next `next()`. Copied from the ring once; the driver cannot change it any more. */
 export interface DescriptorChain {
-  /** What complete() wants: the head index (split) or the buffer id (packed). */
+  /** What complete() wants: a number below the ring's size, the chain's own while it is in flight. */
   readonly id: number
   /** Segments in all; the first `readableCount` are device-readable, the rest device-writable. */
   readonly count: number
@@ -76,35 +113,60 @@ export interface DescriptorChain {
   readonly slots: number
   readonly iovaHigh: Uint32Array
   readonly iovaLow: Uint32Array
+  /** Bytes of each segment; 0 is allowed, because the specification does not forbid it. */
   readonly lengths: Uint32Array
-  /** Bytes the device may read, and may write, in all (each below 2^53). */
+  /** Bytes the device may read, and may write, in all (together at most 2^32). */
   readonly readableLength: number
   readonly writableLength: number
 }
 
+/** Where the bytes of an IOVA range begin. */
+export interface TableLocation {
+  readonly memory: RingMemory
+  readonly offset: number
+}
+
 /**
- * Finds the bytes of an IOVA range for the device's own bookkeeping (indirect tables): the memory and where in it the range begins, or undefined
- * when the device cannot reach the whole range for reading.
+ * Finds the bytes of an IOVA range for the device's own bookkeeping (indirect tables), or undefined when the device cannot reach the whole range
+ * for reading. The ring reads the answer before it calls again, so one object may be filled again each time, and a range in several
+ * pieces may be gathered in a scratch memory.
  */
-export type TranslateTable = (iovaHigh: number, iovaLow: number, length: number) => RingMemory | undefined
+export type TranslateTable = (iovaHigh: number, iovaLow: number, length: number) => TableLocation | undefined
 
 /** The device's side of one queue. A driver that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN naming the rule. */
 export interface DeviceRing {
   readonly format: RingFormat
   readonly size: number
   readonly isBroken: boolean
+  /** Chains loaded and not yet completed. */
+  readonly inFlight: number
   /** Loads the next available chain into `chain`; false when there is none. */
   next(): boolean
   readonly chain: DescriptorChain
-  /** Takes back the chain that next() loaded last, as if it had not been looked at (nothing completed since). */
+  /** Takes back the chain that next() loaded last, as if it had not been looked at. ERR_VDPA_STATE when something was completed or rewound since. */
   rewind(): void
-  /** Marks a chain used, with `written` bytes written. With IN_ORDER chains must be completed in the order they came. */
+  /**
+   * Marks a chain used, with `written` bytes written (0..writableLength). RangeError for a chain that is not in flight. With IN_ORDER chains must be
+   * completed in the order they came (ERR_VDPA_STATE otherwise); only the last of a run that was written full gets an entry.
+   */
   complete(id: number, written: number): void
   /** Makes completed chains visible at once; true when the driver wants an interrupt. */
   publish(): boolean
-  /** Asks for a kick at the next available chain; false when one is there already. */
+  /** Asks for a kick at the next available chain; false when one is there already. A device that begins or goes on from a state calls it first. */
   enableKicks(): boolean
+  /** Says that kicks are not wanted. Some may come nevertheless. */
   disableKicks(): void
-  /** Where the queue stands (GET_VRING_BASE). */
+  /** Where the queue stands (GET_VRING_BASE): chains loaded, chains completed. Publish first; chains in flight are not part of it. */
   state(): RingState
+  /** Forgets all and begins at `state` (default: a new ring's). Touches no memory, which is the driver's to prepare. Mends a broken ring. */
+  reset(state?: RingState): void
+}
+
+/** The indirect tables of a driver: `memory.byteLength / (16 × tableSize)` of them, one after the other. */
+export interface IndirectTables {
+  readonly memory: RingMemory
+  /** Where the device finds `memory`. */
+  readonly iova: bigint
+  /** Descriptors a table: the longest chain that goes into one. */
+  readonly tableSize: number
 }
