@@ -29,6 +29,15 @@ async function listen(path, onSocket) {
   return { server, ended }
 }
 
+/** Passes the guest's output on. A reader that goes away (`| head`) must not stop the guest: what follows is dropped. */
+function forward(socket, target) {
+  socket.pipe(target, { end: false })
+  target.on('error', () => {
+    socket.unpipe(target)
+    socket.resume()
+  })
+}
+
 /** The serial console: keeps its end for a report on failure, and turns the guest's "lab:" lines into progress. */
 function watchConsole(show) {
   let kept = ''
@@ -106,6 +115,7 @@ function verdict(code, reason, machine, console) {
     const said = [machine.said(), console.tail(40)].filter((text) => text !== '').join('\n')
     throw labError(exitCodes.machineFailed, `the machine ended without the command's exit code:\n${said}`)
   }
+  report(`the command ended with ${code}`)
   if (console.hasTrouble()) report(`the guest's kernel complained:\n${console.tail(60)}`)
   return code
 }
@@ -117,8 +127,8 @@ function verdict(code, reason, machine, console) {
 export async function boot({ command, sockets, shareFolder, timeLimit, showConsole }) {
   const console = watchConsole(showConsole)
   const channels = [
-    await listen(sockets.stdout, (socket) => socket.pipe(process.stdout, { end: false })),
-    await listen(sockets.stderr, (socket) => socket.pipe(process.stderr, { end: false })),
+    await listen(sockets.stdout, (socket) => forward(socket, process.stdout)),
+    await listen(sockets.stderr, (socket) => forward(socket, process.stderr)),
     await listen(sockets.console, (socket) => socket.on('data', console.accept)),
   ]
   const machine = startMachine(command)

@@ -1,6 +1,6 @@
 // Prepares this checkout on the host, where a compiler is fast, so that the guest only runs what is finished.
 import { existsSync } from 'node:fs'
-import { readdir } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { exitCodes, labError, report } from './progress.mjs'
@@ -16,7 +16,7 @@ async function step(text, program, args) {
   const { code, stdout, stderr } = await run(program, args, { cwd: checkout })
   if (code === 0) return
   const said = `${stdout}\n${stderr}`.trim().split('\n').slice(-30).join('\n')
-  throw labError(exitCodes.machineFailed, `${text} failed (${program} ${args.join(' ')} ended with ${code}):\n${said}`)
+  throw labError(exitCodes.checkoutFailed, `${text} failed (${program} ${args.join(' ')} ended with ${code}):\n${said}`)
 }
 
 async function hasAddon() {
@@ -24,11 +24,22 @@ async function hasAddon() {
   return existsSync(folder) && (await readdir(folder)).some((name) => name.endsWith('.node'))
 }
 
+/** What was compiled from a file that is gone since would still be run. */
+async function removeOrphans() {
+  const compiled = join(checkout, 'build-lab')
+  if (!existsSync(compiled)) return
+  for (const name of await readdir(compiled, { recursive: true }))
+    if (name.endsWith('.js') && !existsSync(join(checkout, name.replace(/\.js$/, '.ts'))))
+      await rm(join(compiled, name))
+}
+
 /** Compiles the tests to JavaScript and builds the addon if it is not there; returns the command that runs the kernel tests. */
 export async function kernelTestCommand(pattern) {
   for (const name of ['node_modules/jest/bin/jest.js', 'node_modules/typescript/bin/tsc'])
-    if (!existsSync(join(checkout, name))) throw labError(exitCodes.cannotRun, `${name} is missing: run npm install in ${checkout}`)
+    if (!existsSync(join(checkout, name)))
+      throw labError(exitCodes.cannotRun, `${name} is missing: run npm install in ${checkout}`)
   await step('compiling lib and test', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
+  await removeOrphans()
   if (!(await hasAddon())) await step('building the addon', 'npm', ['run', 'build:native'])
   const jest = ['node_modules/jest/bin/jest.js', '--config', CONFIG, '--runInBand', '--cacheDirectory', '/tmp/jest']
   return [process.execPath, ...jest, ...(pattern === undefined ? [] : ['--testPathPatterns', pattern])]

@@ -31,9 +31,20 @@ const captured = (name, suffix) => ({ capture: { env: `LAB_CAPTURE_PCI${suffix}`
 /** PCI functions of the machine, handed to vp_vdpa in the guest. `peer` is an ordinary network card on the same wire. */
 export const pciDevices = [
   network('vp0', 0x10, '', '192.0.2', { wire: 'hub', ...captured('vp0', '') }),
-  network('vp1', 0x12, '_PACKED', '198.51.100', { wire: 'hub', properties: ',packed=on', ...captured('vp1', '_PACKED') }),
+  network('vp1', 0x12, '_PACKED', '198.51.100', {
+    wire: 'hub',
+    properties: ',packed=on',
+    ...captured('vp1', '_PACKED'),
+  }),
   network('vp2', 0x14, '_MQ', '203.0.113', { wire: 'tap', queuePairs: 4 }),
-  { name: 'vp3', kind: 'block', env: 'VHOST_VDPA_PCI_BLOCK', slot: 0x16, queues: 2, image: { env: 'LAB_BLOCK_IMAGE', file: 'vp3.img', size: 16 * 1024 * 1024 } },
+  {
+    name: 'vp3',
+    kind: 'block',
+    env: 'VHOST_VDPA_PCI_BLOCK',
+    slot: 0x16,
+    queues: 2,
+    image: { env: 'LAB_BLOCK_IMAGE', file: 'vp3.img', size: 16 * 1024 * 1024 },
+  },
 ]
 
 /** The address of a slot as Linux and vdpa write it. */

@@ -1,6 +1,6 @@
 // Writes what the guest is to do into the writable share: the steps of setting up devices, templates of the environment and of
 // devices.json, and the command itself. The guest fills in what only it knows (paths and interface names).
-import { copyFile, mkdir, open, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, open, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { guestShare, pciAddress, pciDevices, simulatedDevices } from './devices.mjs'
@@ -21,7 +21,9 @@ function setupSteps(devices) {
     'modules',
     ...simulatedDevices.map((device) => `add ${device.name} ${device.management} ${device.options}`.trim()),
     ...devices.map((device) => `add ${device.name} pci/${pciAddress(device.slot)}`),
-    ...devices.filter(({ peer }) => peer).map(({ name, peer }) => `peer ${name} ${pciAddress(peer.slot)} ${peer.address}`),
+    ...devices
+      .filter(({ peer }) => peer)
+      .map(({ name, peer }) => `peer ${name} ${pciAddress(peer.slot)} ${peer.address}`),
   ]
 }
 
@@ -95,6 +97,8 @@ function hiddenFolders(plan) {
 /** Fills the share. `plan` as for machineArguments, with `command`, `folder`, `env`, `memlock` and `absent` (name → reason). */
 export async function writeGuestFiles(plan) {
   const own = join(plan.shareFolder, ownFolder)
+  // A folder given by --out may hold what an earlier machine left, its exit code among it.
+  await rm(own, { recursive: true, force: true })
   await mkdir(own, { recursive: true })
   const devices = pciDevices.filter((device) => !plan.absent.has(device.name))
   const absent = pciDevices.filter((device) => plan.absent.has(device.name))
@@ -108,7 +112,9 @@ export async function writeGuestFiles(plan) {
     'environment.template': environmentFile(plan, devices),
     'devices.template': `${JSON.stringify(description, null, 2)}\n`,
     'command.sh': commandScript(plan),
-    hidden: hiddenFolders(plan).map((path) => `${path}\n`).join(''),
+    hidden: hiddenFolders(plan)
+      .map((path) => `${path}\n`)
+      .join(''),
     hugepages: plan.hugepages > 0 ? `${plan.hugepages}\n` : '',
   }
   for (const [name, text] of Object.entries(texts)) await writeFile(join(own, name), text)

@@ -15,7 +15,16 @@ export const recipe = 1
 const bootModules = ['9pnet_virtio', '9p']
 
 /** Loaded afterwards in this order: vhost_vdpa first, because a new vDPA device binds to the first driver that takes it. */
-const laterModules = ['vhost_vdpa', 'vduse', 'vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa', 'virtio_net', 'virtio_blk', 'virtio_vdpa']
+const laterModules = [
+  'vhost_vdpa',
+  'vduse',
+  'vdpa_sim_net',
+  'vdpa_sim_blk',
+  'vp_vdpa',
+  'virtio_net',
+  'virtio_blk',
+  'virtio_vdpa',
+]
 
 /** Loaded when the kernel has them; no device of the lab depends on them. */
 const optionalModules = ['tun', 'vhost_net', 'vhost_vsock', 'vsock_loopback']
@@ -26,11 +35,15 @@ async function unpackPackages(chosen, workshop, root) {
   report(`downloading kernel ${chosen.release} (about 280 MB)`)
   const downloaded = await downloadPackages([...chosen.packages, chosen.source], workshop)
   if (downloaded.code !== 0)
-    throw labError(exitCodes.cannotRun, `cannot download kernel ${chosen.version}: ${downloaded.stderr.trim().split('\n').at(-1)}`)
+    throw labError(
+      exitCodes.cannotRun,
+      `cannot download kernel ${chosen.version}: ${downloaded.stderr.trim().split('\n').at(-1)}`,
+    )
   const packages = (await readdir(workshop)).filter((name) => name.endsWith('.deb'))
   report('unpacking kernel and headers')
   const isSource = (name) => name.startsWith('linux-source-')
-  for (const name of packages.filter((each) => !isSource(each))) await runOrThrow('dpkg-deb', ['-x', join(workshop, name), root])
+  for (const name of packages.filter((each) => !isSource(each)))
+    await runOrThrow('dpkg-deb', ['-x', join(workshop, name), root])
   const source = packages.find(isSource)
   if (source === undefined) throw labError(exitCodes.cannotRun, `the download of ${chosen.source} brought no package`)
   return join(workshop, source)
@@ -69,7 +82,14 @@ async function buildModules(headers, source, folder) {
   await writeFile(join(folder, 'Kbuild'), `obj-m += ${builtHere.map((name) => `${name}.o`).join(' ')}\n`)
   report(`building ${builtHere.join(', ')}`)
   // Type information (BTF) would need a further tool and serves only tracers.
-  const args = ['-C', headers, `M=${folder}`, `-j${availableParallelism()}`, 'CONFIG_DEBUG_INFO_BTF_MODULES=', 'modules']
+  const args = [
+    '-C',
+    headers,
+    `M=${folder}`,
+    `-j${availableParallelism()}`,
+    'CONFIG_DEBUG_INFO_BTF_MODULES=',
+    'modules',
+  ]
   await runOrThrow('make', args)
   for (const name of builtHere) await runOrThrow('strip', ['--strip-debug', join(folder, `${name}.ko`)])
 }
@@ -79,12 +99,16 @@ async function readDependencies(tree) {
   const table = new Map()
   for (const line of (await readFile(join(tree, 'modules.dep'), 'utf8')).split('\n')) {
     const [file, needs] = line.split(':')
-    if (needs !== undefined) table.set(moduleName(file), { file, needs: needs.split(' ').filter((each) => each !== '') })
+    if (needs !== undefined)
+      table.set(moduleName(file), { file, needs: needs.split(' ').filter((each) => each !== '') })
   }
   return table
 }
 
-const moduleName = (file) => basename(file).replace(/\.ko.*$/, '').replaceAll('-', '_')
+const moduleName = (file) =>
+  basename(file)
+    .replace(/\.ko.*$/, '')
+    .replaceAll('-', '_')
 
 /** The wanted modules and all they need, in an order in which each can be loaded. */
 function loadOrder(table, wanted, loaded) {
@@ -135,7 +159,9 @@ export async function buildKernel(chosen, workshop) {
   const tree = join(root, 'lib/modules', chosen.release)
   await mkdir(join(tree, 'extra'), { recursive: true })
   for (const name of builtHere) await copyFile(join(folder, `${name}.ko`), join(tree, 'extra', `${name}.ko`))
-  await runOrThrow('depmod', ['-b', root, chosen.release], { env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` } })
+  await runOrThrow('depmod', ['-b', root, chosen.release], {
+    env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
+  })
   const table = await readDependencies(tree)
   const loaded = new Set()
   const boot = loadOrder(table, bootModules, loaded)

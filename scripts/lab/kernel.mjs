@@ -23,7 +23,12 @@ const SOURCE = 'linux-source-6.12'
 /** The packages of one release. All are taken in one version, because modules built from another version's source may not fit. */
 function packagesOf(release) {
   const common = release.replace(/-amd64$/, '')
-  return [`linux-image-${release}`, `linux-headers-${release}`, `linux-headers-${common}-common`, `linux-kbuild-${common}`]
+  return [
+    `linux-image-${release}`,
+    `linux-headers-${release}`,
+    `linux-headers-${common}-common`,
+    `linux-kbuild-${common}`,
+  ]
 }
 
 /** Changes when apt's lists do. Asking apt itself takes longer than all else that a second run does before it boots. */
@@ -63,7 +68,12 @@ async function newestOffered() {
     const [version] = versions.get(packages[0])
     const isWhole = [SOURCE, ...packages].every((name) => versions.get(name).includes(version))
     if (version !== undefined && isWhole)
-      return { release, version, packages: packages.map((name) => `${name}=${version}`), source: `${SOURCE}=${version}` }
+      return {
+        release,
+        version,
+        packages: packages.map((name) => `${name}=${version}`),
+        source: `${SOURCE}=${version}`,
+      }
   }
   return undefined
 }
@@ -142,9 +152,11 @@ export async function ensureKernel() {
   if (cached !== undefined) return cached
   // Lists that are behind the mirror name packages which the mirror no longer has.
   if (await refreshLists()) offered = (await newestOffered()) ?? offered
-  if (!existsSync(join(cache, name(offered), 'manifest.json'))) report(`kernel ${offered.release} is not in ${cache} yet`)
+  if (!existsSync(join(cache, name(offered), 'manifest.json')))
+    report(`kernel ${offered.release} is not in ${cache} yet`)
   await build(cache, offered, name(offered))
   const built = await readCached(join(cache, name(offered)))
-  if (built === undefined) throw labError(exitCodes.cannotRun, `the kernel in ${join(cache, name(offered))} is incomplete after building`)
+  if (built === undefined)
+    throw labError(exitCodes.cannotRun, `the kernel in ${join(cache, name(offered))} is incomplete after building`)
   return built
 }

@@ -29,7 +29,10 @@ function hubNetdevs(device, index) {
 
 /** Taps in the machine's own network namespace (see network.mjs), because no other back end has several queues. */
 function tapNetdevs(device) {
-  const tap = (id, name, queues) => ['-netdev', `tap,id=${id},ifname=${name},script=no,downscript=no,vhost=off${queues}`]
+  const tap = (id, name, queues) => [
+    '-netdev',
+    `tap,id=${id},ifname=${name},script=no,downscript=no,vhost=off${queues}`,
+  ]
   return [
     ...tap(`${device.name}-net`, device.name, `,queues=${device.queuePairs}`),
     ...tap(`${device.name}-peer-net`, `${device.name}-peer`, ''),
@@ -40,11 +43,17 @@ function networkDevice(device, index, folder) {
   const { name, peer } = device
   const queues = device.queuePairs === undefined ? '' : `,mq=on,vectors=${2 * device.queuePairs + 2}`
   const card = `virtio-net-pci,id=${name},netdev=${name}-net,${slot(device.slot)},mac=${device.mac},${behindIommu},romfile=`
-  const capture = device.capture && ['-object', `filter-dump,id=${name}-dump,netdev=${name}-net,file=${join(folder, device.capture.file)}`]
+  const capture = device.capture && [
+    '-object',
+    `filter-dump,id=${name}-dump,netdev=${name}-net,file=${join(folder, device.capture.file)}`,
+  ]
   return [
     ...(device.wire === 'tap' ? tapNetdevs(device) : hubNetdevs(device, index)),
     ...['-device', `${card}${queues}${device.properties}`],
-    ...['-device', `virtio-net-pci,id=${name}-peer,netdev=${name}-peer-net,${slot(peer.slot)},mac=${peer.mac},romfile=`],
+    ...[
+      '-device',
+      `virtio-net-pci,id=${name}-peer,netdev=${name}-peer-net,${slot(peer.slot)},mac=${peer.mac},romfile=`,
+    ],
     ...(capture ?? []),
   ]
 }
@@ -52,7 +61,10 @@ function networkDevice(device, index, folder) {
 function blockDevice(device, folder) {
   const { name } = device
   return [
-    ...['-drive', `if=none,id=${name}-disk,file=${join(folder, device.image.file)},format=raw,cache=writeback,discard=unmap`],
+    ...[
+      '-drive',
+      `if=none,id=${name}-disk,file=${join(folder, device.image.file)},format=raw,cache=writeback,discard=unmap`,
+    ],
     '-device',
     `virtio-blk-pci,id=${name},drive=${name}-disk,${slot(device.slot)},num-queues=${device.queues},serial=vhost-vdpa-lab,${behindIommu}`,
   ]

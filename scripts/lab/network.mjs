@@ -9,8 +9,13 @@ const tapDevices = pciDevices.filter((device) => device.wire === 'tap')
 function namespaceScript() {
   const lines = ['set -e', 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true']
   for (const { name } of tapDevices) {
-    lines.push(`ip link add ${name}-wire type bridge`, `ip tuntap add ${name} mode tap multi_queue`, `ip tuntap add ${name}-peer mode tap`)
-    for (const end of [name, `${name}-peer`]) lines.push(`ip link set ${end} master ${name}-wire`, `ip link set ${end} up`)
+    lines.push(
+      `ip link add ${name}-wire type bridge`,
+      `ip tuntap add ${name} mode tap multi_queue`,
+      `ip tuntap add ${name}-peer mode tap`,
+    )
+    for (const end of [name, `${name}-peer`])
+      lines.push(`ip link set ${end} master ${name}-wire`, `ip link set ${end} up`)
     lines.push(`ip link set ${name}-wire up`)
   }
   return lines.join('\n')

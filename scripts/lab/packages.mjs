@@ -35,7 +35,10 @@ async function missingPackages(names) {
 /** Throws (exit code 2) where this lab cannot work at all: not Linux on x86-64, or no Debian tools. */
 export function requireDebian() {
   if (process.platform !== 'linux' || process.arch !== 'x64')
-    throw labError(exitCodes.cannotRun, `the kernel lab needs Linux on x86-64, and this is ${process.platform} on ${process.arch}`)
+    throw labError(
+      exitCodes.cannotRun,
+      `the kernel lab needs Linux on x86-64, and this is ${process.platform} on ${process.arch}`,
+    )
   const absent = ['apt-get', 'apt-cache', 'dpkg-query', 'dpkg-deb'].filter((name) => !hasProgram(name))
   if (absent.length > 0)
     throw labError(
@@ -62,7 +65,10 @@ export async function ensurePackages(names) {
   if (missing.length === 0) return
   const command = `apt-get update && apt-get install -y --no-install-recommends ${missing.join(' ')}`
   if (!isRoot())
-    throw labError(exitCodes.cannotRun, `the kernel lab needs these Debian packages: ${missing.join(', ')}; as root, run: ${command}`)
+    throw labError(
+      exitCodes.cannotRun,
+      `the kernel lab needs these Debian packages: ${missing.join(', ')}; as root, run: ${command}`,
+    )
   await refreshLists()
   report(`installing ${missing.join(', ')}`)
   const { code, stdout, stderr } = await run('apt-get', ['install', '--no-install-recommends', ...apt, ...missing], {
@@ -71,7 +77,10 @@ export async function ensurePackages(names) {
   const left = await missingPackages(missing)
   if (code === 0 && left.length === 0) return
   const said = `${stdout}\n${stderr}`.trim().split('\n').slice(-4).join('\n')
-  throw labError(exitCodes.cannotRun, `cannot install ${(left.length > 0 ? left : missing).join(', ')}; to see why, run: ${command}\n${said}`)
+  throw labError(
+    exitCodes.cannotRun,
+    `cannot install ${(left.length > 0 ? left : missing).join(', ')}; to see why, run: ${command}\n${said}`,
+  )
 }
 
 /** Every version that apt knows of each of these binary packages, newest first: name → versions. */

@@ -3,7 +3,7 @@
 const started = performance.now()
 
 /** Exit codes of the lab itself; every other code is the guest command's own. */
-export const exitCodes = { cannotRun: 2, machineFailed: 3, timeLimit: 124 }
+export const exitCodes = { checkoutFailed: 1, cannotRun: 2, machineFailed: 3, timeLimit: 124 }
 
 /** Prints one line with the seconds since the start, on stderr so that stdout stays the guest's. */
 export function report(text) {

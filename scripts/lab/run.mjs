@@ -22,7 +22,19 @@ async function runInMachine(options, kernel, command, folder) {
   const network = await prepareNetwork()
   for (const [name, reason] of network.absent) report(`${name} is left out: ${reason}`)
   const { cpus, memory, hugepages, memlock, env } = options
-  const plan = { kernel, sockets, shareFolder, cpus, memory, hugepages, memlock, env, command, absent: network.absent, folder: checkout }
+  const plan = {
+    kernel,
+    sockets,
+    shareFolder,
+    cpus,
+    memory,
+    hugepages,
+    memlock,
+    env,
+    command,
+    absent: network.absent,
+    folder: checkout,
+  }
   plan.initramfs = join(folder, 'initramfs')
   await writeInitramfs(kernel, plan.initramfs)
   await writeGuestFiles(plan)
@@ -47,9 +59,7 @@ async function main() {
   const command = options.command ?? (await kernelTestCommand(options.test))
   const folder = await mkdtemp(join(tmpdir(), 'vhost-vdpa-lab-'))
   try {
-    const code = await runInMachine(options, kernel, command, folder)
-    report(`the command ended with ${code}`)
-    return code
+    return await runInMachine(options, kernel, command, folder)
   } finally {
     if (options.keep) report(`kept ${folder}`)
     else await rm(folder, { recursive: true, force: true })
