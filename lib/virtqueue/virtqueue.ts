@@ -57,6 +57,8 @@ export interface DriverSnapshot {
   readonly state: RingState
   /** Chains in flight, in the order in which they were committed. */
   readonly chains: readonly ChainRecord[]
+  /** With IN_ORDER, the descriptor (split) or buffer id (packed) that the next chain begins with; otherwise 0. */
+  readonly nextId: number
 }
 
 /** The driver's side of one queue. Not thread-safe; one owner. A device that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN. */
@@ -96,7 +98,7 @@ export interface DriverRing {
   notificationData(queueIndex: number): number
   /** Where the queue stands: chains published, chains taken back. */
   state(): RingState
-  /** The same with the chains in flight, for `createDriverRing({ snapshot })`. ERR_VDPA_STATE while committed chains are not published. */
+  /** The same with the chains in flight, for `createDriverRing({ snapshot })`. ERR_VDPA_STATE while committed chains are not published, or a batch (IN_ORDER) is half taken. */
   save(): DriverSnapshot
   /** Forgets all chains and writes the ring's memory as a new ring begins (section 2.6.1, RING_RESET). Only while the device does not use the queue. Mends a broken ring. */
   reset(): void

@@ -1,0 +1,55 @@
+// A chain as a device copied it from the ring: the columns of DescriptorChain and the rules that hold for the segments of both formats.
+
+import { rule } from './broken.js'
+import { CHAIN_BYTES_LAST } from './layout.js'
+import type { DescriptorChain } from './virtqueue.js'
+
+export class LoadedChain implements DescriptorChain {
+  id = -1
+  count = 0
+  readableCount = 0
+  slots = 0
+  readableLength = 0
+  writableLength = 0
+  readonly iovaHigh: Uint32Array
+  readonly iovaLow: Uint32Array
+  readonly lengths: Uint32Array
+
+  /** `limit`: the longest chain that the device takes. Callers check before they add one more. */
+  constructor(limit: number) {
+    this.iovaHigh = new Uint32Array(limit)
+    this.iovaLow = new Uint32Array(limit)
+    this.lengths = new Uint32Array(limit)
+  }
+
+  begin(): void {
+    this.id = -1
+    this.count = 0
+    this.readableCount = 0
+    this.slots = 0
+    this.readableLength = 0
+    this.writableLength = 0
+  }
+
+  /** Adds one segment; returns the rule it breaks, if any. The values are copies already: the driver cannot change them after the check. */
+  add(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): string | undefined {
+    const at = this.count
+    if (deviceWrites) {
+      this.writableLength += length
+    } else {
+      if (at !== this.readableCount) return rule('a device-readable segment follows a device-writable one', '2.7.4.2')
+      this.readableCount = at + 1
+      this.readableLength += length
+    }
+    // Exact: both totals are at most 2^32 before, and length is below 2^32.
+    if (this.readableLength + this.writableLength > CHAIN_BYTES_LAST)
+      return rule('the chain has more than 2^32 bytes', '2.7.5.2')
+    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
+      return rule('a segment passes address 2^64-1', '2.7.5')
+    this.iovaHigh[at] = iovaHigh
+    this.iovaLow[at] = iovaLow
+    this.lengths[at] = length
+    this.count = at + 1
+    return undefined
+  }
+}

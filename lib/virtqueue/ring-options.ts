@@ -1,0 +1,122 @@
+// What a ring is made of: the arguments of createDriverRing and createDeviceRing, and the checks that both formats share.
+
+import { checkFunction, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkAreas, checkRingState, initialState, slotsBetween } from './layout.js'
+import type {
+  ChainRecord,
+  DriverSnapshot,
+  IndirectTables,
+  RingAreas,
+  RingFeatures,
+  RingFormat,
+  RingState,
+  TranslateTable,
+} from './virtqueue.js'
+
+export interface RingOptions {
+  readonly format: RingFormat
+  /** Descriptors: a power of two up to 32768 (split), any number from 1 to 32768 (packed). */
+  readonly size: number
+  readonly areas: RingAreas
+  readonly features?: RingFeatures
+  /** Where the queue begins. Default: as a new one (0 for split, 0x8000 in both halves for packed). */
+  readonly state?: RingState
+}
+
+export interface DriverRingOptions extends RingOptions {
+  /** Memory for indirect tables; needs `features.indirect`. Without it all chains are direct. */
+  readonly indirect?: IndirectTables
+  /** Goes on where a ring of the same memory stood, instead of writing the memory anew. Not together with `state`. */
+  readonly snapshot?: DriverSnapshot
+}
+
+export interface DeviceRingOptions extends RingOptions {
+  /** Finds indirect tables; needed with `features.indirect`. */
+  readonly translateTable?: TranslateTable
+}
+
+/** The state to begin at, all else checked. */
+export function checkRingOptions(options: RingOptions): RingState {
+  const { format, size, areas, state = initialState(format) } = options
+  checkAreas(format, size, areas)
+  checkRingState(format, size, state)
+  return state
+}
+
+export function checkDriverOptions(options: DriverRingOptions): RingState {
+  const state = checkRingOptions(options)
+  const { snapshot } = options
+  if (options.indirect !== undefined && options.features?.indirect !== true)
+    throw rangeError('indirect', 'left out unless features.indirect is true', options.indirect)
+  if (snapshot === undefined) {
+    if (state.available !== state.used)
+      throw rangeError('state.used', 'equal to state.available: a new driver ring has nothing in flight', state.used)
+    return state
+  }
+  if (options.state !== undefined) throw rangeError('state', 'left out when there is a snapshot', options.state)
+  checkSnapshot(options, snapshot)
+  return snapshot.state
+}
+
+export function checkDeviceOptions(options: DeviceRingOptions): RingState {
+  const state = checkRingOptions(options)
+  if (options.features?.indirect === true) checkFunction(options.translateTable, 'translateTable')
+  return state
+}
+
+/** A snapshot may come from a file: nothing in it is believed that would make the ring contradict itself. */
+function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): void {
+  const { format, size } = options
+  if (snapshot.format !== format) throw rangeError('snapshot.format', `'${format}'`, snapshot.format)
+  if (snapshot.size !== size) throw rangeError('snapshot.size', `${size}`, snapshot.size)
+  checkRingState(format, size, snapshot.state)
+  if (!Array.isArray(snapshot.chains)) throw typeError('snapshot.chains', 'an array', snapshot.chains)
+  checkInteger(snapshot.nextId, 'snapshot.nextId', 0, size - 1)
+  const chains: readonly ChainRecord[] = snapshot.chains
+  const ids = new Set<number>()
+  const descriptors = new Set<number>()
+  const tables = new Set<number>()
+  const tableCount =
+    options.indirect === undefined
+      ? 0
+      : Math.floor(options.indirect.memory.byteLength / (16 * options.indirect.tableSize))
+  let slots = 0
+  for (const [index, chain] of chains.entries()) {
+    const name = `snapshot.chains[${index}]`
+    checkInteger(chain.token, `${name}.token`, 0, 0x7fff_ffff)
+    checkInteger(chain.writableLength, `${name}.writableLength`, 0, 0x1_0000_0000)
+    checkInteger(chain.slots, `${name}.slots`, 1, size - slots)
+    checkUnique(chain.id, `${name}.id`, size - 1, ids)
+    if (chain.table !== -1) checkUnique(chain.table, `${name}.table`, tableCount - 1, tables)
+    if (format === 'split') {
+      checkInteger(chain.descriptors.length, `${name}.descriptors.length`, chain.slots, chain.slots)
+      if (chain.descriptors[0] !== chain.id) throw rangeError(`${name}.id`, 'the first of its descriptors', chain.id)
+      for (const descriptor of chain.descriptors) checkUnique(descriptor, `${name}.descriptors`, size - 1, descriptors)
+    }
+    slots += chain.slots
+  }
+  // The positions say how much is in flight, too: chains (split) or slots (packed).
+  const listed = format === 'split' ? snapshot.chains.length : slots
+  const ahead = slotsBetween(format, size, snapshot.state)
+  if (ahead !== listed) throw rangeError('snapshot.state.available', `${listed} ahead of snapshot.state.used`, ahead)
+  if (options.features?.inOrder === true) checkOrder(size, snapshot)
+}
+
+/** With IN_ORDER a chain begins where the one before it ended: at the next descriptor (split, section 2.7.5), with the next id (packed, our choice). */
+function checkOrder(size: number, snapshot: DriverSnapshot): void {
+  let expected = snapshot.chains[0]?.id ?? snapshot.nextId
+  for (const [index, chain] of snapshot.chains.entries()) {
+    const ids = snapshot.format === 'split' ? chain.descriptors : [chain.id]
+    for (const id of ids) {
+      if (id !== expected) throw rangeError(`snapshot.chains[${index}]`, `in order, with ${expected}`, id)
+      expected = (expected + 1) % size
+    }
+  }
+  if (expected !== snapshot.nextId) throw rangeError('snapshot.nextId', `${expected}`, snapshot.nextId)
+}
+
+function checkUnique(value: number, name: string, last: number, seen: Set<number>): void {
+  checkInteger(value, name, 0, last)
+  if (seen.has(value)) throw rangeError(name, 'one that no other chain has', value)
+  seen.add(value)
+}

@@ -1,0 +1,277 @@
+// The device's side of a split virtqueue (virtio 1.2 section 2.7). The driver may write anything anywhere at any time: each field is read
+// once, into columns of our own, and checked there.
+
+import { rangeError } from '../base/checks.js'
+import type { RingMemory } from '../memory/ring-memory.js'
+import { ringBroken, rule, wrongTime } from './broken.js'
+import {
+  DESCRIPTOR_BYTES,
+  ENTRIES_AT,
+  FLAGS_AT,
+  INDEX_AT,
+  INDIRECT,
+  NEXT,
+  NO_NOTIFICATION,
+  WRITE,
+  checkRingState,
+  passes,
+} from './layout.js'
+import { LoadedChain } from './loaded-chain.js'
+import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
+import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
+
+const NOT_IN_FLIGHT = -1
+
+export class SplitDeviceRing implements DeviceRing {
+  readonly format = 'split'
+  readonly size: number
+  readonly #mask: number
+  readonly #descriptors: RingMemory
+  readonly #available: RingMemory
+  readonly #used: RingMemory
+  readonly #usedEventAt: number
+  readonly #availableEventAt: number
+  readonly #hasEventIdx: boolean
+  readonly #isInOrder: boolean
+  readonly #translateTable: TranslateTable | undefined
+  readonly #chain: LoadedChain
+  // By head: how many bytes may be written, or that no chain with this head is in flight.
+  readonly #writable: Float64Array
+  // IN_ORDER: heads in flight by the position at which they were loaded.
+  readonly #order: Uint16Array
+
+  // 16-bit positions: loaded, seen to be available, completed, published.
+  #loaded = 0
+  #availableSeen = 0
+  #completed = 0
+  #published = 0
+  #inFlight = 0
+  #canRewind = false
+  // IN_ORDER: the chain completed last, whose entry is not written yet, and where the batch that it closes began.
+  #pendingHead = NOT_IN_FLIGHT
+  #pendingLength = 0
+  #pendingIsFull = false
+  #batchAt = 0
+  #failure: string | undefined
+
+  constructor(options: DeviceRingOptions) {
+    const state = checkDeviceOptions(options)
+    const { size, areas, features } = options
+    this.size = size
+    this.#mask = size - 1
+    this.#descriptors = areas.descriptor
+    this.#available = areas.driver
+    this.#used = areas.device
+    this.#usedEventAt = ENTRIES_AT + 2 * size
+    this.#availableEventAt = ENTRIES_AT + 8 * size
+    this.#hasEventIdx = features?.eventIdx === true
+    this.#isInOrder = features?.inOrder === true
+    this.#translateTable = features?.indirect === true ? options.translateTable : undefined
+    this.#chain = new LoadedChain(size)
+    this.#writable = new Float64Array(size)
+    this.#order = new Uint16Array(this.#isInOrder ? size : 0)
+    this.reset(state)
+  }
+
+  get isBroken(): boolean {
+    return this.#failure !== undefined
+  }
+
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  get chain(): DescriptorChain {
+    return this.#chain
+  }
+
+  next(): boolean {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const at = this.#loaded
+    if (at === this.#availableSeen && !this.#look()) return false
+    const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
+    if (head >= this.size) this.#break(`available entry ${at} names descriptor ${head} of ${this.size}`, '2.7.6')
+    if ((this.#writable[head] as number) >= 0) {
+      this.#break(`available entry ${at} names descriptor ${head}, whose chain is in flight`, '2.7.13.1')
+    }
+    this.#load(head)
+    this.#writable[head] = this.#chain.writableLength
+    if (this.#isInOrder) this.#order[at & this.#mask] = head
+    this.#loaded = (at + 1) & 0xffff
+    this.#inFlight++
+    this.#canRewind = true
+    return true
+  }
+
+  rewind(): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (!this.#canRewind)
+      throw wrongTime('only the chain loaded last can be rewound, once, with nothing completed since')
+    this.#canRewind = false
+    this.#writable[this.#chain.id] = NOT_IN_FLIGHT
+    this.#loaded = (this.#loaded - 1) & 0xffff
+    this.#inFlight--
+  }
+
+  complete(id: number, written: number): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const writable = id >= 0 && id < this.size ? this.#writable[id] : undefined
+    if (writable === undefined || writable < 0) throw rangeError('id', 'that of a chain in flight', id)
+    if (written >>> 0 !== written || written > writable) {
+      throw rangeError('written', `an integer from 0 to ${Math.min(writable, 0xffff_ffff)}`, written)
+    }
+    if (this.#isInOrder) this.#completeInOrder(id, written, written === writable)
+    else this.#writeEntry(this.#completed, id, written)
+    this.#writable[id] = NOT_IN_FLIGHT
+    this.#completed = (this.#completed + 1) & 0xffff
+    this.#inFlight--
+    this.#canRewind = false
+  }
+
+  publish(): boolean {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const old = this.#published
+    const now = this.#completed
+    if (now === old) return false
+    if (this.#pendingHead >= 0) this.#writePending()
+    this.#published = now
+    // Release (2.7.8.2): entries and buffers are written before the index that announces them. Sequentially consistent with the load after
+    // it: either we see the event that the driver asked for, or it sees this index when it looks again.
+    this.#used.store16(INDEX_AT, now)
+    if (this.#hasEventIdx) return passes(this.#available.load16(this.#usedEventAt), now, old)
+    return (this.#available.load16(FLAGS_AT) & NO_NOTIFICATION) === 0
+  }
+
+  enableKicks(): boolean {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    // The store and the load of #look() are sequentially consistent (2.7.10): the driver sees the wish, or we see its index.
+    if (this.#hasEventIdx) this.#used.store16(this.#availableEventAt, this.#loaded)
+    else this.#used.store16(FLAGS_AT, 0)
+    return this.#loaded === this.#availableSeen && !this.#look()
+  }
+
+  disableKicks(): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    // With EVENT_IDX `flags` stays 0 (2.7.10.2); the event farthest away is the index that was passed last.
+    if (this.#hasEventIdx) this.#used.store16(this.#availableEventAt, this.#loaded - 1)
+    else this.#used.store16(FLAGS_AT, NO_NOTIFICATION)
+  }
+
+  state(): RingState {
+    return { available: this.#loaded, used: this.#completed }
+  }
+
+  reset(state: RingState = { available: 0, used: 0 }): void {
+    checkRingState('split', this.size, state)
+    this.#writable.fill(NOT_IN_FLIGHT)
+    this.#loaded = this.#availableSeen = state.available
+    this.#completed = this.#published = this.#batchAt = state.used
+    this.#inFlight = 0
+    this.#canRewind = false
+    this.#pendingHead = NOT_IN_FLIGHT
+    this.#failure = undefined
+    this.#chain.begin()
+  }
+
+  /** Reads the available index; true when there is a chain to load. */
+  #look(): boolean {
+    // Acquire (2.7.13): entries and descriptors that the index announces are read after it.
+    const index = this.#available.load16(INDEX_AT)
+    // The driver has `size` descriptors and knows of the chains that we published (2.7.13). It must not take chains back (2.7.6.1).
+    const ahead = (index - this.#published) & 0xffff
+    if (ahead > this.size) {
+      this.#break(
+        `available index ${index} is ${ahead} ahead of used index ${this.#published} in a ring of ${this.size}`,
+        '2.7.13',
+      )
+    }
+    if (ahead < ((this.#loaded - this.#published) & 0xffff)) {
+      this.#break(`available index ${index} is behind ${this.#loaded}, where it was before`, '2.7.6.1')
+    }
+    this.#availableSeen = index
+    return index !== this.#loaded
+  }
+
+  #load(head: number): void {
+    const chain = this.#chain
+    const size = this.size
+    let memory = this.#descriptors
+    let base = 0
+    let limit = size
+    let index = head
+    let isTable = false
+    chain.begin()
+    chain.id = head
+    for (;;) {
+      const at = base + index * DESCRIPTOR_BYTES
+      const low = memory.u32(at)
+      const high = memory.u32(at + 4)
+      const length = memory.u32(at + 8)
+      const flagsAndNext = memory.u32(at + 12)
+      if (!isTable) chain.slots++
+      if ((flagsAndNext & INDIRECT) !== 0) {
+        if (isTable) this.#break('an indirect table refers to another table', '2.7.5.3.1')
+        const location = this.#table(high, low, length, flagsAndNext)
+        memory = location.memory
+        base = location.offset
+        limit = length / DESCRIPTOR_BYTES
+        index = 0
+        isTable = true
+        continue
+      }
+      if (chain.count === size)
+        this.#break(
+          `the chain of descriptor ${head} loops, or is longer than the ring's ${size} descriptors`,
+          '2.7.5.3.1',
+        )
+      const problem = chain.add(high, low, length, (flagsAndNext & WRITE) !== 0)
+      if (problem !== undefined) this.#break(`descriptor ${index}: ${problem}`)
+      if ((flagsAndNext & NEXT) === 0) return
+      index = flagsAndNext >>> 16
+      if (index >= limit)
+        this.#break(`the chain of descriptor ${head} goes on at ${index}, its table has ${limit} descriptors`, '2.7.5')
+    }
+  }
+
+  /** Where the table of an indirect descriptor lies. A WRITE flag on it is ignored (2.7.5.3.2). */
+  #table(high: number, low: number, length: number, flags: number): ReturnType<TranslateTable> & object {
+    if (this.#translateTable === undefined)
+      this.#break('an indirect descriptor without VIRTIO_F_INDIRECT_DESC', '2.7.5.3.1')
+    if ((flags & NEXT) !== 0) this.#break('a descriptor has both INDIRECT and NEXT', '2.7.5.3.1')
+    if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
+      this.#break(`an indirect table of ${length} bytes is not a number of descriptors`, '2.7.5.3')
+    if (high === 0xffff_ffff && low + length > 0x1_0000_0000)
+      this.#break('an indirect table passes address 2^64-1', '2.7.5.3')
+    const location = this.#translateTable(high, low, length)
+    if (location === undefined) this.#break('an indirect table lies where the device cannot read', '2.7.5.3')
+    return location
+  }
+
+  /** Keeps the entry back: when the chain was written full and another follows before publish(), one entry stands for both (2.7.9). */
+  #completeInOrder(head: number, written: number, isFull: boolean): void {
+    const due = this.#order[(this.#loaded - this.#inFlight) & this.#mask] as number
+    if (head !== due) throw wrongTime(`with IN_ORDER chain ${due} is due to be completed, before chain ${head}`)
+    if (this.#pendingHead >= 0 && !this.#pendingIsFull) this.#writePending()
+    this.#pendingHead = head
+    this.#pendingLength = written
+    this.#pendingIsFull = isFull
+  }
+
+  /** Writes the entry of a batch at the position of its first chain; the next batch begins after its last (2.7.9). */
+  #writePending(): void {
+    this.#writeEntry(this.#batchAt, this.#pendingHead, this.#pendingLength)
+    this.#pendingHead = NOT_IN_FLIGHT
+    this.#batchAt = this.#completed
+  }
+
+  #writeEntry(position: number, head: number, written: number): void {
+    const at = ENTRIES_AT + 8 * (position & this.#mask)
+    this.#used.setU32(at, head)
+    this.#used.setU32(at + 4, written)
+  }
+
+  #break(what: string, section?: string): never {
+    this.#failure = section === undefined ? what : rule(what, section)
+    throw ringBroken(this.#failure)
+  }
+}

@@ -1,0 +1,397 @@
+// The driver's side of a split virtqueue (virtio 1.2 section 2.7). All it believes is in its own columns: what it reads from the ring is two
+// numbers per used chain, checked against them.
+
+import { rangeError } from '../base/checks.js'
+import type { RingMemory } from '../memory/ring-memory.js'
+import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
+import { IndirectPool } from './indirect-pool.js'
+import {
+  DESCRIPTOR_BYTES,
+  ENTRIES_AT,
+  FLAGS_AT,
+  INDEX_AT,
+  INDIRECT,
+  NEXT,
+  NO_NOTIFICATION,
+  WRITE,
+  passes,
+} from './layout.js'
+import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
+import { StagedChain } from './staged-chain.js'
+import type { ChainRecord, DriverRing, DriverSnapshot, RingState } from './virtqueue.js'
+
+const NOT_IN_FLIGHT = -1
+
+export class SplitDriverRing implements DriverRing {
+  readonly format = 'split'
+  readonly size: number
+  readonly #mask: number
+  readonly #descriptors: RingMemory
+  readonly #available: RingMemory
+  readonly #used: RingMemory
+  readonly #usedEventAt: number
+  readonly #availableEventAt: number
+  readonly #hasEventIdx: boolean
+  readonly #isInOrder: boolean
+  readonly #pool: IndirectPool | undefined
+  readonly #staged: StagedChain
+
+  // The free descriptors are a list through #next; a chain is a piece cut from its front. With IN_ORDER #next is the ring order, for good.
+  readonly #next: Uint16Array
+  #firstFree = 0
+  #freeCount = 0
+  // By head descriptor, for chains in flight.
+  readonly #token: Int32Array
+  readonly #last: Uint16Array
+  readonly #slots: Uint16Array
+  readonly #table: Int32Array
+  readonly #writable: Float64Array
+  readonly #sequence: Float64Array
+
+  // How many chains were ever committed, published, taken, and seen to be used. Their low 16 bits are the indices in the ring; as plain counts
+  // (exact to 2^53) they also tell apart two chains that a starving device keeps 2^16 positions apart.
+  #committed = 0
+  #published = 0
+  #taken = 0
+  #usedSeen = 0
+  // IN_ORDER: the head whose entry stands for a batch that is being taken, its length, and the oldest head in flight.
+  #batchHead = NOT_IN_FLIGHT
+  #batchLength = 0
+  #oldest = 0
+  #usedLength = 0
+  #failure: string | undefined
+
+  constructor(options: DriverRingOptions) {
+    const state = checkDriverOptions(options)
+    const { size, areas, features } = options
+    this.size = size
+    this.#mask = size - 1
+    this.#descriptors = areas.descriptor
+    this.#available = areas.driver
+    this.#used = areas.device
+    this.#usedEventAt = ENTRIES_AT + 2 * size
+    this.#availableEventAt = ENTRIES_AT + 8 * size
+    this.#hasEventIdx = features?.eventIdx === true
+    this.#isInOrder = features?.inOrder === true
+    this.#pool = options.indirect === undefined ? undefined : new IndirectPool('split', options.indirect)
+    this.#staged = new StagedChain(size)
+    this.#next = new Uint16Array(size)
+    this.#token = new Int32Array(size)
+    this.#last = new Uint16Array(size)
+    this.#slots = new Uint16Array(size)
+    this.#table = new Int32Array(size)
+    this.#writable = new Float64Array(size)
+    this.#sequence = new Float64Array(size)
+    this.#clear(state)
+    if (options.snapshot === undefined) this.#initialize()
+    else this.#restore(options.snapshot)
+  }
+
+  get freeCount(): number {
+    return this.#freeCount
+  }
+
+  get inFlight(): number {
+    return this.#committed - this.#taken
+  }
+
+  get isBroken(): boolean {
+    return this.#failure !== undefined
+  }
+
+  get usedLength(): number {
+    return this.#usedLength
+  }
+
+  begin(): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    this.#staged.begin()
+  }
+
+  push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    this.#staged.push(iovaHigh, iovaLow, length, deviceWrites)
+  }
+
+  pushAddress(iova: bigint, length: number, deviceWrites: boolean): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    this.#staged.pushAddress(iova, length, deviceWrites)
+  }
+
+  commit(token: number): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if ((token | 0) !== token || token < 0) throw rangeError('token', 'an integer from 0 to 2^31-1', token)
+    const staged = this.#staged
+    const count = staged.count
+    if (count === 0) throw wrongTime('a chain without a segment cannot be committed')
+    const table = count > 1 && count <= this.size && this.#freeCount > 0 ? this.#takeTable(count) : -1
+    const slots = table < 0 ? count : 1
+    if (slots > this.#freeCount) throw ringFull(slots, this.#freeCount)
+
+    const head = this.#firstFree
+    const last = table < 0 ? this.#writeDirect(head, count) : this.#writeIndirect(head, table)
+    this.#firstFree = this.#next[last] as number
+    this.#freeCount -= slots
+    const sequence = this.#committed
+    this.#token[head] = token
+    this.#last[head] = last
+    this.#slots[head] = slots
+    this.#table[head] = table
+    this.#writable[head] = staged.writableLength
+    this.#sequence[head] = sequence
+    this.#available.setU16(ENTRIES_AT + 2 * (sequence & this.#mask), head)
+    this.#committed = sequence + 1
+    staged.begin()
+  }
+
+  publish(): boolean {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const old = this.#published
+    const now = this.#committed
+    if (now === old) return false
+    this.#published = now
+    // Release (2.7.13.3.1): the device that reads this index sees the descriptors and entries written before it. Sequentially consistent
+    // with the load after it (2.7.13.4.1): either we see the event that the device asked for, or it sees this index when it looks again.
+    this.#available.store16(INDEX_AT, now)
+    if (this.#hasEventIdx) return passes(this.#used.load16(this.#availableEventAt), now, old)
+    return (this.#used.load16(FLAGS_AT) & NO_NOTIFICATION) === 0
+  }
+
+  take(): number {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const at = this.#taken
+    if (at === this.#usedSeen && !this.#look()) return -1
+    if (this.#isInOrder) return this.#takeInOrder()
+    const head = this.#readEntry()
+    return this.#release(head)
+  }
+
+  enableCalls(): boolean {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    // The store and the load of #look() are sequentially consistent (2.7.7, 2.7.14): the device sees the wish, or we see its index.
+    if (this.#hasEventIdx) this.#available.store16(this.#usedEventAt, this.#taken)
+    else this.#available.store16(FLAGS_AT, 0)
+    return this.#taken === this.#usedSeen && !this.#look()
+  }
+
+  disableCalls(): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    // With EVENT_IDX `flags` stays 0 (2.7.7.1); the event farthest away is the index that was passed last.
+    if (this.#hasEventIdx) this.#available.store16(this.#usedEventAt, this.#taken - 1)
+    else this.#available.store16(FLAGS_AT, NO_NOTIFICATION)
+  }
+
+  notificationData(queueIndex: number): number {
+    return ((this.#published << 16) | (queueIndex & 0xffff)) >>> 0
+  }
+
+  state(): RingState {
+    return { available: this.#published & 0xffff, used: this.#taken & 0xffff }
+  }
+
+  save(): DriverSnapshot {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (this.#committed !== this.#published)
+      throw wrongTime('committed chains must be published before the ring is saved')
+    if (this.#batchHead >= 0) throw wrongTime('the batch that was begun must be taken before the ring is saved')
+    const heads = [...this.#token.keys()].filter((head) => (this.#token[head] as number) >= 0)
+    heads.sort((a, b) => (this.#sequence[a] as number) - (this.#sequence[b] as number))
+    const nextId = this.#isInOrder ? this.#firstFree : 0
+    return {
+      format: 'split',
+      size: this.size,
+      state: this.state(),
+      chains: heads.map((head) => this.#record(head)),
+      nextId,
+    }
+  }
+
+  reset(): void {
+    this.#clear({ available: 0, used: 0 })
+    this.#initialize()
+  }
+
+  #takeTable(count: number): number {
+    const pool = this.#pool
+    return pool !== undefined && count <= pool.tableSize ? pool.take() : -1
+  }
+
+  /** Writes the staged chain into free descriptors from `head` on; returns the last of them. */
+  #writeDirect(head: number, count: number): number {
+    const { iovaHigh, iovaLow, lengths, readableCount } = this.#staged
+    const memory = this.#descriptors
+    let descriptor = head
+    for (let index = 0; ; index++) {
+      const at = descriptor * DESCRIPTOR_BYTES
+      const write = index < readableCount ? 0 : WRITE
+      memory.setU32(at, iovaLow[index] as number)
+      memory.setU32(at + 4, iovaHigh[index] as number)
+      memory.setU32(at + 8, lengths[index] as number)
+      if (index === count - 1) {
+        memory.setU32(at + 12, write)
+        return descriptor
+      }
+      // With IN_ORDER this is the next one in the table, as 2.7.5.2 asks.
+      descriptor = this.#next[descriptor] as number
+      memory.setU32(at + 12, write | NEXT | (descriptor << 16))
+    }
+  }
+
+  #writeIndirect(head: number, table: number): number {
+    const pool = this.#pool as IndirectPool
+    pool.write(table, this.#staged)
+    const at = head * DESCRIPTOR_BYTES
+    this.#descriptors.setU32(at, pool.iovaLow[table] as number)
+    this.#descriptors.setU32(at + 4, pool.iovaHigh[table] as number)
+    this.#descriptors.setU32(at + 8, this.#staged.count * DESCRIPTOR_BYTES)
+    this.#descriptors.setU32(at + 12, INDIRECT)
+    return head
+  }
+
+  /** Reads the used index; true when there is a chain to take. */
+  #look(): boolean {
+    // Acquire (2.7.8.2, 2.7.14): entries and buffers that the index announces are read after it.
+    const index = this.#used.load16(INDEX_AT)
+    const ahead = (index - this.#taken) & 0xffff
+    if (ahead > this.#published - this.#taken) {
+      this.#break(
+        `used index ${index} announces ${ahead} chains and ${this.#published - this.#taken} are in flight`,
+        '2.7.8',
+      )
+    }
+    this.#usedSeen = this.#taken + ahead
+    return ahead !== 0
+  }
+
+  /** Reads the entry at the taken position once, checks it, keeps its length in #usedLength, and returns the head. */
+  #readEntry(): number {
+    const at = ENTRIES_AT + 8 * (this.#taken & this.#mask)
+    const head = this.#used.u32(at)
+    const length = this.#used.u32(at + 4)
+    if (head >= this.size) this.#break(`used id ${head} is not below the ring's size ${this.size}`, '2.7.8')
+    // A chain that was committed and not published is not the device's yet.
+    if ((this.#token[head] as number) < 0 || (this.#sequence[head] as number) >= this.#published) {
+      this.#break(`used id ${head} is not the head of a chain in flight`, '2.7.8')
+    }
+    if (length > (this.#writable[head] as number)) {
+      this.#break(`used id ${head} claims ${length} bytes written of ${this.#writable[head]} writable`, '2.7.8')
+    }
+    this.#usedLength = length
+    return head
+  }
+
+  /** One entry may stand for all chains up to the one it names; those before count as written full (2.7.9). Hands out one chain a call. */
+  #takeInOrder(): number {
+    if (this.#batchHead < 0) {
+      const head = this.#readEntry()
+      if ((this.#sequence[head] as number) >= this.#usedSeen) {
+        this.#break(`used id ${head} closes a batch that the used index does not cover`, '2.7.9')
+      }
+      this.#batchHead = head
+      this.#batchLength = this.#usedLength
+    }
+    const head = this.#oldest
+    this.#oldest = (head + (this.#slots[head] as number)) & this.#mask
+    if (head === this.#batchHead) {
+      this.#usedLength = this.#batchLength
+      this.#batchHead = NOT_IN_FLIGHT
+    } else {
+      // Below 2^32: an entry could not have said 2^32 either.
+      this.#usedLength = Math.min(this.#writable[head] as number, 0xffff_ffff)
+    }
+    return this.#release(head)
+  }
+
+  /** Makes the descriptors of a chain free and returns its token. */
+  #release(head: number): number {
+    const token = this.#token[head] as number
+    const table = this.#table[head] as number
+    if (table >= 0) this.#pool?.release(table)
+    if (!this.#isInOrder) {
+      this.#next[this.#last[head] as number] = this.#firstFree
+      this.#firstFree = head
+    }
+    this.#freeCount += this.#slots[head] as number
+    this.#token[head] = NOT_IN_FLIGHT
+    this.#taken++
+    return token
+  }
+
+  #break(what: string, section: string): never {
+    this.#failure = rule(what, section)
+    throw ringBroken(this.#failure)
+  }
+
+  /** Forgets everything: all descriptors free, in the order of the table. */
+  #clear(state: RingState): void {
+    for (let index = 0; index < this.size; index++) this.#next[index] = (index + 1) & this.#mask
+    this.#token.fill(NOT_IN_FLIGHT)
+    this.#firstFree = this.#oldest = 0
+    this.#freeCount = this.size
+    this.#committed = this.#published = state.available
+    this.#taken = this.#usedSeen = state.used
+    this.#batchHead = NOT_IN_FLIGHT
+    this.#usedLength = 0
+    this.#failure = undefined
+    this.#staged.begin()
+    this.#pool?.reset()
+  }
+
+  /** Writes the rings as they begin: both indices where the state has them, both sides wanting notifications (2.7.10.1). */
+  #initialize(): void {
+    this.#available.setU16(FLAGS_AT, 0)
+    this.#used.setU16(FLAGS_AT, 0)
+    if (this.#hasEventIdx) {
+      this.#available.setU16(this.#usedEventAt, this.#taken)
+      this.#used.setU16(this.#availableEventAt, this.#published)
+    }
+    this.#used.store16(INDEX_AT, this.#taken)
+    this.#available.store16(INDEX_AT, this.#published)
+  }
+
+  #record(head: number): ChainRecord {
+    const descriptors = [head]
+    for (let last = head; last !== this.#last[head];) {
+      last = this.#next[last] as number
+      descriptors.push(last)
+    }
+    return {
+      token: this.#token[head] as number,
+      id: head,
+      descriptors,
+      slots: descriptors.length,
+      writableLength: this.#writable[head] as number,
+      table: this.#table[head] as number,
+    }
+  }
+
+  /** Puts the chains of a snapshot, already checked, in flight; what they do not use is free. */
+  #restore(snapshot: DriverSnapshot): void {
+    const { chains, state } = snapshot
+    // The indices may have wrapped between the two; counts have not.
+    this.#committed = this.#published = state.used + chains.length
+    const busy = new Set(chains.flatMap((chain) => chain.descriptors))
+    for (const [index, chain] of chains.entries()) {
+      for (const [at, descriptor] of chain.descriptors.entries())
+        this.#next[descriptor] = chain.descriptors[at + 1] ?? this.#firstFree
+      const head = chain.id
+      this.#token[head] = chain.token
+      this.#last[head] = chain.descriptors[chain.descriptors.length - 1] ?? head
+      this.#slots[head] = chain.slots
+      this.#table[head] = chain.table
+      this.#writable[head] = chain.writableLength
+      this.#sequence[head] = state.used + index
+    }
+    this.#freeCount = this.size - busy.size
+    this.#pool?.reset(new Set(chains.map((chain) => chain.table)))
+    if (this.#isInOrder) {
+      for (let index = 0; index < this.size; index++) this.#next[index] = (index + 1) & this.#mask
+      this.#firstFree = snapshot.nextId
+      this.#oldest = chains[0]?.id ?? snapshot.nextId
+      return
+    }
+    const free = [...this.#next.keys()].filter((descriptor) => !busy.has(descriptor))
+    for (const [at, descriptor] of free.entries()) this.#next[descriptor] = free[at + 1] ?? 0
+    this.#firstFree = free[0] ?? 0
+  }
+}

@@ -1,0 +1,61 @@
+// A chain that a driver is putting together: segments in columns, checked as they come. Nothing here is visible to the device.
+
+import { rangeError, toU64 } from '../base/checks.js'
+import { CHAIN_BYTES_LAST } from './layout.js'
+
+export class StagedChain {
+  readonly iovaHigh: Uint32Array
+  readonly iovaLow: Uint32Array
+  readonly lengths: Uint32Array
+  /** Segments pushed, also those that had no room: `count > limit` says that the chain is longer than any that can be. */
+  count = 0
+  readableCount = 0
+  readableLength = 0
+  writableLength = 0
+  readonly #limit: number
+
+  /** `limit`: the longest chain, which is the ring's size (sections 2.7.5.3.1 and 2.8.17). */
+  constructor(limit: number) {
+    this.#limit = limit
+    this.iovaHigh = new Uint32Array(limit)
+    this.iovaLow = new Uint32Array(limit)
+    this.lengths = new Uint32Array(limit)
+  }
+
+  begin(): void {
+    this.count = 0
+    this.readableCount = 0
+    this.readableLength = 0
+    this.writableLength = 0
+  }
+
+  push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
+    if (length >>> 0 !== length || length === 0) throw rangeError('length', 'an integer from 1 to 2^32-1', length)
+    if (iovaLow >>> 0 !== iovaLow) throw rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
+    if (iovaHigh >>> 0 !== iovaHigh) throw rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
+    // Sums of two numbers below 2^32 are exact.
+    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
+      throw rangeError('iova', 'such that the segment ends at 2^64-1 or before', iovaLow)
+    if (this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST)
+      throw rangeError('length', 'such that the chain has 2^32 bytes or fewer', length)
+    const at = this.count
+    if (deviceWrites) {
+      this.writableLength += length
+    } else {
+      if (at !== this.readableCount)
+        throw rangeError('deviceWrites', 'true after a segment that the device writes', deviceWrites)
+      this.readableCount = at + 1
+      this.readableLength += length
+    }
+    this.count = at + 1
+    if (at >= this.#limit) return
+    this.iovaHigh[at] = iovaHigh
+    this.iovaLow[at] = iovaLow
+    this.lengths[at] = length
+  }
+
+  pushAddress(iova: bigint, length: number, deviceWrites: boolean): void {
+    const address = toU64(iova, 'iova')
+    this.push(Number(address >> 32n), Number(address & 0xffff_ffffn), length, deviceWrites)
+  }
+}
