@@ -13,6 +13,10 @@ function swap16(value: number): number {
   return ((value & 0xff) << 8) | (value >>> 8)
 }
 
+function odd(offset: number): RangeError {
+  return rangeError('offset', 'even', offset)
+}
+
 /**
  * A window on `length` bytes of a buffer at `byteOffset`; offsets below are relative to it. Every access outside, and every access after the
  * buffer was detached, throws (RangeError, TypeError): nothing ever reads `undefined` as a zero. No verb but `bytes`, `slice` and the
@@ -71,14 +75,14 @@ export class RingMemory {
 
   /** Reads a 16-bit field that the other side announces something with. `offset` must be even. */
   load16(offset: number): number {
-    if ((offset & 1) !== 0) throw rangeError('offset', 'even', offset)
+    if ((offset & 1) !== 0) throw odd(offset)
     const value = Atomics.load(this.#words, offset >>> 1)
     return isBigEndian ? swap16(value) : value
   }
 
   /** Writes a 16-bit field that announces what was written before it. `offset` must be even. */
   store16(offset: number, value: number): void {
-    if ((offset & 1) !== 0) throw rangeError('offset', 'even', offset)
+    if ((offset & 1) !== 0) throw odd(offset)
     Atomics.store(this.#words, offset >>> 1, isBigEndian ? swap16(value) : value)
   }
 

@@ -1,5 +1,6 @@
 // The errors that both sides of both formats throw. What counts as breaking a rule is decided where the rule is.
 
+import { rangeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 
 /** The other side broke a rule of the virtio specification: `what` it did, and the section (virtio 1.2) that forbids it. */
@@ -20,4 +21,10 @@ export function ringFull(needed: number, free: number): VdpaError {
 /** A verb at a time when it makes no sense. */
 export function wrongTime(what: string): VdpaError {
   return vdpaError('ERR_VDPA_STATE', what)
+}
+
+/** What a device's caller did wrong in complete(): `writable` is negative when no such chain is in flight. */
+export function misuse(id: number, writable: number, written: number): RangeError {
+  if (writable < 0) return rangeError('id', 'that of a chain in flight', id)
+  return rangeError('written', `an integer from 0 to ${Math.min(writable, 0xffff_ffff)}`, written)
 }

@@ -3,9 +3,12 @@
 import { checkInteger, rangeError, toU64 } from '../base/checks.js'
 import { rangeOf } from '../base/ranges.js'
 import type { RingMemory } from '../memory/ring-memory.js'
-import { DESCRIPTOR_BYTES, NEXT, WRITE } from './layout.js'
+import * as layout from './layout.js'
 import type { StagedChain } from './staged-chain.js'
 import type { IndirectTables, RingFormat } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { DESCRIPTOR_BYTES, NEXT, WRITE } = layout
 
 export class IndirectPool {
   readonly tableSize: number
@@ -47,7 +50,9 @@ export class IndirectPool {
     return this.#free[--this.#freeCount] as number
   }
 
+  /** Gives a table back; -1 stands for none. */
   release(table: number): void {
+    if (table < 0) return
     this.#free[this.#freeCount++] = table
   }
 

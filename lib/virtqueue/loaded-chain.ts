@@ -1,8 +1,11 @@
 // A chain as a device copied it from the ring: the columns of DescriptorChain and the rules that hold for the segments of both formats.
 
 import { rule } from './broken.js'
-import { CHAIN_BYTES_LAST } from './layout.js'
+import * as layout from './layout.js'
 import type { DescriptorChain } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { CHAIN_BYTES_LAST } = layout
 
 export class LoadedChain implements DescriptorChain {
   id = -1

@@ -1,10 +1,15 @@
 // The device's side of a packed virtqueue (virtio 1.2 section 2.8). The driver may write anything anywhere at any time: each field is read
 // once, into columns of our own, and checked there.
 
-import { rangeError } from '../base/checks.js'
 import type { RingMemory } from '../memory/ring-memory.js'
-import { ringBroken, rule, wrongTime } from './broken.js'
-import {
+import { misuse, ringBroken, rule, wrongTime } from './broken.js'
+import * as layout from './layout.js'
+import { LoadedChain } from './loaded-chain.js'
+import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
+import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const {
   AVAIL,
   AVAIL_USED,
   DESCRIPTOR_BYTES,
@@ -17,14 +22,7 @@ import {
   NEXT,
   USED,
   WRITE,
-  checkRingState,
-  initialState,
-  passesPacked,
-  slotsBetween,
-} from './layout.js'
-import { LoadedChain } from './loaded-chain.js'
-import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
-import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
+} = layout
 
 const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
@@ -139,11 +137,8 @@ export class PackedDeviceRing implements DeviceRing {
 
   complete(id: number, written: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    const writable = id >= 0 && id < this.size ? this.#writable[id] : undefined
-    if (writable === undefined || writable < 0) throw rangeError('id', 'that of a chain in flight', id)
-    if (written >>> 0 !== written || written > writable) {
-      throw rangeError('written', `an integer from 0 to ${Math.min(writable, 0xffff_ffff)}`, written)
-    }
+    const writable = id >= 0 && id < this.size ? (this.#writable[id] as number) : NOT_IN_FLIGHT
+    if (writable < 0 || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
     if (this.#isInOrder) {
       this.#completeInOrder(id, written, written === writable)
     } else {
@@ -172,7 +167,7 @@ export class PackedDeviceRing implements DeviceRing {
     if (wish !== EVENT_DESCRIPTOR || !this.#hasEventIdx) return true
     // Read after the flags: the driver writes the position before it writes the flags that make it valid.
     const event = this.#driverEvent.load16(EVENT_POSITION_AT)
-    return passesPacked(event, this.#usedAt, this.#usedWrap, moved, this.size)
+    return layout.passesPacked(event, this.#usedAt, this.#usedWrap, moved, this.size)
   }
 
   enableKicks(): boolean {
@@ -196,13 +191,13 @@ export class PackedDeviceRing implements DeviceRing {
     return { available: this.#availableAt | (this.#availableWrap << 15), used: this.#usedAt | (this.#usedWrap << 15) }
   }
 
-  reset(state: RingState = initialState('packed')): void {
-    checkRingState('packed', this.size, state)
+  reset(state: RingState = layout.initialState('packed')): void {
+    layout.checkRingState('packed', this.size, state)
     this.#availableAt = state.available & 0x7fff
     this.#availableWrap = state.available >>> 15
     this.#usedAt = state.used & 0x7fff
     this.#usedWrap = state.used >>> 15
-    this.#takenSlots = slotsBetween('packed', this.size, state)
+    this.#takenSlots = layout.slotsBetween('packed', this.size, state)
     this.#inFlight = 0
     this.#canRewind = false
     this.#heldFlags = NOT_HELD

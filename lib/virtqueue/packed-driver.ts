@@ -5,7 +5,13 @@ import { rangeError } from '../base/checks.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool } from './indirect-pool.js'
-import {
+import * as layout from './layout.js'
+import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
+import { StagedChain } from './staged-chain.js'
+import type { DriverRing, DriverSnapshot, RingAreas, RingState } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const {
   AVAIL,
   AVAIL_USED,
   DESCRIPTOR_BYTES,
@@ -18,13 +24,7 @@ import {
   NEXT,
   USED,
   WRITE,
-  initialState,
-  passesPacked,
-  writeEmptyPackedRing,
-} from './layout.js'
-import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
-import { StagedChain } from './staged-chain.js'
-import type { DriverRing, DriverSnapshot, RingAreas, RingState } from './virtqueue.js'
+} = layout
 
 const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
@@ -94,7 +94,7 @@ export class PackedDriverRing implements DriverRing {
     this.#writable = new Float64Array(size)
     this.#sequence = new Float64Array(size)
     this.#clear(state)
-    if (options.snapshot === undefined) writeEmptyPackedRing(this.#areas, this.size, this.state().used)
+    if (options.snapshot === undefined) layout.writeEmptyPackedRing(this.#areas, this.size, this.state().used)
     else this.#restore(options.snapshot)
   }
 
@@ -146,7 +146,7 @@ export class PackedDriverRing implements DriverRing {
     this.#freeCount -= slots
     this.#token[id] = token
     this.#slots[id] = slots
-    this.#table[id] = table
+    if (this.#pool !== undefined) this.#table[id] = table
     this.#writable[id] = staged.writableLength
     this.#sequence[id] = this.#committed++
     staged.begin()
@@ -169,7 +169,7 @@ export class PackedDriverRing implements DriverRing {
     if (wish !== EVENT_DESCRIPTOR || !this.#hasEventIdx) return true
     // Read after the flags: the device writes the position before it writes the flags that make it valid.
     const event = this.#deviceEvent.load16(EVENT_POSITION_AT)
-    return passesPacked(event, this.#availableAt, this.#availableWrap, moved, this.size)
+    return layout.passesPacked(event, this.#availableAt, this.#availableWrap, moved, this.size)
   }
 
   take(): number {
@@ -231,8 +231,8 @@ export class PackedDriverRing implements DriverRing {
   }
 
   reset(): void {
-    this.#clear(initialState('packed'))
-    writeEmptyPackedRing(this.#areas, this.size, this.state().used)
+    this.#clear(layout.initialState('packed'))
+    layout.writeEmptyPackedRing(this.#areas, this.size, this.state().used)
   }
 
   #takeId(): number {
@@ -305,18 +305,24 @@ export class PackedDriverRing implements DriverRing {
     const at = this.#usedAt * DESCRIPTOR_BYTES
     const length = this.#ring.u32(at + 8)
     const id = this.#ring.u16(at + 12)
-    if (id >= this.size) this.#break(`used buffer id ${id} is not below the ring's size ${this.size}`, '2.8')
-    // A chain that was committed and not published is not the device's yet.
-    if ((this.#token[id] as number) < 0 || (this.#sequence[id] as number) >= this.#published) {
-      this.#break(`used buffer id ${id} is not that of a chain in flight`, '2.8')
+    if (id >= this.size || (this.#token[id] as number) < 0 || (this.#sequence[id] as number) >= this.#published) {
+      this.#refuse(id)
     }
     const fits = length <= (this.#writable[id] as number)
-    if (!fits && (flags & WRITE) !== 0) {
-      this.#break(`used buffer id ${id} claims ${length} bytes written of ${this.#writable[id]} writable`, '2.8.4')
-    }
+    if (!fits && (flags & WRITE) !== 0) this.#refuseLength(id, length)
     // Without WRITE the length is reserved (2.8.4). QEMU never sets WRITE and its lengths are good, so one that can be true is believed.
     this.#usedLength = fits ? length : 0
     return id
+  }
+
+  #refuse(id: number): never {
+    if (id >= this.size) this.#break(`used buffer id ${id} is not below the ring's size ${this.size}`, '2.8')
+    // Perhaps it was committed, but not published: then it is not the device's yet.
+    this.#break(`used buffer id ${id} is not that of a chain in flight`, '2.8')
+  }
+
+  #refuseLength(id: number, length: number): never {
+    this.#break(`used buffer id ${id} claims ${length} bytes written of ${this.#writable[id]} writable`, '2.8.4')
   }
 
   /** One used descriptor may stand for all chains up to the one it names; those before count as written full (2.8.8). Hands out one chain a call. */
@@ -342,9 +348,8 @@ export class PackedDriverRing implements DriverRing {
   /** Moves on over the slots of a chain, frees them and the id, and returns the token. */
   #release(id: number): number {
     const token = this.#token[id] as number
-    const table = this.#table[id] as number
     const slots = this.#slots[id] as number
-    if (table >= 0) this.#pool?.release(table)
+    if (this.#pool !== undefined) this.#pool.release(this.#table[id] as number)
     if (!this.#isInOrder) this.#freeIds[this.#freeIdCount++] = id
     this.#token[id] = NOT_IN_FLIGHT
     this.#freeCount += slots
@@ -366,6 +371,7 @@ export class PackedDriverRing implements DriverRing {
 
   #clear(state: RingState): void {
     this.#token.fill(NOT_IN_FLIGHT)
+    this.#table.fill(-1)
     this.#nextId = this.#oldestId = 0
     this.#freeIdCount = 0
     for (let id = this.size - 1; id >= 0; id--) this.#freeIds[this.#freeIdCount++] = id

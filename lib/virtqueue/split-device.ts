@@ -1,24 +1,15 @@
 // The device's side of a split virtqueue (virtio 1.2 section 2.7). The driver may write anything anywhere at any time: each field is read
 // once, into columns of our own, and checked there.
 
-import { rangeError } from '../base/checks.js'
 import type { RingMemory } from '../memory/ring-memory.js'
-import { ringBroken, rule, wrongTime } from './broken.js'
-import {
-  DESCRIPTOR_BYTES,
-  ENTRIES_AT,
-  FLAGS_AT,
-  INDEX_AT,
-  INDIRECT,
-  NEXT,
-  NO_NOTIFICATION,
-  WRITE,
-  checkRingState,
-  passes,
-} from './layout.js'
+import { misuse, ringBroken, rule, wrongTime } from './broken.js'
+import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
 import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
 import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOTIFICATION, WRITE } = layout
 
 const NOT_IN_FLIGHT = -1
 
@@ -90,10 +81,7 @@ export class SplitDeviceRing implements DeviceRing {
     const at = this.#loaded
     if (at === this.#availableSeen && !this.#look()) return false
     const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
-    if (head >= this.size) this.#break(`available entry ${at} names descriptor ${head} of ${this.size}`, '2.7.6')
-    if ((this.#writable[head] as number) >= 0) {
-      this.#break(`available entry ${at} names descriptor ${head}, whose chain is in flight`, '2.7.13.1')
-    }
+    if (head >= this.size || (this.#writable[head] as number) >= 0) this.#refuseHead(at, head)
     this.#load(head)
     this.#writable[head] = this.#chain.writableLength
     if (this.#isInOrder) this.#order[at & this.#mask] = head
@@ -115,11 +103,8 @@ export class SplitDeviceRing implements DeviceRing {
 
   complete(id: number, written: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    const writable = id >= 0 && id < this.size ? this.#writable[id] : undefined
-    if (writable === undefined || writable < 0) throw rangeError('id', 'that of a chain in flight', id)
-    if (written >>> 0 !== written || written > writable) {
-      throw rangeError('written', `an integer from 0 to ${Math.min(writable, 0xffff_ffff)}`, written)
-    }
+    const writable = id >= 0 && id < this.size ? (this.#writable[id] as number) : NOT_IN_FLIGHT
+    if (writable < 0 || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
     if (this.#isInOrder) this.#completeInOrder(id, written, written === writable)
     else this.#writeEntry(this.#completed, id, written)
     this.#writable[id] = NOT_IN_FLIGHT
@@ -138,7 +123,7 @@ export class SplitDeviceRing implements DeviceRing {
     // Release (2.7.8.2): entries and buffers are written before the index that announces them. Sequentially consistent with the load after
     // it: either we see the event that the driver asked for, or it sees this index when it looks again.
     this.#used.store16(INDEX_AT, now)
-    if (this.#hasEventIdx) return passes(this.#available.load16(this.#usedEventAt), now, old)
+    if (this.#hasEventIdx) return layout.passes(this.#available.load16(this.#usedEventAt), now, old)
     return (this.#available.load16(FLAGS_AT) & NO_NOTIFICATION) === 0
   }
 
@@ -162,7 +147,7 @@ export class SplitDeviceRing implements DeviceRing {
   }
 
   reset(state: RingState = { available: 0, used: 0 }): void {
-    checkRingState('split', this.size, state)
+    layout.checkRingState('split', this.size, state)
     this.#writable.fill(NOT_IN_FLIGHT)
     this.#loaded = this.#availableSeen = state.available
     this.#completed = this.#published = this.#batchAt = state.used
@@ -190,6 +175,11 @@ export class SplitDeviceRing implements DeviceRing {
     }
     this.#availableSeen = index
     return index !== this.#loaded
+  }
+
+  #refuseHead(at: number, head: number): never {
+    if (head >= this.size) this.#break(`available entry ${at} names descriptor ${head} of ${this.size}`, '2.7.6')
+    this.#break(`available entry ${at} names descriptor ${head}, whose chain is in flight`, '2.7.13.1')
   }
 
   #load(head: number): void {

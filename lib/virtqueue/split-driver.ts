@@ -5,20 +5,13 @@ import { rangeError } from '../base/checks.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool } from './indirect-pool.js'
-import {
-  DESCRIPTOR_BYTES,
-  ENTRIES_AT,
-  FLAGS_AT,
-  INDEX_AT,
-  INDIRECT,
-  NEXT,
-  NO_NOTIFICATION,
-  WRITE,
-  passes,
-} from './layout.js'
+import * as layout from './layout.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
 import { StagedChain } from './staged-chain.js'
 import type { ChainRecord, DriverRing, DriverSnapshot, RingState } from './virtqueue.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOTIFICATION, WRITE } = layout
 
 const NOT_IN_FLIGHT = -1
 
@@ -42,7 +35,6 @@ export class SplitDriverRing implements DriverRing {
   #freeCount = 0
   // By head descriptor, for chains in flight.
   readonly #token: Int32Array
-  readonly #last: Uint16Array
   readonly #slots: Uint16Array
   readonly #table: Int32Array
   readonly #writable: Float64Array
@@ -77,7 +69,6 @@ export class SplitDriverRing implements DriverRing {
     this.#staged = new StagedChain(size)
     this.#next = new Uint16Array(size)
     this.#token = new Int32Array(size)
-    this.#last = new Uint16Array(size)
     this.#slots = new Uint16Array(size)
     this.#table = new Int32Array(size)
     this.#writable = new Float64Array(size)
@@ -134,9 +125,8 @@ export class SplitDriverRing implements DriverRing {
     this.#freeCount -= slots
     const sequence = this.#committed
     this.#token[head] = token
-    this.#last[head] = last
     this.#slots[head] = slots
-    this.#table[head] = table
+    if (this.#pool !== undefined) this.#table[head] = table
     this.#writable[head] = staged.writableLength
     this.#sequence[head] = sequence
     this.#available.setU16(ENTRIES_AT + 2 * (sequence & this.#mask), head)
@@ -153,7 +143,7 @@ export class SplitDriverRing implements DriverRing {
     // Release (2.7.13.3.1): the device that reads this index sees the descriptors and entries written before it. Sequentially consistent
     // with the load after it (2.7.13.4.1): either we see the event that the device asked for, or it sees this index when it looks again.
     this.#available.store16(INDEX_AT, now)
-    if (this.#hasEventIdx) return passes(this.#used.load16(this.#availableEventAt), now, old)
+    if (this.#hasEventIdx) return layout.passes(this.#used.load16(this.#availableEventAt), now, old)
     return (this.#used.load16(FLAGS_AT) & NO_NOTIFICATION) === 0
   }
 
@@ -268,16 +258,25 @@ export class SplitDriverRing implements DriverRing {
     const at = ENTRIES_AT + 8 * (this.#taken & this.#mask)
     const head = this.#used.u32(at)
     const length = this.#used.u32(at + 4)
+    if (
+      head >= this.size ||
+      (this.#token[head] as number) < 0 ||
+      (this.#sequence[head] as number) >= this.#published ||
+      length > (this.#writable[head] as number)
+    ) {
+      this.#refuse(head, length)
+    }
+    this.#usedLength = length
+    return head
+  }
+
+  #refuse(head: number, length: number): never {
     if (head >= this.size) this.#break(`used id ${head} is not below the ring's size ${this.size}`, '2.7.8')
     // A chain that was committed and not published is not the device's yet.
     if ((this.#token[head] as number) < 0 || (this.#sequence[head] as number) >= this.#published) {
       this.#break(`used id ${head} is not the head of a chain in flight`, '2.7.8')
     }
-    if (length > (this.#writable[head] as number)) {
-      this.#break(`used id ${head} claims ${length} bytes written of ${this.#writable[head]} writable`, '2.7.8')
-    }
-    this.#usedLength = length
-    return head
+    this.#break(`used id ${head} claims ${length} bytes written of ${this.#writable[head]} writable`, '2.7.8')
   }
 
   /** One entry may stand for all chains up to the one it names; those before count as written full (2.7.9). Hands out one chain a call. */
@@ -305,13 +304,15 @@ export class SplitDriverRing implements DriverRing {
   /** Makes the descriptors of a chain free and returns its token. */
   #release(head: number): number {
     const token = this.#token[head] as number
-    const table = this.#table[head] as number
-    if (table >= 0) this.#pool?.release(table)
+    const slots = this.#slots[head] as number
+    if (this.#pool !== undefined) this.#pool.release(this.#table[head] as number)
     if (!this.#isInOrder) {
-      this.#next[this.#last[head] as number] = this.#firstFree
+      let last = head
+      for (let left = slots; left > 1; left--) last = this.#next[last] as number
+      this.#next[last] = this.#firstFree
       this.#firstFree = head
     }
-    this.#freeCount += this.#slots[head] as number
+    this.#freeCount += slots
     this.#token[head] = NOT_IN_FLIGHT
     this.#taken++
     return token
@@ -326,6 +327,7 @@ export class SplitDriverRing implements DriverRing {
   #clear(state: RingState): void {
     for (let index = 0; index < this.size; index++) this.#next[index] = (index + 1) & this.#mask
     this.#token.fill(NOT_IN_FLIGHT)
+    this.#table.fill(-1)
     this.#firstFree = this.#oldest = 0
     this.#freeCount = this.size
     this.#committed = this.#published = state.available
@@ -351,7 +353,7 @@ export class SplitDriverRing implements DriverRing {
 
   #record(head: number): ChainRecord {
     const descriptors = [head]
-    for (let last = head; last !== this.#last[head];) {
+    for (let last = head; descriptors.length < (this.#slots[head] as number);) {
       last = this.#next[last] as number
       descriptors.push(last)
     }
@@ -376,7 +378,6 @@ export class SplitDriverRing implements DriverRing {
         this.#next[descriptor] = chain.descriptors[at + 1] ?? this.#firstFree
       const head = chain.id
       this.#token[head] = chain.token
-      this.#last[head] = chain.descriptors[chain.descriptors.length - 1] ?? head
       this.#slots[head] = chain.slots
       this.#table[head] = chain.table
       this.#writable[head] = chain.writableLength

@@ -1,7 +1,10 @@
 // A chain that a driver is putting together: segments in columns, checked as they come. Nothing here is visible to the device.
 
 import { rangeError, toU64 } from '../base/checks.js'
-import { CHAIN_BYTES_LAST } from './layout.js'
+import * as layout from './layout.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { CHAIN_BYTES_LAST } = layout
 
 export class StagedChain {
   readonly iovaHigh: Uint32Array
@@ -30,20 +33,22 @@ export class StagedChain {
   }
 
   push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
-    if (length >>> 0 !== length || length === 0) throw rangeError('length', 'an integer from 1 to 2^32-1', length)
-    if (iovaLow >>> 0 !== iovaLow) throw rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
-    if (iovaHigh >>> 0 !== iovaHigh) throw rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
-    // Sums of two numbers below 2^32 are exact.
-    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
-      throw rangeError('iova', 'such that the segment ends at 2^64-1 or before', iovaLow)
-    if (this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST)
-      throw rangeError('length', 'such that the chain has 2^32 bytes or fewer', length)
     const at = this.count
+    // One test, so that this function stays small enough to be inlined. Sums of two numbers below 2^32 are exact.
+    if (
+      length >>> 0 !== length ||
+      length === 0 ||
+      iovaLow >>> 0 !== iovaLow ||
+      iovaHigh >>> 0 !== iovaHigh ||
+      (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000) ||
+      this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST ||
+      (!deviceWrites && at !== this.readableCount)
+    ) {
+      throw this.#refusal(iovaHigh, iovaLow, length)
+    }
     if (deviceWrites) {
       this.writableLength += length
     } else {
-      if (at !== this.readableCount)
-        throw rangeError('deviceWrites', 'true after a segment that the device writes', deviceWrites)
       this.readableCount = at + 1
       this.readableLength += length
     }
@@ -52,6 +57,19 @@ export class StagedChain {
     this.iovaHigh[at] = iovaHigh
     this.iovaLow[at] = iovaLow
     this.lengths[at] = length
+  }
+
+  #refusal(iovaHigh: number, iovaLow: number, length: number): RangeError {
+    if (length >>> 0 !== length || length === 0) return rangeError('length', 'an integer from 1 to 2^32-1', length)
+    if (iovaLow >>> 0 !== iovaLow) return rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
+    if (iovaHigh >>> 0 !== iovaHigh) return rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
+    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000) {
+      return rangeError('length', 'such that the segment ends at 2^64-1 or before', length)
+    }
+    if (this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST) {
+      return rangeError('length', 'such that the chain has 2^32 bytes or fewer', length)
+    }
+    return rangeError('deviceWrites', 'true after a segment that the device writes', false)
   }
 
   pushAddress(iova: bigint, length: number, deviceWrites: boolean): void {

@@ -76,7 +76,7 @@ describe.each([
       fc.property(options, fc.array(operation, { maxLength: 150, size: 'max' }), (chosen, operations) => {
         new RingModel(chosen).run(operations)
       }),
-      { numRuns: 600 },
+      { numRuns: 200 },
     )
   }, 120_000)
 })
