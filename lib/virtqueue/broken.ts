@@ -23,8 +23,8 @@ export function wrongTime(what: string): VdpaError {
   return vdpaError('ERR_VDPA_STATE', what)
 }
 
-/** What a device's caller did wrong in complete(): `writable` is negative when no such chain is in flight. */
+/** What a device's caller did wrong in complete(): `writable` is negative, or undefined for half an id, when no such chain is in flight. */
 export function misuse(id: number, writable: number, written: number): RangeError {
-  if (writable < 0) return rangeError('id', 'that of a chain in flight', id)
+  if (!(writable >= 0)) return rangeError('id', 'that of a chain in flight', id)
   return rangeError('written', `an integer from 0 to ${Math.min(writable, 0xffff_ffff)}`, written)
 }

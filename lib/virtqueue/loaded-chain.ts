@@ -2,7 +2,7 @@
 
 import { rule } from './broken.js'
 import * as layout from './layout.js'
-import type { DescriptorChain } from './virtqueue.js'
+import type { DescriptorChain, RingFormat } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { CHAIN_BYTES_LAST } = layout
@@ -18,8 +18,14 @@ export class LoadedChain implements DescriptorChain {
   readonly iovaLow: Uint32Array
   readonly lengths: Uint32Array
 
+  readonly #isSplit: boolean
+  readonly #mostBytes: number
+
   /** `limit`: the longest chain that the device takes. Callers check before they add one more. */
-  constructor(limit: number) {
+  constructor(format: RingFormat, limit: number) {
+    this.#isSplit = format === 'split'
+    // The packed format has no such rule; 2^15 segments below 2^32 are exact in any case.
+    this.#mostBytes = format === 'split' ? CHAIN_BYTES_LAST : Infinity
     this.iovaHigh = new Uint32Array(limit)
     this.iovaLow = new Uint32Array(limit)
     this.lengths = new Uint32Array(limit)
@@ -40,19 +46,30 @@ export class LoadedChain implements DescriptorChain {
     if (deviceWrites) {
       this.writableLength += length
     } else {
-      if (at !== this.readableCount) return rule('a device-readable segment follows a device-writable one', '2.7.4.2')
-      this.readableCount = at + 1
       this.readableLength += length
+      this.readableCount++
     }
-    // Exact: both totals are at most 2^32 before, and length is below 2^32.
-    if (this.readableLength + this.writableLength > CHAIN_BYTES_LAST)
-      return rule('the chain has more than 2^32 bytes', '2.7.5.2')
-    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
-      return rule('a segment passes address 2^64-1', '2.7.5')
+    if (
+      (!deviceWrites && this.readableCount !== at + 1) ||
+      this.readableLength + this.writableLength > this.#mostBytes ||
+      (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
+    ) {
+      return this.#problem(deviceWrites)
+    }
     this.iovaHigh[at] = iovaHigh
     this.iovaLow[at] = iovaLow
     this.lengths[at] = length
     this.count = at + 1
     return undefined
+  }
+
+  /** Which rule the segment broke that add() refused. */
+  #problem(deviceWrites: boolean): string {
+    if (!deviceWrites && this.readableCount !== this.count + 1) {
+      return rule('a device-readable segment follows a device-writable one', this.#isSplit ? '2.7.4.2' : '2.8.17')
+    }
+    if (this.readableLength + this.writableLength > this.#mostBytes)
+      return rule('the chain has more than 2^32 bytes', '2.7.5.2')
+    return rule('a segment passes address 2^64-1', this.#isSplit ? '2.7.5' : '2.8.4')
   }
 }

@@ -79,7 +79,7 @@ export class PackedDeviceRing implements DeviceRing {
     this.#hasEventIdx = features?.eventIdx === true
     this.#isInOrder = features?.inOrder === true
     this.#translateTable = features?.indirect === true ? options.translateTable : undefined
-    this.#chain = new LoadedChain(size)
+    this.#chain = new LoadedChain('packed', size)
     this.#freeEntries = new Uint16Array(size)
     this.#bufferId = new Uint16Array(size)
     this.#slots = new Uint16Array(size)
@@ -138,7 +138,7 @@ export class PackedDeviceRing implements DeviceRing {
   complete(id: number, written: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     const writable = id >= 0 && id < this.size ? (this.#writable[id] as number) : NOT_IN_FLIGHT
-    if (writable < 0 || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
+    if (!(writable >= 0) || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
     if (this.#isInOrder) {
       this.#completeInOrder(id, written, written === writable)
     } else {

@@ -58,7 +58,7 @@ export class SplitDeviceRing implements DeviceRing {
     this.#hasEventIdx = features?.eventIdx === true
     this.#isInOrder = features?.inOrder === true
     this.#translateTable = features?.indirect === true ? options.translateTable : undefined
-    this.#chain = new LoadedChain(size)
+    this.#chain = new LoadedChain('split', size)
     this.#writable = new Float64Array(size)
     this.#order = new Uint16Array(this.#isInOrder ? size : 0)
     this.reset(state)
@@ -104,7 +104,7 @@ export class SplitDeviceRing implements DeviceRing {
   complete(id: number, written: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     const writable = id >= 0 && id < this.size ? (this.#writable[id] as number) : NOT_IN_FLIGHT
-    if (writable < 0 || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
+    if (!(writable >= 0) || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
     if (this.#isInOrder) this.#completeInOrder(id, written, written === writable)
     else this.#writeEntry(this.#completed, id, written)
     this.#writable[id] = NOT_IN_FLIGHT

@@ -117,7 +117,7 @@ export interface DescriptorChain {
   readonly iovaLow: Uint32Array
   /** Bytes of each segment; 0 is allowed, because the specification does not forbid it. */
   readonly lengths: Uint32Array
-  /** Bytes the device may read, and may write, in all (together at most 2^32). */
+  /** Bytes the device may read, and may write, in all (below 2^53; together at most 2^32 in a split ring). */
   readonly readableLength: number
   readonly writableLength: number
 }

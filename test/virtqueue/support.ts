@@ -68,8 +68,8 @@ export class TestQueue {
     }
   }
 
-  /** Only the tables are mapped. */
-  readonly translateTable: TranslateTable = (iovaHigh, iovaLow, length) => {
+  /** Only the tables are mapped. A test may put another answer here. */
+  translateTable: TranslateTable = (iovaHigh, iovaLow, length) => {
     const offset = (BigInt(iovaHigh) << 32n) + BigInt(iovaLow) - TABLES_IOVA
     if (offset < 0n || offset + BigInt(length) > BigInt(this.tables.byteLength)) return undefined
     return { memory: this.tables, offset: Number(offset) }
@@ -93,7 +93,7 @@ export class TestQueue {
       format,
       size,
       areas: this.areas,
-      translateTable: this.translateTable,
+      translateTable: (iovaHigh, iovaLow, length) => this.translateTable(iovaHigh, iovaLow, length),
       ...(features === undefined ? {} : { features }),
       ...(state === undefined ? {} : { state }),
     })
@@ -151,5 +151,70 @@ export function loaded(device: DeviceRing): {
     slots: chain.slots,
     readable: segments.slice(0, chain.readableCount),
     writable: segments.slice(chain.readableCount),
+  }
+}
+
+/** Writes a descriptor of a split ring or of its indirect tables. */
+export function splitDescriptor(
+  memory: RingMemory,
+  index: number,
+  iova: bigint,
+  length: number,
+  flags = 0,
+  next = 0,
+): void {
+  const at = index * 16
+  memory.setU32(at, Number(iova & 0xffff_ffffn))
+  memory.setU32(at + 4, Number(iova >> 32n))
+  memory.setU32(at + 8, length)
+  memory.setU16(at + 12, flags)
+  memory.setU16(at + 14, next)
+}
+
+/** Writes a descriptor of a packed ring or of its indirect tables. */
+export function packedDescriptor(
+  memory: RingMemory,
+  index: number,
+  iova: bigint,
+  length: number,
+  id: number,
+  flags: number,
+): void {
+  splitDescriptor(memory, index, iova, length, id, flags)
+}
+
+/** The error that a call throws. */
+export function errorOf(call: () => unknown): Error & { readonly code: string } {
+  try {
+    call()
+  } catch (error) {
+    if (error instanceof Error || typeof error === 'object') return error as Error & { readonly code: string }
+  }
+  throw new Error('nothing was thrown')
+}
+
+/** All verbs of a side, by name. */
+export function driverVerbs(driver: DriverRing): Record<string, () => unknown> {
+  return {
+    begin: () => driver.begin(),
+    push: () => driver.push(0, 0, 1, false),
+    pushAddress: () => driver.pushAddress(0n, 1, false),
+    commit: () => driver.commit(0),
+    publish: () => driver.publish(),
+    take: () => driver.take(),
+    enableCalls: () => driver.enableCalls(),
+    disableCalls: () => driver.disableCalls(),
+    save: () => driver.save(),
+  }
+}
+
+export function deviceVerbs(device: DeviceRing): Record<string, () => unknown> {
+  return {
+    next: () => device.next(),
+    rewind: () => device.rewind(),
+    complete: () => device.complete(0, 0),
+    publish: () => device.publish(),
+    enableKicks: () => device.enableKicks(),
+    disableKicks: () => device.disableKicks(),
   }
 }
