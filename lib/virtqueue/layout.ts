@@ -71,15 +71,15 @@ export function checkAreas(format: RingFormat, size: number, areas: RingAreas): 
 }
 
 /** Two positions that lie at most `size` apart. */
-export function checkRingState(format: RingFormat, size: number, state: RingState): void {
-  checkInteger(state.available, 'state.available', 0, 0xffff)
-  checkInteger(state.used, 'state.used', 0, 0xffff)
+export function checkRingState(format: RingFormat, size: number, state: RingState, name = 'state'): void {
+  checkInteger(state.available, `${name}.available`, 0, 0xffff)
+  checkInteger(state.used, `${name}.used`, 0, 0xffff)
   if (format === 'packed') {
-    checkInteger(state.available & 0x7fff, 'index of state.available', 0, size - 1)
-    checkInteger(state.used & 0x7fff, 'index of state.used', 0, size - 1)
+    checkInteger(state.available & 0x7fff, `${name}.available's index`, 0, size - 1)
+    checkInteger(state.used & 0x7fff, `${name}.used's index`, 0, size - 1)
   }
   const ahead = slotsBetween(format, size, state)
-  if (ahead > size) throw rangeError('state.available', `at most ${size} ahead of state.used`, ahead)
+  if (ahead > size) throw rangeError(`${name}.available`, `at most ${size} ahead of ${name}.used`, ahead)
 }
 
 /** How far `available` is ahead of `used`: chains (split) or descriptors (packed). Above `size` when that cannot be. */

@@ -69,7 +69,7 @@ function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): vo
   const { format, size } = options
   if (snapshot.format !== format) throw rangeError('snapshot.format', `'${format}'`, snapshot.format)
   if (snapshot.size !== size) throw rangeError('snapshot.size', `${size}`, snapshot.size)
-  checkRingState(format, size, snapshot.state)
+  checkRingState(format, size, snapshot.state, 'snapshot.state')
   if (!Array.isArray(snapshot.chains)) throw typeError('snapshot.chains', 'an array', snapshot.chains)
   checkInteger(snapshot.nextId, 'snapshot.nextId', 0, size - 1)
   const chains: readonly ChainRecord[] = snapshot.chains

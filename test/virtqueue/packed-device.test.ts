@@ -28,9 +28,9 @@ describe('loading chains (2.8.21)', () => {
   test('a list in the order of its slots; the id is that of its last descriptor', () => {
     const { device, ring } = make()
     expect(device.next()).toBe(false)
-    packedDescriptor(ring, 0, 0x1122_3344_5566_7788n, 0x10, 1, LAP_1 | NEXT)
-    packedDescriptor(ring, 1, 0x2000n, 0x20, 2, LAP_1 | NEXT | WRITE)
-    packedDescriptor(ring, 2, 0x3000n, 0xffff_ff00, 0xfffe, LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0x1122_3344_5566_7788n, 0x10], 1, LAP_1 | NEXT)
+    packedDescriptor(ring, 1, [0x2000n, 0x20], 2, LAP_1 | NEXT | WRITE)
+    packedDescriptor(ring, 2, [0x3000n, 0xffff_ff00], 0xfffe, LAP_1 | WRITE)
     expect(device.next()).toBe(true)
     const { id, ...rest } = loaded(device)
     expect(rest).toEqual({
@@ -50,8 +50,8 @@ describe('loading chains (2.8.21)', () => {
 
   test('a list goes on round the end of the ring, where the flags turn', () => {
     const { device, ring } = make({}, 3, 0x8002)
-    packedDescriptor(ring, 2, 0x1000n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 0, 0x2000n, 2, 7, LAP_0)
+    packedDescriptor(ring, 2, [0x1000n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 0, [0x2000n, 2], 7, LAP_0)
     expect([device.next(), device.next()]).toEqual([true, false])
     expect(loaded(device).readable).toEqual([
       [0x1000n, 1],
@@ -65,10 +65,10 @@ describe('loading chains (2.8.21)', () => {
 
   test('an indirect table: one after the other, all flags but WRITE ignored (2.8.7)', () => {
     const { device, ring, queue } = make({ indirect: true })
-    packedDescriptor(ring, 0, TABLES_IOVA + 64n, 48, 9, LAP_1 | INDIRECT | WRITE)
-    packedDescriptor(queue.tables, 4, 0x1000n, 1, 77, 0)
-    packedDescriptor(queue.tables, 5, 0x2000n, 2, 78, NEXT | INDIRECT | LAP_1)
-    packedDescriptor(queue.tables, 6, 0x3000n, 3, 79, WRITE)
+    packedDescriptor(ring, 0, [TABLES_IOVA + 64n, 48], 9, LAP_1 | INDIRECT | WRITE)
+    packedDescriptor(queue.tables, 4, [0x1000n, 1], 77, 0)
+    packedDescriptor(queue.tables, 5, [0x2000n, 2], 78, NEXT | INDIRECT | LAP_1)
+    packedDescriptor(queue.tables, 6, [0x3000n, 3], 79, WRITE)
     device.next()
     expect(loaded(device)).toEqual({
       id: device.chain.id,
@@ -83,10 +83,10 @@ describe('loading chains (2.8.21)', () => {
 
   test('what the driver changes afterwards changes nothing', () => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0x1000n, 100, 3, LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0x1000n, 100], 3, LAP_1 | WRITE)
     device.next()
     const before = loaded(device)
-    packedDescriptor(ring, 0, 0x9000n, 1_000_000, 4, LAP_1)
+    packedDescriptor(ring, 0, [0x9000n, 1_000_000], 4, LAP_1)
     expect(loaded(device)).toEqual(before)
     expect(errorOf(() => device.complete(before.id, 101))).toBeInstanceOf(RangeError)
     device.complete(before.id, 100)
@@ -96,8 +96,8 @@ describe('loading chains (2.8.21)', () => {
 
   test('a list may have more than 2^32 bytes: only split rings have that rule (2.7.5.2)', () => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0n, 0xffff_ffff, 0, LAP_1 | NEXT | WRITE)
-    packedDescriptor(ring, 1, 0n, 0xffff_ffff, 0, LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 0xffff_ffff], 0, LAP_1 | NEXT | WRITE)
+    packedDescriptor(ring, 1, [0n, 0xffff_ffff], 0, LAP_1 | WRITE)
     device.next()
     expect(device.chain.writableLength).toBe(0x1_ffff_fffe)
     device.complete(device.chain.id, 0xffff_ffff)
@@ -105,8 +105,8 @@ describe('loading chains (2.8.21)', () => {
 
   test('rewind() gives the chain again, over the end of the ring too, once', () => {
     const { device, ring } = make({}, 2, 0x8001)
-    packedDescriptor(ring, 1, 0x1000n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 0, 0x2000n, 1, 0, LAP_0)
+    packedDescriptor(ring, 1, [0x1000n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 0, [0x2000n, 1], 0, LAP_0)
     expect(errorOf(() => device.rewind()).code).toBe('ERR_VDPA_STATE')
     device.next()
     device.rewind()
@@ -121,9 +121,9 @@ describe('loading chains (2.8.21)', () => {
 describe('completing chains (2.8.22)', () => {
   test('used descriptors follow each other over the slots of the chains, the first announced last', () => {
     const { device, ring } = make({}, 5)
-    packedDescriptor(ring, 0, 0n, 1, 20, LAP_1 | NEXT)
-    packedDescriptor(ring, 1, 0n, 100, 20, LAP_1 | WRITE)
-    packedDescriptor(ring, 2, 0n, 1, 21, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 20, LAP_1 | NEXT)
+    packedDescriptor(ring, 1, [0n, 100], 20, LAP_1 | WRITE)
+    packedDescriptor(ring, 2, [0n, 1], 21, LAP_1)
     device.next()
     const first = device.chain.id
     device.next()
@@ -141,14 +141,14 @@ describe('completing chains (2.8.22)', () => {
 
   test('with IN_ORDER one descriptor stands for a run that was written full (2.8.8)', () => {
     const { device, ring } = make({ inOrder: true }, 7)
-    packedDescriptor(ring, 0, 0n, 10, 100, LAP_1 | WRITE | NEXT)
-    packedDescriptor(ring, 1, 0n, 10, 100, LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 10], 100, LAP_1 | WRITE | NEXT)
+    packedDescriptor(ring, 1, [0n, 10], 100, LAP_1 | WRITE)
     for (const [at, length] of [
       [2, 20],
       [3, 30],
       [4, 40],
     ] as const)
-      packedDescriptor(ring, at, 0n, length, 100 + at, LAP_1 | WRITE)
+      packedDescriptor(ring, at, [0n, length], 100 + at, LAP_1 | WRITE)
     const ids = [1, 2, 3, 4].map(() => {
       device.next()
       return device.chain.id
@@ -182,7 +182,7 @@ describe('completing chains (2.8.22)', () => {
     ['half a byte', 0, 0.5],
   ])('%s: RangeError, and nothing is completed', (_name, id, written) => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0n, 100, 0, LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 100], 0, LAP_1 | WRITE)
     device.next()
     expect(device.chain.id).toBe(0)
     expect(errorOf(() => device.complete(id, written))).toBeInstanceOf(RangeError)
@@ -202,7 +202,7 @@ describe('notifications (2.8.10)', () => {
     const { device, ring, driverEvent } = make({ eventIdx })
     driverEvent.setU16(0, 0x8000)
     driverEvent.setU16(2, flags)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1)
     device.next()
     device.complete(0, 0)
     expect(device.publish()).toBe(wants)
@@ -217,7 +217,7 @@ describe('notifications (2.8.10)', () => {
     const { device, ring, deviceEvent } = make({ eventIdx: true }, 3, 0x8002)
     device.disableKicks()
     expect(hex(deviceEvent)).toEqual(['00000100'])
-    packedDescriptor(ring, 2, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 2, [0n, 1], 0, LAP_1)
     expect(device.enableKicks()).toBe(false)
     expect(hex(deviceEvent)).toEqual(['02800200'])
     device.next()
@@ -239,17 +239,17 @@ describe('a hostile driver', () => {
 
   test('a list round and round the ring', () => {
     const { device, ring } = make({}, 3)
-    for (let slot = 0; slot < 3; slot++) packedDescriptor(ring, slot, 0n, 1, 0, LAP_1 | NEXT)
+    for (let slot = 0; slot < 3; slot++) packedDescriptor(ring, slot, [0n, 1], 0, LAP_1 | NEXT)
     broken(device, 'descriptor 0 continues a list and is not available itself', '2.8.6')
   })
 
   test('a list longer than the slots that are free', () => {
     const { device, ring } = make({}, 3)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1)
     device.next()
-    packedDescriptor(ring, 1, 0n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 2, 0n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_0)
+    packedDescriptor(ring, 1, [0n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 2, [0n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_0)
     broken(device, 'the list at 1 is longer than the slots that are free', '2.8.17')
   })
 
@@ -258,45 +258,45 @@ describe('a hostile driver', () => {
     ['a table', LAP_0 | INDIRECT, 'descriptor 0 is available while all are in flight'],
   ])('%s made available over one in flight', (_name, flags, what) => {
     const { device, ring } = make({ indirect: true }, 1)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1)
     device.next()
-    packedDescriptor(ring, 0, TABLES_IOVA, 16, 0, flags)
+    packedDescriptor(ring, 0, [TABLES_IOVA, 16], 0, flags)
     broken(device, what, flags === LAP_0 ? '2.8.17' : '2.8.16')
   })
 
   test('over one that is completed and not published', () => {
     const { device, ring } = make({}, 1)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1)
     device.next()
     device.complete(0, 0)
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_0)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_0)
     broken(device, 'the list at 0 is longer', '2.8.17')
   })
 
   test.each([0, LAP_0, 0x8080])('a list whose second descriptor has flags 0x%i', (flags) => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 1, 0n, 1, 0, flags)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 1, [0n, 1], 0, flags)
     broken(device, 'descriptor 1 continues a list and is not available itself', '2.8.6')
   })
 
   test('an indirect descriptor in a list', () => {
     const { device, ring } = make({ indirect: true })
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1 | NEXT)
-    packedDescriptor(ring, 1, TABLES_IOVA, 16, 0, LAP_1 | INDIRECT)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1 | NEXT)
+    packedDescriptor(ring, 1, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
     broken(device, 'descriptor 1 of a list is indirect', '2.8.19')
   })
 
   test('a readable segment after a writable one', () => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0n, 1, 0, LAP_1 | NEXT | WRITE)
-    packedDescriptor(ring, 1, 0n, 1, 0, LAP_1)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1 | NEXT | WRITE)
+    packedDescriptor(ring, 1, [0n, 1], 0, LAP_1)
     broken(device, 'descriptor 1: a device-readable segment follows a device-writable one', '2.8.17')
   })
 
   test('a segment that passes the end of the address space', () => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, 0xffff_ffff_ffff_f001n, 0x1000, 0, LAP_1)
+    packedDescriptor(ring, 0, [0xffff_ffff_ffff_f001n, 0x1000], 0, LAP_1)
     broken(device, 'descriptor 0: a segment passes address 2^64-1', '2.8.4')
   })
 
@@ -307,36 +307,36 @@ describe('a hostile driver', () => {
     ['longer than the ring', 80, INDIRECT, 'an indirect table of 80 bytes is longer than a list may be', '2.8.5'],
   ])('a table %s', (_name, length, flags, what, section) => {
     const { device, ring } = make({ indirect: true })
-    packedDescriptor(ring, 0, TABLES_IOVA, length, 0, LAP_1 | flags)
+    packedDescriptor(ring, 0, [TABLES_IOVA, length], 0, LAP_1 | flags)
     broken(device, what, section)
   })
 
   test('a table that is not mapped, and one that passes the end', () => {
     const one = make({ indirect: true })
-    packedDescriptor(one.ring, 0, 0x1000n, 16, 0, LAP_1 | INDIRECT)
+    packedDescriptor(one.ring, 0, [0x1000n, 16], 0, LAP_1 | INDIRECT)
     broken(one.device, 'an indirect table lies where the device cannot read', '2.8.7')
     const other = make({ indirect: true })
-    packedDescriptor(other.ring, 0, 0xffff_ffff_ffff_fff0n, 32, 0, LAP_1 | INDIRECT)
+    packedDescriptor(other.ring, 0, [0xffff_ffff_ffff_fff0n, 32], 0, LAP_1 | INDIRECT)
     broken(other.device, 'an indirect table passes address 2^64-1', '2.8.7')
   })
 
   test('a table without VIRTIO_F_INDIRECT_DESC', () => {
     const { device, ring } = make()
-    packedDescriptor(ring, 0, TABLES_IOVA, 16, 0, LAP_1 | INDIRECT)
+    packedDescriptor(ring, 0, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
     broken(device, 'an indirect descriptor without VIRTIO_F_INDIRECT_DESC', '2.8.19')
   })
 
   test('a table with a readable segment after a writable one', () => {
     const { device, ring, queue } = make({ indirect: true })
-    packedDescriptor(ring, 0, TABLES_IOVA, 32, 0, LAP_1 | INDIRECT)
-    packedDescriptor(queue.tables, 0, 0n, 1, 0, WRITE)
-    packedDescriptor(queue.tables, 1, 0n, 1, 0, 0)
+    packedDescriptor(ring, 0, [TABLES_IOVA, 32], 0, LAP_1 | INDIRECT)
+    packedDescriptor(queue.tables, 0, [0n, 1], 0, WRITE)
+    packedDescriptor(queue.tables, 1, [0n, 1], 0, 0)
     broken(device, 'indirect table: a device-readable segment follows', '2.8.17')
   })
 
   test('a lookup that throws is passed on, and the ring is as it was', () => {
     const { device, ring, queue } = make({ indirect: true })
-    packedDescriptor(ring, 0, TABLES_IOVA, 16, 0, LAP_1 | INDIRECT)
+    packedDescriptor(ring, 0, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
     queue.translateTable = () => {
       throw new Error('the IOTLB is closed')
     }
@@ -346,10 +346,10 @@ describe('a hostile driver', () => {
 
   test('reset() mends, and begins where it is told', () => {
     const { device, ring } = make({}, 3)
-    packedDescriptor(ring, 0, TABLES_IOVA, 16, 0, LAP_1 | INDIRECT)
+    packedDescriptor(ring, 0, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
     broken(device, 'an indirect descriptor', '2.8.19')
     device.reset({ available: 2, used: 2 })
-    packedDescriptor(ring, 2, 0x1000n, 5, 0, LAP_0)
+    packedDescriptor(ring, 2, [0x1000n, 5], 0, LAP_0)
     expect([device.isBroken, device.next(), device.state()]).toEqual([false, true, { available: 0x8000, used: 2 }])
     expect(() => device.reset({ available: 1, used: 2 })).toThrow(RangeError)
     device.reset()

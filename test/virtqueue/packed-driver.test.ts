@@ -75,7 +75,7 @@ describe('making chains available (2.8.21)', () => {
     driver.push(0, 0, 1, false)
     expect(errorOf(() => driver.commit(2)).code).toBe('ERR_VDPA_NO_SPACE')
     expect(hex(ring)).toEqual(before)
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
     expect(driver.take()).toBe(1)
     driver.commit(2)
     driver.publish()
@@ -88,7 +88,7 @@ describe('making chains available (2.8.21)', () => {
     send(driver, 1, [[0n, 1]])
     send(driver, 2, [[0n, 1]])
     expect([ring.u16(12), ring.u16(28)]).toEqual([0, 1])
-    packedDescriptor(ring, 0, 0n, 0, 1, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 1, USED_LAP_1)
     expect(driver.take()).toBe(2)
     send(driver, 3, [[0n, 1]])
     expect(ring.u16(12)).toBe(1)
@@ -112,7 +112,7 @@ describe('making chains available (2.8.21)', () => {
       '0030000000000000' + '30000000' + '0000' + '0200',
     ])
     expect(driver.freeCount).toBe(3)
-    packedDescriptor(ring, 0, 0n, 0x30, 0, USED_LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 0x30], 0, USED_LAP_1 | WRITE)
     expect([driver.take(), driver.usedLength, driver.freeCount]).toEqual([1, 0x30, 4])
   })
 })
@@ -144,8 +144,8 @@ describe('kicks (2.8.10)', () => {
         [0n, 1],
       ]),
     ).toBe(true)
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
-    packedDescriptor(ring, 1, 0n, 0, 1, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
+    packedDescriptor(ring, 1, [0n, 0], 1, USED_LAP_1)
     driver.take()
     driver.take()
     deviceEvent.setU16(0, 1)
@@ -180,15 +180,15 @@ describe('taking used chains (2.8.22)', () => {
       ],
     )
     expect(driver.take()).toBe(-1)
-    packedDescriptor(ring, 0, 0n, 21, 1, USED_LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 21], 1, USED_LAP_1 | WRITE)
     expect([driver.take(), driver.usedLength, driver.freeCount]).toEqual([11, 21, 3])
     expect(driver.take()).toBe(-1)
-    packedDescriptor(ring, 3, 0n, 60, 0, USED_LAP_1 | WRITE)
+    packedDescriptor(ring, 3, [0n, 60], 0, USED_LAP_1 | WRITE)
     expect([driver.take(), driver.usedLength, driver.freeCount]).toEqual([10, 60, 5])
     expect(driver.state()).toEqual({ available: 0, used: 0 })
     expect(driver.take()).toBe(-1)
     send(driver, 12, [[0n, 1]])
-    packedDescriptor(ring, 0, 0n, 0, ring.u16(12), USED_LAP_0)
+    packedDescriptor(ring, 0, [0n, 0], ring.u16(12), USED_LAP_0)
     expect(driver.take()).toBe(12)
   })
 
@@ -196,8 +196,8 @@ describe('taking used chains (2.8.22)', () => {
     const { driver, ring } = make()
     send(driver, 1, [], [[0n, 100]])
     send(driver, 2, [], [[0n, 100]])
-    packedDescriptor(ring, 0, 0n, 101, 0, USED_LAP_1)
-    packedDescriptor(ring, 1, 0n, 100, 1, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 101], 0, USED_LAP_1)
+    packedDescriptor(ring, 1, [0n, 100], 1, USED_LAP_1)
     expect([driver.take(), driver.usedLength]).toEqual([1, 0])
     expect([driver.take(), driver.usedLength]).toEqual([2, 100])
   })
@@ -216,14 +216,14 @@ describe('taking used chains (2.8.22)', () => {
       ],
     )
     send(driver, 4, [[0n, 5]])
-    packedDescriptor(ring, 0, 0n, 70, 2, USED_LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, 70], 2, USED_LAP_1 | WRITE)
     expect(driver.enableCalls()).toBe(false)
     expect([driver.take(), driver.usedLength]).toEqual([1, 100])
     expect([driver.enableCalls(), errorOf(() => driver.save()).code]).toEqual([false, 'ERR_VDPA_STATE'])
     expect([driver.take(), driver.usedLength]).toEqual([2, 0])
     expect([driver.take(), driver.usedLength]).toEqual([3, 70])
     expect([driver.take(), driver.freeCount]).toEqual([-1, 6])
-    packedDescriptor(ring, 5, 0n, 0, 3, USED_LAP_1)
+    packedDescriptor(ring, 5, [0n, 0], 3, USED_LAP_1)
     expect([driver.take(), driver.freeCount]).toEqual([4, 7])
   })
 
@@ -237,7 +237,7 @@ describe('taking used chains (2.8.22)', () => {
     driver.disableCalls()
     expect(driverEvent.u16(2)).toBe(1)
     send(driver, 1, [[0n, 1]])
-    packedDescriptor(ring, 2, 0n, 0, 0, USED_LAP_0)
+    packedDescriptor(ring, 2, [0n, 0], 0, USED_LAP_0)
     expect(driver.enableCalls()).toBe(false)
     expect(hex(driverEvent)).toEqual(['02000200'])
     driver.take()
@@ -260,20 +260,20 @@ describe('a hostile device', () => {
   test.each([4, 0xffff])('used id %i out of range', (id) => {
     const { driver, ring } = make()
     send(driver, 1, [[0n, 1]])
-    packedDescriptor(ring, 0, 0n, 0, id, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], id, USED_LAP_1)
     broken(driver, `used buffer id ${id} is not below the ring's size 4`)
   })
 
   test('a used id that was never given', () => {
     const { driver, ring } = make()
     send(driver, 1, [[0n, 1]])
-    packedDescriptor(ring, 0, 0n, 0, 1, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 1, USED_LAP_1)
     broken(driver, 'used buffer id 1 is not that of a chain in flight')
   })
 
   test('a descriptor that is used while nothing is in flight', () => {
     const { driver, ring } = make()
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
     broken(driver, 'used buffer id 0 is not that of a chain in flight')
   })
 
@@ -282,7 +282,7 @@ describe('a hostile device', () => {
     driver.begin()
     driver.push(0, 0, 1, false)
     driver.commit(1)
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
     broken(driver, 'used buffer id 0 is not that of a chain in flight')
   })
 
@@ -290,8 +290,8 @@ describe('a hostile device', () => {
     const { driver, ring } = make()
     send(driver, 1, [[0n, 1]])
     send(driver, 2, [[0n, 1]])
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
-    packedDescriptor(ring, 1, 0n, 0, 0, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
+    packedDescriptor(ring, 1, [0n, 0], 0, USED_LAP_1)
     expect(driver.take()).toBe(1)
     broken(driver, 'used buffer id 0 is not that of a chain in flight')
   })
@@ -299,14 +299,14 @@ describe('a hostile device', () => {
   test.each([1, 101, 0xffff_ffff])('more bytes written than may be: %i', (length) => {
     const { driver, ring } = make()
     send(driver, 1, [[0n, 1000]], length === 1 ? [] : [[0n, 100]])
-    packedDescriptor(ring, 0, 0n, length, 0, USED_LAP_1 | WRITE)
+    packedDescriptor(ring, 0, [0n, length], 0, USED_LAP_1 | WRITE)
     broken(driver, `used buffer id 0 claims ${length} bytes written of`)
   })
 
   test.each([0x8000, 0x0080, USED_LAP_0])('flags 0x%i contradict, or are of another lap: nothing is used', (flags) => {
     const { driver, ring } = make()
     send(driver, 1, [[0n, 1]])
-    packedDescriptor(ring, 0, 0n, 0, 0, flags)
+    packedDescriptor(ring, 0, [0n, 0], 0, flags)
     expect([driver.take(), driver.enableCalls(), driver.isBroken]).toEqual([-1, true, false])
   })
 
@@ -317,7 +317,7 @@ describe('a hostile device', () => {
       [0n, 1],
     ])
     ring.bytes().fill(0xff)
-    packedDescriptor(ring, 0, 0n, 0, 0, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 0, USED_LAP_1)
     expect([driver.take(), driver.freeCount]).toEqual([1, 4])
   })
 
@@ -329,7 +329,7 @@ describe('a hostile device', () => {
     ])
     driver.disableCalls()
     deviceEvent.setU32(0, 0xffff_ffff)
-    packedDescriptor(ring, 0, 0n, 0, 2, USED_LAP_1)
+    packedDescriptor(ring, 0, [0n, 0], 2, USED_LAP_1)
     broken(driver, 'used buffer id 2')
     driver.reset()
     expect([driver.isBroken, driver.inFlight, driver.freeCount, driver.take()]).toEqual([false, 0, 3, -1])

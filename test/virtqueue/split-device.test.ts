@@ -30,9 +30,9 @@ function make(features: RingFeatures = {}, size = 4, at?: number) {
 describe('loading chains (2.7.13)', () => {
   test('direct descriptors in the order of their links', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 3, 0x1122_3344_5566_7788n, 0x10, NEXT, 1)
-    splitDescriptor(descriptor, 1, 0x2000n, 0x20, NEXT | WRITE, 0)
-    splitDescriptor(descriptor, 0, 0x3000n, 0xffff_ff00, WRITE, 7)
+    splitDescriptor(descriptor, 3, [0x1122_3344_5566_7788n, 0x10], NEXT, 1)
+    splitDescriptor(descriptor, 1, [0x2000n, 0x20], NEXT | WRITE, 0)
+    splitDescriptor(descriptor, 0, [0x3000n, 0xffff_ff00], WRITE, 7)
     expect(device.next()).toBe(false)
     offer(3)
     expect(device.next()).toBe(true)
@@ -51,8 +51,8 @@ describe('loading chains (2.7.13)', () => {
 
   test('entries and index come round', () => {
     const { device, descriptor, offer, used } = make({}, 2, 0xffff)
-    splitDescriptor(descriptor, 0, 0x1000n, 1)
-    splitDescriptor(descriptor, 1, 0x2000n, 1, WRITE)
+    splitDescriptor(descriptor, 0, [0x1000n, 1])
+    splitDescriptor(descriptor, 1, [0x2000n, 1], WRITE)
     offer(1, 0)
     expect([device.next(), device.chain.id, device.next(), device.chain.id]).toEqual([true, 1, true, 0])
     expect(device.state()).toEqual({ available: 1, used: 0xffff })
@@ -65,8 +65,8 @@ describe('loading chains (2.7.13)', () => {
 
   test('a segment of 0 bytes is a segment, and the last byte of the address space can be one', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0xffff_ffff_ffff_ffffn, 1, NEXT, 1)
-    splitDescriptor(descriptor, 1, 0xffff_ffff_ffff_ffffn, 0)
+    splitDescriptor(descriptor, 0, [0xffff_ffff_ffff_ffffn, 1], NEXT, 1)
+    splitDescriptor(descriptor, 1, [0xffff_ffff_ffff_ffffn, 0])
     offer(0)
     device.next()
     expect(loaded(device).readable).toEqual([
@@ -77,11 +77,11 @@ describe('loading chains (2.7.13)', () => {
 
   test('what the driver changes afterwards changes nothing', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 100, WRITE)
+    splitDescriptor(descriptor, 0, [0x1000n, 100], WRITE)
     offer(0)
     device.next()
     const before = loaded(device)
-    splitDescriptor(descriptor, 0, 0x9000n, 1_000_000, 0)
+    splitDescriptor(descriptor, 0, [0x9000n, 1_000_000], 0)
     expect(loaded(device)).toEqual(before)
     expect(errorOf(() => device.complete(0, 101))).toBeInstanceOf(RangeError)
     device.complete(0, 100)
@@ -89,8 +89,8 @@ describe('loading chains (2.7.13)', () => {
 
   test('rewind() gives the chain again, once, and not after another was completed', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 1)
-    splitDescriptor(descriptor, 1, 0x2000n, 1)
+    splitDescriptor(descriptor, 0, [0x1000n, 1])
+    splitDescriptor(descriptor, 1, [0x2000n, 1])
     offer(0, 1)
     expect(errorOf(() => device.rewind()).code).toBe('ERR_VDPA_STATE')
     device.next()
@@ -108,10 +108,10 @@ describe('loading chains (2.7.13)', () => {
 describe('indirect tables (2.7.5.3)', () => {
   test('a table follows links of its own; WRITE on the descriptor is ignored', () => {
     const { device, descriptor, queue, offer } = make({ indirect: true })
-    splitDescriptor(descriptor, 2, TABLES_IOVA + 64n, 48, INDIRECT | WRITE, 99)
-    splitDescriptor(queue.tables, 4, 0x1000n, 1, NEXT, 2)
-    splitDescriptor(queue.tables, 5, 0x3000n, 3, WRITE)
-    splitDescriptor(queue.tables, 6, 0x2000n, 2, NEXT, 1)
+    splitDescriptor(descriptor, 2, [TABLES_IOVA + 64n, 48], INDIRECT | WRITE, 99)
+    splitDescriptor(queue.tables, 4, [0x1000n, 1], NEXT, 2)
+    splitDescriptor(queue.tables, 5, [0x3000n, 3], WRITE)
+    splitDescriptor(queue.tables, 6, [0x2000n, 2], NEXT, 1)
     offer(2)
     device.next()
     expect(loaded(device)).toEqual({
@@ -127,9 +127,9 @@ describe('indirect tables (2.7.5.3)', () => {
 
   test('direct descriptors may come before the table (2.7.5.3.2)', () => {
     const { device, descriptor, queue, offer } = make({ indirect: true })
-    splitDescriptor(descriptor, 0, 0x1000n, 1, NEXT, 1)
-    splitDescriptor(descriptor, 1, TABLES_IOVA, 16, INDIRECT)
-    splitDescriptor(queue.tables, 0, 0x2000n, 2, WRITE)
+    splitDescriptor(descriptor, 0, [0x1000n, 1], NEXT, 1)
+    splitDescriptor(descriptor, 1, [TABLES_IOVA, 16], INDIRECT)
+    splitDescriptor(queue.tables, 0, [0x2000n, 2], WRITE)
     offer(0)
     device.next()
     expect(loaded(device)).toEqual({ id: 0, slots: 2, readable: [[0x1000n, 1]], writable: [[0x2000n, 2]] })
@@ -139,8 +139,8 @@ describe('indirect tables (2.7.5.3)', () => {
 describe('completing chains (2.7.8)', () => {
   test('entries, then the index, for several chains in any order', () => {
     const { device, descriptor, used, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 100, WRITE)
-    splitDescriptor(descriptor, 2, 0x2000n, 200, WRITE)
+    splitDescriptor(descriptor, 0, [0x1000n, 100], WRITE)
+    splitDescriptor(descriptor, 2, [0x2000n, 200], WRITE)
     offer(0, 2)
     device.next()
     device.next()
@@ -157,7 +157,7 @@ describe('completing chains (2.7.8)', () => {
 
   test('with IN_ORDER one entry stands for a run that was written full (2.7.9)', () => {
     const { device, descriptor, used, offer } = make({ inOrder: true }, 8)
-    for (const [index, length] of [10, 20, 30, 40].entries()) splitDescriptor(descriptor, index, 0n, length, WRITE)
+    for (const [index, length] of [10, 20, 30, 40].entries()) splitDescriptor(descriptor, index, [0n, length], WRITE)
     offer(0, 1, 2, 3)
     for (let count = 0; count < 4; count++) device.next()
     expect(errorOf(() => device.complete(1, 20)).message).toContain('chain 0 is due')
@@ -187,7 +187,7 @@ describe('completing chains (2.7.8)', () => {
     ['half a byte', 0, 0.5],
   ])('%s: RangeError, and nothing is completed', (_name, id, written) => {
     const { device, descriptor, used, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 100, WRITE)
+    splitDescriptor(descriptor, 0, [0x1000n, 100], WRITE)
     offer(0)
     device.next()
     expect(errorOf(() => device.complete(id, written))).toBeInstanceOf(RangeError)
@@ -199,7 +199,7 @@ describe('completing chains (2.7.8)', () => {
 describe('notifications', () => {
   test('calls: bit 0 of the flags decides without EVENT_IDX (2.7.7.2)', () => {
     const { device, descriptor, available, offer } = make()
-    splitDescriptor(descriptor, 0, 0n, 1)
+    splitDescriptor(descriptor, 0, [0n, 1])
     for (const [flags, wants] of [
       [0, true],
       [1, false],
@@ -215,7 +215,7 @@ describe('notifications', () => {
 
   test('calls: the entry at used_event decides with it, the flags do not', () => {
     const { device, descriptor, available, offer } = make({ eventIdx: true }, 4, 0xfffe)
-    splitDescriptor(descriptor, 0, 0n, 1)
+    splitDescriptor(descriptor, 0, [0n, 1])
     available.setU16(0, 1)
     available.setU16(12, 0xffff)
     const wants = [1, 2, 3].map(() => {
@@ -234,7 +234,7 @@ describe('notifications', () => {
     expect([plain.device.enableKicks(), plain.used.u16(0)]).toEqual([true, 0])
 
     const { device, descriptor, used, offer } = make({ eventIdx: true }, 4, 5)
-    splitDescriptor(descriptor, 0, 0n, 1)
+    splitDescriptor(descriptor, 0, [0n, 1])
     device.disableKicks()
     expect([used.u16(0), used.u16(36)]).toEqual([0, 4])
     offer(0)
@@ -269,8 +269,8 @@ describe('a hostile driver', () => {
 
   test('an index that goes back', () => {
     const { device, descriptor, offer, available } = make()
-    splitDescriptor(descriptor, 0, 0n, 1)
-    splitDescriptor(descriptor, 1, 0n, 1)
+    splitDescriptor(descriptor, 0, [0n, 1])
+    splitDescriptor(descriptor, 1, [0n, 1])
     offer(0, 1)
     device.next()
     device.next()
@@ -286,7 +286,7 @@ describe('a hostile driver', () => {
 
   test('a head whose chain is in flight', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 2, 0n, 1)
+    splitDescriptor(descriptor, 2, [0n, 1])
     offer(2, 2)
     device.next()
     broken(device, 'available entry 1 names descriptor 2, whose chain is in flight', '2.7.13.1')
@@ -311,37 +311,37 @@ describe('a hostile driver', () => {
     ],
   ] as const)('%s', (_name, links) => {
     const { device, descriptor, offer } = make()
-    for (const [index, flags, next] of links) splitDescriptor(descriptor, index, 0x1000n, 1, flags, next)
+    for (const [index, flags, next] of links) splitDescriptor(descriptor, index, [0x1000n, 1], flags, next)
     offer(0)
     broken(device, 'the chain of descriptor 0 loops, or is longer than the ring', '2.7.5.3.1')
   })
 
   test.each([4, 0xffff])('a chain that goes on at descriptor %i', (next) => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 1, NEXT, next)
+    splitDescriptor(descriptor, 0, [0x1000n, 1], NEXT, next)
     offer(0)
     broken(device, `goes on at ${next}, its table has 4 descriptors`, '2.7.5')
   })
 
   test('a readable segment after a writable one', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0x1000n, 1, NEXT | WRITE, 1)
-    splitDescriptor(descriptor, 1, 0x1000n, 1)
+    splitDescriptor(descriptor, 0, [0x1000n, 1], NEXT | WRITE, 1)
+    splitDescriptor(descriptor, 1, [0x1000n, 1])
     offer(0)
     broken(device, 'descriptor 1: a device-readable segment follows a device-writable one', '2.7.4.2')
   })
 
   test('a segment that passes the end of the address space', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0xffff_ffff_ffff_ffffn, 2)
+    splitDescriptor(descriptor, 0, [0xffff_ffff_ffff_ffffn, 2])
     offer(0)
     broken(device, 'descriptor 0: a segment passes address 2^64-1', '2.7.5')
   })
 
   test('more than 2^32 bytes', () => {
     const { device, descriptor, offer } = make()
-    splitDescriptor(descriptor, 0, 0n, 0xffff_ffff, NEXT, 1)
-    splitDescriptor(descriptor, 1, 0n, 2, WRITE)
+    splitDescriptor(descriptor, 0, [0n, 0xffff_ffff], NEXT, 1)
+    splitDescriptor(descriptor, 1, [0n, 2], WRITE)
     offer(0)
     broken(device, 'the chain has more than 2^32 bytes', '2.7.5.2')
   })
@@ -360,55 +360,55 @@ describe('a hostile driver', () => {
       ],
     ])('a table %s', (_name, length, flags, what, section) => {
       const { device, descriptor, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, TABLES_IOVA, length, flags)
+      splitDescriptor(descriptor, 0, [TABLES_IOVA, length], flags)
       offer(0)
       broken(device, what, section)
     })
 
     test('a table that passes the end of the address space', () => {
       const { device, descriptor, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, 0xffff_ffff_ffff_fff0n, 32, INDIRECT)
+      splitDescriptor(descriptor, 0, [0xffff_ffff_ffff_fff0n, 32], INDIRECT)
       offer(0)
       broken(device, 'an indirect table passes address 2^64-1', '2.7.5.3')
     })
 
     test('a table without VIRTIO_F_INDIRECT_DESC', () => {
       const { device, descriptor, offer } = make()
-      splitDescriptor(descriptor, 0, TABLES_IOVA, 16, INDIRECT)
+      splitDescriptor(descriptor, 0, [TABLES_IOVA, 16], INDIRECT)
       offer(0)
       broken(device, 'an indirect descriptor without VIRTIO_F_INDIRECT_DESC', '2.7.5.3.1')
     })
 
     test('a table in a table', () => {
       const { device, descriptor, queue, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, TABLES_IOVA, 16, INDIRECT)
-      splitDescriptor(queue.tables, 0, TABLES_IOVA, 16, INDIRECT)
+      splitDescriptor(descriptor, 0, [TABLES_IOVA, 16], INDIRECT)
+      splitDescriptor(queue.tables, 0, [TABLES_IOVA, 16], INDIRECT)
       offer(0)
       broken(device, 'an indirect table refers to another table', '2.7.5.3.1')
     })
 
     test('a link out of the table', () => {
       const { device, descriptor, queue, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, TABLES_IOVA, 32, INDIRECT)
-      splitDescriptor(queue.tables, 0, 0n, 1, NEXT, 2)
+      splitDescriptor(descriptor, 0, [TABLES_IOVA, 32], INDIRECT)
+      splitDescriptor(queue.tables, 0, [0n, 1], NEXT, 2)
       offer(0)
       broken(device, 'goes on at 2, its table has 2 descriptors', '2.7.5')
     })
 
     test('a chain in a table that is longer than the ring', () => {
       const { device, descriptor, queue, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, TABLES_IOVA, 128, INDIRECT)
+      splitDescriptor(descriptor, 0, [TABLES_IOVA, 128], INDIRECT)
       for (let index = 0; index < 5; index++)
-        splitDescriptor(queue.tables, index, 0n, 1, index < 4 ? NEXT : 0, index + 1)
+        splitDescriptor(queue.tables, index, [0n, 1], index < 4 ? NEXT : 0, index + 1)
       offer(0)
       broken(device, "longer than the ring's 4 descriptors", '2.7.5.3.1')
     })
 
     test('a loop in a table, after a direct descriptor', () => {
       const { device, descriptor, queue, offer } = make({ indirect: true })
-      splitDescriptor(descriptor, 0, 0n, 1, NEXT, 1)
-      splitDescriptor(descriptor, 1, TABLES_IOVA, 16, INDIRECT)
-      splitDescriptor(queue.tables, 0, 0n, 1, NEXT, 0)
+      splitDescriptor(descriptor, 0, [0n, 1], NEXT, 1)
+      splitDescriptor(descriptor, 1, [TABLES_IOVA, 16], INDIRECT)
+      splitDescriptor(queue.tables, 0, [0n, 1], NEXT, 0)
       offer(0)
       broken(device, 'the chain of descriptor 0 loops', '2.7.5.3.1')
     })
@@ -416,7 +416,7 @@ describe('a hostile driver', () => {
 
   test('a lookup that throws is passed on, and the ring is as it was', () => {
     const { device, descriptor, queue, offer } = make({ indirect: true })
-    splitDescriptor(descriptor, 0, TABLES_IOVA, 16, INDIRECT)
+    splitDescriptor(descriptor, 0, [TABLES_IOVA, 16], INDIRECT)
     offer(0)
     queue.translateTable = () => {
       throw new Error('the IOTLB is closed')
@@ -430,7 +430,7 @@ describe('a hostile driver', () => {
     available.setU16(2, 9)
     broken(device, 'available index 9', '2.7.13')
     device.reset({ available: 8, used: 8 })
-    splitDescriptor(descriptor, 0, 0x1000n, 5)
+    splitDescriptor(descriptor, 0, [0x1000n, 5])
     expect([device.isBroken, device.next(), device.chain.id]).toEqual([false, true, 0])
     device.complete(0, 0)
     device.publish()

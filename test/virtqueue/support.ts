@@ -158,8 +158,7 @@ export function loaded(device: DeviceRing): {
 export function splitDescriptor(
   memory: RingMemory,
   index: number,
-  iova: bigint,
-  length: number,
+  [iova, length]: [bigint, number],
   flags = 0,
   next = 0,
 ): void {
@@ -175,12 +174,11 @@ export function splitDescriptor(
 export function packedDescriptor(
   memory: RingMemory,
   index: number,
-  iova: bigint,
-  length: number,
+  segment: [bigint, number],
   id: number,
   flags: number,
 ): void {
-  splitDescriptor(memory, index, iova, length, id, flags)
+  splitDescriptor(memory, index, segment, id, flags)
 }
 
 /** The error that a call throws. */
@@ -217,4 +215,26 @@ export function deviceVerbs(device: DeviceRing): Record<string, () => unknown> {
     enableKicks: () => device.enableKicks(),
     disableKicks: () => device.disableKicks(),
   }
+}
+
+/** A driver's ring, and a device that is written out by hand: `use` writes entries at the device's position, then the index. */
+export function splitDriverByHand(features: RingFeatures = {}, size = 4, at?: number) {
+  const queue = new TestQueue({
+    format: 'split',
+    size,
+    features,
+    ...(at === undefined ? {} : { state: { available: at, used: at } }),
+  })
+  const driver = queue.driver()
+  const { descriptor, driver: available, device: used } = queue.areas
+  let index = at ?? 0
+  const use = (...entries: [id: number, length: number][]) => {
+    for (const [entry, [id, length]] of entries.entries()) {
+      used.setU32(4 + 8 * ((index + entry) % size), id)
+      used.setU32(8 + 8 * ((index + entry) % size), length)
+    }
+    index = (index + entries.length) & 0xffff
+    used.store16(2, index)
+  }
+  return { queue, driver, descriptor, available, used, use }
 }
