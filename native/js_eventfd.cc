@@ -1,0 +1,104 @@
+// An eventfd and its verbs as JavaScript calls them.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <memory>
+
+#include "border.h"
+#include "js_classes.h"
+#include "poll_watch.h"
+#include "unique_fd.h"
+
+namespace {
+
+/// Used on the environment's thread only.
+class Eventfd final : public Resource, public std::enable_shared_from_this<Eventfd> {
+ public:
+  static constexpr Kind kKind = Kind::kEventfd;
+
+  Eventfd(std::shared_ptr<Environment> environment, UniqueFd fd)
+      : Resource(std::move(environment), kDescriptor), fd_(std::move(fd)) {
+    const int flags = ::fcntl(fd_.get(), F_GETFL);
+    may_block_ = flags >= 0 && (flags & O_NONBLOCK) == 0;
+  }
+
+  int fd() const { return fd_.get(); }
+
+  int Signal(uint64_t count) {
+    if (may_block_ && !IsReady(POLLOUT)) return -EAGAIN;
+    const ssize_t size = RetryInterrupted([&] { return ::write(fd_.get(), &count, sizeof count); });
+    return size < 0 ? -errno : 0;
+  }
+
+  int64_t Take() { return may_block_ && !IsReady(POLLIN) ? 0 : TakeCounter(fd_.get()); }
+
+  void Close() {
+    if (watch != nullptr) std::exchange(watch, nullptr)->Stop();
+    fd_.Close();
+  }
+  void CloseAtExit() override { Close(); }
+
+  std::shared_ptr<PollWatch> watch;
+
+ private:
+  /// For an eventfd that another program made without EFD_NONBLOCK: the loop's thread must not sleep in it.
+  bool IsReady(short events) const {
+    pollfd waiting{fd_.get(), events, 0};
+    return ::poll(&waiting, 1, 0) == 1 && (waiting.revents & events) != 0;
+  }
+
+  UniqueFd fd_;
+  bool may_block_ = false;
+};
+
+/// signal(count), bound: a queue's kick
+napi_value JsSignal(napi_env env, napi_callback_info info) {
+  const BoundCall<Eventfd, 1> call(env, info);
+  int64_t count = 0;
+  napi_get_value_int64(env, call.arguments[0], &count);
+  return Number(env, call.self->Signal(static_cast<uint64_t>(count)));
+}
+
+/// take(), bound: 0 when nothing was added
+napi_value JsTake(napi_env env, napi_callback_info info) {
+  return Number(env, BoundCall<Eventfd, 0>(env, info).self->Take());
+}
+
+/// watch(listener)
+napi_value JsWatch(Eventfd& self, const Napi::CallbackInfo& info) {
+  const napi_value listener = FunctionAt(info, 0);
+  if (self.fd() < 0) ThrowErrno("epoll_ctl", EBADF);
+  if (self.watch != nullptr && !self.watch->IsStopped()) ThrowErrno("epoll_ctl", EEXIST);
+  self.watch = PollWatch::Start(info.Env(), self.fd(), PollWatch::Mode::kCounter, listener);
+  return NewObject(info.Env(), self.watch);
+}
+
+napi_value JsClose(Eventfd& self, const Napi::CallbackInfo&) {
+  self.Close();
+  return nullptr;
+}
+
+/// eventfd(): a new one. eventfd(fd): a duplicate of the caller's, which stays the caller's to close.
+napi_value JsEventfd(const Napi::CallbackInfo& info) {
+  const bool is_new = info[0].IsUndefined();
+  UniqueFd fd(is_new ? ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+                     : ::fcntl(static_cast<int>(IntegerAt(info, 0)), F_DUPFD_CLOEXEC, 0));
+  if (!fd.IsOpen()) ThrowErrno(is_new ? "eventfd2" : "fcntl");
+  const int number = fd.get();
+  const auto eventfd =
+      std::make_shared<Eventfd>(Environment::Of(info.Env()).shared_from_this(), std::move(fd));
+  Napi::Object object = NewObject(info.Env(), eventfd);
+  object.Set("fd", Number(info.Env(), number));
+  AddBound(object, "signal", JsSignal, eventfd);
+  AddBound(object, "take", JsTake, eventfd);
+  return object;
+}
+
+}  // namespace
+
+void ExportEventfd(Napi::Env env, Napi::Object exports) {
+  DefineClass<Eventfd>(env, "Eventfd",
+                       {Named("watch", Method<Eventfd, JsWatch>), Named("close", Method<Eventfd, JsClose>)});
+  AddVerb<JsEventfd>(exports, "eventfd");
+}

@@ -1,0 +1,111 @@
+// uv_poll, from one environment's loop to one JavaScript function.
+#include "poll_watch.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "border.h"
+#include "system_failure.h"
+
+/// libuv's part. It lives until libuv has closed it, which is later than the watch may live.
+struct PollWatch::Handle {
+  uv_poll_t poll;
+  std::shared_ptr<Environment> environment;
+  PollWatch* owner;
+};
+
+std::shared_ptr<PollWatch> PollWatch::Start(napi_env env, int fd, Mode mode, napi_value listener) {
+  return std::shared_ptr<PollWatch>(
+      new PollWatch(Environment::Of(env).shared_from_this(), fd, mode, listener));
+}
+
+PollWatch::PollWatch(std::shared_ptr<Environment> environment, int fd, Mode mode, napi_value listener)
+    : Resource(environment, kWatch), fd_(fd), mode_(mode) {
+  auto handle = std::make_unique<Handle>();
+  handle->environment = std::move(environment);
+  handle->owner = this;
+  handle->poll.data = handle.get();
+  // libuv makes the descriptor non-blocking. It may be a program's own (KVM's irqfd), whose way of reading is
+  // not ours to change.
+  const int flags = ::fcntl(fd, F_GETFL);
+  const int refusal = uv_poll_init(handle->environment->loop(), &handle->poll, fd);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) ::fcntl(fd, F_SETFL, flags);
+  if (refusal != 0) ThrowErrno("epoll_ctl", -refusal);
+  handle_ = handle.release();
+  handle_->environment->HandleOpened();
+  uv_unref(reinterpret_cast<uv_handle_t*>(&handle_->poll));
+  napi_create_reference(handle_->environment->env(), listener, 1, &listener_);
+  const int started = uv_poll_start(&handle_->poll, UV_READABLE, OnPoll);
+  if (started != 0) {
+    Stop();
+    ThrowErrno("epoll_ctl", -started);
+  }
+}
+
+void PollWatch::Stop() {
+  Handle* handle = std::exchange(handle_, nullptr);
+  if (handle == nullptr) return;
+  Unregister();
+  handle->owner = nullptr;
+  uv_poll_stop(&handle->poll);
+  uv_close(reinterpret_cast<uv_handle_t*>(&handle->poll), OnClosed);
+  napi_delete_reference(environment().env(), std::exchange(listener_, nullptr));
+}
+
+void PollWatch::KeepLoopRunning(bool keeps) {
+  if (handle_ == nullptr) return;
+  auto* handle = reinterpret_cast<uv_handle_t*>(&handle_->poll);
+  keeps ? uv_ref(handle) : uv_unref(handle);
+}
+
+void PollWatch::OnClosed(uv_handle_t* handle) {
+  const std::unique_ptr<Handle> last(static_cast<Handle*>(handle->data));
+  last->environment->HandleClosed();
+}
+
+void PollWatch::OnPoll(uv_poll_t* poll, int status, int) {
+  PollWatch* owner = static_cast<Handle*>(poll->data)->owner;
+  if (owner == nullptr) return;
+  // The listener may drop everything that owns the watch.
+  const std::shared_ptr<PollWatch> self = owner->shared_from_this();
+  napi_handle_scope scope = nullptr;
+  napi_open_handle_scope(self->environment().env(), &scope);
+  self->CallListener();
+  // The file is in error (POLLERR), and libuv has stopped polling. The listener was called, to find out by
+  // reading.
+  if (status < 0) self->Stop();
+  napi_close_handle_scope(self->environment().env(), scope);
+}
+
+void PollWatch::CallListener() {
+  if (mode_ == Mode::kReadable) return Call(0, nullptr);
+  const int64_t count = TakeCounter(fd_);
+  if (count <= 0) return;
+  const napi_value argument = Number(environment().env(), count);
+  Call(1, &argument);
+}
+
+void PollWatch::Call(size_t count, const napi_value* arguments) {
+  const napi_env env = environment().env();
+  napi_value listener = nullptr;
+  napi_value receiver = nullptr;
+  napi_get_reference_value(env, listener_, &listener);
+  napi_get_global(env, &receiver);
+  // Runs the microtasks afterwards, as Node does after each of its own callbacks.
+  if (napi_make_callback(env, nullptr, receiver, listener, count, arguments, nullptr) !=
+      napi_pending_exception)
+    return;
+  napi_value exception = nullptr;
+  if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) napi_fatal_exception(env, exception);
+}
+
+int64_t TakeCounter(int fd) {
+  constexpr uint64_t kLargestExactDouble = (uint64_t{1} << 53) - 1;
+  uint64_t count = 0;
+  const ssize_t size = RetryInterrupted([&] { return ::read(fd, &count, sizeof count); });
+  if (size < 0) return errno == EAGAIN ? 0 : -errno;
+  return static_cast<int64_t>(std::min(count, kLargestExactDouble));
+}
