@@ -34,7 +34,8 @@ const u64Last = 0xffff_ffff_ffff_ffffn
 /** A `__u64`: a bigint, or a safe integer number where that loses nothing. Returns it as bigint. */
 export function toU64(value: unknown, name: string): bigint {
   if (typeof value === 'number') {
-    if (!Number.isSafeInteger(value) || value < 0) throw rangeError(name, 'a bigint, or an integer from 0 to 2^53-1', value)
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw rangeError(name, 'a bigint, or an integer from 0 to 2^53-1', value)
     return BigInt(value)
   }
   if (typeof value !== 'bigint') throw typeError(name, 'a bigint', value)

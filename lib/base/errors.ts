@@ -51,7 +51,8 @@ export function isVdpaError(value: unknown): value is VdpaError {
 /** The parts of a sentence such as `EINVAL: VHOST_VDPA_SET_GROUP_ASID on /dev/vhost-vdpa-0: asid 9 is not below 2`. */
 function sentence(code: string, details: VdpaErrorDetails, text: string): string {
   const what = details.request ?? details.syscall
-  const subject = what === undefined ? (details.path ?? '') : details.path === undefined ? what : `${what} on ${details.path}`
+  const subject =
+    what === undefined ? (details.path ?? '') : details.path === undefined ? what : `${what} on ${details.path}`
   const hint = details.hint === undefined ? '' : ` (${details.hint})`
   return [code, subject, text].filter((part) => part !== '').join(': ') + hint
 }

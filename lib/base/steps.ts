@@ -1,0 +1,46 @@
+// One sequence, two speeds: a procedure written once as a generator, run on the spot or with its sleeping calls off the event loop's thread.
+
+/** A call that may sleep in the kernel, in both its forms. */
+export interface SleepingCall<T> {
+  now(): T
+  later(): Promise<T>
+}
+
+/** A procedure whose sleeping calls are yielded. */
+export type Steps<T> = Generator<SleepingCall<unknown>, T, unknown>
+
+/** `const n = yield* sleeping({ now, later })` inside a procedure: the typed way to make a sleeping call. */
+export function* sleeping<T>(call: SleepingCall<T>): Steps<T> {
+  return (yield call) as T
+}
+
+export function runSync<T>(steps: Steps<T>): T {
+  let next = steps.next()
+  while (next.done !== true) next = attempt(steps, next.value)
+  return next.value
+}
+
+function attempt<T>(steps: Steps<T>, call: SleepingCall<unknown>): IteratorResult<SleepingCall<unknown>, T> {
+  let answer: unknown
+  try {
+    answer = call.now()
+  } catch (failure) {
+    return steps.throw(failure)
+  }
+  return steps.next(answer)
+}
+
+export async function runAsync<T>(steps: Steps<T>): Promise<T> {
+  let next = steps.next()
+  while (next.done !== true) {
+    let answer: unknown
+    try {
+      answer = await next.value.later()
+    } catch (failure) {
+      next = steps.throw(failure)
+      continue
+    }
+    next = steps.next(answer)
+  }
+  return next.value
+}

@@ -1,0 +1,160 @@
+// C structs as values: a codec from a list of fields, laid out by the rules of the 64-bit little-endian Linux ABI. It knows no struct itself.
+
+import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+
+/** One kind of field: its size and alignment in bytes, and how its value is read and written. */
+export interface FieldType<T> {
+  readonly size: number
+  readonly align: number
+  read(view: DataView, offset: number): T
+  write(view: DataView, offset: number, value: T, name: string): void
+}
+
+function integer(size: 1 | 2 | 4, signed: boolean): FieldType<number> {
+  const bits = size * 8
+  const [first, last] = signed ? [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] : [0, 2 ** bits - 1]
+  const suffix = `${signed ? 'Int' : 'Uint'}${bits}` as 'Uint8'
+  const [read, write] = [`get${suffix}`, `set${suffix}`] as const
+  return {
+    size,
+    align: size,
+    read: (view, offset) => (view[read] as (offset: number, littleEndian: boolean) => number).call(view, offset, true),
+    write: (view, offset, value, name) => {
+      checkInteger(value, name, first, last)
+      ;(view[write] as (offset: number, value: number, littleEndian: boolean) => void).call(view, offset, value, true)
+    },
+  }
+}
+
+export const u8 = integer(1, false)
+export const u16 = integer(2, false)
+export const u32 = integer(4, false)
+export const s32 = integer(4, true)
+
+/** `__u64`: always a bigint when read; a safe integer number is accepted when written. */
+export const u64: FieldType<bigint> = {
+  size: 8,
+  align: 8,
+  read: (view, offset) => view.getBigUint64(offset, true),
+  write: (view, offset, value, name) => view.setBigUint64(offset, toU64(value, name), true),
+}
+
+/** A fixed number of bytes, copied on both ways: an address, a name, a reserved area. */
+export function bytes(length: number): FieldType<Uint8Array> {
+  return {
+    size: length,
+    align: 1,
+    read: (view, offset) => new Uint8Array(view.buffer, view.byteOffset + offset, length).slice(),
+    write: (view, offset, value, name) => {
+      checkBytes(value, name, length)
+      new Uint8Array(view.buffer, view.byteOffset + offset, length).set(value)
+    },
+  }
+}
+
+/** A struct inside a struct. */
+export function nested<T extends object>(codec: StructCodec<T>): FieldType<T> {
+  return {
+    size: codec.size,
+    align: codec.align,
+    read: (view, offset) => codec.decode(new Uint8Array(view.buffer, view.byteOffset + offset, codec.size)),
+    write: (view, offset, value) =>
+      codec.encodeInto(value, new Uint8Array(view.buffer, view.byteOffset + offset, codec.size)),
+  }
+}
+
+/** Where a field lies. Padding is not a field. */
+export interface FieldLayout {
+  readonly name: string
+  readonly offset: number
+  readonly size: number
+}
+
+/** A C struct: its name in the header, its size and alignment in bytes, and the way between values and bytes. */
+export interface StructCodec<T extends object> {
+  readonly name: string
+  readonly size: number
+  readonly align: number
+  readonly fields: readonly FieldLayout[]
+  /** A new buffer of `size` bytes; padding is zero. Throws a TypeError or RangeError that names struct and field. */
+  encode(value: T): Uint8Array
+  encodeInto(value: T, target: Uint8Array, offset?: number): void
+  /** Reads a value from the first `size` bytes at `offset`; longer input is allowed, shorter is a RangeError. */
+  decode(source: Uint8Array, offset?: number): T
+}
+
+type Fields = Readonly<
+  Record<string, FieldType<never> | FieldType<number> | FieldType<bigint> | FieldType<Uint8Array> | FieldType<object>>
+>
+type ValueOf<F> = F extends FieldType<infer T> ? T : never
+/** The value of a struct with such fields. */
+export type StructValue<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
+export type ValueOfCodec<C> = C extends StructCodec<infer T> ? T : never
+
+/** How the compiler lays a struct out: `'packed'` structs have no holes and no alignment of their own. */
+export interface StructOptions {
+  readonly packed?: boolean
+  /** The whole size where a union or a reserved tail makes it larger than the fields. */
+  readonly size?: number
+  /** Fields whose place is not the next free one (members of a union). */
+  readonly at?: Readonly<Record<string, number>>
+}
+
+/** Makes the codec of `struct <name>`. */
+export function struct<F extends Fields>(
+  name: string,
+  fields: F,
+  options: StructOptions = {},
+): StructCodec<StructValue<F>> {
+  const layout: { name: string; offset: number; size: number; type: FieldType<unknown> }[] = []
+  let end = 0
+  let align = 1
+  for (const [fieldName, type] of Object.entries(fields)) {
+    const fieldAlign = options.packed === true ? 1 : type.align
+    const offset = options.at?.[fieldName] ?? roundUp(end, fieldAlign)
+    layout.push({ name: fieldName, offset, size: type.size, type: type as FieldType<unknown> })
+    end = Math.max(end, offset + type.size)
+    align = Math.max(align, fieldAlign)
+  }
+  const size = options.size ?? roundUp(end, align)
+
+  function viewOf(area: Uint8Array, offset: number): DataView {
+    if (area.byteLength - offset < size)
+      throw rangeError(`struct ${name}`, `at least ${size} bytes long`, area.byteLength - offset)
+    return new DataView(area.buffer, area.byteOffset + offset, size)
+  }
+
+  const codec: StructCodec<StructValue<F>> = {
+    name,
+    size,
+    align,
+    fields: layout.map(({ name, offset, size }) => ({ name, offset, size })),
+    encode(value) {
+      const result = new Uint8Array(size)
+      codec.encodeInto(value, result)
+      return result
+    },
+    encodeInto(value, target, offset = 0) {
+      if (typeof value !== 'object' || value === null) throw typeError(`struct ${name}`, 'an object', value)
+      const view = viewOf(target, offset)
+      const values = value as Record<string, unknown>
+      for (const field of layout) field.type.write(view, field.offset, values[field.name], `${name}.${field.name}`)
+    },
+    decode(source, offset = 0) {
+      const view = viewOf(source, offset)
+      const value: Record<string, unknown> = {}
+      for (const field of layout) value[field.name] = field.type.read(view, field.offset)
+      return value as StructValue<F>
+    },
+  }
+  return codec
+}
+
+/** A request's argument that is one number, as a struct of one field named `value`. */
+export function scalar<T extends number | bigint>(name: string, type: FieldType<T>): StructCodec<{ value: T }> {
+  return struct(name, { value: type } as { value: FieldType<T> } & Fields) as unknown as StructCodec<{ value: T }>
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple
+}

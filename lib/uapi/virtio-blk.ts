@@ -1,0 +1,114 @@
+// The block device's words (spec section 5.2): configuration space, request header, request types and statuses.
+
+import { struct, u16, u32, u64, u8 } from './struct.js'
+
+/** Bytes a sector: the unit of every sector number here, whatever the device's block size. */
+export const SECTOR_BYTES = 512
+/** Bytes of a GET_ID answer; shorter ids end with NUL. */
+export const BLOCK_ID_BYTES = 20
+
+/** The configuration space up to the secure-erase fields: 60 bytes. Which fields mean something depends on the features offered. */
+export const virtioBlkConfig = struct(
+  'virtio_blk_config',
+  {
+    capacity: u64,
+    size_max: u32,
+    seg_max: u32,
+    cylinders: u16,
+    heads: u8,
+    sectors: u8,
+    blk_size: u32,
+    physical_block_exp: u8,
+    alignment_offset: u8,
+    min_io_size: u16,
+    opt_io_size: u32,
+    wce: u8,
+    unused: u8,
+    num_queues: u16,
+    max_discard_sectors: u32,
+    max_discard_seg: u32,
+    discard_sector_alignment: u32,
+    max_write_zeroes_sectors: u32,
+    max_write_zeroes_seg: u32,
+    write_zeroes_may_unmap: u8,
+    unused1_0: u8,
+    unused1_1: u8,
+    unused1_2: u8,
+  },
+  { packed: true },
+)
+
+/** The device-readable head of every request. */
+export const virtioBlkOutHdr = struct('virtio_blk_outhdr', { type: u32, ioprio: u32, sector: u64 })
+
+/** One range of a discard or write-zeroes request. */
+export const virtioBlkDiscardWriteZeroes = struct('virtio_blk_discard_write_zeroes', {
+  sector: u64,
+  num_sectors: u32,
+  flags: u32,
+})
+
+export const blockRequestTypes = {
+  VIRTIO_BLK_T_IN: 0,
+  VIRTIO_BLK_T_OUT: 1,
+  VIRTIO_BLK_T_FLUSH: 4,
+  VIRTIO_BLK_T_GET_ID: 8,
+  VIRTIO_BLK_T_DISCARD: 11,
+  VIRTIO_BLK_T_WRITE_ZEROES: 13,
+  VIRTIO_BLK_T_SECURE_ERASE: 14,
+} as const
+
+export const VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP = 1
+
+/** The last byte of every request, written by the device. */
+export const blockStatus = { VIRTIO_BLK_S_OK: 0, VIRTIO_BLK_S_IOERR: 1, VIRTIO_BLK_S_UNSUPP: 2 } as const
+
+/** A block configuration in whole words. */
+export interface BlockConfig {
+  /** In sectors of 512 bytes. */
+  readonly capacity: bigint
+  readonly sizeMax: number
+  readonly segMax: number
+  readonly blockSize: number
+  readonly topology: {
+    readonly physicalBlockExp: number
+    readonly alignmentOffset: number
+    readonly minIoSize: number
+    readonly optIoSize: number
+  }
+  readonly writeCache: boolean
+  readonly numQueues: number
+  readonly discard: { readonly maxSectors: number; readonly maxSegments: number; readonly sectorAlignment: number }
+  readonly writeZeroes: { readonly maxSectors: number; readonly maxSegments: number; readonly mayUnmap: boolean }
+}
+
+/** Reads a configuration of any length; what is past its end reads as 0. */
+export function decodeBlockConfig(config: Uint8Array): BlockConfig {
+  const full = new Uint8Array(virtioBlkConfig.size)
+  full.set(config.subarray(0, full.length))
+  const value = virtioBlkConfig.decode(full)
+  return {
+    capacity: value.capacity,
+    sizeMax: value.size_max,
+    segMax: value.seg_max,
+    blockSize: value.blk_size,
+    topology: {
+      physicalBlockExp: value.physical_block_exp,
+      alignmentOffset: value.alignment_offset,
+      minIoSize: value.min_io_size,
+      optIoSize: value.opt_io_size,
+    },
+    writeCache: value.wce !== 0,
+    numQueues: value.num_queues,
+    discard: {
+      maxSectors: value.max_discard_sectors,
+      maxSegments: value.max_discard_seg,
+      sectorAlignment: value.discard_sector_alignment,
+    },
+    writeZeroes: {
+      maxSectors: value.max_write_zeroes_sectors,
+      maxSegments: value.max_write_zeroes_seg,
+      mayUnmap: value.write_zeroes_may_unmap !== 0,
+    },
+  }
+}

@@ -1,0 +1,296 @@
+// The network device's words (spec section 5.1): configuration space, packet header, and THE table of control commands with their payloads,
+// which the driver's end and the device's end both use.
+
+import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { bytes, struct, u16, u32, u8 } from './struct.js'
+
+/** The configuration space as far as Linux names it. A device's may be shorter: use decodeNetConfig. */
+export const virtioNetConfig = struct(
+  'virtio_net_config',
+  {
+    mac: bytes(6),
+    status: u16,
+    max_virtqueue_pairs: u16,
+    mtu: u16,
+    speed: u32,
+    duplex: u8,
+    rss_max_key_size: u8,
+    rss_max_indirection_table_length: u16,
+    supported_hash_types: u32,
+  },
+  { packed: true },
+)
+
+/** The header before each packet with VIRTIO_F_VERSION_1: 12 bytes. */
+export const virtioNetHdrV1 = struct('virtio_net_hdr_v1', {
+  flags: u8,
+  gso_type: u8,
+  hdr_len: u16,
+  gso_size: u16,
+  csum_start: u16,
+  csum_offset: u16,
+  num_buffers: u16,
+})
+
+/** The header with VIRTIO_NET_F_HASH_REPORT: 20 bytes. */
+export const virtioNetHdrV1Hash = struct('virtio_net_hdr_v1_hash', {
+  flags: u8,
+  gso_type: u8,
+  hdr_len: u16,
+  gso_size: u16,
+  csum_start: u16,
+  csum_offset: u16,
+  num_buffers: u16,
+  hash_value: u32,
+  hash_report: u16,
+  padding: u16,
+})
+
+export const netStatus = { VIRTIO_NET_S_LINK_UP: 1, VIRTIO_NET_S_ANNOUNCE: 2 } as const
+export const netHeaderFlags = {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM: 1,
+  VIRTIO_NET_HDR_F_DATA_VALID: 2,
+  VIRTIO_NET_HDR_F_RSC_INFO: 4,
+} as const
+export const netGsoTypes = {
+  VIRTIO_NET_HDR_GSO_NONE: 0,
+  VIRTIO_NET_HDR_GSO_TCPV4: 1,
+  VIRTIO_NET_HDR_GSO_UDP: 3,
+  VIRTIO_NET_HDR_GSO_TCPV6: 4,
+  VIRTIO_NET_HDR_GSO_UDP_L4: 5,
+  VIRTIO_NET_HDR_GSO_ECN: 0x80,
+} as const
+/** The acknowledgement of a control command: one byte. */
+export const netAck = { VIRTIO_NET_OK: 0, VIRTIO_NET_ERR: 1 } as const
+
+/** A network configuration; fields past the device's configuration size are absent. */
+export interface NetConfig {
+  /** `00:11:22:33:44:55` */
+  readonly mac: string
+  readonly status?: number
+  readonly maxVirtqueuePairs?: number
+  /** Bytes. */
+  readonly mtu?: number
+  /** Mbit/s; 0xffffffff is unknown. */
+  readonly speed?: number
+  readonly duplex?: number
+  readonly rssMaxKeySize?: number
+  readonly rssMaxIndirectionTableLength?: number
+  readonly supportedHashTypes?: number
+}
+
+/** Reads a configuration of any length from 6 bytes up. Which fields mean something depends on the negotiated features. */
+export function decodeNetConfig(config: Uint8Array): NetConfig {
+  if (config.byteLength < 6) throw rangeError('a network configuration', 'at least 6 bytes long', config.byteLength)
+  const full = new Uint8Array(virtioNetConfig.size)
+  full.set(config.subarray(0, full.length))
+  const value = virtioNetConfig.decode(full)
+  const names = {
+    status: 'status',
+    max_virtqueue_pairs: 'maxVirtqueuePairs',
+    mtu: 'mtu',
+    speed: 'speed',
+    duplex: 'duplex',
+    rss_max_key_size: 'rssMaxKeySize',
+    rss_max_indirection_table_length: 'rssMaxIndirectionTableLength',
+    supported_hash_types: 'supportedHashTypes',
+  } as const
+  const result: Record<string, unknown> = { mac: formatMac(value.mac) }
+  for (const field of virtioNetConfig.fields) {
+    if (field.name === 'mac' || field.offset + field.size > config.byteLength) continue
+    const name = field.name as keyof typeof names
+    result[names[name]] = value[name]
+  }
+  return result as unknown as NetConfig
+}
+
+/** `[0, 0x11, …]` as `00:11:22:33:44:55`. */
+export function formatMac(mac: Uint8Array): string {
+  checkBytes(mac, 'mac', 6)
+  return Array.from(mac, (byte) => byte.toString(16).padStart(2, '0')).join(':')
+}
+
+/** `00:11:22:33:44:55` as six bytes. */
+export function parseMac(text: string): Uint8Array {
+  if (typeof text !== 'string') throw typeError('mac', "a string such as '02:00:00:00:00:01'", text)
+  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) throw rangeError('mac', "of the form '02:00:00:00:00:01'", text)
+  return Uint8Array.from(text.split(':'), (part) => parseInt(part, 16))
+}
+
+/** A control command: class, number within the class, and the codec of what follows the two-byte head. */
+export interface NetCommand<T> {
+  readonly name: string
+  readonly class: number
+  readonly command: number
+  encode(value: T): Uint8Array
+  /** Throws a RangeError when the bytes are not a payload of this command. */
+  decode(payload: Uint8Array): T
+}
+
+function command<T>(
+  name: string,
+  commandClass: number,
+  number: number,
+  codec: Pick<NetCommand<T>, 'encode' | 'decode'>,
+): NetCommand<T> {
+  return { name, class: commandClass, command: number, ...codec }
+}
+
+function fixed<T extends number>(name: string, size: 1 | 2): Pick<NetCommand<T>, 'encode' | 'decode'> {
+  return {
+    encode(value) {
+      checkInteger(value, name, 0, 256 ** size - 1)
+      return size === 1 ? Uint8Array.of(value) : Uint8Array.of(value & 0xff, value >> 8)
+    },
+    decode(payload) {
+      checkBytes(payload, name, size)
+      return ((payload[0] ?? 0) | ((size === 2 ? (payload[1] ?? 0) : 0) << 8)) as T
+    },
+  }
+}
+
+const onOff: Pick<NetCommand<boolean>, 'encode' | 'decode'> = {
+  encode: (on) => Uint8Array.of(on ? 1 : 0),
+  decode: (payload) => fixed<number>('on', 1).decode(payload) !== 0,
+}
+
+const nothing: Pick<NetCommand<undefined>, 'encode' | 'decode'> = {
+  encode: () => new Uint8Array(0),
+  decode: (payload) => {
+    checkBytes(payload, 'payload', 0)
+    return undefined
+  },
+}
+
+const mac: Pick<NetCommand<string>, 'encode' | 'decode'> = { encode: parseMac, decode: formatMac }
+
+/** Which addresses to receive, besides the device's own. */
+export interface MacTable {
+  readonly unicast: readonly string[]
+  readonly multicast: readonly string[]
+}
+
+const macTable: Pick<NetCommand<MacTable>, 'encode' | 'decode'> = {
+  encode({ unicast, multicast }) {
+    const lists = [unicast, multicast]
+    const result = new Uint8Array(8 + 6 * (unicast.length + multicast.length))
+    let at = 0
+    for (const list of lists) {
+      new DataView(result.buffer).setUint32(at, list.length, true)
+      at += 4
+      for (const address of list) {
+        result.set(parseMac(address), at)
+        at += 6
+      }
+    }
+    return result
+  },
+  decode(payload) {
+    const lists: string[][] = []
+    let at = 0
+    for (let list = 0; list < 2; list++) {
+      if (payload.byteLength - at < 4)
+        throw rangeError('a MAC table', 'two lists with their counts', payload.byteLength)
+      const count = new DataView(payload.buffer, payload.byteOffset + at, 4).getUint32(0, true)
+      at += 4
+      if (count * 6 > payload.byteLength - at)
+        throw rangeError('the count of a MAC table', 'that of the addresses which follow', count)
+      lists.push(
+        Array.from({ length: count }, (_, index) => formatMac(payload.subarray(at + 6 * index, at + 6 * index + 6))),
+      )
+      at += 6 * count
+    }
+    if (at !== payload.byteLength) throw rangeError('a MAC table', 'exactly two lists', payload.byteLength)
+    return { unicast: lists[0] ?? [], multicast: lists[1] ?? [] }
+  },
+}
+
+const offloads: Pick<NetCommand<bigint>, 'encode' | 'decode'> = {
+  encode(value) {
+    const result = new Uint8Array(8)
+    new DataView(result.buffer).setBigUint64(0, toU64(value, 'offloads'), true)
+    return result
+  },
+  decode(payload) {
+    checkBytes(payload, 'offloads', 8)
+    return new DataView(payload.buffer, payload.byteOffset, 8).getBigUint64(0, true)
+  },
+}
+
+/** How received packets are spread over queues. `indirectionTable` has a power-of-two length; queues are receive queue numbers. */
+export interface RssConfig {
+  readonly hashTypes: number
+  readonly indirectionTable: readonly number[]
+  readonly unclassifiedQueue: number
+  readonly maxTxVq: number
+  readonly key: Uint8Array
+}
+
+const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
+  encode({ hashTypes, indirectionTable, unclassifiedQueue, maxTxVq, key }) {
+    const entries = indirectionTable.length
+    if (entries === 0 || (entries & (entries - 1)) !== 0)
+      throw rangeError('indirectionTable.length', 'a power of two', entries)
+    checkInteger(key.length, 'key.length', 0, 255)
+    const result = new Uint8Array(8 + 2 * entries + 3 + key.length)
+    const view = new DataView(result.buffer)
+    view.setUint32(0, hashTypes, true)
+    view.setUint16(4, entries - 1, true)
+    view.setUint16(6, unclassifiedQueue, true)
+    indirectionTable.forEach((queue, index) => view.setUint16(8 + 2 * index, queue, true))
+    view.setUint16(8 + 2 * entries, maxTxVq, true)
+    view.setUint8(10 + 2 * entries, key.length)
+    result.set(key, 11 + 2 * entries)
+    return result
+  },
+  decode(payload) {
+    const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength)
+    const entries = payload.byteLength >= 11 ? view.getUint16(4, true) + 1 : 0
+    const keyAt = 11 + 2 * entries
+    if (entries === 0 || payload.byteLength < keyAt || payload.byteLength !== keyAt + view.getUint8(keyAt - 1)) {
+      throw rangeError('an RSS configuration', 'as long as its table and key say', payload.byteLength)
+    }
+    return {
+      hashTypes: view.getUint32(0, true),
+      unclassifiedQueue: view.getUint16(6, true),
+      indirectionTable: Array.from({ length: entries }, (_, index) => view.getUint16(8 + 2 * index, true)),
+      maxTxVq: view.getUint16(8 + 2 * entries, true),
+      key: payload.slice(keyAt),
+    }
+  },
+}
+
+/** Every control command this package speaks (spec section 5.1.6.5; numbers of <linux/virtio_net.h>). */
+export const netCommands = {
+  VIRTIO_NET_CTRL_RX_PROMISC: command('VIRTIO_NET_CTRL_RX_PROMISC', 0, 0, onOff),
+  VIRTIO_NET_CTRL_RX_ALLMULTI: command('VIRTIO_NET_CTRL_RX_ALLMULTI', 0, 1, onOff),
+  VIRTIO_NET_CTRL_RX_ALLUNI: command('VIRTIO_NET_CTRL_RX_ALLUNI', 0, 2, onOff),
+  VIRTIO_NET_CTRL_RX_NOMULTI: command('VIRTIO_NET_CTRL_RX_NOMULTI', 0, 3, onOff),
+  VIRTIO_NET_CTRL_RX_NOUNI: command('VIRTIO_NET_CTRL_RX_NOUNI', 0, 4, onOff),
+  VIRTIO_NET_CTRL_RX_NOBCAST: command('VIRTIO_NET_CTRL_RX_NOBCAST', 0, 5, onOff),
+  VIRTIO_NET_CTRL_MAC_TABLE_SET: command('VIRTIO_NET_CTRL_MAC_TABLE_SET', 1, 0, macTable),
+  VIRTIO_NET_CTRL_MAC_ADDR_SET: command('VIRTIO_NET_CTRL_MAC_ADDR_SET', 1, 1, mac),
+  VIRTIO_NET_CTRL_VLAN_ADD: command('VIRTIO_NET_CTRL_VLAN_ADD', 2, 0, fixed<number>('vlan', 2)),
+  VIRTIO_NET_CTRL_VLAN_DEL: command('VIRTIO_NET_CTRL_VLAN_DEL', 2, 1, fixed<number>('vlan', 2)),
+  VIRTIO_NET_CTRL_ANNOUNCE_ACK: command('VIRTIO_NET_CTRL_ANNOUNCE_ACK', 3, 0, nothing),
+  VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: command('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', 4, 0, fixed<number>('pairs', 2)),
+  VIRTIO_NET_CTRL_MQ_RSS_CONFIG: command('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', 4, 1, rss),
+  VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: command('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', 5, 0, offloads),
+} as const
+
+/** The kernel's name of a control command. */
+export type NetCommandName = keyof typeof netCommands
+/** The payload of a control command. */
+export type NetCommandPayload<N extends NetCommandName> =
+  (typeof netCommands)[N] extends NetCommand<infer T> ? T : never
+
+/** The command of a two-byte head, or undefined when the table has none. */
+export function netCommandOf(commandClass: number, number: number): NetCommand<unknown> | undefined {
+  return Object.values(netCommands).find((entry) => entry.class === commandClass && entry.command === number) as
+    NetCommand<unknown> | undefined
+}
+
+/** Bytes of the header before each packet, by the features negotiated. */
+export function netHeaderSize(hasHashReport: boolean): number {
+  return hasHashReport ? virtioNetHdrV1Hash.size : virtioNetHdrV1.size
+}
