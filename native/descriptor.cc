@@ -67,7 +67,7 @@ void Descriptor::Settle(napi_env env) {
 
 void Descriptor::BeginClose() {
   is_closed_ = true;
-  last_argument = {};
+  last_ioctl = {};
   if (watch != nullptr) std::exchange(watch, nullptr)->Stop();
 }
 

@@ -70,8 +70,11 @@ class Descriptor final : public Resource, public std::enable_shared_from_this<De
   napi_value CloseLater(napi_env env);
   void CloseAtExit() override;
 
-  /// The argument of the last ioctl that had bytes: see JsIoctlAgain.
-  Bytes last_argument;
+  /// The last synchronous ioctl that had bytes: see JsIoctlAgain.
+  struct {
+    uint32_t request = 0;
+    void* argument = nullptr;
+  } last_ioctl;
   /// Calls a listener when the file can be read; at most one.
   std::shared_ptr<PollWatch> watch;
 

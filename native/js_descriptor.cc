@@ -16,7 +16,6 @@
 namespace {
 
 // ---- Hot verbs: bound functions
-// ------------------------------------------------------------------------------------------------------
 
 /// ioctl(request, bytes): the general form. Remembers where the bytes are.
 napi_value JsIoctl(napi_env env, napi_callback_info info) {
@@ -30,17 +29,17 @@ napi_value JsIoctl(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   const int fd = self.Turn();
-  self.last_argument = argument;
+  self.last_ioctl = {request, argument.data};
   return Number(env, OrErrno(::ioctl(fd, request, argument.data)));
 }
 
-/// ioctlAgain(request): ioctl with the bytes of the call before, without asking V8 where they are. The
-/// caller, who holds the array, makes sure that it is the same and was not detached.
+/// ioctlAgain(): the ioctl of the call before, without asking V8 what and where its arguments are, which takes
+/// as long as a small ioctl on a slow machine. The caller, who holds the array, makes sure that it was not
+/// detached.
 napi_value JsIoctlAgain(napi_env env, napi_callback_info info) {
-  const BoundCall<Descriptor, 1> call(env, info);
-  uint32_t request = 0;
-  napi_get_value_uint32(env, call.arguments[0], &request);
-  return Number(env, OrErrno(::ioctl(call.self->Turn(), request, call.self->last_argument.data)));
+  Descriptor& self = *BoundCall<Descriptor, 0>(env, info).self;
+  const int fd = self.Turn();
+  return Number(env, OrErrno(::ioctl(fd, self.last_ioctl.request, self.last_ioctl.argument)));
 }
 
 /// write(bytes)
@@ -56,7 +55,6 @@ napi_value JsWrite(napi_env env, napi_callback_info info) {
 }
 
 // ---- Other verbs: methods
-// ------------------------------------------------------------------------------------------------------------
 
 size_t StrideAt(const Napi::CallbackInfo& info, size_t index) {
   const int64_t stride = IntegerAt(info, index);
@@ -187,7 +185,6 @@ napi_value JsCloseSync(Descriptor& self, const Napi::CallbackInfo&) {
 napi_value JsClose(Descriptor& self, const Napi::CallbackInfo& info) { return self.CloseLater(info.Env()); }
 
 // ---- Making descriptors
-// --------------------------------------------------------------------------------------------------------------
 
 napi_value NewDescriptor(napi_env env, UniqueFd fd) {
   const int number = fd.get();
@@ -237,7 +234,6 @@ napi_value JsNetlink(const Napi::CallbackInfo& info) {
 }
 
 // ---- The watch that JavaScript holds
-// -------------------------------------------------------------------------------------------------
 
 napi_value JsWatchClose(PollWatch& self, const Napi::CallbackInfo&) {
   self.Stop();

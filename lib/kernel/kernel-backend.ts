@@ -1,0 +1,104 @@
+// The backend of the real operating system, and the only maker of errno errors in this room.
+
+import { readlinkSync } from 'node:fs'
+import type { Backend } from '../backend/backend.js'
+import { checkInteger, checkString, rangeError } from '../base/checks.js'
+import { systemError, type VdpaError } from '../base/errors.js'
+import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import { errnoName, errnoText } from '../uapi/errno.js'
+import { requestByNumber } from '../uapi/vhost.js'
+import { loadAddon } from './addon.js'
+import { KernelEventfd } from './kernel-eventfd.js'
+import { KernelHandle } from './kernel-handle.js'
+import { KernelMemory, type KernelRegion } from './kernel-memory.js'
+import { KernelNetlinkSocket } from './kernel-netlink.js'
+import { readMemlock, type Memlock } from './memlock.js'
+import type { NativeAddon } from './native.js'
+import { openHint } from './open-hints.js'
+import { madeOr, type RefusedCall } from './refusal.js'
+
+/**
+ * The kernel. Has no state of its own: any number may be made. Without an addon the constructor throws ERR_VDPA_NO_ADDON, and only the
+ * simulator works.
+ */
+export class KernelBackend implements Backend {
+  readonly name = 'kernel'
+  readonly pageSize: number
+  readonly #addon: NativeAddon
+  readonly #memory: KernelMemory
+
+  constructor(addon: NativeAddon = loadAddon()) {
+    this.#addon = addon
+    this.#memory = new KernelMemory(addon, refused)
+    this.pageSize = addon.pageSize
+  }
+
+  /** Opens O_RDWR | O_CLOEXEC | O_NONBLOCK. Errors: ENOENT, EACCES, EBUSY, ENXIO …, with a hint for the nodes that this package is about. */
+  open(path: string): KernelHandle {
+    checkString(path, 'path')
+    return new KernelHandle(madeOr(this.#addon.open(path), refused, { path }), path, refused)
+  }
+
+  /** Makes the fd close-on-exec and non-blocking, as `open` does. Errors: EBADF, which leaves nothing to close. */
+  openFd(fd: number, path = `fd ${fd}`): KernelHandle {
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    checkString(path, 'path')
+    return new KernelHandle(madeOr(this.#addon.takeOver(fd), refused, { path }), path, refused)
+  }
+
+  allocate(length: number, options?: AllocateOptions): KernelRegion {
+    return this.#memory.allocate(length, options)
+  }
+
+  adopt(fd: number, options: AdoptOptions): KernelRegion {
+    return this.#memory.adopt(fd, options)
+  }
+
+  /** Errors: EMFILE, EBADF; RangeError when the fd is no eventfd. */
+  eventfd(fd?: number): KernelEventfd {
+    if (fd !== undefined) checkEventfd(fd)
+    return new KernelEventfd(
+      madeOr(this.#addon.eventfd(fd), refused, { path: fd === undefined ? 'a new eventfd' : `fd ${fd}` }),
+      refused,
+    )
+  }
+
+  /** Errors: EPROTONOSUPPORT when this kernel has no such protocol. */
+  netlink(protocol: number): KernelNetlinkSocket {
+    checkInteger(protocol, 'protocol', 0, 31)
+    return new KernelNetlinkSocket(
+      madeOr(this.#addon.netlink(protocol), refused, { path: `netlink ${protocol}` }),
+      refused,
+    )
+  }
+
+  memlock(): Memlock {
+    return readMemlock()
+  }
+}
+
+/** The error of a refused call. `negative` is -errno, as the addon returns it. */
+function refused(negative: number, call: RefusedCall): VdpaError {
+  const { syscall, path, request, text, hint } = call
+  const errno = -negative
+  const code = errnoName(errno)
+  const advice = hint ?? (syscall === 'open' && path !== undefined ? openHint(code, path) : undefined)
+  return systemError(code, errno, text ?? errnoText(errno), {
+    syscall,
+    ...(path !== undefined && { path }),
+    ...(request !== undefined && { request: requestByNumber(request)?.name ?? `ioctl 0x${request.toString(16)}` }),
+    ...(advice !== undefined && { hint: advice }),
+  })
+}
+
+/** A file of another kind would be read and written as if it were a counter. An fd that is not open is the kernel's to refuse. */
+function checkEventfd(fd: number): void {
+  checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+  let target: string
+  try {
+    target = readlinkSync(`/proc/self/fd/${fd}`)
+  } catch {
+    return
+  }
+  if (target !== 'anon_inode:[eventfd]') throw rangeError('fd', 'an eventfd', `fd ${fd}, which is ${target}`)
+}

@@ -1,0 +1,169 @@
+// Memory for DMA from the operating system: shared files (memfd, hugetlb, another program's) mapped as one ArrayBuffer each.
+
+import { constants } from 'node:buffer'
+import { readdirSync, statfsSync, statSync } from 'node:fs'
+import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
+import { Holds } from '../memory/holds.js'
+import type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import { warnIfCollected } from './leak-warning.js'
+import type { NativeAddon, NativeRegion } from './native.js'
+import { closedError, madeOr, type Refuse } from './refusal.js'
+
+// A region lives as long as its buffer: a program that keeps only `region.buffer` has not lost the region.
+const regionOfBuffer = new WeakMap<ArrayBuffer, KernelRegion>()
+
+export class KernelRegion implements MemoryRegion {
+  readonly length: number
+  readonly pageSize: number
+  readonly buffer: ArrayBuffer
+  readonly #native: NativeRegion
+  readonly #holds: Holds
+  readonly #forgetLeak: () => void
+  #isClosed = false
+
+  constructor(native: NativeRegion, length: number, pageSize: number) {
+    this.#native = native
+    this.length = length
+    this.pageSize = pageSize
+    this.buffer = native.buffer
+    const holds = new Holds((isHeld) => native.hold(isHeld))
+    this.#holds = holds
+    this.#forgetLeak = warnIfCollected(this, () => collected(length, holds.names))
+    regionOfBuffer.set(this.buffer, this)
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  /** Errors: ERR_VDPA_CLOSED. */
+  get address(): bigint {
+    this.#checkOpen()
+    return this.#native.address
+  }
+
+  /** Errors: ERR_VDPA_CLOSED. */
+  get fd(): number {
+    this.#checkOpen()
+    return this.#native.fd
+  }
+
+  get holders(): readonly string[] {
+    return this.#holds.names
+  }
+
+  /** Errors: ERR_VDPA_CLOSED. */
+  hold(holder: string): MemoryHold {
+    this.#checkOpen()
+    return this.#holds.take(holder, this)
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#holds.refuseWhileHeld(`memory of ${this.length} bytes`)
+    this.#isClosed = true
+    this.#forgetLeak()
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw closedError('the memory region')
+  }
+}
+
+function collected(length: number, holders: readonly string[]): string {
+  const what = `memory of ${length} bytes was garbage-collected without close()`
+  if (holders.length === 0) return `${what}; it was freed`
+  return `${what} while it was held by ${holders.join(', ')}; it stays mapped until the program ends, because a device may still write to it`
+}
+
+/** Makes regions for one backend. */
+export class KernelMemory {
+  readonly #addon: NativeAddon
+  readonly #refuse: Refuse
+
+  constructor(addon: NativeAddon, refuse: Refuse) {
+    this.#addon = addon
+    this.#refuse = refuse
+  }
+
+  /** Errors: ENOMEM (no huge pages free, no memory), EMFILE; RangeError for a size that is not to be had. */
+  allocate(length: number, options: AllocateOptions = {}): KernelRegion {
+    const { pageSize = this.#addon.pageSize, name = 'vhost-vdpa' } = options
+    checkString(name, 'options.name')
+    checkPageSize(pageSize, this.#addon.pageSize)
+    checkInteger(length, 'length', 1, longest(pageSize))
+    const rounded = Math.ceil(length / pageSize) * pageSize
+    const isHuge = pageSize !== this.#addon.pageSize
+    const made = this.#addon.allocate(name, rounded, isHuge ? Math.log2(pageSize) : 0)
+    const hint = isHuge
+      ? `reserve huge pages: ${hugePageFolder(pageSize)}/nr_hugepages says how many there are`
+      : undefined
+    return new KernelRegion(madeOr(made, this.#refuse, { path: `${rounded} bytes of memory`, hint }), rounded, pageSize)
+  }
+
+  /** Errors: EBADF, EACCES (the fd is not open for reading and writing), ENODEV; RangeError for pages or bytes that the file does not have. */
+  adopt(fd: number, options: AdoptOptions): KernelRegion {
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    const offset = toU64(options.offset ?? 0n, 'options.offset')
+    const file = examine(fd, this.#addon.pageSize)
+    checkInteger(options.length, 'options.length', 1, longest(file.pageSize))
+    if (options.length % file.pageSize !== 0)
+      throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
+    if (offset % BigInt(file.pageSize) !== 0n)
+      throw rangeError('options.offset', `a multiple of the page size ${file.pageSize}`, offset)
+    // Memory beyond the end of a file can be mapped, but touching it ends the process.
+    if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
+      throw rangeError('options', `within the ${file.size} bytes of the file`, offset + BigInt(options.length))
+    }
+    const made = this.#addon.adopt(fd, options.length, offset)
+    return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
+  }
+}
+
+/** The largest region of whole pages that one ArrayBuffer can cover: 4 GiB on Node 20. */
+function longest(pageSize: number): number {
+  return Math.floor(Math.min(constants.MAX_LENGTH, Number.MAX_SAFE_INTEGER) / pageSize) * pageSize
+}
+
+function hugePageFolder(pageSize: number): string {
+  return `/sys/kernel/mm/hugepages/hugepages-${pageSize / 1024}kB`
+}
+
+function checkPageSize(pageSize: number, ordinary: number): void {
+  if (pageSize === ordinary) return
+  const sizes = [ordinary, ...hugePageSizes()]
+  if (!sizes.includes(pageSize)) throw rangeError('options.pageSize', `one of ${sizes.join(', ')}`, pageSize)
+}
+
+function hugePageSizes(): number[] {
+  try {
+    return readdirSync('/sys/kernel/mm/hugepages').map(
+      (folder) => Number(/^hugepages-(\d+)kB$/.exec(folder)?.[1]) * 1024,
+    )
+  } catch {
+    return []
+  }
+}
+
+const hugetlbfsMagic = 0x958458f6
+
+/** The page size behind a file, and its size in bytes when that says how much of it there is to map. */
+function examine(fd: number, ordinary: number): { readonly pageSize: number; readonly size: bigint | undefined } {
+  const path = `/proc/self/fd/${fd}`
+  try {
+    const status = statSync(path, { bigint: true })
+    const system = statfsSync(path)
+    return {
+      pageSize: system.type === hugetlbfsMagic ? system.bsize : ordinary,
+      size: status.isFile() ? status.size : undefined,
+    }
+  } catch {
+    // No such fd, or no /proc: the kernel's own answer to mmap says which.
+    return { pageSize: ordinary, size: undefined }
+  }
+}
