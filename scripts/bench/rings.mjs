@@ -129,7 +129,9 @@ export function rows({ lib = join(here, '../../dist'), rounds = 5, frames = 2_00
   const directory = mkdtempSync(join(tmpdir(), 'vhost-vdpa-bench-'))
   try {
     const program = join(directory, 'rings')
-    execFileSync(process.env.CC ?? 'cc', ['-std=c11', '-O2', '-o', program, join(here, 'rings.c')], { stdio: ['ignore', 'inherit', 'inherit'] })
+    execFileSync(process.env.CC ?? 'cc', ['-std=c11', '-O2', '-o', program, join(here, 'rings.c')], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    })
     const run = (command, ...args) => JSON.parse(execFileSync(command, args, { encoding: 'utf8' }))
     return ['split', 'packed'].map((format) => {
       const pairs = Array.from({ length: rounds }, () => ({
@@ -180,7 +182,11 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     await child(lib, format, Number(frames))
   } else {
     const lib = option('--lib', undefined)
-    const made = rows({ ...(lib === undefined ? {} : { lib }), rounds: Number(option('--rounds', 5)), frames: Number(option('--frames', 2_000_000)) })
+    const made = rows({
+      ...(lib === undefined ? {} : { lib }),
+      rounds: Number(option('--rounds', 5)),
+      frames: Number(option('--frames', 2_000_000)),
+    })
     for (const row of made) console.log(show(row))
   }
 }
