@@ -1,0 +1,330 @@
+// The dialect of /dev/vhost-vdpa-N: one method a request, numbers and bytes from the one table in uapi/. No policy and no state but the handle.
+// Argument buffers are kept and used again, because a register read must cost little more than its system call.
+
+import { checkInteger } from '../base/checks.js'
+import type { Range } from '../base/ranges.js'
+import type { Handle, WriteEachOptions } from '../backend/backend.js'
+import { requests } from '../uapi/vhost.js'
+import { vhostVdpaConfig, vhostVdpaIovaRange, vhostVringAddr } from '../uapi/vhost-types.js'
+
+/** Bytes of an IOTLB record on the wire. */
+export const IOTLB_RECORD_BYTES = 72
+
+/** The IOVAs of a virtqueue's three areas. */
+export interface VringAddresses {
+  readonly descriptor: bigint
+  readonly driver: bigint
+  readonly device: bigint
+}
+
+class Argument {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  constructor(length: number) {
+    this.bytes = new Uint8Array(length)
+    this.view = new DataView(this.bytes.buffer)
+  }
+}
+
+/**
+ * Every request that vhost-vdpa answers, as the kernel has it. Errors are the backend's own, untouched: `VdpaError` with errno and the request's name.
+ * Queue indexes are numbers from 0, u64 values are bigint.
+ */
+export class VhostVdpaTransport {
+  readonly handle: Handle
+  readonly #u8 = new Argument(1)
+  readonly #u16 = new Argument(2)
+  readonly #u32 = new Argument(4)
+  readonly #u64 = new Argument(8)
+  readonly #pair = new Argument(8)
+
+  constructor(handle: Handle) {
+    this.handle = handle
+  }
+
+  /** VHOST_SET_OWNER: claims the device for this process. Vring requests and IOTLB messages need it. EBUSY when it has an owner. */
+  setOwner(): void {
+    this.handle.ioctl(requests.VHOST_SET_OWNER.number, 0)
+  }
+
+  /** VHOST_RESET_OWNER: not answered by vhost-vdpa on any kernel seen (ENOTTY); part of the interface all the same. */
+  resetOwner(): void {
+    this.handle.ioctl(requests.VHOST_RESET_OWNER.number, 0)
+  }
+
+  /** VHOST_GET_FEATURES: what the device offers; after negotiation still what it offers. */
+  features(): bigint {
+    return this.#readU64(requests.VHOST_GET_FEATURES.number)
+  }
+
+  /** VHOST_SET_FEATURES: before FEATURES_OK (EBUSY after); EINVAL when the device refuses the set. */
+  setFeatures(features: bigint): void {
+    this.#writeU64(requests.VHOST_SET_FEATURES.number, features)
+  }
+
+  /** VHOST_GET_BACKEND_FEATURES (bit numbers in backendFeatureBits). */
+  backendFeatures(): bigint {
+    return this.#readU64(requests.VHOST_GET_BACKEND_FEATURES.number)
+  }
+
+  /** VHOST_SET_BACKEND_FEATURES. EOPNOTSUPP for a bit that is not offered; EINVAL for DESC_ASID without ASID. */
+  setBackendFeatures(features: bigint): void {
+    this.#writeU64(requests.VHOST_SET_BACKEND_FEATURES.number, features)
+  }
+
+  /** VHOST_VDPA_GET_DEVICE_ID: the virtio device id. */
+  deviceId(): number {
+    return this.#readU32(requests.VHOST_VDPA_GET_DEVICE_ID.number)
+  }
+
+  /** VHOST_VDPA_GET_STATUS: the status byte. */
+  status(): number {
+    this.handle.ioctl(requests.VHOST_VDPA_GET_STATUS.number, this.#u8.bytes)
+    return this.#u8.view.getUint8(0)
+  }
+
+  /** VHOST_VDPA_SET_STATUS: 0 resets. EINVAL when bits are taken away otherwise. May sleep. */
+  setStatus(status: number): void {
+    checkInteger(status, 'status', 0, 0xff)
+    this.#u8.view.setUint8(0, status)
+    this.handle.ioctl(requests.VHOST_VDPA_SET_STATUS.number, this.#u8.bytes)
+  }
+
+  /** setStatus off the event loop's thread. */
+  async setStatusAsync(status: number): Promise<void> {
+    checkInteger(status, 'status', 0, 0xff)
+    await this.handle.ioctlAsync(requests.VHOST_VDPA_SET_STATUS.number, Uint8Array.of(status))
+  }
+
+  /** VHOST_VDPA_GET_CONFIG: `length` bytes at `offset`. EINVAL for length 0 or outside the configuration space. */
+  readConfig(offset: number, length: number): Uint8Array {
+    const argument = this.#configArgument(offset, length)
+    this.handle.ioctl(requests.VHOST_VDPA_GET_CONFIG.number, argument)
+    return argument.slice(vhostVdpaConfig.size)
+  }
+
+  /** VHOST_VDPA_SET_CONFIG: the device may ignore what it does not let a driver write. */
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    const argument = this.#configArgument(offset, bytes.byteLength)
+    argument.set(bytes, vhostVdpaConfig.size)
+    this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, argument)
+  }
+
+  /** VHOST_VDPA_GET_CONFIG_SIZE in bytes (since Linux 5.18). */
+  configSize(): number {
+    return this.#readU32(requests.VHOST_VDPA_GET_CONFIG_SIZE.number)
+  }
+
+  /** VHOST_VDPA_SET_CONFIG_CALL: the eventfd that says the configuration changed; -1 takes it away. */
+  setConfigCall(fd: number): void {
+    checkInteger(fd, 'fd', -1, 0x7fff_ffff)
+    this.#u32.view.setInt32(0, fd, true)
+    this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG_CALL.number, this.#u32.bytes)
+  }
+
+  /** VHOST_VDPA_GET_VRING_NUM: the largest ring size of any queue (16 bits). */
+  maxVringNum(): number {
+    this.handle.ioctl(requests.VHOST_VDPA_GET_VRING_NUM.number, this.#u16.bytes)
+    return this.#u16.view.getUint16(0, true)
+  }
+
+  /** VHOST_VDPA_GET_VRING_SIZE: the largest size of one queue (since Linux 6.9). EOPNOTSUPP where the driver has none. */
+  vringSize(index: number): number {
+    return this.#getPair(requests.VHOST_VDPA_GET_VRING_SIZE.number, index)
+  }
+
+  /** VHOST_VDPA_GET_VQS_COUNT: virtqueues of the device (since Linux 5.18). */
+  vqsCount(): number {
+    return this.#readU32(requests.VHOST_VDPA_GET_VQS_COUNT.number)
+  }
+
+  /** VHOST_VDPA_GET_IOVA_RANGE: the addresses the device can reach, both ends included (since Linux 5.10). */
+  iovaRange(): Range {
+    const argument = new Uint8Array(vhostVdpaIovaRange.size)
+    this.handle.ioctl(requests.VHOST_VDPA_GET_IOVA_RANGE.number, argument)
+    return vhostVdpaIovaRange.decode(argument)
+  }
+
+  /** VHOST_VDPA_GET_GROUP_NUM: virtqueue groups (since Linux 5.19). */
+  groupNum(): number {
+    return this.#readU32(requests.VHOST_VDPA_GET_GROUP_NUM.number)
+  }
+
+  /** VHOST_VDPA_GET_AS_NUM: address spaces (since Linux 5.19). */
+  asNum(): number {
+    return this.#readU32(requests.VHOST_VDPA_GET_AS_NUM.number)
+  }
+
+  /** VHOST_VDPA_GET_VRING_GROUP: the group of a queue (since Linux 5.19). EOPNOTSUPP where the driver has no groups; ENOBUFS past the last queue. */
+  vringGroup(index: number): number {
+    return this.#getPair(requests.VHOST_VDPA_GET_VRING_GROUP.number, index)
+  }
+
+  /** VHOST_VDPA_GET_VRING_DESC_GROUP: the group of a queue's descriptor areas (since Linux 6.7; needs DESC_ASID). */
+  vringDescGroup(index: number): number {
+    return this.#getPair(requests.VHOST_VDPA_GET_VRING_DESC_GROUP.number, index)
+  }
+
+  /** VHOST_VDPA_SET_GROUP_ASID: puts a group into an address space (since Linux 5.19). EINVAL past the last of either; before DRIVER_OK only. */
+  setGroupAsid(group: number, asid: number): void {
+    this.#setPair(requests.VHOST_VDPA_SET_GROUP_ASID.number, group, asid)
+  }
+
+  /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.1). EOPNOTSUPP where the driver cannot. May sleep. */
+  suspend(): void {
+    this.handle.ioctl(requests.VHOST_VDPA_SUSPEND.number, 0)
+  }
+
+  async suspendAsync(): Promise<void> {
+    await this.handle.ioctlAsync(requests.VHOST_VDPA_SUSPEND.number, 0)
+  }
+
+  /** VHOST_VDPA_RESUME: goes on after suspend (since Linux 6.3). May sleep. */
+  resume(): void {
+    this.handle.ioctl(requests.VHOST_VDPA_RESUME.number, 0)
+  }
+
+  async resumeAsync(): Promise<void> {
+    await this.handle.ioctlAsync(requests.VHOST_VDPA_RESUME.number, 0)
+  }
+
+  /** VHOST_SET_VRING_NUM: the ring's size, a power of two up to maxVringNum(). */
+  setVringNum(index: number, size: number): void {
+    this.#setPair(requests.VHOST_SET_VRING_NUM.number, index, size)
+  }
+
+  /** VHOST_SET_VRING_ADDR: where the three areas lie, as IOVAs. EINVAL when not aligned to 16, 2 and 4, or when the device runs. */
+  setVringAddr(index: number, addresses: VringAddresses, flags = 0): void {
+    const argument = vhostVringAddr.encode({
+      index,
+      flags,
+      desc_user_addr: addresses.descriptor,
+      avail_user_addr: addresses.driver,
+      used_user_addr: addresses.device,
+      log_guest_addr: 0n,
+    })
+    this.handle.ioctl(requests.VHOST_SET_VRING_ADDR.number, argument)
+  }
+
+  /** VHOST_SET_VRING_BASE: where the ring begins: 0 for split, 0x80008000 for packed, or what vringBase said before. */
+  setVringBase(index: number, base: number): void {
+    this.#setPair(requests.VHOST_SET_VRING_BASE.number, index, base)
+  }
+
+  /** VHOST_GET_VRING_BASE: where the ring stands. To be trusted after suspend() only. */
+  vringBase(index: number): number {
+    return this.#getPair(requests.VHOST_GET_VRING_BASE.number, index)
+  }
+
+  /** VHOST_SET_VRING_KICK: the eventfd by which the driver kicks; -1 takes it away. */
+  setVringKick(index: number, fd: number): void {
+    this.#setFile(requests.VHOST_SET_VRING_KICK.number, index, fd)
+  }
+
+  /** VHOST_SET_VRING_CALL: the eventfd by which the device interrupts; -1 takes it away. */
+  setVringCall(index: number, fd: number): void {
+    this.#setFile(requests.VHOST_SET_VRING_CALL.number, index, fd)
+  }
+
+  /** VHOST_SET_VRING_ERR: the eventfd by which the device tells of an error in the ring; -1 takes it away. */
+  setVringErr(index: number, fd: number): void {
+    this.#setFile(requests.VHOST_SET_VRING_ERR.number, index, fd)
+  }
+
+  /** VHOST_VDPA_SET_VRING_ENABLE. After DRIVER_OK only with the backend feature ENABLE_AFTER_DRIVER_OK. */
+  setVringEnable(index: number, isEnabled: boolean): void {
+    this.#setPair(requests.VHOST_VDPA_SET_VRING_ENABLE.number, index, isEnabled ? 1 : 0)
+  }
+
+  /** VHOST_NEW_WORKER: a new worker thread's id. ENOTTY where the parent has no workers of its own. */
+  newWorker(): number {
+    return this.#readU32(requests.VHOST_NEW_WORKER.number)
+  }
+
+  /** VHOST_FREE_WORKER. */
+  freeWorker(id: number): void {
+    checkInteger(id, 'id', 0, 0xffff_ffff)
+    this.#u32.view.setUint32(0, id, true)
+    this.handle.ioctl(requests.VHOST_FREE_WORKER.number, this.#u32.bytes)
+  }
+
+  /** VHOST_ATTACH_VRING_WORKER. */
+  attachVringWorker(index: number, worker: number): void {
+    this.#setPair(requests.VHOST_ATTACH_VRING_WORKER.number, index, worker)
+  }
+
+  /** VHOST_GET_VRING_WORKER: the id of the queue's worker. */
+  vringWorker(index: number): number {
+    return this.#getPair(requests.VHOST_GET_VRING_WORKER.number, index)
+  }
+
+  /** VHOST_GET_FORK_FROM_OWNER: 1 when workers are children of the owner, 0 when they are kernel threads. */
+  forkFromOwner(): number {
+    this.handle.ioctl(requests.VHOST_GET_FORK_FROM_OWNER.number, this.#u8.bytes)
+    return this.#u8.view.getUint8(0)
+  }
+
+  /** VHOST_SET_FORK_FROM_OWNER: before SET_OWNER only. */
+  setForkFromOwner(mode: number): void {
+    checkInteger(mode, 'mode', 0, 1)
+    this.#u8.view.setUint8(0, mode)
+    this.handle.ioctl(requests.VHOST_SET_FORK_FROM_OWNER.number, this.#u8.bytes)
+  }
+
+  /** Writes IOTLB records of 72 bytes each, in order. Every refusal of the kernel is EFAULT; the error's `completed` counts the records before. */
+  writeIotlb(records: Uint8Array): number {
+    return this.handle.writeEach(records, IOTLB_RECORD_BYTES)
+  }
+
+  /** writeIotlb off the event loop's thread. */
+  writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<number> {
+    return this.handle.writeEachAsync(records, IOTLB_RECORD_BYTES, options)
+  }
+
+  #configArgument(offset: number, length: number): Uint8Array {
+    checkInteger(offset, 'offset', 0, 0xffff_ffff)
+    checkInteger(length, 'length', 0, 0xffff_ffff)
+    const argument = new Uint8Array(vhostVdpaConfig.size + length)
+    vhostVdpaConfig.encodeInto({ off: offset, len: length }, argument)
+    return argument
+  }
+
+  #readU32(request: number): number {
+    this.handle.ioctl(request, this.#u32.bytes)
+    return this.#u32.view.getUint32(0, true)
+  }
+
+  #readU64(request: number): bigint {
+    this.handle.ioctl(request, this.#u64.bytes)
+    return this.#u64.view.getBigUint64(0, true)
+  }
+
+  #writeU64(request: number, value: bigint): void {
+    this.#u64.view.setBigUint64(0, value, true)
+    this.handle.ioctl(request, this.#u64.bytes)
+  }
+
+  #getPair(request: number, index: number): number {
+    checkInteger(index, 'index', 0, 0xffff_ffff)
+    this.#pair.view.setUint32(0, index, true)
+    this.#pair.view.setUint32(4, 0, true)
+    this.handle.ioctl(request, this.#pair.bytes)
+    return this.#pair.view.getUint32(4, true)
+  }
+
+  #setPair(request: number, index: number, value: number): void {
+    checkInteger(index, 'index', 0, 0xffff_ffff)
+    checkInteger(value, 'value', 0, 0xffff_ffff)
+    this.#pair.view.setUint32(0, index, true)
+    this.#pair.view.setUint32(4, value, true)
+    this.handle.ioctl(request, this.#pair.bytes)
+  }
+
+  #setFile(request: number, index: number, fd: number): void {
+    checkInteger(index, 'index', 0, 0xffff_ffff)
+    checkInteger(fd, 'fd', -1, 0x7fff_ffff)
+    this.#pair.view.setUint32(0, index, true)
+    this.#pair.view.setInt32(4, fd, true)
+    this.handle.ioctl(request, this.#pair.bytes)
+  }
+}
