@@ -23,7 +23,7 @@ export class KernelDoorbell implements Doorbell {
     this.#ring16 = native.ring16
     this.#ring32 = native.ring32
     this.#whenClosed = () => whenClosed(this)
-    this.#forgetLeak = warnIfCollected(this, () => `a doorbell of ${path} was garbage-collected without close()`)
+    this.#forgetLeak = warnIfCollected(this, `a doorbell of ${path} was garbage-collected without close()`)
   }
 
   get isClosed(): boolean {

@@ -24,7 +24,7 @@ export class KernelEventfd implements Eventfd {
     this.#take = native.take
     this.#refuse = refuse
     const { fd } = native
-    this.#forgetLeak = warnIfCollected(this, () => `eventfd ${fd} was garbage-collected without close()`)
+    this.#forgetLeak = warnIfCollected(this, `eventfd ${fd} was garbage-collected without close()`)
   }
 
   get isClosed(): boolean {

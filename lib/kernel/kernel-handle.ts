@@ -41,7 +41,7 @@ export class KernelHandle implements Handle {
     this.#write = native.write
     this.#refuse = refuse
     this.path = path
-    this.#forgetLeak = warnIfCollected(this, () => `the handle of ${path} was garbage-collected without close()`)
+    this.#forgetLeak = warnIfCollected(this, `the handle of ${path} was garbage-collected without close()`)
     if (native.canRead()) {
       this.read = (bytes) => this.#readInto(bytes)
       this.onReadable = (listener) => this.#watch(listener)

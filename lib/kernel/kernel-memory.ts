@@ -17,7 +17,7 @@ export class KernelRegion implements MemoryRegion {
   readonly pageSize: number
   readonly buffer: ArrayBuffer
   readonly #native: NativeRegion
-  readonly #holds: Holds
+  readonly #holds = new Holds()
   readonly #forgetLeak: () => void
   #isClosed = false
 
@@ -26,9 +26,7 @@ export class KernelRegion implements MemoryRegion {
     this.length = length
     this.pageSize = pageSize
     this.buffer = native.buffer
-    const holds = new Holds((isHeld) => native.hold(isHeld))
-    this.#holds = holds
-    this.#forgetLeak = warnIfCollected(this, () => collected(length, holds.names))
+    this.#forgetLeak = warnIfCollected(this, leakOf(length, this.#holds))
     regionOfBuffer.set(this.buffer, this)
   }
 
@@ -55,7 +53,7 @@ export class KernelRegion implements MemoryRegion {
   /** Errors: ERR_VDPA_CLOSED. */
   hold(holder: string): MemoryHold {
     this.#checkOpen()
-    return this.#holds.take(holder, this)
+    return this.#holds.take(holder, this, (isHeld) => this.#native.hold(isHeld))
   }
 
   close(): void {
@@ -75,10 +73,13 @@ export class KernelRegion implements MemoryRegion {
   }
 }
 
-function collected(length: number, holders: readonly string[]): string {
+function leakOf(length: number, holds: Holds): () => string {
   const what = `memory of ${length} bytes was garbage-collected without close()`
-  if (holders.length === 0) return `${what}; it was freed`
-  return `${what} while it was held by ${holders.join(', ')}; it stays mapped until the program ends, because a device may still write to it`
+  return () => {
+    const holders = holds.names.join(', ')
+    if (holders === '') return `${what}; it was freed`
+    return `${what} while it was held by ${holders}; it stays mapped until the program ends, because a device may still write to it`
+  }
 }
 
 /** Makes regions for one backend. */
@@ -118,11 +119,15 @@ export class KernelMemory {
       throw rangeError('options.offset', `a multiple of the page size ${file.pageSize}`, offset)
     // Memory beyond the end of a file can be mapped, but touching it ends the process.
     if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
-      throw rangeError('options', `within the ${file.size} bytes of the file`, offset + BigInt(options.length))
+      throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
     }
     const made = this.#addon.adopt(fd, options.length, offset)
     return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
   }
+}
+
+function show(length: number, offset: bigint): string {
+  return `${length} bytes at ${offset}`
 }
 
 /** The largest region of whole pages that one ArrayBuffer can cover: 4 GiB on Node 20. */

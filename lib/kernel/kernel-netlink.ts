@@ -21,7 +21,7 @@ export class KernelNetlinkSocket implements NetlinkSocket {
   constructor(native: NativeDescriptor, refuse: Refuse) {
     this.#native = native
     this.#refuse = refuse
-    this.#forgetLeak = warnIfCollected(this, () => 'a netlink socket was garbage-collected without close()')
+    this.#forgetLeak = warnIfCollected(this, 'a netlink socket was garbage-collected without close()')
   }
 
   get isClosed(): boolean {

@@ -1,5 +1,5 @@
 // Who holds a piece of memory, for every implementation of MemoryRegion: the list of holders, and the refusal to free what is held.
-// It does not know what a hold means to the memory itself; the owner is told when the first comes and when the last goes.
+// It does not know what a hold means to the memory itself; the region is told when the first comes and when the last goes.
 
 import { checkString } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
@@ -11,26 +11,26 @@ import type { MemoryHold } from './memory-region.js'
  */
 export class Holds {
   readonly #holders = new Map<number, string>()
-  readonly #onChange: ((isHeld: boolean) => void) | undefined
   #nextKey = 0
-
-  /** `onChange` is called with true when the first hold is taken, and with false when the last is given up. */
-  constructor(onChange?: (isHeld: boolean) => void) {
-    this.#onChange = onChange
-  }
 
   /** What holds the memory now, oldest first. */
   get names(): readonly string[] {
     return [...this.#holders.values()]
   }
 
-  /** Takes a hold on `region`. `holder` is what a person would say, such as `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`. */
-  take(holder: string, region: object): MemoryHold {
+  /**
+   * Takes a hold on `region`. `holder` is what a person would say, such as `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`. `onChange` is called with
+   * true if this is the first hold, and with false if it is the last to be given up.
+   */
+  take(holder: string, region: object, onChange?: (isHeld: boolean) => void): MemoryHold {
     checkString(holder, 'holder')
     const key = this.#nextKey++
     this.#holders.set(key, holder)
-    if (this.#holders.size === 1) this.#onChange?.(true)
-    return new Hold(holder, region, () => this.#giveUp(key))
+    if (this.#holders.size === 1) onChange?.(true)
+    return new Hold(holder, region, () => {
+      this.#holders.delete(key)
+      if (this.#holders.size === 0) onChange?.(false)
+    })
   }
 
   /** Throws ERR_VDPA_MEMORY_HELD, naming the holders, while there are any. `memory` is the subject of the sentence. */
@@ -41,30 +41,26 @@ export class Holds {
     const rest = others.length === 0 ? '' : ` and ${others.length} more`
     throw vdpaError('ERR_VDPA_MEMORY_HELD', `${memory} is held by ${named}${rest}: unmap it there first`)
   }
-
-  #giveUp(key: number): void {
-    if (this.#holders.delete(key) && this.#holders.size === 0) this.#onChange?.(false)
-  }
 }
 
 class Hold implements MemoryHold {
   readonly holder: string
-  #region: object | undefined
-  readonly #giveUp: () => void
+  // Forgotten with the claim: a hold that was given up keeps nothing.
+  #claim: { readonly region: object; readonly giveUp: () => void } | undefined
 
   constructor(holder: string, region: object, giveUp: () => void) {
     this.holder = holder
-    this.#region = region
-    this.#giveUp = giveUp
+    this.#claim = { region, giveUp }
   }
 
   get isClosed(): boolean {
-    return this.#region === undefined
+    return this.#claim === undefined
   }
 
   close(): void {
-    this.#region = undefined
-    this.#giveUp()
+    const claim = this.#claim
+    this.#claim = undefined
+    claim?.giveUp()
   }
 
   [Symbol.dispose](): void {

@@ -1,0 +1,94 @@
+// The loader: which file it takes, and what it says when there is none.
+
+import { expect, it, test } from '@jest/globals'
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { isVdpaError } from '../../lib/base/errors'
+import { loadAddon, tryLoadAddon } from '../../lib/kernel/addon'
+import { KernelBackend } from '../../lib/kernel/kernel-backend'
+import { openHint } from '../../lib/kernel/open-hints'
+import { parseMemlock, readMemlock } from '../../lib/kernel/memlock'
+import { describeNative, TemporaryFolder } from './support'
+
+const fileName = 'vhost_vdpa_native.node'
+
+function refusalOf(place: Parameters<typeof loadAddon>[0]): string {
+  try {
+    loadAddon({ platform: 'linux', override: '', ...place })
+  } catch (error) {
+    if (isVdpaError(error) && error.code === 'ERR_VDPA_NO_ADDON') return error.message
+    throw error
+  }
+  return 'it was loaded'
+}
+
+test('says that it exists on Linux only', () => {
+  expect(refusalOf({ platform: 'darwin' })).toBe(
+    'ERR_VDPA_NO_ADDON: the native addon is for Linux only, and this is darwin (the simulator works without it)',
+  )
+  expect(tryLoadAddon({ platform: 'win32' })).toEqual({
+    reason: 'the native addon is for Linux only, and this is win32',
+  })
+})
+
+test('says where it looked and how to build it', () => {
+  using folder = new TemporaryFolder()
+  expect(refusalOf({ root: folder.path })).toBe(
+    `ERR_VDPA_NO_ADDON: the native addon is not there: tried ${folder.path}/build/Release/${fileName} and ` +
+      `${folder.path}/build-cmake/Release/${fileName}; \`npm run build:native\` builds it (the simulator works without it)`,
+  )
+})
+
+test('repeats what the installer said', () => {
+  using folder = new TemporaryFolder()
+  mkdirSync(folder.file('build'))
+  writeFileSync(folder.file('build/not-built.txt'), 'there was no compiler\n')
+  expect(refusalOf({ root: folder.path })).toMatch(/; there was no compiler \(the simulator works without it\)$/)
+})
+
+test('says that a named addon is missing or broken', () => {
+  using folder = new TemporaryFolder()
+  expect(refusalOf({ override: folder.file('missing.node') })).toContain(
+    `tried ${folder.file('missing.node')}; VHOST_VDPA_ADDON says where the addon is`,
+  )
+  writeFileSync(folder.file('broken.node'), 'not a shared object')
+  expect(refusalOf({ override: folder.file('broken.node') })).toMatch(/cannot be loaded: .*broken\.node: /)
+})
+
+test('is what the backend is made of', () => {
+  const { addon, reason } = tryLoadAddon()
+  if (addon !== undefined) expect(new KernelBackend(addon)).toMatchObject({ name: 'kernel', pageSize: addon.pageSize })
+  else expect(() => new KernelBackend()).toThrow(reason)
+})
+
+describeNative('the loader', () => {
+  it.each(['build/Release', 'build-cmake/Release'])('finds the addon in %s', (place) => {
+    using folder = new TemporaryFolder()
+    const { path } = loadAddon() as unknown as { path: string }
+    mkdirSync(folder.file(place), { recursive: true })
+    copyFileSync(path, folder.file(`${place}/${fileName}`))
+    expect(loadAddon({ root: folder.path, override: '' })).toMatchObject({ path: folder.file(`${place}/${fileName}`) })
+    expect(loadAddon({ override: dirname(path) + '/' + fileName })).toHaveProperty('open')
+  })
+})
+
+test('hints are for the nodes of this subject', () => {
+  expect(openHint('EACCES', '/dev/vhost-vdpa-0')).toMatch(/read and write access/)
+  expect(openHint('EBUSY', '/dev/vhost-vdpa-0')).toMatch(/fuser -v \/dev\/vhost-vdpa-0/)
+  expect(openHint('ENOENT', '/dev/vhost-net')).toMatch(/modprobe vhost_net/)
+  expect(openHint('ENXIO', '/dev/vduse/control')).toMatch(/modprobe vduse/)
+  expect(openHint('EMFILE', '/dev/vhost-vdpa-0')).toBeUndefined()
+  expect(openHint('ENOENT', '/tmp/vhost-vdpa')).toBeUndefined()
+})
+
+test('the memory limit is read as bytes', () => {
+  const limits =
+    'Limit  Soft Limit  Hard Limit  Units\nMax locked memory         8388608              unlimited            bytes     \n'
+  expect(parseMemlock(limits, 'VmLck:\t       0 kB\nVmPin:\t     132 kB\n')).toEqual({
+    limit: 8388608n,
+    pinned: 135168n,
+  })
+  expect(parseMemlock(limits.replace('8388608', 'unlimited'), '')).toEqual({ limit: undefined, pinned: 0n })
+  expect(parseMemlock('', '')).toEqual({ limit: undefined, pinned: 0n })
+  if (process.platform === 'linux') expect(readMemlock().pinned).toBeGreaterThanOrEqual(0n)
+})

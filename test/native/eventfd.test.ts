@@ -1,0 +1,107 @@
+// Eventfds of the kernel backend: counting, waking, and who owns the descriptor.
+
+import { expect, it, jest } from '@jest/globals'
+import { closeSync, openSync } from 'node:fs'
+import { describeNative, failureOf, openDescriptors } from './support'
+
+const pause = (milliseconds = 20) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+
+describeNative('an eventfd', (backend) => {
+  it('counts', async () => {
+    using eventfd = backend().eventfd()
+    expect(eventfd.take()).toBe(0)
+    eventfd.signal()
+    eventfd.signal(41)
+    expect(eventfd.take()).toBe(42)
+    expect(eventfd.take()).toBe(0)
+    eventfd.signal(Number.MAX_SAFE_INTEGER)
+    eventfd.signal(Number.MAX_SAFE_INTEGER)
+    expect(eventfd.take()).toBe(Number.MAX_SAFE_INTEGER)
+    for (const count of [0, -1, 0.5, 2 ** 53, Number.NaN]) expect(() => eventfd.signal(count)).toThrow(RangeError)
+    expect(() => eventfd.signal(1n as unknown as number)).toThrow(TypeError)
+    // The counter's last value is 2^64-2; 2048 times 2^53-1 and some more would pass it.
+    for (let times = 0; times < 2048; times++) eventfd.signal(Number.MAX_SAFE_INTEGER)
+    expect(await failureOf(() => eventfd.signal(4096))).toMatchObject({ code: 'EAGAIN', syscall: 'write' })
+  })
+
+  it('calls its listener with the count, having taken it', async () => {
+    using eventfd = backend().eventfd()
+    const listener = jest.fn<(count: number) => void>()
+    const subscription = eventfd.onSignal(listener).ref()
+    eventfd.signal(3)
+    await pause()
+    eventfd.signal(1)
+    eventfd.signal(1)
+    await pause()
+    expect(listener.mock.calls).toEqual([[3], [2]])
+    expect(eventfd.take()).toBe(0)
+    expect(await failureOf(() => eventfd.onSignal(() => {}))).toMatchObject({ code: 'ERR_VDPA_STATE' })
+    subscription.close()
+    subscription.close()
+    expect(subscription.isClosed).toBe(true)
+    eventfd.signal(5)
+    await pause()
+    expect(listener).toHaveBeenCalledTimes(2)
+    const second = jest.fn()
+    using next = eventfd.onSignal(second)
+    await pause()
+    expect(second.mock.calls).toEqual([[5]])
+    expect(next.isClosed).toBe(false)
+    expect(() => eventfd.onSignal(7 as unknown as () => void)).toThrow(TypeError)
+  })
+
+  it('may be closed by its own listener', async () => {
+    const eventfd = backend().eventfd()
+    const called = new Promise<number>((resolve) => {
+      eventfd.onSignal((count) => {
+        eventfd.close()
+        resolve(count)
+      })
+    })
+    eventfd.signal()
+    await pause()
+    expect(await called).toBe(1)
+  })
+
+  it('throws after close, and uses its number no more', async () => {
+    const before = openDescriptors()
+    const eventfd = backend().eventfd()
+    const listener = jest.fn()
+    const subscription = eventfd.onSignal(listener)
+    eventfd.signal()
+    eventfd.close()
+    eventfd.close()
+    expect(openDescriptors()).toBe(before)
+    expect(subscription.isClosed).toBe(true)
+    using other = backend().eventfd()
+    const verbs = [() => eventfd.fd, () => eventfd.signal(), () => eventfd.take(), () => eventfd.onSignal(() => {})]
+    for (const verb of verbs) {
+      expect((await failureOf(verb)).message).toBe('ERR_VDPA_CLOSED: the eventfd is closed')
+    }
+    await pause()
+    expect(listener).not.toHaveBeenCalled()
+    expect(other.take()).toBe(0)
+  })
+
+  it('may be the caller’s own, and stays the caller’s', () => {
+    using own = backend().eventfd()
+    const wrapper = backend().eventfd(own.fd)
+    expect(wrapper.fd).not.toBe(own.fd)
+    wrapper.signal(2)
+    expect(own.take()).toBe(2)
+    own.signal(3)
+    expect(wrapper.take()).toBe(3)
+    wrapper.close()
+    own.signal()
+    expect(own.take()).toBe(1)
+  })
+
+  it('is not made of another kind of file', async () => {
+    const fd = openSync('/dev/null', 'r+')
+    expect(() => backend().eventfd(fd)).toThrow(/^fd must be an eventfd \(got .*\/dev\/null/)
+    closeSync(fd)
+    expect(await failureOf(() => backend().eventfd(0x7fff_0000))).toMatchObject({ code: 'EBADF' })
+    expect(() => backend().eventfd(-1)).toThrow(RangeError)
+    expect(() => backend().eventfd('1' as unknown as number)).toThrow(TypeError)
+  })
+})
