@@ -29,6 +29,8 @@ export interface Backend {
   netlink?(protocol: number): NetlinkSocket
   /** The process' limit of pinned memory and what is pinned now, in bytes; `undefined` limit is unlimited. */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }
+  /** Entries that one address space of a vhost-vdpa device may have (module parameter max_iotlb_entries); undefined where nobody says. */
+  readonly iotlbEntryLimit?: number | undefined
 }
 
 /**

@@ -112,7 +112,7 @@ export function struct<F extends Fields>(
   for (const [fieldName, type] of Object.entries(fields)) {
     const fieldAlign = options.packed === true ? 1 : type.align
     const offset = options.at?.[fieldName] ?? roundUp(end, fieldAlign)
-    layout.push({ name: fieldName, offset, size: type.size, type: type as FieldType<unknown> })
+    layout.push({ name: fieldName, offset, size: type.size, type: type })
     end = Math.max(end, offset + type.size)
     align = Math.max(align, fieldAlign)
   }
@@ -152,7 +152,7 @@ export function struct<F extends Fields>(
 
 /** A request's argument that is one number, as a struct of one field named `value`. */
 export function scalar<T extends number | bigint>(name: string, type: FieldType<T>): StructCodec<{ value: T }> {
-  return struct(name, { value: type } as { value: FieldType<T> } & Fields) as unknown as StructCodec<{ value: T }>
+  return struct(name, { value: type } as { value: FieldType<T> } & Fields)
 }
 
 function roundUp(value: number, multiple: number): number {

@@ -286,8 +286,7 @@ export type NetCommandPayload<N extends NetCommandName> =
 
 /** The command of a two-byte head, or undefined when the table has none. */
 export function netCommandOf(commandClass: number, number: number): NetCommand<unknown> | undefined {
-  return Object.values(netCommands).find((entry) => entry.class === commandClass && entry.command === number) as
-    NetCommand<unknown> | undefined
+  return Object.values(netCommands).find((entry) => entry.class === commandClass && entry.command === number)
 }
 
 /** Bytes of the header before each packet, by the features negotiated. */

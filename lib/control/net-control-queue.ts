@@ -1,0 +1,141 @@
+// The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net.ts.
+
+import type { Closeable } from '../base/closeable.js'
+import { vdpaError } from '../base/errors.js'
+import {
+  netAck,
+  netCommands,
+  type MacTable,
+  type NetCommand,
+  type NetCommandName,
+  type NetCommandPayload,
+} from '../uapi/virtio-net.js'
+import { ControlQueue, SLOT_BYTES, SLOTS, type CommandOptions, type ControlPort } from './control-queue.js'
+
+/** What a control queue needs of an open device; VdpaDevice has it. */
+export interface ControlHost<Space> {
+  readonly path: string
+  readonly controlQueueIndex: number | undefined
+  createQueue(
+    index: number,
+    options: { readonly addressSpace: Space; readonly bufferBytes: number; readonly size?: number },
+  ): Promise<ControlPort>
+}
+
+export interface NetControlOptions {
+  /** Milliseconds to wait for an acknowledgement; default 10,000. */
+  readonly timeout?: number
+  /** Descriptors of the ring. */
+  readonly size?: number
+}
+
+export class NetControlQueue implements Closeable {
+  readonly #queue: ControlQueue
+  readonly #path: string
+
+  private constructor(queue: ControlQueue, path: string) {
+    this.#queue = queue
+    this.#path = path
+  }
+
+  /**
+   * Makes the control queue of a device in `addressSpace`, before device.start(); commands are answered after it. The space must be that of the queue's
+   * group. ERR_VDPA_NOT_SUPPORTED when VIRTIO_NET_F_CTRL_VQ was not negotiated.
+   */
+  static async start<Space>(
+    device: ControlHost<Space>,
+    addressSpace: Space,
+    options: NetControlOptions = {},
+  ): Promise<NetControlQueue> {
+    const index = device.controlQueueIndex
+    if (index === undefined) {
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'there is no control queue: VIRTIO_NET_F_CTRL_VQ was not negotiated', {
+        path: device.path,
+      })
+    }
+    const port = await device.createQueue(index, {
+      addressSpace,
+      bufferBytes: SLOTS * SLOT_BYTES,
+      ...(options.size === undefined ? {} : { size: options.size }),
+    })
+    return new NetControlQueue(new ControlQueue(port, device.path, options.timeout ?? 10_000), device.path)
+  }
+
+  get isClosed(): boolean {
+    return this.#queue.isClosed
+  }
+
+  /** Sends a command and resolves when the device has acknowledged it. ERR_VDPA_REFUSED when the device says no; ERR_VDPA_TIMEOUT when it says nothing. */
+  async send<N extends NetCommandName>(
+    name: N,
+    payload: NetCommandPayload<N>,
+    options?: CommandOptions,
+  ): Promise<void> {
+    const command = netCommands[name] as unknown as NetCommand<NetCommandPayload<N>>
+    const body = command.encode(payload)
+    const bytes = new Uint8Array(2 + body.byteLength)
+    bytes[0] = command.class
+    bytes[1] = command.command
+    bytes.set(body, 2)
+    const ack = await this.#queue.command(bytes, options)
+    if (ack !== netAck.VIRTIO_NET_OK) {
+      throw vdpaError('ERR_VDPA_REFUSED', `the device refused the command (acknowledgement ${ack})`, {
+        path: this.#path,
+        request: name,
+      })
+    }
+  }
+
+  /** The address of the device, as `02:00:00:00:00:01`. Needs VIRTIO_NET_F_CTRL_MAC_ADDR. */
+  setMacAddress(mac: string, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_MAC_ADDR_SET', mac, options)
+  }
+
+  /** Which addresses to receive besides the device's own. Needs VIRTIO_NET_F_CTRL_RX. */
+  setMacTable(table: MacTable, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_MAC_TABLE_SET', table, options)
+  }
+
+  /** Receives every frame. Needs VIRTIO_NET_F_CTRL_RX. */
+  setPromiscuous(isOn: boolean, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_RX_PROMISC', isOn, options)
+  }
+
+  /** Receives every multicast frame. Needs VIRTIO_NET_F_CTRL_RX. */
+  setAllMulticast(isOn: boolean, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_RX_ALLMULTI', isOn, options)
+  }
+
+  /** Receives frames of a VLAN (0..4095). Needs VIRTIO_NET_F_CTRL_VLAN. */
+  addVlan(vlan: number, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_VLAN_ADD', vlan, options)
+  }
+
+  removeVlan(vlan: number, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_VLAN_DEL', vlan, options)
+  }
+
+  /** How many queue pairs carry traffic. Needs VIRTIO_NET_F_MQ. */
+  setQueuePairs(pairs: number, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', pairs, options)
+  }
+
+  /** Which offloads the driver accepts now, as feature bits. Needs VIRTIO_NET_F_CTRL_GUEST_OFFLOADS. */
+  setGuestOffloads(offloads: bigint, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', offloads, options)
+  }
+
+  /** Tells the device that its announcement was made. Needs VIRTIO_NET_F_GUEST_ANNOUNCE. */
+  acknowledgeAnnouncement(options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined, options)
+  }
+
+  /** Closes the queue; VdpaDevice.close() and reset() do it as well. Close it before that only when the device is stopped. */
+  close(): Promise<void> {
+    return this.#queue.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}

@@ -1,0 +1,108 @@
+// Taking an open node into possession: ownership, the facts of the device, and the backend features. Nothing here is kept when it fails.
+
+import { Serial } from '../base/serial.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
+import { U64_LAST } from '../base/ranges.js'
+import type { Backend } from '../backend/backend.js'
+import type { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
+import { backendFeatureBits, type BackendFeature } from '../uapi/vhost-types.js'
+import { deviceIds, deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
+import { checkOneOf } from '../base/checks.js'
+import type { DeviceContext, DeviceFacts } from './context.js'
+import { FeatureSet, type FeatureWish } from './feature-set.js'
+import { absent } from './groups.js'
+
+interface Claimed {
+  readonly context: DeviceContext
+  readonly offeredBackendFeatures: FeatureSet<BackendFeature>
+  readonly configSize: number | undefined
+}
+
+export function claimDevice(
+  backend: Backend,
+  transport: VhostVdpaTransport,
+  options: { readonly expect?: DeviceKind; readonly backendFeatures?: FeatureWish<BackendFeature> },
+): Claimed {
+  const { path } = transport.handle
+  const deviceId = transport.deviceId()
+  checkKind(path, deviceId, options.expect)
+  takeOwnership(transport)
+  // A descriptor that somebody passed may come with the remains of another program's negotiation.
+  if (transport.status() !== 0) transport.setStatus(0)
+  const facts: DeviceFacts = {
+    path,
+    deviceId,
+    queueCount: absent(() => transport.vqsCount()),
+    maxQueueSize: transport.maxVringNum(),
+    iovaRange: absent(() => transport.iovaRange()) ?? { first: 0n, last: U64_LAST },
+    groupCount: absent(() => transport.groupNum()) ?? 1,
+    addressSpaceCount: absent(() => transport.asNum()) ?? 1,
+    pageSize: backend.pageSize,
+  }
+  const offered = new FeatureSet<BackendFeature>(absent(() => transport.backendFeatures()) ?? 0n, backendFeatureBits)
+  const backendFeatures = acknowledge(transport, offered, options.backendFeatures)
+  const context: DeviceContext = {
+    backend,
+    transport,
+    facts,
+    backendFeatures,
+    serial: new Serial(path),
+    status: 0,
+    features: undefined,
+    isSuspended: false,
+    isClosed: false,
+    asidOfGroup: new Map(),
+  }
+  return { context, offeredBackendFeatures: offered, configSize: absent(() => transport.configSize()) }
+}
+
+function checkKind(path: string, deviceId: number, expect: DeviceKind | undefined): void {
+  if (expect === undefined) return
+  checkOneOf(expect, 'expect', Object.keys(deviceIds) as DeviceKind[])
+  if (deviceId === deviceIds[expect]) return
+  const actual = deviceKind(deviceId)
+  throw vdpaError(
+    'ERR_VDPA_WRONG_DEVICE',
+    `a ${expect} device (id ${deviceIds[expect]}) was expected, and this is ${actual === undefined ? 'one of an unknown kind' : `a ${actual} device`} (id ${deviceId})`,
+    { path, request: 'VHOST_VDPA_GET_DEVICE_ID' },
+  )
+}
+
+/** SET_OWNER; a descriptor that this very process owns already (it was passed around) is fine. */
+function takeOwnership(transport: VhostVdpaTransport): void {
+  try {
+    transport.setOwner()
+  } catch (failure) {
+    if (!isVdpaError(failure) || failure.code !== 'EBUSY') throw failure
+    try {
+      transport.vringBase(0)
+    } catch (cause) {
+      if (!isVdpaError(cause) || cause.code !== 'EPERM') throw cause
+      throw vdpaError('ERR_VDPA_NO_OWNER', 'another process owns the device', {
+        path: transport.handle.path,
+        request: 'VHOST_SET_OWNER',
+        hint: 'the descriptor must be passed before its first owner calls VHOST_SET_OWNER',
+        cause,
+      })
+    }
+  }
+}
+
+/** Only bits that this package gives a meaning to are acknowledged: an unknown one could change what a reset or a message does. */
+function acknowledge(
+  transport: VhostVdpaTransport,
+  offered: FeatureSet<BackendFeature>,
+  wish: FeatureWish<BackendFeature> | undefined,
+): FeatureSet<BackendFeature> {
+  const known = FeatureSet.of<BackendFeature>(Object.keys(backendFeatureBits) as BackendFeature[], backendFeatureBits)
+  const wanted = wish === undefined ? offered.and(known) : FeatureSet.of(wish, backendFeatureBits)
+  const missing = wanted.without(offered)
+  if (missing.bits !== 0n) {
+    throw vdpaError('ERR_VDPA_FEATURES', `the backend does not offer ${missing.names.join(', ')}`, {
+      path: transport.handle.path,
+      request: 'VHOST_SET_BACKEND_FEATURES',
+    })
+  }
+  if (offered.bits !== 0n) transport.setBackendFeatures(wanted.bits)
+  return wanted
+}

@@ -1,0 +1,68 @@
+// The configuration space of a device: bytes, and the typed view where the kind is known.
+
+import { checkBytes, checkInteger, rangeError } from '../base/checks.js'
+import { decodeBlockConfig, type BlockConfig } from '../uapi/virtio-blk.js'
+import { deviceIds } from '../uapi/virtio-ids.js'
+import { decodeNetConfig, type NetConfig } from '../uapi/virtio-net.js'
+import { checkOpen, type DeviceContext } from './context.js'
+import { refusal } from './context.js'
+
+export class ConfigSpace {
+  /** Bytes; undefined where the kernel is older than VHOST_VDPA_GET_CONFIG_SIZE (5.18). */
+  readonly size: number | undefined
+  readonly #context: DeviceContext
+
+  constructor(context: DeviceContext, size: number | undefined) {
+    this.#context = context
+    this.size = size
+  }
+
+  /** Reads `length` bytes at `offset`; all from `offset` on by default. RangeError outside the space. (VHOST_VDPA_GET_CONFIG) */
+  read(offset = 0, length = this.#rest(offset)): Uint8Array {
+    checkOpen(this.#context)
+    this.#check(offset, length)
+    return this.#context.transport.readConfig(offset, length)
+  }
+
+  /** Writes bytes at `offset`. What a device lets a driver write is its own affair; most ignore most of it. (VHOST_VDPA_SET_CONFIG) */
+  write(offset: number, bytes: Uint8Array): void {
+    checkOpen(this.#context)
+    checkBytes(bytes, 'bytes')
+    this.#check(offset, bytes.byteLength)
+    this.#context.transport.writeConfig(offset, bytes)
+  }
+
+  /** The network configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
+  net(): NetConfig {
+    this.#checkKind(deviceIds.net, 'network')
+    return decodeNetConfig(this.read(0, this.size ?? 12))
+  }
+
+  /** The block configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
+  block(): BlockConfig {
+    this.#checkKind(deviceIds.block, 'block')
+    return decodeBlockConfig(this.read(0, this.size ?? 60))
+  }
+
+  #checkKind(deviceId: number, name: string): void {
+    const actual = this.#context.facts.deviceId
+    if (actual !== deviceId)
+      throw refusal(
+        this.#context,
+        'ERR_VDPA_WRONG_DEVICE',
+        `a ${name} configuration was asked of a device with id ${actual}`,
+      )
+  }
+
+  #rest(offset: number): number {
+    if (this.size === undefined)
+      throw rangeError('length', 'given, because this kernel does not tell the size of the configuration', undefined)
+    return this.size - offset
+  }
+
+  #check(offset: number, length: number): void {
+    const size = this.size ?? 0xffff_ffff
+    checkInteger(offset, 'offset', 0, size - 1)
+    checkInteger(length, 'length', 1, size - offset)
+  }
+}

@@ -1,0 +1,188 @@
+// One virtqueue as the kernel knows it: size, addresses, position, eventfds, enabled or not. The ring itself is in virtqueue/.
+
+import { checkInteger, rangeError } from '../base/checks.js'
+import { overlaps, rangeOf, showRange } from '../base/ranges.js'
+import type { Eventfd } from '../backend/backend.js'
+import { areaSizes, initialState } from '../virtqueue/layout.js'
+import type { RingFormat, RingState } from '../virtqueue/virtqueue.js'
+import type { VringAddresses } from '../transport/vhost-vdpa.js'
+import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } from './context.js'
+import { absent } from './groups.js'
+
+/** An eventfd of ours, or a file descriptor that somebody else owns (KVM's ioeventfd, irqfd); null takes it away. */
+export type EventfdLike = Eventfd | number | null
+
+/** How a virtqueue is set up. */
+export interface VringSetup {
+  /** Descriptors: a power of two for split rings, up to the queue's largest size. */
+  readonly size: number
+  /** IOVAs of the three areas; descriptor aligned to 16, driver to 2 (packed 4), device to 4. */
+  readonly addresses: VringAddresses
+  /** Where the ring begins; the initial state by default. */
+  readonly state?: RingState
+  readonly kick?: EventfdLike
+  readonly call?: EventfdLike
+  readonly err?: EventfdLike
+}
+
+export class Vring {
+  readonly index: number
+  readonly #context: DeviceContext
+  #isEnabled = false
+  #size = 0
+
+  constructor(context: DeviceContext, index: number) {
+    this.#context = context
+    this.index = index
+  }
+
+  /** The format that was negotiated. */
+  get format(): RingFormat {
+    return checkNegotiated(this.#context, 'a ring').has('VIRTIO_F_RING_PACKED') ? 'packed' : 'split'
+  }
+
+  /** Descriptors the ring was set up with; 0 before. */
+  get size(): number {
+    return this.#size
+  }
+
+  get isEnabled(): boolean {
+    return this.#isEnabled
+  }
+
+  /** The largest ring size of this queue (VHOST_VDPA_GET_VRING_SIZE where the driver answers it, else the device's largest). */
+  get maxSize(): number {
+    checkOpen(this.#context)
+    return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
+  }
+
+  /**
+   * Tells the device where the ring is, before start(). Checks size, alignment and overlap first; nothing is half set when a check refuses.
+   * (VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL, _ERR)
+   */
+  setUp(setup: VringSetup): void {
+    this.#checkChangeable('setting a ring up')
+    this.#checkSetup(setup)
+    const { transport } = this.#context
+    transport.setVringNum(this.index, setup.size)
+    transport.setVringBase(this.index, encodeBase(this.format, setup.state ?? initialState(this.format)))
+    transport.setVringAddr(this.index, setup.addresses)
+    this.#size = setup.size
+    if (setup.kick !== undefined) this.setKick(setup.kick)
+    if (setup.call !== undefined) this.setCall(setup.call)
+    if (setup.err !== undefined) this.setErr(setup.err)
+  }
+
+  /** The eventfd by which the driver kicks. (VHOST_SET_VRING_KICK) */
+  setKick(eventfd: EventfdLike): void {
+    checkOpen(this.#context)
+    this.#context.transport.setVringKick(this.index, fdOf(eventfd))
+  }
+
+  /** The eventfd by which the device interrupts; may change while the device runs. (VHOST_SET_VRING_CALL) */
+  setCall(eventfd: EventfdLike): void {
+    checkOpen(this.#context)
+    this.#context.transport.setVringCall(this.index, fdOf(eventfd))
+  }
+
+  /** The eventfd by which the device tells of an error. (VHOST_SET_VRING_ERR) */
+  setErr(eventfd: EventfdLike): void {
+    checkOpen(this.#context)
+    this.#context.transport.setVringErr(this.index, fdOf(eventfd))
+  }
+
+  /**
+   * Enables the queue: before start(), or after it only with ENABLE_AFTER_DRIVER_OK acknowledged (ERR_VDPA_STATE otherwise, because devices
+   * break on it silently). (VHOST_VDPA_SET_VRING_ENABLE)
+   */
+  enable(): void {
+    checkNegotiated(this.#context, 'enabling a ring')
+    if (isRunning(this.#context) && !this.#context.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')) {
+      throw refusal(
+        this.#context,
+        'ERR_VDPA_STATE',
+        `queue ${this.index} is enabled before start(): ENABLE_AFTER_DRIVER_OK is not there`,
+      )
+    }
+    this.#context.transport.setVringEnable(this.index, true)
+    this.#isEnabled = true
+  }
+
+  disable(): void {
+    checkOpen(this.#context)
+    this.#context.transport.setVringEnable(this.index, false)
+    this.#isEnabled = false
+  }
+
+  /** Where the ring stands. Refused with ERR_VDPA_STATE while the device runs and is not suspended: the answer could not be trusted. (VHOST_GET_VRING_BASE) */
+  state(): RingState {
+    this.#checkChangeable("reading a ring's state")
+    return decodeBase(this.format, this.#context.transport.vringBase(this.index))
+  }
+
+  /** Sets where the ring begins, before start() or while suspended. (VHOST_SET_VRING_BASE) */
+  setState(state: RingState): void {
+    this.#checkChangeable("setting a ring's state")
+    this.#context.transport.setVringBase(this.index, encodeBase(this.format, state))
+  }
+
+  /** @internal The device was reset: nothing is set or enabled any more. */
+  forget(): void {
+    this.#isEnabled = false
+    this.#size = 0
+  }
+
+  #checkChangeable(what: string): void {
+    checkNegotiated(this.#context, what)
+    if (isRunning(this.#context) && !this.#context.isSuspended) {
+      throw refusal(
+        this.#context,
+        'ERR_VDPA_STATE',
+        `${what} needs a device that is not running: before start(), or after suspend()`,
+      )
+    }
+  }
+
+  #checkSetup(setup: VringSetup): void {
+    const { format } = this
+    checkInteger(setup.size, 'size', 1, this.maxSize)
+    const sizes = areaSizes(format, setup.size)
+    const areas = (['descriptor', 'driver', 'device'] as const).map((name) => {
+      const alignment = { descriptor: 16n, driver: format === 'packed' ? 4n : 2n, device: 4n }[name]
+      const iova = setup.addresses[name]
+      if (typeof iova !== 'bigint' || iova < 0n || iova % alignment !== 0n) {
+        throw rangeError(`addresses.${name}`, `an IOVA that is a multiple of ${alignment}`, iova)
+      }
+      const range = rangeOf(iova, BigInt(sizes[name]))
+      if (range === undefined) throw rangeError(`addresses.${name}`, 'such that the area ends by 2^64-1', iova)
+      return { name, range }
+    })
+    for (const [at, one] of areas.entries()) {
+      const other = areas.slice(at + 1).find(({ range }) => overlaps(range, one.range))
+      if (other !== undefined) {
+        throw rangeError(
+          `addresses.${other.name}`,
+          `apart from addresses.${one.name} ${showRange(one.range)}`,
+          other.range.first,
+        )
+      }
+    }
+  }
+}
+
+function fdOf(eventfd: EventfdLike): number {
+  if (eventfd === null) return -1
+  return typeof eventfd === 'number' ? eventfd : eventfd.fd
+}
+
+/** The word of SET_VRING_BASE: the available index (split), or both positions with their wrap counters (packed: available low, used high). */
+export function encodeBase(format: RingFormat, state: RingState): number {
+  checkInteger(state.available, 'state.available', 0, 0xffff)
+  checkInteger(state.used, 'state.used', 0, 0xffff)
+  return format === 'packed' ? state.available + state.used * 0x1_0000 : state.available
+}
+
+export function decodeBase(format: RingFormat, word: number): RingState {
+  const available = word % 0x1_0000
+  return format === 'packed' ? { available, used: Math.floor(word / 0x1_0000) } : { available, used: available }
+}

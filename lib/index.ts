@@ -1,0 +1,32 @@
+// The public face of the package.
+
+export { isVdpaError, VdpaError, type VdpaErrorCode, type VdpaErrorDetails } from './base/errors.js'
+export type { Closeable, Releasable } from './base/closeable.js'
+export type { Range } from './base/ranges.js'
+export * from './backend/backend.js'
+export type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from './memory/memory-region.js'
+export { RingMemory } from './memory/ring-memory.js'
+export * from './uapi/index.js'
+export { VhostVdpaTransport, type VringAddresses } from './transport/vhost-vdpa.js'
+export {
+  AddressSpace,
+  type ChangeOptions,
+  type MapProgress,
+  type Mapping,
+  type MemoryTable,
+  type UnmapRequest,
+} from './device/address-space.js'
+export type { Access, MappingRequest } from './device/mapping-records.js'
+export { ConfigSpace } from './device/config-space.js'
+export { DeviceQueue, type DeviceQueueOptions, type NotifyBy, type QueueSnapshot } from './device/device-queue.js'
+export { FeatureSet, type FeatureWish } from './device/feature-set.js'
+export { VirtqueueGroups, type AsidLike, type IsolationVerdict } from './device/groups.js'
+export { VdpaDevice, type ClaimOptions, type DeviceEvents, type FeatureOf } from './device/vdpa-device.js'
+export { Vring, type EventfdLike, type VringSetup } from './device/vring.js'
+export { ControlQueue, type CommandOptions, type ControlPort } from './control/control-queue.js'
+export { NetControlQueue, type ControlHost, type NetControlOptions } from './control/net-control-queue.js'
+export { NetDriver, type NetCounters, type NetDriverOptions } from './drivers/net-driver.js'
+export * from './virtqueue/virtqueue.js'
+export { createDeviceRing, createDriverRing } from './virtqueue/create.js'
+export { KernelBackend } from './kernel/kernel-backend.js'
+export { openDevice, openDeviceSync, type DeviceTarget, type OpenOptions } from './open.js'

@@ -1,0 +1,47 @@
+// Opening a device: the place that knows both the control plane and the kernel behind it.
+
+import { checkInteger, checkString, typeError } from './base/checks.js'
+import type { Backend } from './backend/backend.js'
+import type { VdpaDevice as Device, ClaimOptions } from './device/vdpa-device.js'
+import { VdpaDevice } from './device/vdpa-device.js'
+import { KernelBackend } from './kernel/kernel-backend.js'
+import type { DeviceKind } from './uapi/virtio-ids.js'
+
+/** A device by its node, or by a descriptor that somebody opened and passed (QEMU, libvirt, a container's manager); the device then owns it. */
+export type DeviceTarget = string | { readonly fd: number; readonly path?: string }
+
+export interface OpenOptions<K extends DeviceKind = DeviceKind> extends ClaimOptions<K> {
+  /** What stands for the operating system: the kernel by default, a Simulator in tests, or a decorator around either. */
+  readonly backend?: Backend
+}
+
+/**
+ * Opens a vhost-vdpa device and takes ownership of it. Errors: the open's own (ENOENT, EACCES, EBUSY: somebody else has it open),
+ * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NO_OWNER, ERR_VDPA_FEATURES, ERR_VDPA_NO_ADDON. After an error nothing is left open.
+ */
+export async function openDevice<K extends DeviceKind = DeviceKind>(
+  target: DeviceTarget,
+  options: OpenOptions<K> = {},
+): Promise<Device<K>> {
+  return Promise.resolve(openDeviceSync(target, options))
+}
+
+/** openDevice() on the calling thread. */
+export function openDeviceSync<K extends DeviceKind = DeviceKind>(
+  target: DeviceTarget,
+  options: OpenOptions<K> = {},
+): Device<K> {
+  const backend = options.backend ?? new KernelBackend()
+  return VdpaDevice.claim(backend, openTarget(backend, target), options)
+}
+
+function openTarget(backend: Backend, target: DeviceTarget): ReturnType<Backend['open']> {
+  if (typeof target === 'string') {
+    checkString(target, 'target')
+    return backend.open(target)
+  }
+  if (typeof target !== 'object' || target === null)
+    throw typeError('target', 'a path, or an object with an fd', target)
+  checkInteger(target.fd, 'target.fd', 0, 0x7fff_ffff)
+  return backend.openFd(target.fd, target.path)
+}
