@@ -181,8 +181,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
       throw refusal(this.#context, 'ERR_VDPA_STATE', 'features are negotiated already: call reset() first')
     const names = featureNames(this.deviceId)
     const offered = this.offeredFeatures as FeatureSet
-    const wanted = FeatureSet.of(wish, names).or(FeatureSet.of(alwaysWanted, names).and(offered))
-    const features = decideFeatures(this.#context, offered, wanted, FeatureSet.of(optional, names))
+    const wanted = FeatureSet.of<string>(wish, names).or(FeatureSet.of(alwaysWanted, names).and(offered))
+    const features = decideFeatures(this.#context, offered, wanted, FeatureSet.of<string>(optional, names))
     yield* negotiationSteps(this.#context, features)
     return features as FeatureSet<FeatureOf<K>>
   }
