@@ -1,3 +1,199 @@
-// Placeholder: replaced by the table of sizes, offsets and numbers.
+// Sizes, offsets and numbers of the kernel's headers as the C++ compiler sees them, so that a test can
+// compare lib/uapi with them. Nothing else reads them.
 #include "abi.h"
-Napi::Object AbiExports(Napi::Env env) { return Napi::Object::New(env); }
+
+#include <cerrno>
+#include <cstddef>
+#include <initializer_list>
+#include <utility>
+
+#include "abi_names.h"
+
+namespace {
+
+/// What a name means that the headers at hand are too old to know.
+struct Unknown {};
+
+// These come before the headers, so that a macro of a header hides the constant of the same name. What no
+// header defines stays Unknown, and needs no #ifdef of its own.
+#define DECLARE(name) [[maybe_unused]] constexpr Unknown name{};
+ABI_REQUESTS(DECLARE)
+ABI_VHOST(DECLARE)
+ABI_RING(DECLARE)
+ABI_TRANSPORT(DECLARE)
+ABI_DEVICE_IDS(DECLARE)
+ABI_NET(DECLARE)
+ABI_BLOCK(DECLARE)
+#undef DECLARE
+
+}  // namespace
+
+// The legacy part of the ring header is not C++.
+#define VIRTIO_RING_NO_LEGACY
+#include <linux/vhost.h>
+#include <linux/vhost_types.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_ring.h>
+// It has a member of this name, and includes only headers of C.
+#define class class_
+#include <linux/virtio_net.h>
+#undef class
+
+namespace {
+
+struct Field {
+  const char* name;
+  size_t offset;
+  size_t size;
+};
+
+void Set(Napi::Object, const char*, Unknown) {}
+
+/// Every value here is below 2^53: a request is the widest, and has 32 bits.
+template <class Value>
+void Set(Napi::Object target, const char* name, Value value) {
+  target.Set(name, Napi::Number::New(target.Env(), static_cast<double>(value)));
+}
+
+template <class S>
+void AddStruct(Napi::Object structs, const char* name, std::initializer_list<Field> fields) {
+  const Napi::Env env = structs.Env();
+  Napi::Object places = Napi::Object::New(env);
+  for (const Field& field : fields) {
+    Napi::Array place = Napi::Array::New(env, 2);
+    place.Set(0u, Napi::Number::New(env, static_cast<double>(field.offset)));
+    place.Set(1u, Napi::Number::New(env, static_cast<double>(field.size)));
+    places.Set(field.name, place);
+  }
+  Napi::Object layout = Napi::Object::New(env);
+  Set(layout, "size", sizeof(S));
+  Set(layout, "align", alignof(S));
+  layout.Set("fields", places);
+  structs.Set(name, layout);
+}
+
+// FIELD is a member of the struct that the STRUCT around it names; FIELD_AS one that lib/uapi calls
+// otherwise, because it is a member of a member there, or an element.
+#define FIELD_AS(name, member) \
+  Field { name, offsetof(S, member), sizeof(std::declval<S&>().member) }
+#define FIELD(member) FIELD_AS(#member, member)
+#define STRUCT(name, ...)                        \
+  do {                                           \
+    using S = struct name;                       \
+    AddStruct<S>(structs, #name, {__VA_ARGS__}); \
+  } while (false)
+
+#define IOTLB_FIELDS                                                                          \
+  FIELD_AS("iova", iotlb.iova), FIELD_AS("size", iotlb.size), FIELD_AS("uaddr", iotlb.uaddr), \
+      FIELD_AS("perm", iotlb.perm), FIELD_AS("type", iotlb.type)
+
+// A struct that came after Linux 5.4 is guarded by a macro of the same release.
+
+void AddVhostStructs(Napi::Object structs) {
+  STRUCT(vhost_vring_state, FIELD(index), FIELD(num));
+  STRUCT(vhost_vring_file, FIELD(index), FIELD(fd));
+  STRUCT(vhost_vring_addr, FIELD(index), FIELD(flags), FIELD(desc_user_addr), FIELD(used_user_addr),
+         FIELD(avail_user_addr), FIELD(log_guest_addr));
+  STRUCT(vhost_iotlb_msg, FIELD(iova), FIELD(size), FIELD(uaddr), FIELD(perm), FIELD(type));
+  STRUCT(vhost_msg, FIELD_AS("message", type), IOTLB_FIELDS);
+#ifdef VHOST_BACKEND_F_IOTLB_ASID
+  STRUCT(vhost_msg_v2, FIELD_AS("message", type), FIELD(asid), IOTLB_FIELDS);
+#else
+  STRUCT(vhost_msg_v2, FIELD_AS("message", type), FIELD_AS("asid", reserved), IOTLB_FIELDS);
+#endif
+  STRUCT(vhost_memory_region, FIELD(guest_phys_addr), FIELD(memory_size), FIELD(userspace_addr),
+         FIELD(flags_padding));
+  STRUCT(vhost_memory, FIELD(nregions), FIELD(padding));
+  STRUCT(vhost_scsi_target, FIELD(abi_version), FIELD(vhost_wwpn), FIELD(vhost_tpgt), FIELD(reserved));
+#ifdef VHOST_VDPA_GET_CONFIG
+  STRUCT(vhost_vdpa_config, FIELD(off), FIELD(len));
+#endif
+#ifdef VHOST_VDPA_GET_IOVA_RANGE
+  STRUCT(vhost_vdpa_iova_range, FIELD(first), FIELD(last));
+#endif
+#ifdef VHOST_NEW_WORKER
+  STRUCT(vhost_worker_state, FIELD(worker_id));
+  STRUCT(vhost_vring_worker, FIELD(index), FIELD(worker_id));
+#endif
+#ifdef VHOST_GET_FEATURES_ARRAY
+  STRUCT(vhost_features_array, FIELD(count));
+#endif
+}
+
+void AddRingStructs(Napi::Object structs) {
+  STRUCT(vring_desc, FIELD(addr), FIELD(len), FIELD(flags), FIELD(next));
+  STRUCT(vring_avail, FIELD(flags), FIELD(idx));
+  STRUCT(vring_used, FIELD(flags), FIELD(idx));
+  STRUCT(vring_used_elem, FIELD(id), FIELD(len));
+  STRUCT(vring_packed_desc, FIELD(addr), FIELD(len), FIELD(id), FIELD(flags));
+  STRUCT(vring_packed_desc_event, FIELD(off_wrap), FIELD(flags));
+}
+
+void AddNetStructs(Napi::Object structs) {
+  STRUCT(virtio_net_hdr_v1, FIELD(flags), FIELD(gso_type), FIELD(hdr_len), FIELD(gso_size), FIELD(csum_start),
+         FIELD(csum_offset), FIELD(num_buffers));
+  STRUCT(virtio_net_ctrl_hdr, FIELD_AS("class", class_), FIELD(cmd));
+#ifdef VIRTIO_NET_F_HASH_REPORT
+  STRUCT(virtio_net_config, FIELD(mac), FIELD(status), FIELD(max_virtqueue_pairs), FIELD(mtu), FIELD(speed),
+         FIELD(duplex), FIELD(rss_max_key_size), FIELD(rss_max_indirection_table_length),
+         FIELD(supported_hash_types));
+  STRUCT(virtio_net_hdr_v1_hash, FIELD_AS("flags", hdr.flags), FIELD_AS("gso_type", hdr.gso_type),
+         FIELD_AS("hdr_len", hdr.hdr_len), FIELD_AS("gso_size", hdr.gso_size),
+         FIELD_AS("csum_start", hdr.csum_start), FIELD_AS("csum_offset", hdr.csum_offset),
+         FIELD_AS("num_buffers", hdr.num_buffers), FIELD(hash_value), FIELD(hash_report), FIELD(padding));
+#endif
+}
+
+void AddBlockStructs(Napi::Object structs) {
+  STRUCT(virtio_blk_config, FIELD(capacity), FIELD(size_max), FIELD(seg_max),
+         FIELD_AS("cylinders", geometry.cylinders), FIELD_AS("heads", geometry.heads),
+         FIELD_AS("sectors", geometry.sectors), FIELD(blk_size), FIELD(physical_block_exp),
+         FIELD(alignment_offset), FIELD(min_io_size), FIELD(opt_io_size), FIELD(wce), FIELD(unused),
+         FIELD(num_queues), FIELD(max_discard_sectors), FIELD(max_discard_seg),
+         FIELD(discard_sector_alignment), FIELD(max_write_zeroes_sectors), FIELD(max_write_zeroes_seg),
+         FIELD(write_zeroes_may_unmap), FIELD_AS("unused1_0", unused1[0]), FIELD_AS("unused1_1", unused1[1]),
+         FIELD_AS("unused1_2", unused1[2]));
+  STRUCT(virtio_blk_outhdr, FIELD(type), FIELD(ioprio), FIELD(sector));
+  STRUCT(virtio_blk_discard_write_zeroes, FIELD(sector), FIELD(num_sectors), FIELD(flags));
+}
+
+Napi::Object Structs(Napi::Env env) {
+  Napi::Object structs = Napi::Object::New(env);
+  AddVhostStructs(structs);
+  AddRingStructs(structs);
+  AddNetStructs(structs);
+  AddBlockStructs(structs);
+  return structs;
+}
+
+#define EXPORT(name) Set(target, #name, name);
+
+Napi::Object Requests(Napi::Env env) {
+  Napi::Object target = Napi::Object::New(env);
+  ABI_REQUESTS(EXPORT)
+  return target;
+}
+
+Napi::Object Constants(Napi::Env env) {
+  Napi::Object target = Napi::Object::New(env);
+  ABI_VHOST(EXPORT)
+  ABI_RING(EXPORT)
+  ABI_TRANSPORT(EXPORT)
+  ABI_DEVICE_IDS(EXPORT)
+  ABI_NET(EXPORT)
+  ABI_BLOCK(EXPORT)
+  ABI_ERRNOS(EXPORT)
+  return target;
+}
+
+}  // namespace
+
+Napi::Object AbiExports(Napi::Env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("structs", Structs(env));
+  result.Set("requests", Requests(env));
+  result.Set("constants", Constants(env));
+  return result;
+}
