@@ -1,0 +1,319 @@
+// The part of a device that every kind has: registers, status, queues, groups, and the turn in which it works. What the device does with its queues is
+// the model's; no kind is mentioned here.
+
+import { bit } from '../base/bits.js'
+import { checkInteger, toU64 } from '../base/checks.js'
+import type { Range } from '../base/ranges.js'
+import { isVdpaError } from '../base/errors.js'
+import { virtioStatus } from '../uapi/virtio-status.js'
+import { transportFeatureBits } from '../uapi/virtio-features.js'
+import type { RingFormat } from '../virtqueue/virtqueue.js'
+import type { DeviceHost, DeviceOps } from './device-ops.js'
+import { DeviceQueue, type QueueContext } from './device-queue.js'
+
+/** Capabilities that a device may be made without; all are there by default except descriptor groups, doorbells and sizes of single queues. */
+export interface DeviceCapabilities {
+  readonly groups?: boolean
+  readonly groupAsid?: boolean
+  readonly suspend?: boolean
+  readonly resume?: boolean
+  readonly enableAfterDriverOk?: boolean
+  readonly persistentMaps?: boolean
+  readonly doorbell?: boolean
+  readonly queueMaxSize?: boolean
+}
+
+/** What is fixed about a device. */
+export interface DeviceShape {
+  readonly path?: string
+  readonly deviceId: number
+  readonly queueCount: number
+  /** The group of each queue; default: all in group 0. */
+  readonly groups?: readonly number[]
+  /** The group of each queue's ring areas (DESC_ASID); absent: no descriptor groups. */
+  readonly descriptorGroups?: readonly number[]
+  readonly addressSpaceCount?: number
+  readonly maxQueueSize?: number
+  readonly iovaRange?: Range
+  readonly features: bigint
+  readonly capabilities?: DeviceCapabilities
+  readonly config: Uint8Array
+}
+
+/** What a model does. */
+export interface DeviceModel {
+  /** The device runs and something may be there to do. True when it stopped before all was done, and wants another turn. */
+  work(device: ModelDevice): boolean
+  /** A driver wrote to the configuration space, which is not changed unless the model does it. */
+  writeConfig?(device: ModelDevice, offset: number, bytes: Uint8Array): void
+  readConfig?(device: ModelDevice, config: Uint8Array): void
+  /** Forget what a reset forgets. */
+  reset?(device: ModelDevice): void
+  /** Whether a set of features, all offered, can be driven. */
+  acceptFeatures?(features: bigint): boolean
+}
+
+const platformBit = bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
+
+/** A device made of a shape and a model, as a host drives it. */
+export class ModelDevice implements DeviceOps {
+  readonly path?: string
+  readonly deviceId: number
+  readonly queueCount: number
+  readonly groupCount: number
+  readonly addressSpaceCount: number
+  readonly maxQueueSize: number
+  readonly iovaRange?: Range
+  readonly configSize: number
+  readonly enablesAfterDriverOk: boolean
+  readonly queueMaxSize?: (index: number) => number
+  readonly queueGroup?: (index: number) => number
+  readonly queueDescriptorGroup?: (index: number) => number
+  readonly setGroupAsid?: (group: number, asid: number) => boolean
+  readonly suspend?: () => boolean
+  readonly resume?: () => boolean
+  readonly resetMap?: (asid: number) => void
+  readonly ringDoorbell?: (index: number, value: number) => void
+  /** The bytes that drivers read. */
+  readonly config: Uint8Array
+  readonly queues: readonly DeviceQueue[]
+  readonly #shape: DeviceShape
+  readonly #model: DeviceModel
+  readonly #groups: readonly number[]
+  readonly #asids: Uint8Array
+  readonly #turn = () => this.#work()
+  #host: DeviceHost | undefined
+  #context: QueueContext | undefined
+  #driverFeatures = 0n
+  #status = 0
+  #isRunning = false
+  #hasPendingKick = false
+  #hasTurn = false
+  #configCallback: (() => void) | undefined
+
+  constructor(shape: DeviceShape, model: DeviceModel) {
+    const { queueCount, groups = new Array<number>(queueCount).fill(0), capabilities = {} } = shape
+    checkInteger(queueCount, 'queueCount', 1, 0xffff)
+    const descriptorGroups = shape.descriptorGroups
+    this.#shape = shape
+    this.#model = model
+    this.#groups = groups
+    if (shape.path !== undefined) this.path = shape.path
+    this.deviceId = shape.deviceId
+    this.queueCount = queueCount
+    this.groupCount = Math.max(...groups, ...(descriptorGroups ?? [])) + 1
+    this.addressSpaceCount = shape.addressSpaceCount ?? 1
+    this.maxQueueSize = shape.maxQueueSize ?? 256
+    if (shape.iovaRange !== undefined) this.iovaRange = shape.iovaRange
+    this.config = shape.config
+    this.configSize = shape.config.byteLength
+    this.enablesAfterDriverOk = capabilities.enableAfterDriverOk !== false
+    this.queues = Array.from({ length: queueCount }, (_, index) => new DeviceQueue(index, this.maxQueueSize))
+    this.#asids = new Uint8Array(this.groupCount)
+    if (capabilities.queueMaxSize === true) this.queueMaxSize = () => this.maxQueueSize
+    if (capabilities.groups !== false) this.queueGroup = (index) => groups[index] ?? 0
+    if (descriptorGroups !== undefined) this.queueDescriptorGroup = (index) => descriptorGroups[index] ?? 0
+    if (capabilities.groupAsid !== false) this.setGroupAsid = (group, asid) => this.#assign(group, asid)
+    if (capabilities.suspend !== false) this.suspend = () => this.#suspend()
+    if (capabilities.resume !== false) this.resume = () => this.#resume()
+    if (capabilities.persistentMaps !== false) this.resetMap = () => undefined
+    if (capabilities.doorbell === true) this.ringDoorbell = (index) => this.kick(index)
+  }
+
+  attach(host: DeviceHost): void {
+    this.#host = host
+    this.#context = undefined
+  }
+
+  get host(): DeviceHost {
+    if (this.#host === undefined) throw new Error('the device has no host')
+    return this.#host
+  }
+
+  /** What the driver's features make of the rings. */
+  get context(): QueueContext {
+    this.#context ??= this.#makeContext()
+    return this.#context
+  }
+
+  get format(): RingFormat {
+    return this.hasFeature(transportFeatureBits.VIRTIO_F_RING_PACKED) ? 'packed' : 'split'
+  }
+
+  hasFeature(number: number): boolean {
+    return (this.#driverFeatures & bit(number)) !== 0n
+  }
+
+  features(): bigint {
+    return this.#shape.features
+  }
+
+  setFeatures(features: bigint): boolean {
+    const wanted = toU64(features, 'features')
+    if ((wanted & platformBit) === 0n && (this.#shape.features & platformBit) !== 0n) return false
+    if (this.#host?.deviates('masks-features') === true) {
+      this.#acceptFeatures(wanted & this.#shape.features)
+      return true
+    }
+    if ((wanted & ~this.#shape.features) !== 0n) return false
+    if (this.#model.acceptFeatures?.(wanted) === false) return false
+    this.#acceptFeatures(wanted)
+    return true
+  }
+
+  driverFeatures(): bigint {
+    return this.#driverFeatures
+  }
+
+  status(): number {
+    return this.#status
+  }
+
+  setStatus(status: number): void {
+    this.#status = status
+    this.#isRunning = (status & virtioStatus.DRIVER_OK) !== 0
+  }
+
+  reset(): void {
+    for (const queue of this.queues) queue.reset(this.maxQueueSize)
+    this.#asids.fill(0)
+    this.#status = 0
+    this.#isRunning = false
+    this.#hasPendingKick = false
+    this.#acceptFeatures(0n)
+    this.#model.reset?.(this)
+  }
+
+  readConfig(offset: number, target: Uint8Array): void {
+    this.#model.readConfig?.(this, this.config)
+    target.set(this.config.subarray(offset, offset + target.byteLength))
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    if (this.#host?.deviates('writable-config') === true) this.config.set(bytes, offset)
+    else this.#model.writeConfig?.(this, offset, bytes)
+  }
+
+  setConfigCallback(callback: (() => void) | undefined): void {
+    this.#configCallback = callback
+  }
+
+  setQueueSize(index: number, size: number): void {
+    this.#queue(index).setSize(size)
+  }
+
+  setQueueAddresses(index: number, descriptor: bigint, driver: bigint, device: bigint): boolean {
+    this.#queue(index).setAddresses(descriptor, driver, device)
+    return true
+  }
+
+  setQueueReady(index: number, isReady: boolean): void {
+    this.#queue(index).setReady(isReady)
+  }
+
+  queueState(index: number): number {
+    return this.#queue(index).state(this.format)
+  }
+
+  setQueueState(index: number, state: number): boolean {
+    this.#queue(index).setState(state)
+    return true
+  }
+
+  setQueueCallback(index: number, callback: (() => void) | undefined): void {
+    this.#queue(index).callback = callback
+  }
+
+  /** Asks for a turn. Kicks while suspended are remembered until resume. */
+  kick(index: number): void {
+    if (!this.#isRunning && (this.#status & virtioStatus.DRIVER_OK) !== 0) {
+      this.#hasPendingKick = true
+      return
+    }
+    if (this.queues[index]?.isReady === true) this.wake()
+  }
+
+  /** Gives the model a turn soon. */
+  wake(): void {
+    if (this.#hasTurn) return
+    this.#hasTurn = true
+    this.host.schedule(this.#turn)
+  }
+
+  /** Whether the device may touch its queues now. */
+  get isRunning(): boolean {
+    return this.#isRunning && (this.#status & virtioStatus.NEEDS_RESET) === 0
+  }
+
+  breakDown(): void {
+    this.#status |= virtioStatus.NEEDS_RESET
+    this.#configCallback?.()
+  }
+
+  changeConfig(offset: number, bytes: Uint8Array): void {
+    checkInteger(offset, 'offset', 0, this.configSize)
+    checkInteger(bytes.byteLength, 'bytes.byteLength', 0, this.configSize - offset)
+    this.config.set(bytes, offset)
+    this.#configCallback?.()
+  }
+
+  #queue(index: number): DeviceQueue {
+    const queue = this.queues[index]
+    if (queue === undefined) throw new Error(`the device has no queue ${index}`)
+    return queue
+  }
+
+  #acceptFeatures(features: bigint): void {
+    this.#driverFeatures = features
+    this.#context = undefined
+  }
+
+  #assign(group: number, asid: number): boolean {
+    if (group >= this.groupCount || asid >= this.addressSpaceCount) return false
+    this.#asids[group] = asid
+    return true
+  }
+
+  #suspend(): boolean {
+    this.#isRunning = false
+    return true
+  }
+
+  #resume(): boolean {
+    this.#isRunning = true
+    if (this.#hasPendingKick) {
+      this.#hasPendingKick = false
+      for (const queue of this.queues) this.kick(queue.index)
+    }
+    return true
+  }
+
+  #work(): void {
+    this.#hasTurn = false
+    if (!this.isRunning || !this.hasFeature(transportFeatureBits.VIRTIO_F_VERSION_1)) return
+    try {
+      if (this.#model.work(this)) this.wake()
+    } catch (error) {
+      // A driver that breaks a rule of the ring: the queue is out of use, and the device says that it wants a reset (section 2.1.2).
+      if (!isVdpaError(error)) throw error
+      if (this.host.deviates('silent-about-broken-rings')) return
+      this.breakDown()
+    }
+  }
+
+  #makeContext(): QueueContext {
+    const has = (number: number) => this.hasFeature(number)
+    const asids = this.#asids
+    const groups = this.#groups
+    const descriptorGroups = this.#shape.descriptorGroups ?? groups
+    return {
+      dma: this.host.dma,
+      bufferAsid: (index) => asids[groups[index] ?? 0] ?? 0,
+      ringAsid: (index) => asids[descriptorGroups[index] ?? 0] ?? 0,
+      format: this.format,
+      eventIdx: has(transportFeatureBits.VIRTIO_F_RING_EVENT_IDX),
+      indirect: has(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
+      inOrder: has(transportFeatureBits.VIRTIO_F_IN_ORDER),
+    }
+  }
+}

@@ -1,0 +1,134 @@
+// What a network device's control queue does (spec section 5.1.6.5): one command in, one byte of acknowledgement out. The commands' payloads are the table
+// of uapi/virtio-net.ts; what each changes is here.
+
+import { netAck, netCommandOf, netCommands, parseMac, type MacTable, type NetCommandName } from '../uapi/virtio-net.js'
+import { netFeatureBits } from '../uapi/virtio-features.js'
+import type { DeviceQueue } from './device-queue.js'
+
+/** What commands change. */
+export interface NetControlState {
+  readonly mac: Uint8Array
+  /** Which frames pass besides those to the device's own address. */
+  isPromiscuous: boolean
+  acceptsAllMulticast: boolean
+  acceptsAllUnicast: boolean
+  refusesMulticast: boolean
+  refusesUnicast: boolean
+  refusesBroadcast: boolean
+  table: MacTable
+  readonly vlans: Set<number>
+  queuePairs: number
+  offloads: bigint
+  announceAcknowledged: number
+}
+
+/** What the control queue needs of its device. */
+export interface NetControlTarget {
+  readonly state: NetControlState
+  hasFeature(number: number): boolean
+  readonly maxQueuePairs: number
+}
+
+const HEAD_BYTES = 2
+// The longest command that is listened to: a MAC table of some thousand addresses.
+const COMMAND_BYTES_LAST = 65536
+let scratch = new Uint8Array(256)
+const ack = new Uint8Array(1)
+
+type Act = (target: NetControlTarget, value: never) => boolean
+
+function act<T>(name: NetCommandName, feature: number, change: (target: NetControlTarget, value: T) => boolean | void) {
+  const run = (target: NetControlTarget, value: T) => target.hasFeature(feature) && change(target, value) !== false
+  return [netCommands[name], run as Act] as const
+}
+
+const bits = netFeatureBits
+const flag =
+  (
+    key:
+      | 'isPromiscuous'
+      | 'acceptsAllMulticast'
+      | 'acceptsAllUnicast'
+      | 'refusesMulticast'
+      | 'refusesUnicast'
+      | 'refusesBroadcast',
+  ) =>
+  ({ state }: NetControlTarget, on: boolean): void => {
+    state[key] = on
+  }
+
+const acts = new Map<unknown, Act>([
+  act('VIRTIO_NET_CTRL_RX_PROMISC', bits.VIRTIO_NET_F_CTRL_RX, flag('isPromiscuous')),
+  act('VIRTIO_NET_CTRL_RX_ALLMULTI', bits.VIRTIO_NET_F_CTRL_RX, flag('acceptsAllMulticast')),
+  act('VIRTIO_NET_CTRL_RX_ALLUNI', bits.VIRTIO_NET_F_CTRL_RX_EXTRA, flag('acceptsAllUnicast')),
+  act('VIRTIO_NET_CTRL_RX_NOMULTI', bits.VIRTIO_NET_F_CTRL_RX_EXTRA, flag('refusesMulticast')),
+  act('VIRTIO_NET_CTRL_RX_NOUNI', bits.VIRTIO_NET_F_CTRL_RX_EXTRA, flag('refusesUnicast')),
+  act('VIRTIO_NET_CTRL_RX_NOBCAST', bits.VIRTIO_NET_F_CTRL_RX_EXTRA, flag('refusesBroadcast')),
+  act('VIRTIO_NET_CTRL_MAC_TABLE_SET', bits.VIRTIO_NET_F_CTRL_RX, ({ state }, table: MacTable) => {
+    state.table = table
+  }),
+  act('VIRTIO_NET_CTRL_MAC_ADDR_SET', bits.VIRTIO_NET_F_CTRL_MAC_ADDR, ({ state }, mac: string) => {
+    state.mac.set(parseMac(mac))
+  }),
+  act('VIRTIO_NET_CTRL_VLAN_ADD', bits.VIRTIO_NET_F_CTRL_VLAN, ({ state }, vlan: number) => {
+    if (vlan > 4095) return false
+    state.vlans.add(vlan)
+    return true
+  }),
+  act('VIRTIO_NET_CTRL_VLAN_DEL', bits.VIRTIO_NET_F_CTRL_VLAN, ({ state }, vlan: number) => state.vlans.delete(vlan)),
+  act('VIRTIO_NET_CTRL_ANNOUNCE_ACK', bits.VIRTIO_NET_F_GUEST_ANNOUNCE, ({ state }) => {
+    state.announceAcknowledged++
+  }),
+  act('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', bits.VIRTIO_NET_F_MQ, ({ state, maxQueuePairs }, pairs: number) => {
+    if (pairs < 1 || pairs > maxQueuePairs) return false
+    state.queuePairs = pairs
+    return true
+  }),
+  act('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', bits.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ({ state }, offloads: bigint) => {
+    state.offloads = offloads
+  }),
+])
+
+/** Carries one command out: VIRTIO_NET_OK, or VIRTIO_NET_ERR for one that is unknown, not negotiated, or malformed. */
+function answer(command: Uint8Array, target: NetControlTarget): number {
+  const entry = netCommandOf(command[0] ?? 0, command[1] ?? 0)
+  const change = acts.get(entry)
+  if (entry === undefined || change === undefined) return netAck.VIRTIO_NET_ERR
+  let value: unknown
+  try {
+    value = entry.decode(command.subarray(HEAD_BYTES))
+  } catch {
+    return netAck.VIRTIO_NET_ERR
+  }
+  return change(target, value as never) ? netAck.VIRTIO_NET_OK : netAck.VIRTIO_NET_ERR
+}
+
+/**
+ * Serves all commands that are there; returns how many were carried out well and how many were not. A command whose memory cannot be reached gets no
+ * acknowledgement, and ends the turn: the queue does not go on by itself.
+ */
+export function serveControlQueue(
+  queue: DeviceQueue,
+  target: NetControlTarget,
+  counters: { commands: number; commandErrors: number },
+): void {
+  while (queue.next()) {
+    counters.commands++
+    const length = queue.readableLength
+    if (length < HEAD_BYTES || length > COMMAND_BYTES_LAST) {
+      counters.commandErrors++
+      return
+    }
+    if (scratch.byteLength < length) scratch = new Uint8Array(length)
+    if (queue.read(scratch, 0, length) !== length) {
+      counters.commandErrors++
+      return
+    }
+    ack[0] = answer(scratch.subarray(0, length), target)
+    if (ack[0] !== netAck.VIRTIO_NET_OK) counters.commandErrors++
+    if (queue.write(ack, 0, 1) < 0) return
+    queue.complete()
+    queue.publish()
+  }
+  queue.ring.enableKicks()
+}

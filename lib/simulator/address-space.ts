@@ -1,0 +1,184 @@
+// The address spaces of one device: the mappings that messages make, what the device sees of them (the state before an open batch), and DMA through
+// the latter.
+
+import { dmaAccess, type Dma } from '../models/device-ops.js'
+import { RingMemory } from '../memory/ring-memory.js'
+import type { TableLocation } from '../virtqueue/virtqueue.js'
+import { IotlbTable } from './iotlb-table.js'
+import type { ProcessMemory, SimulatedRegion } from './process-memory.js'
+
+/** One address space. `tracked` is what messages are checked against; `visible` what DMA goes through. Outside batches they are one. */
+export class AddressSpace {
+  tracked = new IotlbTable()
+  visible = this.tracked
+
+  /** To be called before a change of `tracked`: the device goes on with what it sees, until publish(). */
+  fork(): void {
+    if (this.visible === this.tracked) this.tracked = this.tracked.copy()
+  }
+
+  publish(): void {
+    this.visible = this.tracked
+  }
+
+  /** The device forgets; the tracked mappings stay. */
+  hide(): void {
+    this.visible = new IotlbTable()
+  }
+}
+
+/** Copies with a loop where a call would cost more than the bytes. */
+const LOOP_BYTES_LAST = 160
+
+function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, length: number): void {
+  if (length <= LOOP_BYTES_LAST) {
+    for (let index = 0; index < length; index++) target[to + index] = source[from + index] as number
+  } else {
+    target.set(source.subarray(from, from + length), to)
+  }
+}
+
+/** The device's way to memory. */
+export class DeviceDma implements Dma {
+  readonly #memory: ProcessMemory
+  readonly #spaces: (AddressSpace | undefined)[] = []
+  readonly #versions: number[] = []
+  /** Address spaces that were never mapped, or were cleared by a reset, pass addresses of the process through unchanged (an oddity of vdpa_sim). */
+  readonly #passesThrough: boolean[] = []
+  readonly #imitatesPassthrough: boolean
+  readonly #location: { memory: RingMemory; offset: number } = { memory: new RingMemory(new ArrayBuffer(0)), offset: 0 }
+  // The answer of #resolve.
+  #region: SimulatedRegion | undefined
+  #offset = 0
+  #length = 0
+
+  constructor(memory: ProcessMemory, imitatesPassthrough: boolean) {
+    this.#memory = memory
+    this.#imitatesPassthrough = imitatesPassthrough
+  }
+
+  /** The address space of a message, made when there was none. */
+  need(asid: number): AddressSpace {
+    const space = (this.#spaces[asid] ??= new AddressSpace())
+    return space
+  }
+
+  space(asid: number): AddressSpace | undefined {
+    return this.#spaces[asid]
+  }
+
+  /** Each address space there is, with its ASID. */
+  *spaces(): Generator<readonly [asid: number, space: AddressSpace]> {
+    for (const [asid, space] of this.#spaces.entries()) if (space !== undefined) yield [asid, space]
+  }
+
+  /** Shows the device what messages have changed. */
+  publish(asid: number): void {
+    this.#spaces[asid]?.publish()
+    this.#passesThrough[asid] = false
+    this.#changed(asid)
+  }
+
+  /** What a reset does to the device's side when mappings are not persistent. */
+  hideAll(): void {
+    for (const [asid, space] of this.spaces()) {
+      space.hide()
+      this.#changed(asid)
+    }
+    this.#passesThrough.length = 0
+  }
+
+  clear(): void {
+    for (const [asid] of this.spaces()) this.#changed(asid)
+    this.#spaces.length = 0
+    this.#passesThrough.length = 0
+  }
+
+  version(asid: number): number {
+    return this.#versions[asid] ?? 0
+  }
+
+  read(asid: number, iovaHigh: number, iovaLow: number, target: Uint8Array, offset: number, length: number): boolean {
+    let high = iovaHigh
+    let low = iovaLow
+    let done = 0
+    while (done < length) {
+      if (!this.#resolve(asid, high, low, dmaAccess.READ)) return false
+      const count = this.#length < length - done ? this.#length : length - done
+      if (this.#region === undefined) return false
+      copy(this.#region.bytes, this.#offset, target, offset + done, count)
+      done += count
+      low += count
+      if (low > 0xffff_ffff) {
+        low -= 0x1_0000_0000
+        high++
+      }
+    }
+    return true
+  }
+
+  write(asid: number, iovaHigh: number, iovaLow: number, source: Uint8Array, offset: number, length: number): boolean {
+    let high = iovaHigh
+    let low = iovaLow
+    let done = 0
+    while (done < length) {
+      if (!this.#resolve(asid, high, low, dmaAccess.WRITE)) return false
+      const count = this.#length < length - done ? this.#length : length - done
+      if (this.#region === undefined) return false
+      copy(source, offset + done, this.#region.bytes, this.#offset, count)
+      done += count
+      low += count
+      if (low > 0xffff_ffff) {
+        low -= 0x1_0000_0000
+        high++
+      }
+    }
+    return true
+  }
+
+  locate(asid: number, iovaHigh: number, iovaLow: number, length: number, access: number): TableLocation | undefined {
+    if (!this.#resolve(asid, iovaHigh, iovaLow, access) || this.#region === undefined) return undefined
+    const region = this.#region
+    const offset = this.#offset
+    // Mappings that lie side by side in both spaces are one piece.
+    for (let reach = this.#length; reach < length; reach += this.#length) {
+      const low = iovaLow + reach
+      const high = iovaHigh + Math.floor(low / 0x1_0000_0000)
+      if (!this.#resolve(asid, high, low % 0x1_0000_0000, access)) return undefined
+      if (this.#region !== region || this.#offset !== offset + reach) return undefined
+    }
+    this.#location.memory = region.ringMemory
+    this.#location.offset = offset
+    return this.#location
+  }
+
+  /** Finds region, offset and length of the piece that begins at the address; false when the device may not go there. */
+  #resolve(asid: number, high: number, low: number, access: number): boolean {
+    const table = this.#spaces[asid]?.visible
+    const index = table === undefined ? -1 : table.find(high, low)
+    if (table === undefined || index < 0) return this.#resolvePassthrough(asid, high, low)
+    if ((table.perm(index) & access) !== access) return false
+    const region = table.region(index)
+    this.#offset = table.offsetOf(index, high, low)
+    const inEntry = table.lengthFrom(index, high, low)
+    const inRegion = region.bytes.byteLength - this.#offset
+    this.#length = inEntry < inRegion ? inEntry : inRegion
+    this.#region = region
+    return this.#length > 0
+  }
+
+  #resolvePassthrough(asid: number, high: number, low: number): boolean {
+    if (!this.#imitatesPassthrough || this.#passesThrough[asid] === false) return false
+    const address = high * 0x1_0000_0000 + low
+    const region = this.#memory.at(address)
+    if (region === undefined || address < region.start) return false
+    this.#region = region
+    this.#offset = address - region.start
+    this.#length = region.bytes.byteLength - this.#offset
+    return this.#length > 0
+  }
+
+  #changed(asid: number): void {
+    this.#versions[asid] = (this.#versions[asid] ?? 0) + 1
+  }
+}

@@ -1,0 +1,255 @@
+// One opening of a /dev/vhost-vdpa-N: what the kernel keeps for a file, and the dispatch of its requests by number. Requests about queues are in
+// vring-requests.ts, messages in iotlb-writes.ts. Handlers return what ioctl(2) returns, refusals as negative errnos.
+
+import { backendFeaturesOf, type DeviceOps } from '../models/device-ops.js'
+import { errno } from '../uapi/errno.js'
+import { backendFeatureBits } from '../uapi/vhost-types.js'
+import { requests, type RequestName } from '../uapi/vhost.js'
+import { virtioStatus } from '../uapi/virtio-status.js'
+import { bit } from '../base/bits.js'
+import type { DeviceDma } from './address-space.js'
+import type { DescriptorTable, EventCounter } from './descriptor-table.js'
+import type { Deviation } from './profiles.js'
+
+/** What the kernel keeps of one queue for one opening. */
+export interface VringState {
+  kick: EventCounter | undefined
+  stopKick: (() => void) | undefined
+  busyloopTimeout: number
+}
+
+/** A node of the simulated /dev. */
+export interface DeviceNode {
+  readonly path: string
+  readonly ops: DeviceOps
+  readonly dma: DeviceDma
+  file: OpenFile | undefined
+  isRemoved: boolean
+}
+
+/** The argument of an ioctl. */
+export interface Argument {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+}
+
+export type Handler = (file: OpenFile, argument: Argument) => number
+
+/** The state of an open file. */
+export class OpenFile {
+  readonly node: DeviceNode
+  readonly table: DescriptorTable
+  readonly deviates: (name: Deviation) => boolean
+  readonly vrings: VringState[] = []
+  isOwned = false
+  isSuspended = false
+  backendFeatures = 0n
+  /** Whether messages carry an ASID; asked for each. */
+  hasAsid = false
+  /** The ASID whose batch is open, or -1. Survives a reset. */
+  batchAsid = -1
+  #stopConfig: EventCounter | undefined
+
+  constructor(node: DeviceNode, table: DescriptorTable, deviates: (name: Deviation) => boolean) {
+    this.node = node
+    this.table = table
+    this.deviates = deviates
+    node.file = this
+    this.reset()
+  }
+
+  get ops(): DeviceOps {
+    return this.node.ops
+  }
+
+  get queueCount(): number {
+    return this.node.ops.queueCount
+  }
+
+  get hasDriverOk(): boolean {
+    return (this.node.ops.status() & virtioStatus.DRIVER_OK) !== 0
+  }
+
+  vring(index: number): VringState {
+    return (this.vrings[index] ??= { kick: undefined, stopKick: undefined, busyloopTimeout: 0 })
+  }
+
+  /** The device forgets its state, and its mappings unless they were to persist; owner, batch and tracked mappings stay. */
+  reset(): void {
+    this.isSuspended = false
+    this.ops.reset()
+    if ((this.backendFeatures & bit(backendFeatureBits.VHOST_BACKEND_F_IOTLB_PERSIST)) === 0n) this.node.dma.hideAll()
+  }
+
+  setConfigCall(counter: EventCounter | undefined): void {
+    this.#stopConfig = counter
+    this.ops.setConfigCallback(counter === undefined ? undefined : () => void counter.add(1))
+  }
+
+  get hasConfigCall(): boolean {
+    return this.#stopConfig !== undefined
+  }
+
+  /** The last close: everything that the file had is taken back. */
+  release(): void {
+    if (this.node.file !== this) return
+    this.node.file = undefined
+    for (const vring of this.vrings) vring?.stopKick?.()
+    this.vrings.length = 0
+    this.setConfigCall(undefined)
+    this.reset()
+    for (const [asid] of this.node.dma.spaces()) this.ops.resetMap?.(asid)
+    this.node.dma.clear()
+  }
+}
+
+const OK = 0
+
+function offered(file: OpenFile): bigint {
+  return backendFeaturesOf(file.ops)
+}
+
+/** DESC_ASID means nothing without ASID; the rest must be offered. */
+function setBackendFeatures(file: OpenFile, { view }: Argument): number {
+  const features = view.getBigUint64(0, true)
+  const descAsid = bit(backendFeatureBits.VHOST_BACKEND_F_DESC_ASID)
+  const asid = bit(backendFeatureBits.VHOST_BACKEND_F_IOTLB_ASID)
+  if ((features & ~(offered(file) | descAsid)) !== 0n) return -errno.EOPNOTSUPP
+  if ((features & descAsid) !== 0n && (features & asid) === 0n) return -errno.EINVAL
+  if ((features & ~offered(file)) !== 0n) return -errno.EOPNOTSUPP
+  file.backendFeatures = features
+  file.hasAsid = (features & asid) !== 0n
+  return OK
+}
+
+function setFeatures(file: OpenFile, { view }: Argument): number {
+  if ((file.ops.status() & virtioStatus.FEATURES_OK) !== 0) return -errno.EBUSY
+  return file.ops.setFeatures(view.getBigUint64(0, true)) ? OK : -errno.EINVAL
+}
+
+function setStatus(file: OpenFile, { view }: Argument): number {
+  const status = view.getUint8(0)
+  const old = file.ops.status()
+  // A driver may only add bits, or reset (section 2.1.1).
+  if (status !== 0 && (old & ~status) !== 0) return -errno.EINVAL
+  if (status === 0) file.reset()
+  else file.ops.setStatus(status)
+  return OK
+}
+
+/** The bytes of a configuration access that follow its head, or a negative errno. */
+function configRange(
+  file: OpenFile,
+  { view }: Argument,
+): { readonly offset: number; readonly length: number } | number {
+  const offset = view.getUint32(0, true)
+  const length = view.getUint32(4, true)
+  const size = file.ops.configSize
+  if (length === 0 || offset > size || length > size - offset) return -errno.EINVAL
+  return { offset, length }
+}
+
+function getConfig(file: OpenFile, argument: Argument): number {
+  const range = configRange(file, argument)
+  if (typeof range === 'number') return range
+  file.ops.readConfig(range.offset, argument.bytes.subarray(8, 8 + range.length))
+  return OK
+}
+
+function setConfig(file: OpenFile, argument: Argument): number {
+  const range = configRange(file, argument)
+  if (typeof range === 'number') return range
+  file.ops.writeConfig(range.offset, argument.bytes.subarray(8, 8 + range.length))
+  return OK
+}
+
+function setConfigCall(file: OpenFile, { view }: Argument): number {
+  const fd = view.getInt32(0, true)
+  const counter = fd === -1 ? undefined : file.table.counter(fd)
+  if (typeof counter === 'number') {
+    // The old one is gone before the new one is looked at.
+    file.setConfigCall(undefined)
+    return counter
+  }
+  file.setConfigCall(counter)
+  return OK
+}
+
+function suspend(file: OpenFile): number {
+  if (!file.hasDriverOk) return OK
+  if (file.ops.suspend === undefined) return -errno.EOPNOTSUPP
+  if (!file.ops.suspend()) return -errno.EINVAL
+  file.isSuspended = true
+  return OK
+}
+
+function resume(file: OpenFile): number {
+  if (!file.hasDriverOk) return OK
+  if (file.ops.resume === undefined) return -errno.EOPNOTSUPP
+  if (!file.ops.resume()) return -errno.EINVAL
+  file.isSuspended = false
+  return OK
+}
+
+function getIovaRange(file: OpenFile, { view }: Argument): number {
+  const range = file.ops.iovaRange
+  view.setBigUint64(0, range?.first ?? 0n, true)
+  view.setBigUint64(8, range?.last ?? 0xffff_ffff_ffff_ffffn, true)
+  return OK
+}
+
+function answerU32(value: (ops: DeviceOps) => number): Handler {
+  return (file, { view }) => {
+    view.setUint32(0, value(file.ops), true)
+    return OK
+  }
+}
+
+/** Requests that need no owner. */
+const openToAll: Partial<Record<RequestName, Handler>> = {
+  VHOST_VDPA_GET_DEVICE_ID: answerU32((ops) => ops.deviceId),
+  VHOST_VDPA_GET_STATUS: (file, { view }) => {
+    view.setUint8(0, file.ops.status())
+    return OK
+  },
+  VHOST_VDPA_SET_STATUS: setStatus,
+  VHOST_VDPA_GET_CONFIG: getConfig,
+  VHOST_VDPA_SET_CONFIG: setConfig,
+  VHOST_GET_FEATURES: (file, { view }) => {
+    view.setBigUint64(0, file.ops.features(), true)
+    return OK
+  },
+  VHOST_SET_FEATURES: setFeatures,
+  VHOST_VDPA_GET_VRING_NUM: (file, { view }) => {
+    view.setUint16(0, file.ops.maxQueueSize, true)
+    return OK
+  },
+  VHOST_VDPA_GET_GROUP_NUM: answerU32((ops) => ops.groupCount),
+  VHOST_VDPA_GET_AS_NUM: answerU32((ops) => ops.addressSpaceCount),
+  // Logging of dirty pages is not for vDPA, owner or not.
+  VHOST_SET_LOG_BASE: () => -errno.ENOTTY,
+  VHOST_SET_LOG_FD: () => -errno.ENOTTY,
+  VHOST_VDPA_SET_CONFIG_CALL: setConfigCall,
+  VHOST_GET_BACKEND_FEATURES: (file, { view }) => {
+    view.setBigUint64(0, offered(file), true)
+    return OK
+  },
+  VHOST_SET_BACKEND_FEATURES: setBackendFeatures,
+  VHOST_VDPA_GET_IOVA_RANGE: getIovaRange,
+  VHOST_VDPA_GET_CONFIG_SIZE: answerU32((ops) => ops.configSize),
+  VHOST_VDPA_GET_VQS_COUNT: answerU32((ops) => ops.queueCount),
+  VHOST_VDPA_SUSPEND: suspend,
+  VHOST_VDPA_RESUME: resume,
+  VHOST_SET_OWNER: (file) => {
+    if (file.isOwned) return -errno.EBUSY
+    file.isOwned = true
+    return OK
+  },
+}
+
+/** Handlers by request number. */
+export function handlersByNumber(handlers: Partial<Record<RequestName, Handler>>): ReadonlyMap<number, Handler> {
+  return new Map(Object.entries(handlers).map(([name, handler]) => [requests[name as RequestName].number, handler]))
+}
+
+export const requestsOfAll = handlersByNumber(openToAll)

@@ -1,0 +1,208 @@
+// File descriptors of the pretended process, and eventfds. Numbers begin where no real descriptor is, and none is used twice.
+
+import { checkFunction, checkInteger } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import type { Eventfd, Subscription } from '../backend/backend.js'
+import { errno } from '../uapi/errno.js'
+import type { MemoryFile } from './process-memory.js'
+import type { Refuse } from './refusal.js'
+import type { Scheduler } from './scheduler.js'
+
+/** An open node, as far as a descriptor knows it. */
+export interface OpenNode {
+  release(): void
+}
+
+export type DescriptorTarget =
+  | { readonly kind: 'eventfd'; readonly counter: EventCounter }
+  | { readonly kind: 'memory'; readonly file: MemoryFile }
+  | { readonly kind: 'node'; readonly path: string; readonly node: OpenNode }
+
+const FIRST_FD = 0x10_0000
+
+export class DescriptorTable {
+  readonly #targets = new Map<number, DescriptorTarget>()
+  #next = FIRST_FD
+
+  add(target: DescriptorTarget): number {
+    const fd = this.#next++
+    this.#targets.set(fd, target)
+    return fd
+  }
+
+  get(fd: number): DescriptorTarget | undefined {
+    return this.#targets.get(fd)
+  }
+
+  remove(fd: number): boolean {
+    return this.#targets.delete(fd)
+  }
+
+  /** The counter of an eventfd, or a negative errno: EBADF for no descriptor, EINVAL for another kind. */
+  counter(fd: number): EventCounter | number {
+    const target = this.#targets.get(fd)
+    if (target === undefined) return -errno.EBADF
+    return target.kind === 'eventfd' ? target.counter : -errno.EINVAL
+  }
+}
+
+const COUNTER_LAST = 0xffff_ffff_ffff_fffen
+
+/** What is behind an eventfd: it lives while a descriptor or a device has it. */
+export class EventCounter {
+  // A number while it is exact; beyond 2^53-1 the rest is kept beside it.
+  #count = 0
+  #beyond = 0n
+  readonly #wakes: (() => void)[] = []
+
+  /** False when the counter would pass 2^64-2. */
+  add(count: number): boolean {
+    const sum = this.#count + count
+    if (sum <= Number.MAX_SAFE_INTEGER) {
+      this.#count = sum
+    } else {
+      const beyond = this.#beyond + BigInt(this.#count)
+      if (beyond + BigInt(count) > COUNTER_LAST) return false
+      this.#beyond = beyond
+      this.#count = count
+    }
+    for (let index = 0; index < this.#wakes.length; index++) this.#wakes[index]?.()
+    return true
+  }
+
+  get isSignaled(): boolean {
+    return this.#count > 0
+  }
+
+  take(): number {
+    const count = this.#beyond === 0n ? this.#count : Number.MAX_SAFE_INTEGER
+    this.#count = 0
+    this.#beyond = 0n
+    return count
+  }
+
+  /** Calls `wake` at each addition, as a waiter of the file is woken; returns how to stop. */
+  watch(wake: () => void): () => void {
+    this.#wakes.push(wake)
+    return () => {
+      const index = this.#wakes.indexOf(wake)
+      if (index >= 0) this.#wakes.splice(index, 1)
+    }
+  }
+}
+
+/** What eventfds need of their simulator. */
+export interface EventfdHost {
+  readonly table: DescriptorTable
+  readonly scheduler: Scheduler
+  readonly refuse: Refuse
+}
+
+export class SimulatedEventfd implements Eventfd {
+  readonly #host: EventfdHost
+  readonly #counter: EventCounter
+  readonly #fd: number
+  readonly #isOwn: boolean
+  #subscription: SimulatedSubscription | undefined
+  #isClosed = false
+
+  /** `fd` is one of the caller's own, which close() leaves open; otherwise a new one is made. */
+  constructor(host: EventfdHost, counter: EventCounter, fd?: number) {
+    this.#host = host
+    this.#counter = counter
+    this.#isOwn = fd === undefined
+    this.#fd = fd ?? host.table.add({ kind: 'eventfd', counter })
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  get fd(): number {
+    this.#checkOpen()
+    return this.#fd
+  }
+
+  /** Errors: EAGAIN when the counter would pass 2^64-2; ERR_VDPA_CLOSED. */
+  signal(count = 1): void {
+    checkInteger(count, 'count', 1, Number.MAX_SAFE_INTEGER)
+    if (this.#isClosed) this.#checkOpen()
+    if (!this.#counter.add(count))
+      throw this.#host.refuse(errno.EAGAIN, { syscall: 'write', path: `eventfd ${this.#fd}` })
+  }
+
+  take(): number {
+    if (this.#isClosed) this.#checkOpen()
+    return this.#counter.take()
+  }
+
+  /** Errors: ERR_VDPA_STATE when there is a listener already; ERR_VDPA_CLOSED. */
+  onSignal(listener: (count: number) => void): SimulatedSubscription {
+    checkFunction(listener, 'listener')
+    this.#checkOpen()
+    if (this.#subscription?.isClosed === false)
+      throw vdpaError('ERR_VDPA_STATE', 'there is a listener already: close its subscription first')
+    this.#subscription = new SimulatedSubscription(this.#counter, this.#host.scheduler, listener)
+    return this.#subscription
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#subscription?.close()
+    if (this.#isOwn) this.#host.table.remove(this.#fd)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the eventfd is closed')
+  }
+}
+
+/** A listener that the scheduler calls. It keeps nothing alive, as there is nothing to keep alive for: ref() and unref() are remembered by nobody. */
+export class SimulatedSubscription implements Subscription {
+  readonly #stop: () => void
+  #isClosed = false
+
+  constructor(counter: EventCounter, scheduler: Scheduler, listener: (count: number) => void) {
+    let isScheduled = false
+    const call = () => {
+      isScheduled = false
+      if (this.#isClosed) return
+      const count = counter.take()
+      if (count > 0) listener(count)
+    }
+    const wake = () => {
+      if (isScheduled) return
+      isScheduled = true
+      scheduler.schedule(call)
+    }
+    this.#stop = counter.watch(wake)
+    if (counter.isSignaled) wake()
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  ref(): this {
+    return this
+  }
+
+  unref(): this {
+    return this
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#stop()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

@@ -1,0 +1,327 @@
+// A handle on a simulated node: arguments checked as the kernel backend checks them, asynchronous calls in order, errors made by the simulator.
+
+import type { Doorbell, Handle, WriteEachFailure, WriteEachOptions } from '../backend/backend.js'
+import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
+import { errno } from '../uapi/errno.js'
+import { requests } from '../uapi/vhost.js'
+import { type Argument, OpenFile } from './chardev.js'
+import type { DescriptorTable } from './descriptor-table.js'
+import type { Faults } from './faults.js'
+import { writeRecord } from './iotlb-writes.js'
+import { PAGE_BYTES, type ProcessMemory } from './process-memory.js'
+import type { Refuse } from './refusal.js'
+import type { Scheduler } from './scheduler.js'
+import { dispatch } from './vring-requests.js'
+
+/** What handles need of their simulator. */
+export interface HandleHost {
+  readonly memory: ProcessMemory
+  readonly table: DescriptorTable
+  readonly scheduler: Scheduler
+  readonly faults: Faults
+  readonly refuse: Refuse
+}
+
+/** Records of a long sequence between two looks at its signal. */
+const RECORDS_A_TURN = 64
+
+export class SimulatedHandle implements Handle {
+  readonly path: string
+  readonly #host: HandleHost
+  readonly #file: OpenFile
+  readonly #fd: number
+  // The arguments seen last, so that a caller who keeps one array pays for one view.
+  #argument: Argument = { bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
+  /** Sequences of writes under way, oldest first; whoever comes after them finishes them. */
+  readonly #underWay: WriteSequence[] = []
+  readonly #doorbells = new Set<SimulatedDoorbell>()
+  #closing: Promise<void> | undefined
+
+  constructor(host: HandleHost, file: OpenFile, path: string, fd: number) {
+    this.#host = host
+    this.#file = file
+    this.#fd = fd
+    this.path = path
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined
+  }
+
+  get fd(): number {
+    this.#checkOpen()
+    return this.#fd
+  }
+
+  ioctl(request: number, argument: Uint8Array | number): number {
+    const prepared = this.#prepare(request, argument)
+    this.#checkOpen()
+    if (this.#underWay.length > 0) this.#finishAll()
+    const result = this.#ioctl(request, prepared)
+    if (result < 0) throw this.#host.refuse(-result, { syscall: 'ioctl', path: this.path, request })
+    return result
+  }
+
+  async ioctlAsync(request: number, argument: Uint8Array | number): Promise<number> {
+    const prepared = this.#prepare(request, argument)
+    this.#checkOpen()
+    this.#finishAll()
+    const result = this.#ioctl(request, prepared)
+    await this.#late(request)
+    if (result < 0) throw this.#host.refuse(-result, { syscall: 'ioctl', path: this.path, request })
+    return result
+  }
+
+  write(bytes: Uint8Array): number {
+    checkBytes(bytes, 'bytes')
+    this.#checkOpen()
+    if (this.#underWay.length > 0) this.#finishAll()
+    const result = this.#write(bytes, 0, bytes.byteLength)
+    if (result < 0) throw this.#host.refuse(-result, { syscall: 'write', path: this.path })
+    return result
+  }
+
+  writeEach(records: Uint8Array, stride: number): number {
+    checkRecords(records, stride)
+    this.#checkOpen()
+    this.#finishAll()
+    const sequence = new WriteSequence(records, stride)
+    this.#advance(sequence, Infinity)
+    if (sequence.errno !== 0) throw this.#failed(sequence)
+    return sequence.completed
+  }
+
+  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<number> {
+    checkRecords(records, stride)
+    const { signal, onProgress } = options
+    if (onProgress !== undefined && typeof onProgress !== 'function')
+      throw typeError('options.onProgress', 'a function', onProgress)
+    this.#checkOpen()
+    if (signal?.aborted === true) throw this.#canceled(0, signal)
+    this.#finishAll()
+    const sequence = new WriteSequence(records, stride)
+    this.#underWay.push(sequence)
+    const isAborted = () => signal?.aborted === true
+    while (!sequence.isDone && !isAborted()) {
+      await turn()
+      this.#advance(sequence, RECORDS_A_TURN)
+      onProgress?.(sequence.completed)
+    }
+    this.#forget(sequence)
+    await this.#late('write')
+    if (sequence.errno !== 0) throw this.#failed(sequence)
+    if (!sequence.isDone) throw this.#canceled(sequence.completed, signal)
+    return sequence.completed
+  }
+
+  /** Errors: errno 524 ENOTSUPP where the device has no doorbell, EINVAL for a queue that it does not have. */
+  mapDoorbell(offset: bigint): SimulatedDoorbell {
+    if (typeof offset !== 'bigint') throw typeError('offset', 'a bigint', offset)
+    toU64(offset, 'offset')
+    this.#checkOpen()
+    const { ops } = this.#file
+    const page = offset / BigInt(PAGE_BYTES)
+    const code =
+      offset % BigInt(PAGE_BYTES) !== 0n || page > 0xffffn
+        ? errno.EINVAL
+        : ops.ringDoorbell === undefined
+          ? errno.ENOTSUPP
+          : page >= BigInt(ops.queueCount)
+            ? errno.EINVAL
+            : 0
+    if (code !== 0) throw this.#host.refuse(code, { syscall: 'mmap', path: this.path })
+    const doorbell = new SimulatedDoorbell(
+      (value) => ops.ringDoorbell?.(Number(page), value),
+      this.path,
+      (closed) => this.#doorbells.delete(closed),
+    )
+    this.#doorbells.add(doorbell)
+    return doorbell
+  }
+
+  close(): Promise<void> {
+    if (this.#closing === undefined) {
+      this.#closeNow()
+      this.#closing = Promise.resolve()
+    }
+    return this.#closing
+  }
+
+  closeSync(): void {
+    void this.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #closeNow(): void {
+    this.#finishAll()
+    for (const doorbell of this.#doorbells) doorbell.close()
+    if (this.#host.table.remove(this.#fd)) this.#file.release()
+  }
+
+  #ioctl(request: number, argument: Argument | undefined): number {
+    const { faults } = this.#host
+    if (faults.isArmed) {
+      const code = faults.refusal('ioctl', this.path, request)
+      if (code !== 0) return -code
+    }
+    if (this.#file.node.isRemoved) return -errno.ENODEV
+    return dispatch(this.#file, request, argument)
+  }
+
+  #write(bytes: Uint8Array, offset: number, length: number): number {
+    const { faults, memory } = this.#host
+    if (faults.isArmed) {
+      const code = faults.refusal('write', this.path)
+      if (code !== 0) return -code
+      const short = faults.shortLength(this.path)
+      if (short >= 0) return Math.min(short, length)
+    }
+    if (this.#file.node.isRemoved) return -errno.ENODEV
+    return writeRecord(this.#file, memory, bytes, offset, length)
+  }
+
+  #advance(sequence: WriteSequence, count: number): void {
+    for (let done = 0; done < count && !sequence.isDone; done++) {
+      const { records, stride, completed } = sequence
+      const result = this.#write(records, completed * stride, stride)
+      if (result < 0) sequence.errno = -result
+      // write(2) has no errno for a part that was not taken; EIO is what programs use.
+      else if (result < stride) sequence.errno = errno.EIO
+      else sequence.completed++
+    }
+  }
+
+  #finishAll(): void {
+    for (const sequence of this.#underWay) this.#advance(sequence, Infinity)
+    this.#underWay.length = 0
+  }
+
+  #forget(sequence: WriteSequence): void {
+    const index = this.#underWay.indexOf(sequence)
+    if (index >= 0) this.#underWay.splice(index, 1)
+  }
+
+  /** Waits as a fault says. */
+  async #late(request: number | 'write'): Promise<void> {
+    const { faults, scheduler } = this.#host
+    for (let turns = faults.delayOf(this.path, request); turns > 0; turns--)
+      await new Promise<void>((resolve) => scheduler.schedule(resolve))
+  }
+
+  #failed(sequence: WriteSequence): VdpaError & WriteEachFailure {
+    const error = this.#host.refuse(sequence.errno, { syscall: 'write', path: this.path })
+    return Object.assign(error, { completed: sequence.completed })
+  }
+
+  #canceled(completed: number, signal: AbortSignal | undefined): VdpaError & WriteEachFailure {
+    const details = { path: this.path, syscall: 'write', cause: signal?.reason as unknown }
+    return Object.assign(vdpaError('ERR_VDPA_CANCELED', `canceled after ${completed} records`, details), { completed })
+  }
+
+  /** The bytes of the argument; undefined for a null pointer. */
+  #prepare(request: number, argument: Uint8Array | number): Argument | undefined {
+    checkInteger(request, 'request', 0, 0xffff_ffff)
+    const size = (request >>> 16) & 0x3fff
+    if (typeof argument === 'number') {
+      checkInteger(argument, 'argument', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
+      if (size > 0 && argument !== 0) throw typeError('argument', `a Uint8Array of ${size} bytes`, argument)
+      return undefined
+    }
+    if (argument !== this.#argument.bytes || argument.byteLength !== this.#argument.view.byteLength) {
+      checkBytes(argument, 'argument')
+      this.#argument = {
+        bytes: argument,
+        view: new DataView(argument.buffer, argument.byteOffset, argument.byteLength),
+      }
+    }
+    const needed = argument.byteLength < size ? size : size + tailLength(request, this.#argument.view)
+    if (argument.byteLength < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.byteLength)
+    return this.#argument
+  }
+
+  #checkOpen(): void {
+    if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the handle is closed', { path: this.path })
+  }
+}
+
+/** Bytes that follow the head of a flexible argument. */
+function tailLength(request: number, view: DataView): number {
+  if (request === requests.VHOST_VDPA_GET_CONFIG.number || request === requests.VHOST_VDPA_SET_CONFIG.number)
+    return view.getUint32(4, true)
+  return request === requests.VHOST_SET_MEM_TABLE.number ? view.getUint32(0, true) * 32 : 0
+}
+
+/** One writeEach. */
+class WriteSequence {
+  readonly records: Uint8Array
+  readonly stride: number
+  completed = 0
+  errno = 0
+
+  constructor(records: Uint8Array, stride: number) {
+    this.records = records
+    this.stride = stride
+  }
+
+  get isDone(): boolean {
+    return this.errno !== 0 || this.completed * this.stride >= this.records.byteLength
+  }
+}
+
+function checkRecords(records: Uint8Array, stride: number): void {
+  checkBytes(records, 'records')
+  checkInteger(stride, 'stride', 1, 0x7fff_f000)
+  if (records.byteLength % stride !== 0)
+    throw rangeError('records', `a multiple of ${stride} bytes long`, records.byteLength)
+}
+
+/** A turn of the event loop, so that an abort from elsewhere is heard. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
+
+/** A doorbell page: rings until it or its handle is closed. */
+export class SimulatedDoorbell implements Doorbell {
+  readonly #ring: (value: number) => void
+  readonly #path: string
+  readonly #forget: (doorbell: SimulatedDoorbell) => void
+  #isClosed = false
+
+  constructor(ring: (value: number) => void, path: string, forget: (doorbell: SimulatedDoorbell) => void) {
+    this.#ring = ring
+    this.#path = path
+    this.#forget = forget
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  ring16(value: number): void {
+    checkInteger(value, 'value', 0, 0xffff)
+    this.#write(value)
+  }
+
+  ring32(value: number): void {
+    checkInteger(value, 'value', 0, 0xffff_ffff)
+    this.#write(value)
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#forget(this)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #write(value: number): void {
+    if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the doorbell is closed', { path: this.#path })
+    this.#ring(value)
+  }
+}

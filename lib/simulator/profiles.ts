@@ -1,0 +1,26 @@
+// How the simulated kernel deviates from the law, as data: a named oddity with its sentence, and the profiles that switch them on.
+
+/** What some kernel, or its simulated devices, does otherwise. */
+export const deviations = {
+  'group-asid-after-driver-ok':
+    'VHOST_VDPA_SET_GROUP_ASID is carried out after DRIVER_OK; kernels since 7.0, and the law, refuse it with EBUSY.',
+  'passthrough-before-first-map':
+    'An address space that was never mapped, or was cleared by a reset, lets the device use addresses of the process as IOVAs.',
+  'silent-about-broken-rings': 'A device whose driver breaks a rule of the ring stops there, without NEEDS_RESET.',
+  'writable-config': 'A driver may write any byte of the configuration space; the link is always up when it is read.',
+  'net-header-as-sent':
+    'A looped-back frame keeps the header it was sent with (num_buffers is not set to 1), and is cut to the buffer.',
+  'net-frame-of-a-page': 'A network device copies at most 4096 bytes of a frame, its header included.',
+  'masks-features': 'SET_FEATURES with bits that are not offered succeeds without them.',
+} as const
+
+/** The name of a deviation. */
+export type Deviation = keyof typeof deviations
+
+/** The law as the newest kernels and the specification have it, or Linux 6.12 with its vdpa_sim devices. */
+export type Profile = 'strict' | 'linux-6.12'
+
+export const profiles: Readonly<Record<Profile, readonly Deviation[]>> = {
+  strict: [],
+  'linux-6.12': Object.keys(deviations) as Deviation[],
+}

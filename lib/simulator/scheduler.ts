@@ -1,0 +1,92 @@
+// When devices and listeners get their turn: in microtasks, by hand, or after a latency. No clock unless a latency was asked for.
+
+import { checkInteger, checkOneOf } from '../base/checks.js'
+
+/**
+ * `'automatic'`: in microtasks, as soon as the program gives way. `'manual'`: only in step() and drain(). `'realtime'`: `latency` milliseconds after it
+ * was asked for.
+ */
+export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
+
+/** Turns of one flush before the event loop gets its own: devices and listeners that wake one another for ever must not stop the program. */
+const TURNS_A_FLUSH = 10_000
+
+export class Scheduler {
+  readonly mode: SchedulerMode
+  readonly #latency: number
+  // A queue in an array: what is before #head has run.
+  #work: (() => void)[] = []
+  #head = 0
+  #isFlushing = false
+  readonly #flush = () => this.#runFlush()
+
+  constructor(mode: SchedulerMode = 'automatic', latency = 1) {
+    checkOneOf(mode, 'scheduler', ['automatic', 'manual', 'realtime'])
+    checkInteger(latency, 'latency', 0, 0x7fff_ffff)
+    this.mode = mode
+    this.#latency = latency
+  }
+
+  /** Pieces of work that wait for their turn. */
+  get pending(): number {
+    return this.#work.length - this.#head
+  }
+
+  schedule(work: () => void): void {
+    this.#work.push(work)
+    this.#arm()
+  }
+
+  /** Runs the oldest piece of work; false when there was none. What it throws is thrown here. */
+  step(): boolean {
+    const work = this.#work[this.#head]
+    if (work === undefined) return false
+    this.#head++
+    if (this.#head === this.#work.length) {
+      this.#work = []
+      this.#head = 0
+    } else if (this.#head > 1024 && this.#head * 2 > this.#work.length) {
+      this.#work = this.#work.slice(this.#head)
+      this.#head = 0
+    }
+    work()
+    return true
+  }
+
+  /** Runs work until there is none, that which it causes included; returns how many pieces. RangeError after `limit` (default 1,000,000): it would not end. */
+  drain(limit = 1_000_000): number {
+    let count = 0
+    while (this.step()) {
+      count++
+      if (count > limit) throw new RangeError(`the simulator is still busy after ${limit} pieces of work`)
+    }
+    return count
+  }
+
+  #arm(): void {
+    if (this.#isFlushing || this.mode === 'manual') return
+    this.#isFlushing = true
+    if (this.mode === 'automatic') queueMicrotask(this.#flush)
+    else setTimeout(this.#flush, this.#latency)
+  }
+
+  #runFlush(): void {
+    // Work that comes while realtime work runs waits for a latency of its own.
+    let turns = this.mode === 'realtime' ? this.pending : TURNS_A_FLUSH
+    try {
+      while (turns > 0 && this.step()) turns--
+    } finally {
+      this.#isFlushing = false
+      if (this.pending > 0) this.#armLater()
+    }
+  }
+
+  #armLater(): void {
+    if (this.mode === 'realtime') {
+      this.#arm()
+      return
+    }
+    this.#isFlushing = true
+    setImmediate(this.#flush)
+  }
+}

@@ -1,0 +1,203 @@
+// An operating system with vDPA devices that exist only here, behind the same seam as the real one. The only maker of errno errors in this room.
+
+import type { Backend } from '../backend/backend.js'
+import { checkInteger, checkOneOf, checkString, rangeError } from '../base/checks.js'
+import { systemError, type VdpaError } from '../base/errors.js'
+import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import type { DeviceOps } from '../models/device-ops.js'
+import { errno, errnoName, errnoText } from '../uapi/errno.js'
+import { requestByNumber } from '../uapi/vhost.js'
+import { DeviceDma } from './address-space.js'
+import { OpenFile, type DeviceNode } from './chardev.js'
+import { DescriptorTable, EventCounter, SimulatedEventfd } from './descriptor-table.js'
+import { dumpNode, type NodeDump } from './dump.js'
+import { Faults } from './faults.js'
+import { SimulatedHandle } from './handle.js'
+import { MemoryFile, PAGE_BYTES, ProcessMemory, type SimulatedRegion } from './process-memory.js'
+import { profiles, type Deviation, type Profile } from './profiles.js'
+import type { RefusedCall } from './refusal.js'
+import { Scheduler, type SchedulerMode } from './scheduler.js'
+
+export interface SimulatorOptions {
+  /** Default `'strict'`: the law. `'linux-6.12'`: with that kernel's deviations. */
+  readonly profile?: Profile
+  /** Default `'automatic'`. */
+  readonly scheduler?: SchedulerMode
+  /** Milliseconds before work is done with `scheduler: 'realtime'`. Default 1. */
+  readonly latency?: number
+}
+
+/**
+ * A backend whose devices are models. Holds all state of one pretended process and kernel; any number may be made. It uses no timers and no clock,
+ * unless its scheduler is `'realtime'`.
+ */
+export class Simulator implements Backend {
+  readonly name = 'simulator'
+  readonly pageSize = PAGE_BYTES
+  readonly profile: Profile
+  /** Knobs that make things go wrong. */
+  readonly faults: Faults
+  readonly #deviations: ReadonlySet<string>
+  readonly #scheduler: Scheduler
+  readonly #memory = new ProcessMemory()
+  readonly #table = new DescriptorTable()
+  readonly #nodes = new Map<string, DeviceNode>()
+  readonly #attached = new WeakSet<DeviceOps>()
+
+  constructor(options: SimulatorOptions = {}) {
+    const { profile = 'strict', scheduler, latency } = options
+    checkOneOf(profile, 'profile', Object.keys(profiles) as Profile[])
+    this.profile = profile
+    this.#deviations = new Set(profiles[profile])
+    this.#scheduler = new Scheduler(scheduler, latency)
+    this.faults = new Faults({
+      device: (path) => this.#nodes.get(path)?.ops,
+      remove: (path) => this.#remove(path),
+    })
+  }
+
+  /** Gives a device a node: the path it wants, or the next free `/dev/vhost-vdpa-N`. Returns the path. RangeError for a path or device that is there already. */
+  add<D extends DeviceOps>(device: D): string {
+    const path = device.path ?? this.#freePath()
+    checkString(path, 'device.path')
+    if (this.#nodes.has(path)) throw rangeError('device.path', 'one that no other device has', path)
+    if (this.#attached.has(device)) throw rangeError('device', 'one that has no host yet', device)
+    const dma = new DeviceDma(this.#memory, this.#deviations.has('passthrough-before-first-map'))
+    this.#attached.add(device)
+    device.attach({
+      dma,
+      schedule: (work) => this.#scheduler.schedule(work),
+      deviates: (name) => this.#deviations.has(name),
+    })
+    this.#nodes.set(path, { path, ops: device, dma, file: undefined, isRemoved: false })
+    return path
+  }
+
+  /** Errors: ENOENT, EBUSY (a vhost-vdpa node is opened once). */
+  open(path: string): SimulatedHandle {
+    checkString(path, 'path')
+    const code = this.faults.isArmed ? this.faults.refusal('open', path) : 0
+    const node = this.#nodes.get(path)
+    if (code !== 0) throw this.#refuse(code, { syscall: 'open', path })
+    if (node === undefined) throw this.#refuse(errno.ENOENT, { syscall: 'open', path })
+    if (node.file !== undefined) throw this.#refuse(errno.EBUSY, { syscall: 'open', path })
+    const file = this.#openNode(node)
+    return this.#handle(file, path, this.#table.add({ kind: 'node', path, node: file }))
+  }
+
+  /** Opens a node and gives the bare descriptor, as a program that passes it on would have it. */
+  openDescriptor(path: string): number {
+    return this.open(path).fd
+  }
+
+  /** Errors: EBADF for what is no open node of this simulator. */
+  openFd(fd: number, path?: string): SimulatedHandle {
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    if (path !== undefined) checkString(path, 'path')
+    const target = this.#table.get(fd)
+    if (target?.kind !== 'node' || !(target.node instanceof OpenFile))
+      throw this.#refuse(errno.EBADF, { syscall: 'fcntl', path: path ?? `fd ${fd}` })
+    return this.#handle(target.node, path ?? target.path, fd)
+  }
+
+  allocate(length: number, options?: AllocateOptions): SimulatedRegion {
+    return this.#memory.allocate(length, options)
+  }
+
+  /** Makes an anonymous file of `length` bytes (rounded up to pages) for adopt(): memory as another program would pass it. Returns its descriptor. */
+  memoryFile(length: number): number {
+    checkInteger(length, 'length', 1, Number.MAX_SAFE_INTEGER)
+    return this.#table.add({ kind: 'memory', file: new MemoryFile(Math.ceil(length / PAGE_BYTES) * PAGE_BYTES) })
+  }
+
+  /** Errors: EBADF for a descriptor that is none of memoryFile(); RangeError for anything but the whole file. */
+  adopt(fd: number, options: AdoptOptions): SimulatedRegion {
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    const target = this.#table.get(fd)
+    if (target?.kind !== 'memory') {
+      const code = target === undefined ? errno.EBADF : errno.ENODEV
+      throw this.#refuse(code, { syscall: 'mmap', path: `fd ${fd}` })
+    }
+    return this.#memory.adopt(target.file, options)
+  }
+
+  /** Errors: EBADF; RangeError when the fd is no eventfd. */
+  eventfd(fd?: number): SimulatedEventfd {
+    const host = { table: this.#table, scheduler: this.#scheduler, refuse: this.#refuse }
+    if (fd === undefined) return new SimulatedEventfd(host, new EventCounter())
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    const counter = this.#table.counter(fd)
+    if (counter === -errno.EBADF) throw this.#refuse(errno.EBADF, { syscall: 'fcntl', path: `fd ${fd}` })
+    if (typeof counter === 'number') throw rangeError('fd', 'an eventfd', `fd ${fd}`)
+    return new SimulatedEventfd(host, counter, fd)
+  }
+
+  /** No limit, and nothing pinned: the simulated devices reach memory through the process. */
+  memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint } {
+    return { limit: undefined, pinned: 0n }
+  }
+
+  /** Pieces of device work and listeners' calls that wait. */
+  get pending(): number {
+    return this.#scheduler.pending
+  }
+
+  /** Runs one piece of work now; false when there is none. */
+  step(): boolean {
+    return this.#scheduler.step()
+  }
+
+  /** Runs work until there is none; returns how many pieces. RangeError when it would not end. */
+  drain(): number {
+    return this.#scheduler.drain()
+  }
+
+  /** The state of one device, or of all, as plain data: for a person, or for comparing. */
+  dump(path: string): NodeDump
+  dump(): NodeDump[]
+  dump(path?: string): NodeDump | NodeDump[] {
+    if (path === undefined) return [...this.#nodes.values()].map(dumpNode)
+    const node = this.#nodes.get(path)
+    if (node === undefined) throw rangeError('path', 'that of a device in this simulator', path)
+    return dumpNode(node)
+  }
+
+  #handle(file: OpenFile, path: string, fd: number): SimulatedHandle {
+    const host = {
+      memory: this.#memory,
+      table: this.#table,
+      scheduler: this.#scheduler,
+      faults: this.faults,
+      refuse: this.#refuse,
+    }
+    return new SimulatedHandle(host, file, path, fd)
+  }
+
+  #openNode(node: DeviceNode): OpenFile {
+    return new OpenFile(node, this.#table, (name: Deviation) => this.#deviations.has(name))
+  }
+
+  #remove(path: string): void {
+    const node = this.#nodes.get(path)
+    if (node === undefined) return
+    node.isRemoved = true
+    // What is unplugged does no more work, and touches no memory.
+    node.ops.reset()
+    node.dma.clear()
+    this.#nodes.delete(path)
+  }
+
+  #freePath(): string {
+    for (let number = this.#nodes.size; ; number++) {
+      const path = `/dev/vhost-vdpa-${number}`
+      if (!this.#nodes.has(path)) return path
+    }
+  }
+
+  readonly #refuse = (number: number, { syscall, path, request }: RefusedCall): VdpaError =>
+    systemError(errnoName(number), number, errnoText(number), {
+      syscall,
+      ...(path !== undefined && { path }),
+      ...(request !== undefined && { request: requestByNumber(request)?.name ?? `ioctl 0x${request.toString(16)}` }),
+    })
+}
