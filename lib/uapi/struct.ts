@@ -26,6 +26,7 @@ function integer(size: 1 | 2 | 4, signed: boolean): FieldType<number> {
   }
 }
 
+/** Unsigned and signed numbers; a value that does not fit is a RangeError naming the field. */
 export const u8 = integer(1, false)
 export const u16 = integer(2, false)
 export const u32 = integer(4, false)
@@ -78,6 +79,7 @@ export interface StructCodec<T extends object> {
   readonly fields: readonly FieldLayout[]
   /** A new buffer of `size` bytes; padding is zero. Throws a TypeError or RangeError that names struct and field. */
   encode(value: T): Uint8Array
+  /** The same into `size` bytes at `offset` of a target; padding is left as it was. */
   encodeInto(value: T, target: Uint8Array, offset?: number): void
   /** Reads a value from the first `size` bytes at `offset`; longer input is allowed, shorter is a RangeError. */
   decode(source: Uint8Array, offset?: number): T
@@ -89,6 +91,7 @@ type Fields = Readonly<
 type ValueOf<F> = F extends FieldType<infer T> ? T : never
 /** The value of a struct with such fields. */
 export type StructValue<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
+/** The value that a codec encodes. */
 export type ValueOfCodec<C> = C extends StructCodec<infer T> ? T : never
 
 /** How the compiler lays a struct out: `'packed'` structs have no holes and no alignment of their own. */

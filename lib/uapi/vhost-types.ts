@@ -18,7 +18,9 @@ export const vhostVringAddr = struct('vhost_vring_addr', {
   log_guest_addr: u64,
 })
 
+/** A worker thread of a vhost device, by the number the kernel gave it. */
 export const vhostWorkerState = struct('vhost_worker_state', { worker_id: u32 })
+/** Which worker serves a virtqueue. */
 export const vhostVringWorker = struct('vhost_vring_worker', { index: u32, worker_id: u32 })
 
 /** One IOTLB message; travels inside vhost_msg or vhost_msg_v2. */
@@ -40,6 +42,7 @@ export const vhostMsgV2 = struct(
   iotlbInUnion,
 )
 
+/** One entry of a memory table. */
 export const vhostMemoryRegion = struct('vhost_memory_region', {
   guest_phys_addr: u64,
   memory_size: u64,
@@ -50,6 +53,7 @@ export const vhostMemoryRegion = struct('vhost_memory_region', {
 /** The head of a memory table; `nregions` of vhost_memory_region follow. */
 export const vhostMemory = struct('vhost_memory', { nregions: u32, padding: u32 })
 
+/** The endpoint of a vhost-scsi device. */
 export const vhostScsiTarget = struct('vhost_scsi_target', {
   abi_version: s32,
   vhost_wwpn: bytes(224),
@@ -63,6 +67,10 @@ export const vhostVdpaConfig = struct('vhost_vdpa_config', { off: u32, len: u32 
 /** The IOVAs a device can reach, both included. */
 export const vhostVdpaIovaRange = struct('vhost_vdpa_iova_range', { first: u64, last: u64 })
 
+/** The head of a list of feature words; `count` of __u64 follow. For feature bits past 63. */
+export const vhostFeaturesArray = struct('vhost_features_array', { count: u64 })
+
+/** Arguments that are one number. */
 export const u8Value = scalar('__u8', u8)
 export const u16Value = scalar('__u16', u16)
 export const u32Value = scalar('__u32', u32)
@@ -72,6 +80,7 @@ export const u64Value = scalar('__u64', u64)
 /** What a record written to, or read from, a vhost device is. */
 export const vhostMessageTypes = { VHOST_IOTLB_MSG: 1, VHOST_IOTLB_MSG_V2: 2 } as const
 
+/** What an IOTLB message asks for or reports: the `type` within a record. */
 export const iotlbMessageTypes = {
   VHOST_IOTLB_MISS: 1,
   VHOST_IOTLB_UPDATE: 2,
@@ -102,8 +111,12 @@ export type BackendFeature = keyof typeof backendFeatureBits
 /** Feature bits of vhost itself (numbers). */
 export const vhostFeatureBits = { VHOST_F_LOG_ALL: 26, VHOST_NET_F_VIRTIO_NET_HDR: 27 } as const
 
+/** The byte orders of VHOST_SET_VRING_ENDIAN. */
+export const vringByteOrders = { VHOST_VRING_LITTLE_ENDIAN: 0, VHOST_VRING_BIG_ENDIAN: 1 } as const
+
 /** The flag of vhost_vring_addr that says the log address is valid (a bit number). */
 export const VHOST_VRING_F_LOG = 0
 /** The fd that takes an eventfd away. */
 export const VHOST_FILE_UNBIND = -1
+/** What VHOST_SCSI_GET_ABI_VERSION answers. */
 export const VHOST_SCSI_ABI_VERSION = 1

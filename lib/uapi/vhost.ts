@@ -7,6 +7,7 @@ import {
   u32Value,
   u64Value,
   u8Value,
+  vhostFeaturesArray,
   vhostMemory,
   vhostScsiTarget,
   vhostVdpaConfig,
@@ -135,8 +136,10 @@ const rows = {
   VHOST_VDPA_GET_VQS_COUNT: row('read', 0x80, u32Value, vdpa('5.18')),
   VHOST_VDPA_GET_GROUP_NUM: row('read', 0x81, u32Value, vdpa('5.19')),
   VHOST_VDPA_GET_VRING_SIZE: row('readwrite', 0x82, vhostVringState, vdpa('6.9')),
-  VHOST_SET_FORK_FROM_OWNER: row('write', 0x84, u8Value, vhost('6.18')),
-  VHOST_GET_FORK_FROM_OWNER: row('read', 0x85, u8Value, vhost('6.18')),
+  VHOST_GET_FEATURES_ARRAY: row('read', 0x83, vhostFeaturesArray, ['net', '6.17'], { flexible: true }),
+  VHOST_SET_FEATURES_ARRAY: row('write', 0x83, vhostFeaturesArray, ['net', '6.17'], { flexible: true }),
+  VHOST_SET_FORK_FROM_OWNER: row('write', 0x84, u8Value, vhost('6.17')),
+  VHOST_GET_FORK_FROM_OWNER: row('read', 0x85, u8Value, vhost('6.17')),
 }
 
 /** The kernel's name of a request. */

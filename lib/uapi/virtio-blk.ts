@@ -48,6 +48,7 @@ export const virtioBlkDiscardWriteZeroes = struct('virtio_blk_discard_write_zero
   flags: u32,
 })
 
+/** What a request asks for: the `type` of its head. */
 export const blockRequestTypes = {
   VIRTIO_BLK_T_IN: 0,
   VIRTIO_BLK_T_OUT: 1,
@@ -58,6 +59,7 @@ export const blockRequestTypes = {
   VIRTIO_BLK_T_SECURE_ERASE: 14,
 } as const
 
+/** The bit of `flags` that lets a write-zeroes request give the sectors back. */
 export const VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP = 1
 
 /** The last byte of every request, written by the device. */

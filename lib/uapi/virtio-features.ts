@@ -81,8 +81,11 @@ export const blockFeatureBits = {
   VIRTIO_BLK_F_ZONED: 17,
 } as const
 
+/** The name of a feature of the transport or ring. */
 export type TransportFeature = keyof typeof transportFeatureBits
+/** The name of a feature that a network device may offer. */
 export type NetFeature = keyof typeof netFeatureBits | TransportFeature
+/** The name of a feature that a block device may offer. */
 export type BlockFeature = keyof typeof blockFeatureBits | TransportFeature
 
 const byDevice = new Map<number, BitNames>([

@@ -1,5 +1,6 @@
 // Virtio device ids (<linux/virtio_ids.h>, spec section 5) and the names this package calls them by.
 
+/** Device ids by kind. */
 export const deviceIds = {
   net: 1,
   block: 2,

@@ -4,6 +4,9 @@
 import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
 import { bytes, struct, u16, u32, u8 } from './struct.js'
 
+const U16_LAST = 0xffff
+const U32_LAST = 0xffff_ffff
+
 /** The configuration space as far as Linux names it. A device's may be shorter: use decodeNetConfig. */
 export const virtioNetConfig = struct(
   'virtio_net_config',
@@ -46,12 +49,15 @@ export const virtioNetHdrV1Hash = struct('virtio_net_hdr_v1_hash', {
   padding: u16,
 })
 
+/** Bits of the configuration's `status`. */
 export const netStatus = { VIRTIO_NET_S_LINK_UP: 1, VIRTIO_NET_S_ANNOUNCE: 2 } as const
+/** Bits of a packet header's `flags`. */
 export const netHeaderFlags = {
   VIRTIO_NET_HDR_F_NEEDS_CSUM: 1,
   VIRTIO_NET_HDR_F_DATA_VALID: 2,
   VIRTIO_NET_HDR_F_RSC_INFO: 4,
 } as const
+/** A packet header's `gso_type`; ECN is a bit besides the others. */
 export const netGsoTypes = {
   VIRTIO_NET_HDR_GSO_NONE: 0,
   VIRTIO_NET_HDR_GSO_TCPV4: 1,
@@ -229,9 +235,16 @@ export interface RssConfig {
 const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
   encode({ hashTypes, indirectionTable, unclassifiedQueue, maxTxVq, key }) {
     const entries = indirectionTable.length
-    if (entries === 0 || (entries & (entries - 1)) !== 0)
-      throw rangeError('indirectionTable.length', 'a power of two', entries)
+    if (entries === 0 || entries > U16_LAST || (entries & (entries - 1)) !== 0)
+      throw rangeError('indirectionTable.length', 'a power of two up to 32768', entries)
+    checkBytes(key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
+    checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
+    checkInteger(unclassifiedQueue, 'unclassifiedQueue', 0, U16_LAST)
+    checkInteger(maxTxVq, 'maxTxVq', 0, U16_LAST)
+    indirectionTable.forEach((queue, index) => {
+      checkInteger(queue, `indirectionTable[${index}]`, 0, U16_LAST)
+    })
     const result = new Uint8Array(8 + 2 * entries + 3 + key.length)
     const view = new DataView(result.buffer)
     view.setUint32(0, hashTypes, true)
@@ -260,7 +273,68 @@ const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
   },
 }
 
-/** Every control command this package speaks (spec section 5.1.6.5; numbers of <linux/virtio_net.h>). */
+/** The hash that received packets carry in their header when they are not spread by it. */
+export interface HashConfig {
+  readonly hashTypes: number
+  readonly key: Uint8Array
+}
+
+// Eight reserved bytes stand where an RSS configuration has its table.
+const hash: Pick<NetCommand<HashConfig>, 'encode' | 'decode'> = {
+  encode({ hashTypes, key }) {
+    checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
+    checkBytes(key, 'key')
+    checkInteger(key.length, 'key.length', 0, 255)
+    const result = new Uint8Array(13 + key.length)
+    new DataView(result.buffer).setUint32(0, hashTypes, true)
+    result[12] = key.length
+    result.set(key, 13)
+    return result
+  },
+  decode(payload) {
+    if (payload.byteLength < 13 || payload.byteLength !== 13 + (payload[12] ?? 0))
+      throw rangeError('a hash configuration', 'as long as its key says', payload.byteLength)
+    const hashTypes = new DataView(payload.buffer, payload.byteOffset, 4).getUint32(0, true)
+    return { hashTypes, key: payload.slice(13) }
+  },
+}
+
+/** When the device notifies: after so many packets, or so long after the first. 0 packets or 0 microseconds: at once. */
+export interface Coalescing {
+  readonly maxPackets: number
+  /** Microseconds. */
+  readonly maxUsecs: number
+}
+
+/** The coalescing of one virtqueue, by its index. */
+export interface QueueCoalescing extends Coalescing {
+  readonly queue: number
+}
+
+const coalWords = struct('virtio_net_ctrl_coal', { maxPackets: u32, maxUsecs: u32 })
+const queueCoalWords = struct('virtio_net_ctrl_coal_vq', { queue: u16, reserved: u16, maxPackets: u32, maxUsecs: u32 })
+
+const coalescing: Pick<NetCommand<Coalescing>, 'encode' | 'decode'> = {
+  encode: (value) => coalWords.encode(value),
+  decode: (payload) => {
+    checkBytes(payload, 'a coalescing', coalWords.size)
+    return coalWords.decode(payload)
+  },
+}
+
+const queueCoalescing: Pick<NetCommand<QueueCoalescing>, 'encode' | 'decode'> = {
+  encode: (value) => queueCoalWords.encode({ ...value, reserved: 0 }),
+  decode: (payload) => {
+    checkBytes(payload, "a queue's coalescing", queueCoalWords.size)
+    const { queue, maxPackets, maxUsecs } = queueCoalWords.decode(payload)
+    return { queue, maxPackets, maxUsecs }
+  },
+}
+
+/**
+ * Every control command this package speaks: all that only write. Those whose answer is more than the acknowledgement
+ * (NOTF_COAL_VQ_GET and statistics) are not among them (spec section 5.1.6.5; numbers of <linux/virtio_net.h>).
+ */
 export const netCommands = {
   VIRTIO_NET_CTRL_RX_PROMISC: command('VIRTIO_NET_CTRL_RX_PROMISC', 0, 0, onOff),
   VIRTIO_NET_CTRL_RX_ALLMULTI: command('VIRTIO_NET_CTRL_RX_ALLMULTI', 0, 1, onOff),
@@ -275,7 +349,11 @@ export const netCommands = {
   VIRTIO_NET_CTRL_ANNOUNCE_ACK: command('VIRTIO_NET_CTRL_ANNOUNCE_ACK', 3, 0, nothing),
   VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: command('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', 4, 0, fixed<number>('pairs', 2)),
   VIRTIO_NET_CTRL_MQ_RSS_CONFIG: command('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', 4, 1, rss),
+  VIRTIO_NET_CTRL_MQ_HASH_CONFIG: command('VIRTIO_NET_CTRL_MQ_HASH_CONFIG', 4, 2, hash),
   VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: command('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', 5, 0, offloads),
+  VIRTIO_NET_CTRL_NOTF_COAL_TX_SET: command('VIRTIO_NET_CTRL_NOTF_COAL_TX_SET', 6, 0, coalescing),
+  VIRTIO_NET_CTRL_NOTF_COAL_RX_SET: command('VIRTIO_NET_CTRL_NOTF_COAL_RX_SET', 6, 1, coalescing),
+  VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET: command('VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET', 6, 2, queueCoalescing),
 } as const
 
 /** The kernel's name of a control command. */

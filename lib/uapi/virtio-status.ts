@@ -1,5 +1,6 @@
 // The device status bits of virtio (spec section 2.1), as values of the status byte.
 
+/** The bits by name, without the prefix of the header (VIRTIO_CONFIG_S_). */
 export const virtioStatus = {
   ACKNOWLEDGE: 0x01,
   DRIVER: 0x02,
