@@ -98,9 +98,9 @@ export class Faults {
 
   /** The device sets NEEDS_RESET and raises its configuration interrupt. */
   needsReset(path: string): void {
-    const { breakDown } = this.#device(path)
-    if (breakDown === undefined) throw rangeError('path', 'that of a device which can break down', path)
-    breakDown.call(this.#device(path))
+    const device = this.#device(path)
+    if (device.breakDown === undefined) throw rangeError('path', 'that of a device which can break down', path)
+    device.breakDown()
   }
 
   /** The next `count` interrupts of a queue get lost. */

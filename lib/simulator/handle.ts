@@ -5,7 +5,7 @@ import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
 import { requests } from '../uapi/vhost.js'
-import { type Argument, OpenFile } from './chardev.js'
+import type { Argument, OpenFile } from './chardev.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import type { Faults } from './faults.js'
 import { writeRecord } from './iotlb-writes.js'

@@ -20,9 +20,9 @@ function start(profile: 'strict' | 'linux-6.12') {
   const [guest, own] = [simulator.allocate(0x10_0000), simulator.allocate(0x1_0000)]
   client.map(0, 0n, guest)
   client.map(1, CONTROL_IOVA, own)
-  const rx = makeQueue(client, 0, guest, 0n, 0)
-  const tx = makeQueue(client, 1, guest, 0n, 0x4000)
-  const control = makeQueue(client, 2, own, CONTROL_IOVA, 0)
+  const rx = makeQueue(client, 0, guest, [0n, 0])
+  const tx = makeQueue(client, 1, guest, [0n, 0x4000])
+  const control = makeQueue(client, 2, own, [CONTROL_IOVA, 0])
   client.set('VHOST_VDPA_SET_STATUS', 15)
   return { simulator, device, client, guest, own, rx, tx, control }
 }

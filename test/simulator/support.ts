@@ -106,8 +106,7 @@ export function makeQueue(
   client: Client,
   index: number,
   region: MemoryRegion,
-  iova: bigint,
-  offset: number,
+  [iova, offset]: readonly [iova: bigint, offset: number],
   options: { readonly format?: RingFormat; readonly size?: number; readonly features?: RingFeatures } = {},
 ): TestQueue {
   const { format = 'split', size = 256, features = {} } = options

@@ -1,0 +1,57 @@
+// The bytes of a simulated disk: a chunk exists when something that is not zero was written to it.
+
+import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
+
+const CHUNK_SECTORS = 128
+const CHUNK_BYTES = CHUNK_SECTORS * SECTOR_BYTES
+
+export class BlockStorage {
+  readonly #chunks = new Map<number, Uint8Array>()
+
+  /** Bytes that exist. */
+  get allocated(): number {
+    return this.#chunks.size * CHUNK_BYTES
+  }
+
+  read(byteOffset: number, target: Uint8Array, length: number): void {
+    this.#each(byteOffset, length, (chunk, at, done, count) => {
+      const bytes = this.#chunks.get(chunk)
+      if (bytes === undefined) target.fill(0, done, done + count)
+      else target.set(bytes.subarray(at, at + count), done)
+    })
+  }
+
+  write(byteOffset: number, source: Uint8Array, length: number): void {
+    this.#each(byteOffset, length, (chunk, at, done, count) => {
+      let bytes = this.#chunks.get(chunk)
+      if (bytes === undefined) {
+        bytes = new Uint8Array(CHUNK_BYTES)
+        this.#chunks.set(chunk, bytes)
+      }
+      bytes.set(source.subarray(done, done + count), at)
+    })
+  }
+
+  /** Makes the bytes zero; whole chunks cease to exist. */
+  clear(byteOffset: number, length: number): void {
+    this.#each(byteOffset, length, (chunk, at, _done, count) => {
+      if (count === CHUNK_BYTES) this.#chunks.delete(chunk)
+      else this.#chunks.get(chunk)?.fill(0, at, at + count)
+    })
+  }
+
+  #each(
+    byteOffset: number,
+    length: number,
+    visit: (chunk: number, at: number, done: number, count: number) => void,
+  ): void {
+    for (let done = 0; done < length;) {
+      const position = byteOffset + done
+      const chunk = Math.floor(position / CHUNK_BYTES)
+      const at = position - chunk * CHUNK_BYTES
+      const count = Math.min(CHUNK_BYTES - at, length - done)
+      visit(chunk, at, done, count)
+      done += count
+    }
+  }
+}

@@ -1,0 +1,282 @@
+// A block device over memory that is allocated as it is written. By default it has the shape of Linux' vdpa_sim_blk.
+
+import { bit } from '../base/bits.js'
+import { checkBytes, checkInteger, rangeError, toU64 } from '../base/checks.js'
+import {
+  BLOCK_ID_BYTES,
+  blockRequestTypes,
+  blockStatus,
+  SECTOR_BYTES,
+  virtioBlkConfig,
+  virtioBlkDiscardWriteZeroes,
+  virtioBlkOutHdr,
+} from '../uapi/virtio-blk.js'
+import { blockFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
+import { deviceIds } from '../uapi/virtio-ids.js'
+import { BlockStorage } from './block-storage.js'
+import type { DeviceQueue } from './device-queue.js'
+import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+
+/** What vdpa_sim_blk offers: SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, DISCARD, WRITE_ZEROES, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
+export const DEFAULT_BLOCK_FEATURES = [
+  blockFeatureBits.VIRTIO_BLK_F_SIZE_MAX,
+  blockFeatureBits.VIRTIO_BLK_F_SEG_MAX,
+  blockFeatureBits.VIRTIO_BLK_F_BLK_SIZE,
+  blockFeatureBits.VIRTIO_BLK_F_FLUSH,
+  blockFeatureBits.VIRTIO_BLK_F_TOPOLOGY,
+  blockFeatureBits.VIRTIO_BLK_F_DISCARD,
+  blockFeatureBits.VIRTIO_BLK_F_WRITE_ZEROES,
+  transportFeatureBits.VIRTIO_F_ANY_LAYOUT,
+  transportFeatureBits.VIRTIO_F_VERSION_1,
+  transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM,
+].reduce((word, number) => word | bit(number), 0n)
+
+/** 128 MiB. */
+const DEFAULT_CAPACITY = 0x4_0000
+const SIZE_MAX = 4096
+const SEGMENTS_MAX = 32
+/** The most sectors of one discard or write-zeroes request, and the most segments of it that are looked at. */
+const CLEAR_SECTORS_MAX = 0x8000
+const CLEAR_SEGMENTS_MAX = 1
+const REQUESTS_A_TURN = 64
+/** Bytes moved at a time between guest memory and the disk. */
+const scratch = new Uint8Array(65_536)
+const header = new Uint8Array(virtioBlkOutHdr.size)
+const headerView = new DataView(header.buffer)
+const statusByte = new Uint8Array(1)
+
+export interface BlockDeviceOptions {
+  readonly path?: string
+  /** Sectors of 512 bytes. Default 0x40000 (128 MiB). */
+  readonly capacity?: number
+  /** Up to 20 characters. Default `vdpa_blk_sim`. */
+  readonly id?: string
+  /** What is on the disk at first: from sector 0 on. */
+  readonly content?: Uint8Array
+  readonly isReadOnly?: boolean
+  readonly moreFeatures?: readonly number[]
+  readonly features?: bigint
+  /** Default 1. More are offered with VIRTIO_BLK_F_MQ. */
+  readonly queues?: number
+  readonly maxQueueSize?: number
+  readonly capabilities?: DeviceCapabilities
+}
+
+export interface BlockCounters {
+  reads: number
+  writes: number
+  bytesRead: number
+  bytesWritten: number
+  flushes: number
+  clears: number
+  /** Requests answered with IOERR or UNSUPP, or not at all. */
+  errors: number
+}
+
+export interface BlockDevice extends ModelDevice {
+  readonly counters: Readonly<BlockCounters>
+  readonly storage: BlockStorage
+}
+
+class BlockModel implements DeviceModel {
+  readonly storage = new BlockStorage()
+  readonly counters: BlockCounters = {
+    reads: 0,
+    writes: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+    flushes: 0,
+    clears: 0,
+    errors: 0,
+  }
+  readonly #capacity: number
+  readonly #id: Uint8Array
+  readonly #isReadOnly: boolean
+
+  constructor(capacity: number, id: Uint8Array, isReadOnly: boolean) {
+    this.#capacity = capacity
+    this.#id = id
+    this.#isReadOnly = isReadOnly
+  }
+
+  work(device: ModelDevice): boolean {
+    let wantsMore = false
+    for (const queue of device.queues) if (queue.open(device.context)) wantsMore = this.#serve(queue) || wantsMore
+    return wantsMore
+  }
+
+  /** Only the write-back switch is the driver's (section 5.2.5). */
+  writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
+    const wceAt = virtioBlkConfig.fields.find((field) => field.name === 'wce')?.offset ?? 0
+    const value = bytes[wceAt - offset]
+    if (value !== undefined && device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE)) device.config[wceAt] = value
+  }
+
+  #serve(queue: DeviceQueue): boolean {
+    for (let count = 1; queue.next(); count++) {
+      // A request without a status byte, or in memory that cannot be reached, is not answered.
+      if (this.#request(queue)) {
+        queue.complete()
+        queue.publish()
+      } else {
+        this.counters.errors++
+      }
+      if (count === REQUESTS_A_TURN) return true
+    }
+    queue.ring.enableKicks()
+    return false
+  }
+
+  #request(queue: DeviceQueue): boolean {
+    const { writableLength } = queue
+    if (writableLength < 1 || queue.read(header, 0, header.byteLength) !== header.byteLength) return false
+    const type = headerView.getUint32(0, true)
+    // Sectors from 2^53 on lie past the end of any disk.
+    const sector = headerView.getUint32(12, true) * 0x1_0000_0000 + headerView.getUint32(8, true)
+    const status = this.#carryOut(queue, type, sector)
+    if (status !== blockStatus.VIRTIO_BLK_S_OK) this.counters.errors++
+    // The status is the last byte, wherever the data ended.
+    queue.skipWritable(writableLength - 1 - queue.written)
+    statusByte[0] = status
+    return queue.write(statusByte, 0, 1) === 1
+  }
+
+  #carryOut(queue: DeviceQueue, type: number, sector: number): number {
+    const types = blockRequestTypes
+    switch (type) {
+      case types.VIRTIO_BLK_T_IN:
+        return this.#readSectors(queue, sector, queue.writableLength - 1)
+      case types.VIRTIO_BLK_T_OUT:
+        return this.#writeSectors(queue, sector, queue.readableLength - header.byteLength)
+      case types.VIRTIO_BLK_T_FLUSH:
+        this.counters.flushes++
+        return sector === 0 ? blockStatus.VIRTIO_BLK_S_OK : blockStatus.VIRTIO_BLK_S_IOERR
+      case types.VIRTIO_BLK_T_GET_ID:
+        return this.#giveId(queue)
+      case types.VIRTIO_BLK_T_DISCARD:
+      case types.VIRTIO_BLK_T_WRITE_ZEROES:
+        return this.#clearSectors(queue, type)
+      default:
+        return blockStatus.VIRTIO_BLK_S_UNSUPP
+    }
+  }
+
+  #isInside(sector: number, bytes: number): boolean {
+    return bytes % SECTOR_BYTES === 0 && sector <= this.#capacity && bytes / SECTOR_BYTES <= this.#capacity - sector
+  }
+
+  #readSectors(queue: DeviceQueue, sector: number, length: number): number {
+    if (!this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
+    for (let done = 0; done < length;) {
+      const count = Math.min(scratch.byteLength, length - done)
+      this.storage.read(sector * SECTOR_BYTES + done, scratch, count)
+      if (queue.write(scratch, 0, count) !== count) return blockStatus.VIRTIO_BLK_S_IOERR
+      done += count
+    }
+    this.counters.reads++
+    this.counters.bytesRead += length
+    return blockStatus.VIRTIO_BLK_S_OK
+  }
+
+  #writeSectors(queue: DeviceQueue, sector: number, length: number): number {
+    if (this.#isReadOnly || !this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
+    for (let done = 0; done < length;) {
+      const count = Math.min(scratch.byteLength, length - done)
+      if (queue.read(scratch, 0, count) !== count) return blockStatus.VIRTIO_BLK_S_IOERR
+      this.storage.write(sector * SECTOR_BYTES + done, scratch, count)
+      done += count
+    }
+    this.counters.writes++
+    this.counters.bytesWritten += length
+    return blockStatus.VIRTIO_BLK_S_OK
+  }
+
+  #giveId(queue: DeviceQueue): number {
+    if (queue.writableLength - 1 < BLOCK_ID_BYTES) return blockStatus.VIRTIO_BLK_S_IOERR
+    return queue.write(this.#id, 0, BLOCK_ID_BYTES) === BLOCK_ID_BYTES
+      ? blockStatus.VIRTIO_BLK_S_OK
+      : blockStatus.VIRTIO_BLK_S_IOERR
+  }
+
+  #clearSectors(queue: DeviceQueue, type: number): number {
+    const length = queue.readableLength - header.byteLength
+    const each = virtioBlkDiscardWriteZeroes.size
+    if (length === 0 || length % each !== 0 || length > each * CLEAR_SEGMENTS_MAX || this.#isReadOnly)
+      return blockStatus.VIRTIO_BLK_S_IOERR
+    if (queue.read(scratch, 0, length) !== length) return blockStatus.VIRTIO_BLK_S_IOERR
+    const { sector, num_sectors: count, flags } = virtioBlkDiscardWriteZeroes.decode(scratch)
+    const isDiscard = type === blockRequestTypes.VIRTIO_BLK_T_DISCARD
+    // Section 5.2.6.2: discards have no flags; unknown flags are not supported.
+    if (isDiscard ? flags !== 0 : (flags & ~1) !== 0) return blockStatus.VIRTIO_BLK_S_UNSUPP
+    if (count > CLEAR_SECTORS_MAX || sector > BigInt(this.#capacity) || count > this.#capacity - Number(sector))
+      return blockStatus.VIRTIO_BLK_S_IOERR
+    this.counters.clears++
+    this.storage.clear(Number(sector) * SECTOR_BYTES, count * SECTOR_BYTES)
+    return blockStatus.VIRTIO_BLK_S_OK
+  }
+}
+
+function configOf(capacity: number, queues: number): Uint8Array {
+  return virtioBlkConfig.encode({
+    capacity: BigInt(capacity),
+    size_max: SIZE_MAX,
+    seg_max: SEGMENTS_MAX,
+    cylinders: 0,
+    heads: 0,
+    sectors: 0,
+    blk_size: SECTOR_BYTES,
+    physical_block_exp: 0,
+    alignment_offset: 0,
+    min_io_size: 1,
+    opt_io_size: 1,
+    wce: 0,
+    unused: 0,
+    num_queues: queues,
+    max_discard_sectors: CLEAR_SECTORS_MAX,
+    max_discard_seg: CLEAR_SEGMENTS_MAX,
+    discard_sector_alignment: 1,
+    max_write_zeroes_sectors: CLEAR_SECTORS_MAX,
+    max_write_zeroes_seg: CLEAR_SEGMENTS_MAX,
+    write_zeroes_may_unmap: 0,
+    unused1_0: 0,
+    unused1_1: 0,
+    unused1_2: 0,
+  })
+}
+
+/** A disk: reads, writes, flush, identification, discard and write-zeroes; other requests are answered UNSUPP. RangeError for content that does not fit. */
+export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
+  const { capacity = DEFAULT_CAPACITY, queues = 1, id = 'vdpa_blk_sim', content, isReadOnly = false } = options
+  checkInteger(capacity, 'capacity', 0, 2 ** 43)
+  checkInteger(queues, 'queues', 1, 0xffff)
+  const idBytes = new Uint8Array(BLOCK_ID_BYTES)
+  const encoded = new TextEncoder().encode(id)
+  if (encoded.byteLength > BLOCK_ID_BYTES) throw rangeError('id', `at most ${BLOCK_ID_BYTES} bytes long`, id)
+  idBytes.set(encoded)
+  const model = new BlockModel(capacity, idBytes, isReadOnly)
+  if (content !== undefined) {
+    checkBytes(content, 'content')
+    checkInteger(content.byteLength, 'content.byteLength', 0, capacity * SECTOR_BYTES)
+    model.storage.write(0, content, content.byteLength)
+  }
+  let features = options.features === undefined ? DEFAULT_BLOCK_FEATURES : toU64(options.features, 'features')
+  for (const number of options.moreFeatures ?? []) features |= bit(number)
+  if (queues > 1) features |= bit(blockFeatureBits.VIRTIO_BLK_F_MQ)
+  if (isReadOnly) features |= bit(blockFeatureBits.VIRTIO_BLK_F_RO)
+  const device = new ModelDevice(
+    {
+      deviceId: deviceIds.block,
+      queueCount: queues,
+      features,
+      config: configOf(capacity, queues),
+      ...(options.path !== undefined && { path: options.path }),
+      ...(options.maxQueueSize !== undefined && { maxQueueSize: options.maxQueueSize }),
+      ...(options.capabilities !== undefined && { capabilities: options.capabilities }),
+    },
+    model,
+  )
+  return Object.defineProperties(device, {
+    counters: { value: model.counters, enumerable: true },
+    storage: { value: model.storage, enumerable: true },
+  }) as BlockDevice
+}

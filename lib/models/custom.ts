@@ -1,0 +1,101 @@
+// A device of any kind, made of numbers and one function: for people who write models, and for tests that need an unusual device.
+
+import { bit } from '../base/bits.js'
+import { checkFunction, checkInteger } from '../base/checks.js'
+import type { Range } from '../base/ranges.js'
+import { transportFeatureBits } from '../uapi/virtio-features.js'
+import type { DeviceQueue } from './device-queue.js'
+import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+
+/** A queue that was kicked, one chain at a time. */
+export interface ChainServer {
+  /** The queue's index. */
+  readonly index: number
+  readonly readableLength: number
+  readonly writableLength: number
+  /** Reads on in the chain: bytes read, -1 when the memory cannot be read. */
+  read(target: Uint8Array, offset: number, length: number): number
+  /** Writes on in the chain: bytes written, -1 when the memory cannot be written. */
+  write(source: Uint8Array, offset: number, length: number): number
+}
+
+export interface CustomDeviceOptions {
+  readonly path?: string
+  readonly deviceId: number
+  /** Default 1. */
+  readonly queues?: number
+  /** The group of each queue. Default: all 0. */
+  readonly groups?: readonly number[]
+  readonly descriptorGroups?: readonly number[]
+  /** Default 1. */
+  readonly addressSpaces?: number
+  /** Default: VERSION_1 and ACCESS_PLATFORM. */
+  readonly features?: bigint
+  readonly maxQueueSize?: number
+  readonly iovaRange?: Range
+  /** The configuration space; default: none. */
+  readonly config?: Uint8Array
+  /** What the device lacks, or has besides. */
+  readonly capabilities?: DeviceCapabilities
+  /** Serves one chain, and returns whether to complete it (default: yes). Without it the device takes nothing from its queues. */
+  readonly onKick?: (chain: ChainServer) => boolean | void
+}
+
+const CHAINS_A_TURN = 256
+
+class CustomModel implements DeviceModel {
+  readonly #onKick: CustomDeviceOptions['onKick']
+
+  constructor(onKick: CustomDeviceOptions['onKick']) {
+    this.#onKick = onKick
+  }
+
+  work(device: ModelDevice): boolean {
+    if (this.#onKick === undefined) return false
+    let wantsMore = false
+    for (const queue of device.queues) {
+      if (!queue.open(device.context)) continue
+      wantsMore = this.#serve(queue, this.#onKick) || wantsMore
+    }
+    return wantsMore
+  }
+
+  #serve(queue: DeviceQueue, onKick: (chain: ChainServer) => boolean | void): boolean {
+    for (let count = 1; queue.next(); count++) {
+      if (onKick(queue) !== false) {
+        queue.complete()
+        queue.publish()
+      }
+      if (count === CHAINS_A_TURN) return true
+    }
+    queue.ring.enableKicks()
+    return false
+  }
+}
+
+/** A device with any number of queues, groups and address spaces. RangeError for numbers that no device can have. */
+export function customDevice(options: CustomDeviceOptions): ModelDevice {
+  const { deviceId, queues = 1, addressSpaces = 1, config = new Uint8Array(0) } = options
+  const features =
+    options.features ??
+    bit(transportFeatureBits.VIRTIO_F_VERSION_1) | bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
+  checkInteger(deviceId, 'deviceId', 0, 0xffff_ffff)
+  checkInteger(addressSpaces, 'addressSpaces', 1, 0xff)
+  if (options.onKick !== undefined) checkFunction(options.onKick, 'onKick')
+  return new ModelDevice(
+    {
+      deviceId,
+      queueCount: queues,
+      addressSpaceCount: addressSpaces,
+      features,
+      config,
+      ...(options.path !== undefined && { path: options.path }),
+      ...(options.groups !== undefined && { groups: options.groups }),
+      ...(options.descriptorGroups !== undefined && { descriptorGroups: options.descriptorGroups }),
+      ...(options.maxQueueSize !== undefined && { maxQueueSize: options.maxQueueSize }),
+      ...(options.iovaRange !== undefined && { iovaRange: options.iovaRange }),
+      ...(options.capabilities !== undefined && { capabilities: options.capabilities }),
+    },
+    new CustomModel(options.onKick),
+  )
+}
