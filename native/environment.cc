@@ -46,7 +46,8 @@ void Environment::SetConstructor(Kind kind, napi_value constructor) {
 
 napi_value Environment::Constructor(Kind kind) const {
   napi_value constructor = nullptr;
-  napi_get_reference_value(env_, constructors_[static_cast<size_t>(kind)], &constructor);
+  const napi_ref reference = constructors_[static_cast<size_t>(kind)];
+  if (reference != nullptr) napi_get_reference_value(env_, reference, &constructor);
   return constructor;
 }
 
@@ -75,5 +76,8 @@ void Environment::CloseAll() {
     }
   }
   kept_.clear();
+  for (napi_ref& constructor : constructors_) {
+    if (constructor != nullptr) napi_delete_reference(env_, std::exchange(constructor, nullptr));
+  }
   napi_close_handle_scope(env_, scope);
 }

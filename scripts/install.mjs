@@ -1,19 +1,11 @@
 // npm's `install` script: builds the native addon where that can be done. It never fails: the package works without the addon, as a simulator,
 // and one sentence says so and why.
 import { spawnSync } from 'node:child_process'
-import {
-  accessSync,
-  constants,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { delimiter, dirname, join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildEnvironment } from './node-headers.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const buildFolder = join(root, 'build')
@@ -57,23 +49,10 @@ function isUpToDate() {
   return [...sources, join(root, 'binding.gyp')].every((source) => statSync(source).mtimeMs <= built)
 }
 
-/** Node's headers, where they were installed with it: nothing is downloaded then. */
-function installedHeaders() {
-  const prefix = dirname(dirname(process.execPath))
-  try {
-    const header = readFileSync(join(prefix, 'include/node/node_version.h'), 'utf8')
-    const major = /^#define NODE_MAJOR_VERSION (\d+)$/m.exec(header)?.[1]
-    return major === process.versions.node.split('.')[0] ? prefix : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** Builds with node-gyp. Returns why it failed, or undefined. */
 function build() {
   const require = createRequire(import.meta.url)
-  const env = { ...process.env, npm_config_nodedir: process.env.npm_config_nodedir ?? installedHeaders() }
-  if (env.npm_config_nodedir === undefined) delete env.npm_config_nodedir
+  const env = buildEnvironment()
   if (env.CXX === undefined && compiler() !== 'g++') env.CXX = compiler()
   const args = [require.resolve('node-gyp/bin/node-gyp.js'), 'rebuild']
   const { status, error, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, env, encoding: 'utf8' })

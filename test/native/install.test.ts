@@ -36,7 +36,9 @@ suite(
       folder = new TemporaryFolder()
       const root = packageRoot()
       for (const part of ['scripts', 'bin']) mkdirSync(folder.file(part))
-      copyFileSync(join(root, 'scripts/install.mjs'), folder.file('scripts/install.mjs'))
+      for (const name of ['install.mjs', 'node-headers.mjs']) {
+        copyFileSync(join(root, 'scripts', name), folder.file(`scripts/${name}`))
+      }
       copyFileSync(join(root, 'binding.gyp'), folder.file('binding.gyp'))
       cpSync(join(root, 'native'), folder.file('native'), { recursive: true })
       symlinkSync(join(root, 'node_modules'), folder.file('node_modules'))
