@@ -99,6 +99,8 @@ export interface StructOptions {
   readonly packed?: boolean
   /** The whole size where a union or a reserved tail makes it larger than the fields. */
   readonly size?: number
+  /** The alignment where an array after the fields has a greater one. */
+  readonly align?: number
   /** Fields whose place is not the next free one (members of a union). */
   readonly at?: Readonly<Record<string, number>>
 }
@@ -111,7 +113,7 @@ export function struct<F extends Fields>(
 ): StructCodec<StructValue<F>> {
   const layout: { name: string; offset: number; size: number; type: FieldType<unknown> }[] = []
   let end = 0
-  let align = 1
+  let align = options.align ?? 1
   for (const [fieldName, type] of Object.entries(fields)) {
     const fieldAlign = options.packed === true ? 1 : type.align
     const offset = options.at?.[fieldName] ?? roundUp(end, fieldAlign)

@@ -51,7 +51,7 @@ export const vhostMemoryRegion = struct('vhost_memory_region', {
 })
 
 /** The head of a memory table; `nregions` of vhost_memory_region follow. */
-export const vhostMemory = struct('vhost_memory', { nregions: u32, padding: u32 })
+export const vhostMemory = struct('vhost_memory', { nregions: u32, padding: u32 }, { align: 8 })
 
 /** The endpoint of a vhost-scsi device. */
 export const vhostScsiTarget = struct('vhost_scsi_target', {

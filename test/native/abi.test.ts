@@ -1,0 +1,221 @@
+// Every row of lib/uapi, and the numbers of rings, against the kernel's headers as the C++ compiler saw them when the addon was built.
+
+import { describe, expect, test } from '@jest/globals'
+import { existsSync, readFileSync } from 'node:fs'
+import { tryLoadAddon } from '../../lib/kernel/addon'
+import * as uapi from '../../lib/uapi/index'
+import * as ring from '../../lib/virtqueue/layout'
+import { codecs as allCodecs } from '../uapi/support'
+
+interface Layout {
+  readonly size: number
+  readonly align: number
+  readonly fields: Readonly<Record<string, readonly [offset: number, size: number]>>
+}
+interface Abi {
+  readonly structs: Readonly<Record<string, Layout>>
+  readonly requests: Readonly<Record<string, number>>
+  readonly constants: Readonly<Record<string, number>>
+}
+type Numbers = Readonly<Record<string, number>>
+
+const header = '/usr/include/linux/vhost.h'
+const { addon, reason } = tryLoadAddon()
+const seen: Abi = addon === undefined ? { structs: {}, requests: {}, constants: {} } : (addon.abi() as unknown as Abi)
+
+/** Codecs for which the header has no struct: the arguments that are one number. */
+const scalars = new Set(['__u8', '__u16', '__u32', '__u64', 'int'])
+/** Structs of which lib/uapi has the beginning: the specification lets them grow. */
+const growing = new Set(['virtio_blk_config', 'virtio_net_config'])
+
+const codecs = allCodecs.filter(({ name }) => !scalars.has(name))
+
+const requestNumbers: Numbers = Object.fromEntries(
+  Object.values(uapi.requests).map(({ name, number }) => [name, number]),
+)
+
+function renamed(numbers: Numbers, rename: (name: string) => string): Numbers {
+  return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [rename(name), number]))
+}
+
+/** The classes of the control commands: each command names its own by the longest of these that begins it. */
+const controlClasses: Numbers = Object.fromEntries(
+  ['RX', 'MAC', 'VLAN', 'ANNOUNCE', 'MQ', 'GUEST_OFFLOADS', 'NOTF_COAL'].map((kind) => {
+    const name = `VIRTIO_NET_CTRL_${kind}`
+    const ofClass = Object.values(uapi.netCommands).filter((command) => command.name.startsWith(`${name}_`))
+    return [name, new Set(ofClass.map((command) => command.class)).size === 1 ? (ofClass[0]?.class ?? NaN) : NaN]
+  }),
+)
+
+const ringNumbers: Numbers = {
+  VRING_DESC_F_NEXT: ring.NEXT,
+  VRING_DESC_F_WRITE: ring.WRITE,
+  VRING_DESC_F_INDIRECT: ring.INDIRECT,
+  VRING_PACKED_DESC_F_AVAIL: Math.log2(ring.AVAIL),
+  VRING_PACKED_DESC_F_USED: Math.log2(ring.USED),
+  VRING_USED_F_NO_NOTIFY: ring.NO_NOTIFICATION,
+  VRING_AVAIL_F_NO_INTERRUPT: ring.NO_NOTIFICATION,
+  VRING_PACKED_EVENT_FLAG_ENABLE: ring.EVENT_ENABLE,
+  VRING_PACKED_EVENT_FLAG_DISABLE: ring.EVENT_DISABLE,
+  VRING_PACKED_EVENT_FLAG_DESC: ring.EVENT_DESCRIPTOR,
+}
+
+const constants: Numbers = {
+  VHOST_VIRTIO: uapi.VHOST_VIRTIO,
+  VHOST_FILE_UNBIND: uapi.VHOST_FILE_UNBIND,
+  VHOST_VRING_F_LOG: uapi.VHOST_VRING_F_LOG,
+  VHOST_SCSI_ABI_VERSION: uapi.VHOST_SCSI_ABI_VERSION,
+  VIRTIO_BLK_ID_BYTES: uapi.BLOCK_ID_BYTES,
+  VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP: uapi.VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+  ...uapi.vringByteOrders,
+  ...uapi.vhostMessageTypes,
+  ...uapi.iotlbMessageTypes,
+  ...uapi.vhostAccess,
+  ...uapi.backendFeatureBits,
+  ...uapi.vhostFeatureBits,
+  ...uapi.netStatus,
+  ...uapi.netHeaderFlags,
+  ...uapi.netGsoTypes,
+  ...uapi.netAck,
+  ...uapi.netFeatureBits,
+  ...uapi.blockFeatureBits,
+  ...uapi.blockRequestTypes,
+  ...uapi.blockStatus,
+  ...uapi.errno,
+  ...renamed(uapi.virtioStatus, (name) => `VIRTIO_CONFIG_S_${name}`),
+  ...renamed(uapi.deviceIds, (kind) => `VIRTIO_ID_${kind.toUpperCase().replaceAll('-', '_')}`),
+  // The two features of the ring itself carry its name in the header.
+  ...renamed(uapi.transportFeatureBits, (name) =>
+    name.replace(/^VIRTIO_F_RING_(INDIRECT_DESC|EVENT_IDX)$/, 'VIRTIO_RING_F_$1'),
+  ),
+  ...Object.fromEntries(Object.values(uapi.netCommands).map(({ name, command }) => [name, command])),
+  ...controlClasses,
+  ...ringNumbers,
+}
+
+/** Names of our rows that the header is too old to know, as a title says it. */
+function unknownOf(ours: readonly string[], theirs: object): readonly string[] {
+  return ours.filter((name) => !(name in theirs))
+}
+
+function unchecked(names: readonly string[]): string {
+  return names.length === 0 ? 'all of them known' : `not known to the header, so not compared: ${names.join(', ')}`
+}
+
+/** What a header of Linux 6.1 or later may lack. Anything else that it lacks is a mistake of ours. */
+const mayBeUnknown: ReadonlySet<string> = new Set([
+  // Linux 6.3 to 6.17
+  'VHOST_VDPA_RESUME',
+  'VHOST_NEW_WORKER',
+  'VHOST_FREE_WORKER',
+  'VHOST_ATTACH_VRING_WORKER',
+  'VHOST_GET_VRING_WORKER',
+  'VHOST_VDPA_GET_VRING_DESC_GROUP',
+  'VHOST_VDPA_GET_VRING_SIZE',
+  'VHOST_GET_FEATURES_ARRAY',
+  'VHOST_SET_FEATURES_ARRAY',
+  'VHOST_SET_FORK_FROM_OWNER',
+  'VHOST_GET_FORK_FROM_OWNER',
+  'VHOST_BACKEND_F_RESUME',
+  'VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK',
+  'VHOST_BACKEND_F_DESC_ASID',
+  'VHOST_BACKEND_F_IOTLB_PERSIST',
+  'VIRTIO_F_NOTIFICATION_DATA',
+  'VIRTIO_F_NOTIF_CONFIG_DATA',
+  'VIRTIO_F_ADMIN_VQ',
+  'VIRTIO_NET_F_DEVICE_STATS',
+  'VIRTIO_NET_F_VQ_NOTF_COAL',
+  'VIRTIO_NET_F_GUEST_USO4',
+  'VIRTIO_NET_F_GUEST_USO6',
+  'VIRTIO_NET_F_HOST_USO',
+  'VIRTIO_NET_F_GUEST_HDRLEN',
+  'VIRTIO_NET_HDR_GSO_UDP_L4',
+  'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET',
+  'VIRTIO_BLK_F_ZONED',
+  'vhost_worker_state',
+  'vhost_vring_worker',
+  'vhost_features_array',
+  // In the specification, and in no header of user space
+  'VIRTIO_NET_F_HASH_TUNNEL',
+  'VIRTIO_BLK_F_LIFETIME',
+  // Numbers that the kernel keeps to itself, and that reach user space all the same
+  'ENOIOCTLCMD',
+  'ENOTSUPP',
+])
+
+const suite = addon === undefined ? describe.skip : describe
+
+suite(addon === undefined ? `the tables and the headers (skipped: ${reason})` : 'the tables and the headers', () => {
+  const unknownRequests = unknownOf(Object.keys(requestNumbers), seen.requests)
+  const unknownConstants = unknownOf(Object.keys(constants), seen.constants)
+  const unknownStructs = unknownOf(
+    codecs.map(({ name }) => name),
+    seen.structs,
+  )
+
+  test(`requests have the header's numbers (${unchecked(unknownRequests)})`, () => {
+    const known = Object.entries(requestNumbers).filter(([name]) => name in seen.requests)
+    expect(known.length).toBeGreaterThan(30)
+    expect(Object.fromEntries(known)).toEqual(seen.requests)
+  })
+
+  test(`constants have the header's values (${unchecked(unknownConstants)})`, () => {
+    const compared = Object.keys(constants).filter((name) => name in seen.constants)
+    expect(compared.length).toBeGreaterThan(150)
+    expect(Object.fromEntries(compared.map((name) => [name, constants[name]]))).toEqual(
+      Object.fromEntries(compared.map((name) => [name, seen.constants[name]])),
+    )
+  })
+
+  test(`structs have the header's layout (${unchecked(unknownStructs)})`, () => {
+    for (const { name, size, align, fields } of codecs) {
+      const theirs = seen.structs[name]
+      if (theirs === undefined) continue
+      const places = Object.fromEntries(fields.map((field) => [field.name, [field.offset, field.size]]))
+      expect({ name, align, fields: places }).toEqual({ name, align: theirs.align, fields: theirs.fields })
+      if (growing.has(name)) expect(size).toBeLessThanOrEqual(theirs.size)
+      else expect([name, size]).toEqual([name, theirs.size])
+    }
+  })
+
+  test('what the header does not know is new, or known to be outside it', () => {
+    const unknown = [...unknownRequests, ...unknownConstants, ...unknownStructs]
+    expect(unknown.filter((name) => !mayBeUnknown.has(name))).toEqual([])
+  })
+
+  test('rings have the sizes and places of the header', () => {
+    const size = (name: string) => seen.structs[name]?.size
+    const offset = (name: string, field: string) => seen.structs[name]?.fields[field]?.[0]
+    expect([size('vring_desc'), size('vring_packed_desc')]).toEqual([ring.DESCRIPTOR_BYTES, ring.DESCRIPTOR_BYTES])
+    for (const name of ['vring_avail', 'vring_used']) {
+      expect([offset(name, 'flags'), offset(name, 'idx')]).toEqual([ring.FLAGS_AT, ring.INDEX_AT])
+      expect(size(name)).toBe(ring.ENTRIES_AT)
+    }
+    expect(offset('vring_packed_desc_event', 'off_wrap')).toBe(ring.EVENT_POSITION_AT)
+    expect(offset('vring_packed_desc_event', 'flags')).toBe(ring.EVENT_FLAGS_AT)
+    const event = 2
+    expect(ring.areaSizes('packed', 4).driver).toBe(size('vring_packed_desc_event'))
+    expect(ring.areaSizes('split', 4).device).toBe(ring.ENTRIES_AT + 4 * (size('vring_used_elem') ?? 0) + event)
+  })
+
+  test('the head of a control command is two bytes: class, then command', () => {
+    expect(seen.structs['virtio_net_ctrl_hdr']).toEqual({ size: 2, align: 1, fields: { class: [0, 1], cmd: [1, 1] } })
+  })
+})
+
+/** The names of the requests that a header's text defines. */
+function definedRequests(text: string): string[] {
+  const whole = text.replaceAll(/\\\n/g, ' ')
+  return [...whole.matchAll(/^#define\s+(VHOST_\w+)\s+_IO[RW]*\(/gm)].map(([, name]) => name ?? '')
+}
+
+const hasHeader = existsSync(header)
+const textSuite = hasHeader ? describe : describe.skip
+
+textSuite(hasHeader ? `the text of ${header}` : `the text of the header (skipped: there is no ${header})`, () => {
+  test('defines no request that the table lacks', () => {
+    const names = definedRequests(readFileSync(header, 'utf8'))
+    expect(names.length).toBeGreaterThan(30)
+    expect(names.filter((name) => !(name in requestNumbers))).toEqual([])
+  })
+})
