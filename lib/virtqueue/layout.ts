@@ -101,16 +101,6 @@ export function passes(event: number, next: number, old: number): boolean {
 }
 
 /**
- * The same for a packed ring: whether the `moved` descriptors before `position` (of wrap counter `wrap`, 0 or 1) have among them the one that `event`
- * (offset, wrap counter in bit 15) names. `moved` is at most the ring's size, so the descriptors lie in this lap or the one before.
- */
-export function passesPacked(event: number, position: number, wrap: number, moved: number, size: number): boolean {
-  const offset = event & 0x7fff
-  const linear = event >>> 15 === wrap ? offset : offset - size
-  return linear >= position - moved && linear < position
-}
-
-/**
  * Writes a packed ring of `size` with nothing available and nothing used at `position` (offset, wrap counter in bit 15), both sides wanting notifications. From
  * the position on, descriptors look as used in the lap before, those before it as used in this lap: all 0 in a new ring (section 2.8.13).
  */

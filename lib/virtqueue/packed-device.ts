@@ -5,24 +5,12 @@ import type { RingMemory } from '../memory/ring-memory.js'
 import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
+import { disableEvents, enableEvents, isEventWanted } from './packed-event.js'
 import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
 import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
-const {
-  AVAIL,
-  AVAIL_USED,
-  DESCRIPTOR_BYTES,
-  EVENT_DESCRIPTOR,
-  EVENT_DISABLE,
-  EVENT_ENABLE,
-  EVENT_FLAGS_AT,
-  EVENT_POSITION_AT,
-  INDIRECT,
-  NEXT,
-  USED,
-  WRITE,
-} = layout
+const { AVAIL, AVAIL_USED, DESCRIPTOR_BYTES, INDIRECT, NEXT, USED, WRITE } = layout
 
 const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
@@ -162,29 +150,20 @@ export class PackedDeviceRing implements DeviceRing {
     // Release (2.8.21, 2.8.22): of all descriptors used since, the driver looks at this one only, so its flags, written last, announce them
     // all. Sequentially consistent with the loads after it: either we see the event that the driver asked for, or it sees these flags.
     this.#ring.store16(this.#heldAt * DESCRIPTOR_BYTES + 14, flags)
-    const wish = this.#driverEvent.load16(EVENT_FLAGS_AT) & 3
-    if (wish === EVENT_DISABLE) return false
-    if (wish !== EVENT_DESCRIPTOR || !this.#hasEventIdx) return true
-    // Read after the flags: the driver writes the position before it writes the flags that make it valid.
-    const event = this.#driverEvent.load16(EVENT_POSITION_AT)
-    return layout.passesPacked(event, this.#usedAt, this.#usedWrap, moved, this.size)
+    const position = this.#usedAt | (this.#usedWrap << 15)
+    return isEventWanted(this.#driverEvent, this.#hasEventIdx, position, moved, this.size)
   }
 
   enableKicks(): boolean {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    if (this.#hasEventIdx) {
-      this.#deviceEvent.store16(EVENT_POSITION_AT, this.#availableAt | (this.#availableWrap << 15))
-      this.#deviceEvent.store16(EVENT_FLAGS_AT, EVENT_DESCRIPTOR)
-    } else {
-      this.#deviceEvent.store16(EVENT_FLAGS_AT, EVENT_ENABLE)
-    }
-    // The stores above and the load below are sequentially consistent (2.8.21.2.1): the driver sees the wish, or we see its descriptor.
+    enableEvents(this.#deviceEvent, this.#hasEventIdx, this.#availableAt | (this.#availableWrap << 15))
+    // Its stores and the load below are sequentially consistent (2.8.21.2.1): the driver sees the wish, or we see its descriptor.
     return this.#availableFlags() < 0
   }
 
   disableKicks(): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    this.#deviceEvent.store16(EVENT_FLAGS_AT, EVENT_DISABLE)
+    disableEvents(this.#deviceEvent)
   }
 
   state(): RingState {
@@ -324,12 +303,13 @@ export class PackedDeviceRing implements DeviceRing {
     const at = this.#usedAt * DESCRIPTOR_BYTES
     const flags = (this.#usedWrap === 1 ? AVAIL_USED : 0) | (written > 0 ? WRITE : 0)
     ring.setU32(at + 8, written)
-    ring.setU16(at + 12, this.#bufferId[entry] as number)
+    const bufferId = this.#bufferId[entry] as number
     if (this.#heldFlags === NOT_HELD) {
+      ring.setU16(at + 12, bufferId)
       this.#heldFlags = flags
       this.#heldAt = this.#usedAt
     } else {
-      ring.setU16(at + 14, flags)
+      ring.setU32(at + 12, bufferId | (flags << 16))
     }
     this.#heldSlots += slots
     const offset = this.#usedAt + slots

@@ -6,25 +6,13 @@ import type { RingMemory } from '../memory/ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool } from './indirect-pool.js'
 import * as layout from './layout.js'
+import { disableEvents, enableEvents, isEventWanted } from './packed-event.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
 import { StagedChain } from './staged-chain.js'
 import type { DriverRing, DriverSnapshot, RingAreas, RingState } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
-const {
-  AVAIL,
-  AVAIL_USED,
-  DESCRIPTOR_BYTES,
-  EVENT_DESCRIPTOR,
-  EVENT_DISABLE,
-  EVENT_ENABLE,
-  EVENT_FLAGS_AT,
-  EVENT_POSITION_AT,
-  INDIRECT,
-  NEXT,
-  USED,
-  WRITE,
-} = layout
+const { AVAIL, AVAIL_USED, DESCRIPTOR_BYTES, INDIRECT, NEXT, USED, WRITE } = layout
 
 const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
@@ -164,12 +152,8 @@ export class PackedDriverRing implements DriverRing {
     // announce them all. Sequentially consistent with the loads after it (2.8.21.2.1): either we see the event that the device asked for, or
     // it sees these flags when it looks again.
     this.#ring.store16(this.#heldAt * DESCRIPTOR_BYTES + 14, flags)
-    const wish = this.#deviceEvent.load16(EVENT_FLAGS_AT) & 3
-    if (wish === EVENT_DISABLE) return false
-    if (wish !== EVENT_DESCRIPTOR || !this.#hasEventIdx) return true
-    // Read after the flags: the device writes the position before it writes the flags that make it valid.
-    const event = this.#deviceEvent.load16(EVENT_POSITION_AT)
-    return layout.passesPacked(event, this.#availableAt, this.#availableWrap, moved, this.size)
+    const position = this.#availableAt | (this.#availableWrap << 15)
+    return isEventWanted(this.#deviceEvent, this.#hasEventIdx, position, moved, this.size)
   }
 
   take(): number {
@@ -181,19 +165,14 @@ export class PackedDriverRing implements DriverRing {
 
   enableCalls(): boolean {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    if (this.#hasEventIdx) {
-      this.#driverEvent.store16(EVENT_POSITION_AT, this.#usedAt | (this.#usedWrap << 15))
-      this.#driverEvent.store16(EVENT_FLAGS_AT, EVENT_DESCRIPTOR)
-    } else {
-      this.#driverEvent.store16(EVENT_FLAGS_AT, EVENT_ENABLE)
-    }
-    // The stores above and the load below are sequentially consistent (2.8.22): the device sees the wish, or we see its descriptor.
+    enableEvents(this.#driverEvent, this.#hasEventIdx, this.#usedAt | (this.#usedWrap << 15))
+    // Its stores and the load below are sequentially consistent (2.8.22): the device sees the wish, or we see its descriptor.
     return this.#batchId < 0 && this.#usedFlags() === NOT_USED
   }
 
   disableCalls(): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    this.#driverEvent.store16(EVENT_FLAGS_AT, EVENT_DISABLE)
+    disableEvents(this.#driverEvent)
   }
 
   notificationData(queueIndex: number): number {
@@ -277,13 +256,13 @@ export class PackedDriverRing implements DriverRing {
     ring.setU32(at, low)
     ring.setU32(at + 4, high)
     ring.setU32(at + 8, length)
-    ring.setU16(at + 12, id)
     if (this.#heldFlags === NOT_HELD) {
+      ring.setU16(at + 12, id)
       this.#heldFlags = announced
       this.#heldAt = offset
       this.#heldWrap = this.#availableWrap
     } else {
-      ring.setU16(at + 14, announced)
+      ring.setU32(at + 12, id | (announced << 16))
     }
     if (offset + 1 === this.size) {
       this.#availableAt = 0

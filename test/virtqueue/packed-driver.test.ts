@@ -56,6 +56,20 @@ describe('making chains available (2.8.21)', () => {
     expect(driver.state()).toEqual({ available: 1, used: 0x8002 })
   })
 
+  test.each([0x0002, 0x8002])(
+    'what is not published is no part of the state, over the end of the ring in either lap: %i',
+    (at) => {
+      const { driver } = make({}, 3, at)
+      driver.begin()
+      driver.push(0, 0, 1, false)
+      driver.push(0, 0, 1, false)
+      driver.commit(1)
+      expect([driver.state().available, driver.notificationData(0) >>> 16]).toEqual([at, at])
+      driver.publish()
+      expect(driver.state().available).toBe(at === 0x0002 ? 0x8001 : 0x0001)
+    },
+  )
+
   test('a ring that begins in the middle of a lap looks used on both sides of its position', () => {
     const { ring } = make({}, 3, 0x8001)
     expect([0, 1, 2].map((slot) => ring.u16(slot * 16 + 14))).toEqual([0x8080, 0, 0])
