@@ -93,12 +93,14 @@ const constants: Numbers = {
   ...ringNumbers,
 }
 
-/** Names of our rows that the header is too old to know, as a title says it. */
+/** Names of our rows that the header is too old to know. */
 function unknownOf(ours: readonly string[], theirs: object): readonly string[] {
   return ours.filter((name) => !(name in theirs))
 }
 
+/** The same as a title says it. */
 function unchecked(names: readonly string[]): string {
+  if (addon === undefined) return 'nothing to compare with'
   return names.length === 0 ? 'all of them known' : `not known to the header, so not compared: ${names.join(', ')}`
 }
 
