@@ -91,7 +91,9 @@ export class PackedDeviceRing implements DeviceRing {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     const flags = this.#availableFlags()
     if (flags < 0) return false
+    // From here on the chain before is gone, also when a lookup throws.
     const chain = this.#chain
+    this.#canRewind = false
     chain.begin()
     if ((flags & INDIRECT) !== 0) this.#loadTable(flags)
     else this.#loadList(flags)

@@ -82,6 +82,8 @@ export class SplitDeviceRing implements DeviceRing {
     if (at === this.#availableSeen && !this.#look()) return false
     const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
     if (head >= this.size || (this.#writable[head] as number) >= 0) this.#refuseHead(at, head)
+    // From here on the chain before is gone, also when a lookup throws.
+    this.#canRewind = false
     this.#load(head)
     this.#writable[head] = this.#chain.writableLength
     if (this.#isInOrder) this.#order[at & this.#mask] = head

@@ -336,12 +336,18 @@ describe('a hostile driver', () => {
 
   test('a lookup that throws is passed on, and the ring is as it was', () => {
     const { device, ring, queue } = make({ indirect: true })
-    packedDescriptor(ring, 0, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
+    packedDescriptor(ring, 0, [0n, 1], 0, LAP_1)
+    packedDescriptor(ring, 1, [TABLES_IOVA, 16], 0, LAP_1 | INDIRECT)
+    device.next()
+    const first = device.chain.id
     queue.translateTable = () => {
       throw new Error('the IOTLB is closed')
     }
     expect(errorOf(() => device.next()).message).toBe('the IOTLB is closed')
-    expect([device.isBroken, device.inFlight, device.state().available]).toEqual([false, 0, 0x8000])
+    expect([device.isBroken, device.inFlight, device.state().available]).toEqual([false, 1, 0x8001])
+    // The chain loaded before is no longer in the columns, so it cannot be rewound; it can be completed.
+    expect(errorOf(() => device.rewind()).code).toBe('ERR_VDPA_STATE')
+    device.complete(first, 0)
   })
 
   test('reset() mends, and begins where it is told', () => {

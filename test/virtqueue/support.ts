@@ -238,3 +238,21 @@ export function splitDriverByHand(features: RingFeatures = {}, size = 4, at?: nu
   }
   return { queue, driver, descriptor, available, used, use }
 }
+
+/** A device's ring, and a driver that is written out by hand: `offer` writes entries at the driver's position, then the index. */
+export function splitDeviceByHand(features: RingFeatures = {}, size = 4, at?: number) {
+  const queue = new TestQueue({
+    format: 'split',
+    size,
+    features,
+    ...(at === undefined ? {} : { state: { available: at, used: at } }),
+  })
+  const device = queue.device()
+  const { descriptor, driver: available, device: used } = queue.areas
+  let index = at ?? 0
+  const offer = (...heads: number[]) => {
+    for (const head of heads) available.setU16(4 + 2 * (index++ % size), head)
+    available.store16(2, index)
+  }
+  return { queue, device, descriptor, available, used, offer }
+}
