@@ -41,6 +41,15 @@ export async function kernelTestCommand(pattern) {
   await step('compiling lib and test', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
   await removeOrphans()
   if (!(await hasAddon())) await step('building the addon', 'npm', ['run', 'build:native'])
-  const jest = ['node_modules/jest/bin/jest.js', '--config', CONFIG, '--runInBand', '--cacheDirectory', '/tmp/jest']
+  const kept = ['--json', '--outputFile', '/run/lab/jest.json']
+  const jest = [
+    'node_modules/jest/bin/jest.js',
+    '--config',
+    CONFIG,
+    '--runInBand',
+    '--cacheDirectory',
+    '/tmp/jest',
+    ...kept,
+  ]
   return [process.execPath, ...jest, ...(pattern === undefined ? [] : ['--testPathPatterns', pattern])]
 }
