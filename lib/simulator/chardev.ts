@@ -42,6 +42,8 @@ export class OpenFile {
   readonly deviates: (name: Deviation) => boolean
   readonly vrings: VringState[] = []
   isOwned = false
+  /** Which kind of worker the kernel would start; kept, and of no effect here. */
+  forksFromOwner = 1
   isSuspended = false
   backendFeatures = 0n
   /** Whether messages carry an ASID; asked for each. */
@@ -198,6 +200,14 @@ function getIovaRange(file: OpenFile, { view }: Argument): number {
   return OK
 }
 
+function setForkFromOwner(file: OpenFile, { bytes, view }: Argument): number {
+  if (file.isOwned) return -errno.EBUSY
+  if (bytes.byteLength === 0) return -errno.EFAULT
+  if (view.getUint8(0) > 1) return -errno.EINVAL
+  file.forksFromOwner = view.getUint8(0)
+  return OK
+}
+
 function answerU32(value: (ops: DeviceOps) => number): Handler {
   return (file, { view }) => {
     view.setUint32(0, value(file.ops), true)
@@ -240,6 +250,11 @@ const openToAll: Partial<Record<RequestName, Handler>> = {
   VHOST_VDPA_GET_VQS_COUNT: answerU32((ops) => ops.queueCount),
   VHOST_VDPA_SUSPEND: suspend,
   VHOST_VDPA_RESUME: resume,
+  VHOST_SET_FORK_FROM_OWNER: setForkFromOwner,
+  VHOST_GET_FORK_FROM_OWNER: (file, { view }) => {
+    view.setUint8(0, file.forksFromOwner)
+    return OK
+  },
   VHOST_SET_OWNER: (file) => {
     if (file.isOwned) return -errno.EBUSY
     file.isOwned = true

@@ -30,12 +30,12 @@ function setVringNum(file: OpenFile, argument: Argument): number {
 }
 
 function setVringAddr(file: OpenFile, argument: Argument): number {
-  if (isInUse(file)) return -errno.EINVAL
   const { view } = argument
   if ((view.getUint32(4, true) & ~(1 << VHOST_VRING_F_LOG)) !== 0) return -errno.EOPNOTSUPP
   const [descriptor, used, available] = [8, 16, 24].map((offset) => view.getBigUint64(offset, true))
   if (descriptor === undefined || used === undefined || available === undefined) return -errno.EFAULT
   if ((available & 1n) !== 0n || (used & 3n) !== 0n || (view.getBigUint64(32, true) & 3n) !== 0n) return -errno.EINVAL
+  if (isInUse(file)) return -errno.EINVAL
   return file.ops.setQueueAddresses(index(argument), descriptor, available, used) ? OK : -errno.EINVAL
 }
 
@@ -150,7 +150,6 @@ function setMemTable(_file: OpenFile, { view }: Argument): number {
 const ofTheOwner = handlersByNumber({ VHOST_SET_MEM_TABLE: setMemTable } satisfies Partial<
   Record<RequestName, Handler>
 >)
-const setOwner = requests.VHOST_SET_OWNER.number
 
 /** Carries an ioctl out: what it returns, or a negative errno. `argument` has the bytes that the request moves; undefined where a null pointer was given. */
 export function dispatch(file: OpenFile, request: number, argument: Argument | undefined): number {
@@ -168,12 +167,16 @@ export function dispatch(file: OpenFile, request: number, argument: Argument | u
 
 const empty: Argument = { bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 
-/** Requests without an argument do not look at it; the others fault. */
+/** Requests that do not look at their argument, or not before they have refused for another reason: a null pointer is no matter to them. */
+const blindToArguments: ReadonlySet<number> = new Set([
+  requests.VHOST_SET_OWNER.number,
+  requests.VHOST_VDPA_SUSPEND.number,
+  requests.VHOST_VDPA_RESUME.number,
+  requests.VHOST_SET_LOG_BASE.number,
+  requests.VHOST_SET_LOG_FD.number,
+  requests.VHOST_SET_FORK_FROM_OWNER.number,
+])
+
 function nullArgument(file: OpenFile, request: number, handler: Handler): number {
-  const takesNone =
-    request === setOwner ||
-    request === requests.VHOST_VDPA_SUSPEND.number ||
-    request === requests.VHOST_VDPA_RESUME.number
-  const isRefusedAnyway = request === requests.VHOST_SET_LOG_BASE.number || request === requests.VHOST_SET_LOG_FD.number
-  return takesNone || isRefusedAnyway ? handler(file, empty) : -errno.EFAULT
+  return blindToArguments.has(request) ? handler(file, empty) : -errno.EFAULT
 }
