@@ -69,38 +69,35 @@ describe('control commands', () => {
   })
 
   const rss = { hashTypes: 0x3f, indirectionTable: [0, 1, 0, 1], unclassifiedQueue: 2, maxTxVq: 3, key: hex('aabbcc') }
-  const payloads: readonly [command: net.NetCommand<never>, value: unknown, bytes: string][] = [
-    [netCommands.VIRTIO_NET_CTRL_RX_PROMISC, true, '01'],
-    [netCommands.VIRTIO_NET_CTRL_RX_NOBCAST, false, '00'],
-    [netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET, mac1, '525400123456'],
+  const payloads: readonly [name: net.NetCommandName, value: unknown, bytes: string][] = [
+    ['VIRTIO_NET_CTRL_RX_PROMISC', true, '01'],
+    ['VIRTIO_NET_CTRL_RX_NOBCAST', false, '00'],
+    ['VIRTIO_NET_CTRL_MAC_ADDR_SET', mac1, '525400123456'],
     [
-      netCommands.VIRTIO_NET_CTRL_MAC_TABLE_SET,
+      'VIRTIO_NET_CTRL_MAC_TABLE_SET',
       { unicast: [mac1], multicast: [mac2, mac1] },
       '01000000 525400123456 02000000 01005e0000fb 525400123456',
     ],
-    [netCommands.VIRTIO_NET_CTRL_MAC_TABLE_SET, { unicast: [], multicast: [] }, '00000000 00000000'],
-    [netCommands.VIRTIO_NET_CTRL_VLAN_ADD, 0x0123, '2301'],
-    [netCommands.VIRTIO_NET_CTRL_VLAN_DEL, 4094, 'fe0f'],
-    [netCommands.VIRTIO_NET_CTRL_ANNOUNCE_ACK, undefined, ''],
-    [netCommands.VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 0x8000, '0080'],
-    [netCommands.VIRTIO_NET_CTRL_MQ_RSS_CONFIG, rss, '3f000000 0300 0200 0000 0100 0000 0100 0300 03 aabbcc'],
+    ['VIRTIO_NET_CTRL_MAC_TABLE_SET', { unicast: [], multicast: [] }, '00000000 00000000'],
+    ['VIRTIO_NET_CTRL_VLAN_ADD', 0x0123, '2301'],
+    ['VIRTIO_NET_CTRL_VLAN_DEL', 4094, 'fe0f'],
+    ['VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined, ''],
+    ['VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', 0x8000, '0080'],
+    ['VIRTIO_NET_CTRL_MQ_RSS_CONFIG', rss, '3f000000 0300 0200 0000 0100 0000 0100 0300 03 aabbcc'],
     [
-      netCommands.VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
+      'VIRTIO_NET_CTRL_MQ_HASH_CONFIG',
       { hashTypes: 0x8000_0001, key: hex('aabb') },
       '01000080 0000000000000000 02 aabb',
     ],
-    [netCommands.VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, 0x40_0000_0000_0082n, '8200000000004000'],
-    [netCommands.VIRTIO_NET_CTRL_NOTF_COAL_TX_SET, { maxPackets: 64, maxUsecs: 0x100 }, '40000000 00010000'],
-    [netCommands.VIRTIO_NET_CTRL_NOTF_COAL_RX_SET, { maxPackets: 1, maxUsecs: 0 }, '01000000 00000000'],
-    [
-      netCommands.VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET,
-      { queue: 2, maxPackets: 3, maxUsecs: 4 },
-      '0200 0000 03000000 04000000',
-    ],
+    ['VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', 0x40_0000_0000_0082n, '8200000000004000'],
+    ['VIRTIO_NET_CTRL_NOTF_COAL_TX_SET', { maxPackets: 64, maxUsecs: 0x100 }, '40000000 00010000'],
+    ['VIRTIO_NET_CTRL_NOTF_COAL_RX_SET', { maxPackets: 1, maxUsecs: 0 }, '01000000 00000000'],
+    ['VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET', { queue: 2, maxPackets: 3, maxUsecs: 4 }, '0200 0000 03000000 04000000'],
   ]
 
-  test.each(payloads)('$name is these bytes, both ways (%#)', (command, value, bytes) => {
-    expect(command.encode(value as never)).toEqual(hex(bytes))
+  test.each(payloads)('%s of %p is the bytes %s, both ways', (name, value, bytes) => {
+    const command = netCommands[name] as unknown as net.NetCommand<unknown>
+    expect(command.encode(value)).toEqual(hex(bytes))
     // In the middle of a larger buffer, as a ring hands it over.
     const within = Uint8Array.of(0xee, ...hex(bytes), 0xee).subarray(1, -1)
     expect(command.decode(within)).toEqual(value)
