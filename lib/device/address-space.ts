@@ -180,14 +180,14 @@ export class AddressSpace {
     const isBatch = this.#begin(records, count)
     for (let at = 0; at < count; at++) records.update(pieceAt(pieces, at))
     if (isBatch) records.batchEnd()
-    const pinnedBefore = this.#context.backend.memlock().pinned
     try {
       yield* this.#send(records, count, options)
     } catch (failure) {
       const accepted = Math.min(Math.max(completedOf(failure) - (isBatch ? 1 : 0), 0), count)
-      const error = this.#explain(failure, pieces, accepted, pinnedBefore)
+      const { pinned } = this.#context.backend.memlock()
+      const entries = this.#table.size - (count - accepted)
       yield* this.#undoMap(pieces, accepted, isBatch && completedOf(failure) > 0)
-      throw error
+      throw this.#explain(failure, pieces, accepted, { pinned, entries })
     }
   }
 
@@ -415,26 +415,16 @@ export class AddressSpace {
     return refusal(this.#context, 'ERR_VDPA_NOT_MAPPED', text, 'VHOST_IOTLB_INVALIDATE')
   }
 
-  #explain(failure: unknown, pieces: Uint32Array, accepted: number, pinnedBefore: bigint): unknown {
-    const count = pieces.length / PIECE_WORDS
-    const refused = rangeOfPiece(pieceAt(pieces, Math.min(accepted, count - 1)))
-    let acceptedBytes = 0n
-    for (let at = 0; at < accepted; at++) {
-      const { first, last } = rangeOfPiece(pieceAt(pieces, at))
-      acceptedBytes += last - first + 1n
-    }
-    return explainRefusal(
-      this.#context,
-      {
-        asid: this.asid,
-        range: showRange(refused),
-        bytes: refused.last - refused.first + 1n,
-        entries: this.#table.size - (count - accepted),
-        pinnedBefore,
-        acceptedBytes,
-      },
-      failure,
-    )
+  #explain(
+    failure: unknown,
+    pieces: Uint32Array,
+    accepted: number,
+    then: { pinned: bigint; entries: number },
+  ): unknown {
+    const refused = rangeOfPiece(pieceAt(pieces, Math.min(accepted, pieces.length / PIECE_WORDS - 1)))
+    const { asid } = this
+    const bytes = refused.last - refused.first + 1n
+    return explainRefusal(this.#context, { asid, range: showRange(refused), bytes, accepted, ...then }, failure)
   }
 }
 

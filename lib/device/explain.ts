@@ -9,12 +9,12 @@ export interface RefusedUpdate {
   /** The piece refused: `[0x1000, 0x1fff]`. */
   readonly range: string
   readonly bytes: bigint
-  /** Mappings of this address space that the kernel has now. */
+  /** Mappings of this address space that the kernel had when it refused. */
   readonly entries: number
-  /** Bytes pinned before the whole change began. */
-  readonly pinnedBefore: bigint
-  /** Bytes of this change that the kernel accepted. */
-  readonly acceptedBytes: bigint
+  /** Bytes that the process had pinned then. */
+  readonly pinned: bigint
+  /** Pieces of the change that the kernel had accepted, all undone by now. */
+  readonly accepted: number
 }
 
 /** The error to throw instead of a bare EFAULT; any other failure is returned as it is. */
@@ -22,10 +22,12 @@ export function explainRefusal(context: DeviceContext, update: RefusedUpdate, fa
   if (!isVdpaError(failure) || failure.code !== 'EFAULT') return failure
   const { path } = context.facts
   const details = { path, request: 'VHOST_IOTLB_UPDATE', cause: failure }
-  const { limit, pinned } = context.backend.memlock()
-  const doesPin = pinned > update.pinnedBefore
+  const { pinned } = update
+  const { limit, pinned: pinnedNow } = context.backend.memlock()
+  // Whether a parent pins is nowhere to be read; that undoing the change gave pinned memory back shows it.
+  const doesPin = pinned > pinnedNow
   const entryLimit = context.backend.iotlbEntryLimit
-  if (limit !== undefined && pinned + update.bytes > limit && (doesPin || update.acceptedBytes === 0n)) {
+  if (limit !== undefined && pinned + update.bytes > limit && (doesPin || update.accepted === 0)) {
     const needed = pinned + update.bytes
     return vdpaError(
       'ERR_VDPA_MEMLOCK',

@@ -12,7 +12,7 @@ import { KernelEventfd } from './kernel-eventfd.js'
 import { KernelHandle } from './kernel-handle.js'
 import { KernelMemory, type KernelRegion } from './kernel-memory.js'
 import { KernelNetlinkSocket } from './kernel-netlink.js'
-import { readMemlock, type Memlock } from './memlock.js'
+import { readIotlbEntryLimit, readMemlock, type Memlock } from './memlock.js'
 import type { NativeAddon } from './native.js'
 import { openHint } from './open-hints.js'
 import { madeOr, type RefusedCall } from './refusal.js'
@@ -26,6 +26,7 @@ export class KernelBackend implements Backend {
   readonly pageSize: number
   readonly #addon: NativeAddon
   readonly #memory: KernelMemory
+  #iotlbEntryLimit: number | undefined
 
   constructor(addon: NativeAddon = loadAddon()) {
     this.#addon = addon
@@ -74,6 +75,11 @@ export class KernelBackend implements Backend {
 
   memlock(): Memlock {
     return readMemlock()
+  }
+
+  /** Read once: the parameter is fixed while the module is loaded. */
+  get iotlbEntryLimit(): number | undefined {
+    return (this.#iotlbEntryLimit ??= readIotlbEntryLimit())
   }
 }
 

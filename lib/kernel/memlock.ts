@@ -1,4 +1,4 @@
-// How much memory this process may pin, and how much it has pinned.
+// How much this process may pin and map: limits that the kernel tells in files.
 
 import { readFileSync } from 'node:fs'
 
@@ -25,5 +25,15 @@ export function readMemlock(): Memlock {
     return parseMemlock(readFileSync('/proc/self/limits', 'latin1'), readFileSync('/proc/self/status', 'latin1'))
   } catch {
     return { limit: undefined, pinned: 0n }
+  }
+}
+
+/** Entries an IOTLB of vhost-vdpa may have; undefined while the module is not loaded. */
+export function readIotlbEntryLimit(): number | undefined {
+  try {
+    const text = readFileSync('/sys/module/vhost_vdpa/parameters/max_iotlb_entries', 'latin1')
+    return /^\d+$/.test(text.trim()) ? Number(text) : undefined
+  } catch {
+    return undefined
   }
 }

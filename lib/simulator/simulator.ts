@@ -13,6 +13,7 @@ import { DescriptorTable, EventCounter, SimulatedEventfd } from './descriptor-ta
 import { dumpNode, type NodeDump } from './dump.js'
 import { Faults } from './faults.js'
 import { SimulatedHandle } from './handle.js'
+import { IOTLB_ENTRIES_LAST } from './iotlb-table.js'
 import { MemoryFile, PAGE_BYTES, ProcessMemory, type SimulatedRegion } from './process-memory.js'
 import { profiles, type Deviation, type Profile } from './profiles.js'
 import type { RefusedCall } from './refusal.js'
@@ -34,6 +35,7 @@ export interface SimulatorOptions {
 export class Simulator implements Backend {
   readonly name = 'simulator'
   readonly pageSize = PAGE_BYTES
+  readonly iotlbEntryLimit = IOTLB_ENTRIES_LAST
   readonly profile: Profile
   /** Knobs that make things go wrong. */
   readonly faults: Faults

@@ -1,0 +1,172 @@
+// Changes of an address space: all of it or none of it, whatever the kernel refuses and whenever the caller gives up.
+
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
+import type { Backend } from '../../lib/backend/backend.js'
+import type { AddressSpace } from '../../lib/device/address-space.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import type { MemoryRegion } from '../../lib/memory/memory-region.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+
+const path = '/dev/vhost-vdpa-0'
+const page = 0x1000
+
+/** What the pretended kernel itself has mapped: the witness that does not share our bookkeeping. */
+function kernelMap(simulator: Simulator, asid: number): string[] {
+  const space = simulator.dump(path).addressSpaces.find((candidate) => candidate.asid === asid)
+  return (space?.mappings ?? []).map((mapping) =>
+    JSON.stringify(mapping, (_, value: unknown) => (typeof value === 'bigint' ? value.toString(16) : value)),
+  )
+}
+
+describe('an address space', () => {
+  let simulator: Simulator
+  let device: VdpaDevice
+  let space: AddressSpace
+  let memory: MemoryRegion
+
+  beforeEach(() => {
+    simulator = new Simulator()
+    simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+    device = openDeviceSync(path, { backend: simulator as Backend })
+    space = device.addressSpace(0)
+    memory = simulator.allocate(64 * page)
+  })
+
+  afterEach(async () => {
+    await device.close()
+    memory.close()
+  })
+
+  const pieces = (count: number, first = 0x10_0000) =>
+    Array.from({ length: count }, (_, index) => ({
+      iova: BigInt(first + 2 * index * page),
+      region: memory,
+      offset: index * page,
+      size: page,
+    }))
+
+  test('a refusal of any of 50 pieces leaves the kernel and us as before', () => {
+    space.mapSync({ iova: 0x1000n, region: memory, size: page })
+    const before = kernelMap(simulator, 0)
+    for (let nth = 1; nth <= 52; nth++) {
+      simulator.faults.fail({ request: 'write', with: 'EFAULT', nth })
+      expect(() => space.mapSync(pieces(50))).toThrow(
+        expect.objectContaining({ code: expect.stringMatching(/^ERR_VDPA_/) }),
+      )
+      expect(space.size).toBe(1)
+      expect(kernelMap(simulator, 0)).toEqual(before)
+    }
+    space.mapSync(pieces(50))
+    expect(space.size).toBe(51)
+  })
+
+  test('a refusal within an unmap of 50 pieces leaves everything mapped', () => {
+    space.mapSync(pieces(50))
+    const before = kernelMap(simulator, 0)
+    for (let nth = 1; nth <= 52; nth++) {
+      simulator.faults.fail({ request: 'write', with: 'EFAULT', nth })
+      expect(() => space.unmapAllSync()).toThrow()
+      expect(space.size).toBe(50)
+      expect(kernelMap(simulator, 0)).toEqual(before)
+    }
+    space.unmapAllSync()
+    expect(kernelMap(simulator, 0)).toEqual([])
+  })
+
+  test('the error of a refusal names the piece', () => {
+    simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 4 })
+    expect(() => space.mapSync(pieces(5))).toThrow(/\[0x104000, 0x104fff\] in asid 0/)
+  })
+
+  test('a cancel before and during a change leaves nothing', async () => {
+    await expect(space.map(pieces(20), { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'ERR_VDPA_CANCELED',
+    })
+    const controller = new AbortController()
+    const change = space.map(pieces(50), { signal: controller.signal })
+    queueMicrotask(() => controller.abort())
+    await change.catch((failure: unknown) => expect(failure).toMatchObject({ code: 'ERR_VDPA_CANCELED' }))
+    expect(kernelMap(simulator, 0)).toHaveLength(space.size)
+  })
+
+  test('changes asked for at once happen one after another', async () => {
+    await Promise.all([
+      space.map(pieces(10)),
+      space.map(pieces(10, 0x80_0000)),
+      space.unmap({ iova: 0x10_0000n, size: 0x1000n }),
+    ])
+    expect(space.size).toBe(19)
+    const change = space.unmapAll()
+    expect(() => space.mapSync(pieces(1))).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+    await change
+  })
+
+  test('random changes agree with the kernel, piece by piece', () => {
+    const change = fc.record({
+      first: fc.integer({ min: 1, max: 40 }),
+      count: fc.integer({ min: 1, max: 8 }),
+      isMap: fc.boolean(),
+    })
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 30 }), (changes) => {
+        const model = new Map<number, number>()
+        for (const { first, count, isMap } of changes) {
+          const range = { iova: BigInt(first * page), size: BigInt(count * page) }
+          try {
+            if (isMap) space.mapSync({ iova: range.iova, region: memory, size: count * page })
+            else space.unmapSync(range)
+            if (isMap) model.set(first, count)
+            else model.delete(first)
+          } catch (failure) {
+            const isFree = [...model].every(([at, length]) => at + length <= first || first + count <= at)
+            expect(isMap ? isFree : model.get(first) === count).toBe(false)
+            expect(failure).toMatchObject({ code: isMap ? 'ERR_VDPA_OVERLAP' : 'ERR_VDPA_NOT_MAPPED' })
+          }
+        }
+        expect(space.mappings.map(({ iova, size }) => [Number(iova) / page, Number(size) / page])).toEqual(
+          [...model].sort(([a], [b]) => a - b),
+        )
+        expect(kernelMap(simulator, 0)).toHaveLength(model.size)
+        space.unmapAllSync()
+      }),
+      { numRuns: 100 },
+    )
+  })
+
+  test('the ends of a 64-bit address space can be used', () => {
+    const last = 0xffff_ffff_ffff_f000n
+    space.mapSync([
+      { iova: 0n, region: memory, size: page },
+      { iova: last, region: memory, offset: page, size: page },
+    ])
+    expect(space.lookup(0xffff_ffff_ffff_ffffn)).toMatchObject({ region: memory, offset: 2 * page - 1 })
+    expect(space.lookup(page === 0 ? 0n : 0x1000n)).toBeUndefined()
+    expect(space.mappings.map(({ iova, size }) => [iova, size])).toEqual([
+      [0n, 0x1000n],
+      [last, 0x1000n],
+    ])
+    space.unmapAllSync()
+  })
+
+  test('more entries than an IOTLB has are refused before the first is sent', () => {
+    const many = Array.from({ length: 2049 }, (_, index) => ({
+      iova: BigInt(index + 1) * 0x2000n,
+      region: memory,
+      size: page,
+    }))
+    expect(() => space.mapSync(many)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_ENTRY_LIMIT' }))
+    expect(kernelMap(simulator, 0)).toEqual([])
+    space.mapSync(many.slice(1))
+    expect(space.size).toBe(2048)
+  })
+
+  test('after close nothing is mapped and the memory is free', async () => {
+    space.mapSync(pieces(3))
+    expect(() => memory.close()).toThrow(expect.objectContaining({ code: 'ERR_VDPA_MEMORY_HELD' }))
+    await device.close()
+    expect(memory.holders).toEqual([])
+    await expect(space.map(pieces(1))).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+  })
+})
