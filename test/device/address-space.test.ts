@@ -2,7 +2,6 @@
 
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import type { Backend } from '../../lib/backend/backend.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
@@ -29,7 +28,7 @@ describe('an address space', () => {
   beforeEach(() => {
     simulator = new Simulator()
     simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
-    device = openDeviceSync(path, { backend: simulator as Backend })
+    device = openDeviceSync(path, { backend: simulator })
     space = device.addressSpace(0)
     memory = simulator.allocate(64 * page)
   })
@@ -142,7 +141,7 @@ describe('an address space', () => {
       { iova: last, region: memory, offset: page, size: page },
     ])
     expect(space.lookup(0xffff_ffff_ffff_ffffn)).toMatchObject({ region: memory, offset: 2 * page - 1 })
-    expect(space.lookup(page === 0 ? 0n : 0x1000n)).toBeUndefined()
+    expect(space.lookup(0x1000n)).toBeUndefined()
     expect(space.mappings.map(({ iova, size }) => [iova, size])).toEqual([
       [0n, 0x1000n],
       [last, 0x1000n],

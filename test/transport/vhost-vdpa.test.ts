@@ -107,7 +107,8 @@ describe('the vhost-vdpa dialect', () => {
     expect(seen).toEqual([{ request, bytes }])
   })
 
-  test.each(reads)('%s asks with its own number and reads the answer', (_, call, request, bytes, answer, said) => {
+  test.each(reads)('%s asks with its own number and reads the answer', (...row) => {
+    const [, call, request, bytes, answer, said] = row
     const { transport, seen } = recorded(answer)
     expect(call(transport)).toEqual(said)
     expect(seen).toEqual([{ request, bytes }])

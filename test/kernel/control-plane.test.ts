@@ -1,0 +1,41 @@
+// The control plane's law on the three real devices.
+
+import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { describeControlPlane } from '../conformance/control-plane.js'
+import { labVariable } from './support.js'
+
+const backend = () => new KernelBackend()
+
+describeControlPlane({
+  name: 'vdpa_sim_net',
+  backend,
+  path: () => labVariable('VHOST_VDPA_NET'),
+  deviceId: 1,
+  queues: 3,
+  groups: 2,
+  addressSpaces: 2,
+  configSize: 24,
+  doesPin: false,
+})
+describeControlPlane({
+  name: 'vdpa_sim_blk',
+  backend,
+  path: () => labVariable('VHOST_VDPA_BLOCK'),
+  deviceId: 2,
+  queues: 1,
+  groups: 1,
+  addressSpaces: 1,
+  configSize: 60,
+  doesPin: false,
+})
+describeControlPlane({
+  name: 'vp_vdpa',
+  backend,
+  path: () => labVariable('VHOST_VDPA_PCI'),
+  deviceId: 1,
+  queues: 3,
+  groups: 1,
+  addressSpaces: 1,
+  configSize: 24,
+  doesPin: true,
+})
