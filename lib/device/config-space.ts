@@ -1,9 +1,9 @@
 // The configuration space of a device: bytes, and the typed view where the kind is known.
 
 import { checkBytes, checkInteger, rangeError } from '../base/checks.js'
-import { decodeBlockConfig, type BlockConfig } from '../uapi/virtio-blk.js'
+import { decodeBlockConfig, virtioBlkConfig, type BlockConfig } from '../uapi/virtio-blk.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
-import { decodeNetConfig, type NetConfig } from '../uapi/virtio-net.js'
+import { decodeNetConfig, virtioNetConfig, type NetConfig } from '../uapi/virtio-net.js'
 import { checkOpen, type DeviceContext } from './context.js'
 import { refusal } from './context.js'
 
@@ -35,13 +35,18 @@ export class ConfigSpace {
   /** The network configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
   net(): NetConfig {
     this.#checkKind(deviceIds.net, 'network')
-    return decodeNetConfig(this.read(0, this.size ?? 12))
+    return decodeNetConfig(this.#head(virtioNetConfig.size, 12))
   }
 
   /** The block configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
   block(): BlockConfig {
     this.#checkKind(deviceIds.block, 'block')
-    return decodeBlockConfig(this.read(0, this.size ?? 60))
+    return decodeBlockConfig(this.#head(virtioBlkConfig.size, virtioBlkConfig.size))
+  }
+
+  /** The first bytes, as many as there are of `wanted`. A PCI device's space is a whole window of thousands, of which few mean something. */
+  #head(wanted: number, whenUnknown: number): Uint8Array {
+    return this.read(0, this.size === undefined ? whenUnknown : Math.min(this.size, wanted))
   }
 
   #checkKind(deviceId: number, name: string): void {

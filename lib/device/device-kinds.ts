@@ -2,12 +2,12 @@
 // features need which others. Data, so that the rest of the room never asks of what kind a device is.
 
 import { deviceIds } from '../uapi/virtio-ids.js'
-import { decodeNetConfig } from '../uapi/virtio-net.js'
+import type { ConfigSpace } from './config-space.js'
 import type { FeatureSet } from './feature-set.js'
 
 export interface DeviceKindFacts {
   /** The index of the control virtqueue under these features; undefined when there is none. */
-  controlQueue(features: FeatureSet, config: () => Uint8Array): number | undefined
+  controlQueue(features: FeatureSet, config: ConfigSpace): number | undefined
   /** Feature → the features of which it needs one. */
   readonly needs: Readonly<Record<string, readonly string[]>>
 }
@@ -19,7 +19,7 @@ const net: DeviceKindFacts = {
   controlQueue(features, config) {
     if (!features.has('VIRTIO_NET_F_CTRL_VQ')) return undefined
     const isMultiqueue = features.has('VIRTIO_NET_F_MQ') || features.has('VIRTIO_NET_F_RSS')
-    return 2 * (isMultiqueue ? (decodeNetConfig(config()).maxVirtqueuePairs ?? 1) : 1)
+    return 2 * (isMultiqueue ? (config.net().maxVirtqueuePairs ?? 1) : 1)
   },
   // Spec section 5.1.3.1.
   needs: {

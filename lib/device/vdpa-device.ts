@@ -149,7 +149,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** The index of the control virtqueue under the negotiated features; undefined when there is none. */
   get controlQueueIndex(): number | undefined {
     const features = checkNegotiated(this.#context, 'the place of the control queue')
-    return kindFacts(this.deviceId).controlQueue(features, () => this.config.read())
+    return kindFacts(this.deviceId).controlQueue(features, this.config)
   }
 
   /**

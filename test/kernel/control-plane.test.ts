@@ -25,7 +25,7 @@ describeControlPlane({
   queues: 1,
   groups: 1,
   addressSpaces: 1,
-  configSize: 60,
+  configSize: 96,
   doesPin: false,
 })
 describeControlPlane({
@@ -36,6 +36,7 @@ describeControlPlane({
   queues: 3,
   groups: 1,
   addressSpaces: 1,
-  configSize: 24,
+  // The whole window of the PCI capability.
+  configSize: 4096,
   doesPin: true,
 })
