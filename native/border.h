@@ -212,7 +212,7 @@ struct BoundCall {
   BoundCall(napi_env env, napi_callback_info info) {
     size_t size = count;
     void* data = nullptr;
-    napi_get_cb_info(env, info, &size, count > 0 ? arguments : nullptr, nullptr, &data);
+    napi_get_cb_info(env, info, count > 0 ? &size : nullptr, count > 0 ? arguments : nullptr, nullptr, &data);
     self = static_cast<T*>(data);
   }
 };

@@ -33,9 +33,9 @@ napi_value JsIoctl(napi_env env, napi_callback_info info) {
   return Number(env, OrErrno(::ioctl(fd, request, argument.data)));
 }
 
-/// ioctlAgain(): the ioctl of the call before, without asking V8 what and where its arguments are, which takes
-/// as long as a small ioctl on a slow machine. The caller, who holds the array, makes sure that it was not
-/// detached.
+/// ioctlAgain(): the ioctl of the call before, without asking V8 what and where its arguments are, which
+/// takes as long as a small ioctl on a slow machine. The caller, who holds the array, makes sure that it was
+/// not detached.
 napi_value JsIoctlAgain(napi_env env, napi_callback_info info) {
   Descriptor& self = *BoundCall<Descriptor, 0>(env, info).self;
   const int fd = self.Turn();

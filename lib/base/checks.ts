@@ -43,8 +43,14 @@ export function toU64(value: unknown, name: string): bigint {
   return value
 }
 
+/** The tag recognises arrays of another realm, but takes longer than a system call; `instanceof` is enough for our own. */
+function isUint8Array(value: unknown): value is Uint8Array {
+  if (!ArrayBuffer.isView(value)) return false
+  return value instanceof Uint8Array || Object.prototype.toString.call(value) === '[object Uint8Array]'
+}
+
 export function checkBytes(value: unknown, name: string, length?: number): asserts value is Uint8Array {
-  if (!(ArrayBuffer.isView(value) && Object.prototype.toString.call(value) === '[object Uint8Array]')) {
+  if (!isUint8Array(value)) {
     throw typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
   }
   if (length !== undefined && value.byteLength !== length) {

@@ -11,11 +11,18 @@ interface Tail {
   readonly bytesEach: number
 }
 
-const tails: ReadonlyMap<number, Tail> = new Map([
-  [requests.VHOST_VDPA_GET_CONFIG.number, { countOffset: 4, bytesEach: 1 }],
-  [requests.VHOST_VDPA_SET_CONFIG.number, { countOffset: 4, bytesEach: 1 }],
-  [requests.VHOST_SET_MEM_TABLE.number, { countOffset: 0, bytesEach: 32 }],
-])
+const configTail: Tail = { countOffset: 4, bytesEach: 1 }
+const memoryTail: Tail = { countOffset: 0, bytesEach: 32 }
+
+// Numbers of their own, because every ioctl is compared with them.
+const getConfig = requests.VHOST_VDPA_GET_CONFIG.number
+const setConfig = requests.VHOST_VDPA_SET_CONFIG.number
+const setMemoryTable = requests.VHOST_SET_MEM_TABLE.number
+
+function tailOf(request: number): Tail | undefined {
+  if (request === getConfig || request === setConfig) return configTail
+  return request === setMemoryTable ? memoryTail : undefined
+}
 
 /** The size that a request number says its argument has (`_IOC_SIZE` of <asm-generic/ioctl.h>). */
 function encodedSize(request: number): number {
@@ -41,11 +48,11 @@ export function checkIoctlArgument(request: number, argument: Uint8Array | numbe
 
 /** Whether an ioctl that passed the check may be made again with the same array and without the check: its need does not depend on its bytes. */
 export function isRepeatable(request: number, argument: Uint8Array): boolean {
-  return argument.byteLength > 0 && !tails.has(request)
+  return argument.byteLength > 0 && tailOf(request) === undefined
 }
 
 function tailLength(request: number, argument: Uint8Array): number {
-  const tail = tails.get(request)
+  const tail = tailOf(request)
   if (tail === undefined) return 0
   const head = new DataView(argument.buffer, argument.byteOffset, argument.byteLength)
   return head.getUint32(tail.countOffset, isLittleEndian) * tail.bytesEach

@@ -7,7 +7,7 @@ import { isVdpaError } from '../../lib/base/errors'
 import { loadAddon, tryLoadAddon } from '../../lib/kernel/addon'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openHint } from '../../lib/kernel/open-hints'
-import { parseMemlock, readMemlock } from '../../lib/kernel/memlock'
+import { parseMemlock, readIotlbEntryLimit, readMemlock } from '../../lib/kernel/memlock'
 import { describeNative, TemporaryFolder } from './support'
 
 const fileName = 'vhost_vdpa_native.node'
@@ -91,4 +91,9 @@ test('the memory limit is read as bytes', () => {
   expect(parseMemlock(limits.replace('8388608', 'unlimited'), '')).toEqual({ limit: undefined, pinned: 0n })
   expect(parseMemlock('', '')).toEqual({ limit: undefined, pinned: 0n })
   if (process.platform === 'linux') expect(readMemlock().pinned).toBeGreaterThanOrEqual(0n)
+})
+
+test('the entry limit is a number, or nobody says', () => {
+  const limit = readIotlbEntryLimit()
+  expect(limit === undefined || limit > 0).toBe(true)
 })
