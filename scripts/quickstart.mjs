@@ -1,9 +1,10 @@
 // The main job, start to end: isolate the control queue of a network device, give it an address by that queue, send a frame and get it back.
 // On the simulator by default; on a real device with its path: npm run quickstart -- /dev/vhost-vdpa-0
-import { KernelBackend, NetControlQueue, NetDriver, openDevice, statusNames } from 'vhost-vdpa'
+// A device that leads to a network gives no frame back; a neighbour's IPv4 address after the path is asked for its MAC instead.
+import { isVdpaError, KernelBackend, NetControlQueue, NetDriver, openDevice, statusNames } from 'vhost-vdpa'
 import { networkDevice, Simulator } from 'vhost-vdpa/simulator'
 
-const path = process.argv[2]
+const [path, neighbour] = process.argv.slice(2)
 const newMac = '02:00:00:00:00:01'
 const guestBytes = 4 * 1024 * 1024
 
@@ -18,38 +19,84 @@ function chooseBackend() {
 const hex = (value) => `0x${value.toString(16)}`
 
 function picture(space, purpose) {
-  const lines = space.mappings.map(({ iova, size, access }) => `  │ ${hex(iova).padStart(18)} … ${hex(iova + size - 1n).padStart(18)}  ${access} │`)
   const title = ` asid ${space.asid}: ${purpose} `
-  const width = Math.max(title.length + 2, ...lines.map((line) => line.length - 4))
-  return [`  ┌─${title}${'─'.repeat(Math.max(width - title.length - 1, 0))}┐`, ...lines, `  └${'─'.repeat(width)}┘`].join('\n')
+  const lines = space.mappings.map(
+    ({ iova, size, access }) => ` ${hex(iova).padStart(18)} … ${hex(iova + size - 1n).padStart(18)}  ${access} `,
+  )
+  const width = Math.max(title.length + 1, ...lines.map((line) => line.length))
+  const body = lines.map((line) => `  │${line.padEnd(width)}│`)
+  return [`  ┌${`─${title}`.padEnd(width, '─')}┐`, ...body, `  └${'─'.repeat(width)}┘`].join('\n')
 }
 
-/** A frame to the device itself: a loopback device gives it back, a real network does not. */
-function frameTo(mac) {
+const macBytes = (mac) => mac.split(':').map((part) => parseInt(part, 16))
+const text = new TextEncoder().encode('hello, vdpa')
+
+/** A frame to the device's own address: a loopback device gives it back, a real network does not. */
+function frameToSelf() {
   const frame = new Uint8Array(60)
-  frame.set(mac.split(':').map((part) => parseInt(part, 16)))
-  frame.set([0x02, 0, 0, 0, 0, 0x02, 0x88, 0xb5], 6)
-  frame.set(new TextEncoder().encode('hello, vdpa'), 14)
+  frame.set([...macBytes(newMac), 0x02, 0, 0, 0, 0, 0x02, 0x88, 0xb5])
+  frame.set(text, 14)
   return frame
 }
 
-const [backend, node] = chooseBackend()
-const guest = backend.allocate(guestBytes, { name: 'guest memory' })
-const device = await openDevice(node, { backend, expect: 'net' })
-try {
+/** An ARP probe (RFC 5227): whoever has the IPv4 address answers it. */
+function arpProbe(address) {
+  const frame = new Uint8Array(60)
+  frame.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ...macBytes(newMac), 0x08, 0x06])
+  frame.set(
+    [0, 1, 8, 0, 6, 4, 0, 1, ...macBytes(newMac), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...address.split('.').map(Number)],
+    14,
+  )
+  return frame
+}
+
+/** Sends one frame and says what came back. */
+async function sendAndReceive(driver) {
+  const frame = neighbour === undefined ? frameToSelf() : arpProbe(neighbour)
+  driver.send(frame)
+  const answer = await driver.nextFrame({ signal: AbortSignal.timeout(5000) }).catch((failure) => {
+    if (path === undefined || neighbour !== undefined || failure.name !== 'TimeoutError') throw failure
+    return undefined
+  })
+  if (answer === undefined) {
+    const advice =
+      'this device leads to a network, not back to us; give a neighbour to ask: npm run quickstart -- DEVICE IPV4'
+    console.log(`frame     ${frame.length} bytes sent; none came back within 5 s: ${advice}`)
+  } else if (neighbour !== undefined) {
+    const sender = Array.from(answer.subarray(6, 12), (byte) => byte.toString(16).padStart(2, '0')).join(':')
+    console.log(
+      `frame     ${frame.length} bytes sent (who has ${neighbour}?), ${answer.length} came back: ${sender} has it`,
+    )
+  } else {
+    const isSame = Buffer.compare(frame, answer.subarray(0, frame.length)) === 0
+    console.log(
+      `frame     ${frame.length} bytes sent, ${answer.length} came back: ${isSame ? 'the same' : 'other'} bytes, "${new TextDecoder().decode(answer.subarray(14, 14 + text.length))}"`,
+    )
+    if (path === undefined && !isSame) throw new Error('another frame came back')
+  }
+}
+
+async function mainJob(device, guest, backend) {
   const offered = device.offeredFeatures
-  console.log(`device    ${device.path} (${backend.name}): ${device.kind}, id ${device.deviceId}, ${device.queueCount} virtqueues of up to ${device.maxQueueSize}`)
+  console.log(
+    `device    ${device.path} (${backend.name}): ${device.kind}, id ${device.deviceId}, ${device.queueCount} virtqueues of up to ${device.maxQueueSize}`,
+  )
   console.log(`features  ${offered}`)
   console.log(`backend   ${device.backendFeatures}`)
   console.log(`iova      ${hex(device.iovaRange.first)} … ${hex(device.iovaRange.last)}`)
 
   await device.negotiate(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
   const control = device.controlQueueIndex
-  const groups = Array.from({ length: control + 1 }, (_, queue) => `queue ${queue}: ${device.groups.of(queue) ?? 'none'}`)
+  const groups = Array.from(
+    { length: control + 1 },
+    (_, queue) => `queue ${queue}: ${device.groups.of(queue) ?? 'none'}`,
+  )
   console.log(`groups    ${device.groups.count} (${groups.join(', ')}), address spaces: ${device.addressSpaceCount}`)
 
   const verdict = device.groups.isolation(control)
-  console.log(`isolated  ${verdict.isolated ? `yes: the control queue is alone in group ${verdict.group}` : `no: ${verdict.reason}`}`)
+  console.log(
+    `isolated  ${verdict.isolated ? `yes: the control queue is alone in group ${verdict.group}` : `no: ${verdict.reason}`}`,
+  )
   const guestSpace = device.addressSpace(0)
   const ownSpace = verdict.isolated ? device.addressSpace(1) : guestSpace
   if (verdict.isolated) device.groups.assign(verdict.group, ownSpace)
@@ -73,20 +120,26 @@ try {
   console.log(`mac       ${before} → ${after}`)
   if (after !== newMac) throw new Error(`the device acknowledged ${newMac} and has ${after}`)
 
-  const frame = frameTo(newMac)
-  driver.send(frame)
-  const echo = await driver.nextFrame({ signal: AbortSignal.timeout(2000) }).catch((failure) => {
-    if (path === undefined || failure.name !== 'TimeoutError') throw failure
-    return undefined
-  })
-  if (echo === undefined) console.log(`frame     ${frame.length} bytes sent; none came back within 2 s: this device leads to a network, not back to us`)
-  else {
-    const isSame = Buffer.compare(frame, echo.subarray(0, frame.length)) === 0
-    console.log(`frame     ${frame.length} bytes sent, ${echo.length} came back: ${isSame ? 'the same' : 'other'} bytes, "${new TextDecoder().decode(echo.subarray(14, 25))}"`)
-    if (path === undefined && !isSame) throw new Error('another frame came back')
-  }
-} finally {
-  await device.close()
-  guest.close()
+  await sendAndReceive(driver)
 }
-console.log('closed    nothing is mapped, open or allocated any more')
+
+async function run() {
+  const [backend, node] = chooseBackend()
+  const device = await openDevice(node, { backend, expect: 'net' })
+  const guest = backend.allocate(guestBytes, { name: 'guest memory' })
+  try {
+    await mainJob(device, guest, backend)
+  } finally {
+    await device.close()
+    guest.close()
+  }
+  console.log('closed    nothing is mapped, open or allocated any more')
+}
+
+try {
+  await run()
+} catch (failure) {
+  if (!isVdpaError(failure)) throw failure
+  console.error(failure.message)
+  process.exitCode = 1
+}

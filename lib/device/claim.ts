@@ -24,7 +24,7 @@ export function claimDevice(
   options: { readonly expect?: DeviceKind; readonly backendFeatures?: FeatureWish<BackendFeature> },
 ): Claimed {
   const { path } = transport.handle
-  const deviceId = transport.deviceId()
+  const deviceId = readDeviceId(transport)
   checkKind(path, deviceId, options.expect)
   takeOwnership(transport)
   // A descriptor that somebody passed may come with the remains of another program's negotiation.
@@ -54,6 +54,21 @@ export function claimDevice(
     asidOfGroup: new Map(),
   }
   return { context, offeredBackendFeatures: offered, configSize: absent(() => transport.configSize()) }
+}
+
+/** The first request of all: what is no vhost-vdpa node does not know it. */
+function readDeviceId(transport: VhostVdpaTransport): number {
+  try {
+    return transport.deviceId()
+  } catch (cause) {
+    if (!isVdpaError(cause) || cause.code !== 'ENOTTY') throw cause
+    const { path } = transport.handle
+    throw vdpaError('ERR_VDPA_WRONG_DEVICE', 'this is not a vhost-vdpa device', {
+      path,
+      request: 'VHOST_VDPA_GET_DEVICE_ID',
+      cause,
+    })
+  }
 }
 
 function checkKind(path: string, deviceId: number, expect: DeviceKind | undefined): void {

@@ -1,0 +1,90 @@
+// Opening: what a caller may pass, what is said of anything else, and that nothing is left open by a failure.
+
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { openDevice, openDeviceSync, type DeviceTarget } from '../lib/open.js'
+import { networkDevice, Simulator } from '../lib/simulator/index.js'
+import { KernelBackend } from '../lib/kernel/kernel-backend.js'
+import { tryLoadAddon } from '../lib/kernel/addon.js'
+
+const path = '/dev/vhost-vdpa-0'
+
+describe('openDevice', () => {
+  let backend: Simulator
+
+  beforeEach(() => {
+    backend = new Simulator()
+    backend.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+  })
+
+  afterEach(() => {
+    expect(backend.dump(path).isOpen).toBe(false)
+  })
+
+  test('a path, a passed descriptor, and the synchronous form', async () => {
+    const byPath = await openDevice(path, { backend })
+    await byPath.close()
+    const { fd } = backend.open(path)
+    const byFd = await openDevice({ fd }, { backend, expect: 'net' })
+    expect(byFd.kind).toBe('net')
+    await byFd.close()
+    const now = openDeviceSync(path, { backend })
+    expect(now.negotiateSync(['VIRTIO_NET_F_MAC']).names).toContain('VIRTIO_NET_F_MAC')
+    await now.close()
+  })
+
+  test('a descriptor with the remains of another negotiation is reset', async () => {
+    const handle = backend.open(path)
+    const first = await openDevice({ fd: handle.fd }, { backend })
+    await first.negotiate([])
+    await first.close()
+    const again = await openDevice(path, { backend })
+    expect(again.status).toBe(0)
+    await again.close()
+  })
+
+  test.each([
+    [undefined, 'ERR_INVALID_ARG_TYPE'],
+    [null, 'ERR_INVALID_ARG_TYPE'],
+    [5, 'ERR_INVALID_ARG_TYPE'],
+    ['', 'ERR_OUT_OF_RANGE'],
+    ['/dev/a\0b', 'ERR_OUT_OF_RANGE'],
+    [{}, 'ERR_INVALID_ARG_TYPE'],
+    [{ fd: -1 }, 'ERR_OUT_OF_RANGE'],
+    [{ fd: 1.5 }, 'ERR_OUT_OF_RANGE'],
+    ['/dev/nothing', 'ENOENT'],
+    [{ fd: 12345 }, 'EBADF'],
+  ])('%p is refused with %s', async (target, code) => {
+    await expect(openDevice(target as unknown as DeviceTarget, { backend })).rejects.toMatchObject({ code })
+  })
+
+  test.each([
+    'VHOST_SET_OWNER',
+    'VHOST_VDPA_GET_DEVICE_ID',
+    'VHOST_GET_BACKEND_FEATURES',
+    'VHOST_SET_BACKEND_FEATURES',
+    'VHOST_VDPA_GET_VRING_NUM',
+  ] as const)('a refusal of %s leaves nothing open', async (request) => {
+    backend.faults.fail({ request, with: 'EIO', nth: 1 })
+    await expect(openDevice(path, { backend })).rejects.toMatchObject({ code: 'EIO', request })
+  })
+
+  test('an unknown kind or backend feature is a RangeError', async () => {
+    await expect(openDevice(path, { backend, expect: 'toaster' as 'net' })).rejects.toThrow(RangeError)
+    await expect(
+      openDevice(path, { backend, backendFeatures: ['VHOST_BACKEND_F_TOAST' as 'VHOST_BACKEND_F_RESUME'] }),
+    ).rejects.toThrow(RangeError)
+  })
+})
+
+const { addon, reason } = { addon: undefined, reason: undefined, ...tryLoadAddon() }
+const whenAddon = addon === undefined ? test.skip : test
+
+whenAddon(
+  `a node that is no vhost-vdpa device is named so${addon === undefined ? ` (skipped: ${String(reason)})` : ''}`,
+  async () => {
+    await expect(openDevice('/dev/null', { backend: new KernelBackend() })).rejects.toMatchObject({
+      code: 'ERR_VDPA_WRONG_DEVICE',
+      path: '/dev/null',
+    })
+  },
+)
