@@ -1,0 +1,98 @@
+import { describe, expect, test } from '@jest/globals'
+import { Simulator } from '../../lib/simulator/simulator.js'
+import { networkDevice } from '../../lib/models/network.js'
+import { Client, codeOf } from './support.js'
+
+describe('eventfds of the pretended process', () => {
+  test('count what is signaled, and give it once', () => {
+    const eventfd = new Simulator().eventfd()
+    expect(eventfd.take()).toBe(0)
+    eventfd.signal()
+    eventfd.signal(41)
+    expect(eventfd.take()).toBe(42)
+    expect(eventfd.take()).toBe(0)
+  })
+
+  test('clamp counts above 2^53-1, and refuse what would pass 2^64-2', () => {
+    const eventfd = new Simulator().eventfd()
+    const most = Number.MAX_SAFE_INTEGER
+    eventfd.signal(most)
+    eventfd.signal(most)
+    expect(eventfd.take()).toBe(most)
+    for (let count = 0; count < 2048; count++) eventfd.signal(most)
+    // 2^64-1 is never reached: 2048 × (2^53-1) is 2^64 - 2048.
+    expect(codeOf(() => eventfd.signal(2048))).toBe('EAGAIN')
+    eventfd.signal(2046)
+    expect(eventfd.take()).toBe(most)
+    expect(eventfd.take()).toBe(0)
+  })
+
+  test.each([0, -1, 1.5, NaN])('refuse to be signaled by %p', (count) => {
+    expect(codeOf(() => new Simulator().eventfd().signal(count))).toBe('ERR_OUT_OF_RANGE')
+  })
+
+  test('call one listener, with what had been signaled before it came', async () => {
+    const eventfd = new Simulator().eventfd()
+    const counts: number[] = []
+    eventfd.signal(2)
+    const subscription = eventfd.onSignal((count) => counts.push(count))
+    expect(counts).toEqual([])
+    eventfd.signal()
+    await Promise.resolve()
+    expect(counts).toEqual([3])
+    expect(codeOf(() => eventfd.onSignal(() => undefined))).toBe('ERR_VDPA_STATE')
+    subscription.close()
+    eventfd.signal()
+    await Promise.resolve()
+    expect(counts).toEqual([3])
+    eventfd.onSignal((count) => counts.push(-count))
+    await Promise.resolve()
+    expect(counts).toEqual([3, -1])
+  })
+
+  test('are wrapped by number, share the count, and stay open when the wrapper closes', () => {
+    const simulator = new Simulator()
+    const own = simulator.eventfd()
+    const wrapper = simulator.eventfd(own.fd)
+    expect(wrapper.fd).toBe(own.fd)
+    wrapper.signal(3)
+    wrapper.close()
+    expect(own.take()).toBe(3)
+    const { fd } = own
+    own.close()
+    own.close()
+    expect(codeOf(() => own.signal())).toBe('ERR_VDPA_CLOSED')
+    expect(codeOf(() => simulator.eventfd(fd))).toBe('EBADF')
+  })
+
+  test('a device that was given one keeps it when its descriptor is closed', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    simulator.add(networkDevice())
+    const client = new Client(simulator)
+    const call = simulator.eventfd()
+    client.set('VHOST_VDPA_SET_CONFIG_CALL', call.fd)
+    call.close()
+    expect(() => simulator.faults.changeConfig('/dev/vhost-vdpa-0', 0, Uint8Array.of(2))).not.toThrow()
+  })
+})
+
+describe('nodes by descriptor', () => {
+  test('a passed descriptor is opened once more by number, and closed for both', async () => {
+    const simulator = new Simulator()
+    simulator.add(networkDevice({ path: '/dev/vhost-vdpa-7' }))
+    const handle = simulator.openFd(simulator.openDescriptor('/dev/vhost-vdpa-7'))
+    expect(handle.path).toBe('/dev/vhost-vdpa-7')
+    expect(codeOf(() => simulator.open('/dev/vhost-vdpa-7'))).toBe('EBUSY')
+    const { fd } = handle
+    await handle.close()
+    expect(codeOf(() => handle.fd)).toBe('ERR_VDPA_CLOSED')
+    expect(codeOf(() => simulator.openFd(fd))).toBe('EBADF')
+    await simulator.open('/dev/vhost-vdpa-7').close()
+  })
+
+  test('descriptors of another kind are no nodes', () => {
+    const simulator = new Simulator()
+    expect(codeOf(() => simulator.openFd(simulator.eventfd().fd))).toBe('EBADF')
+    expect(codeOf(() => simulator.eventfd(simulator.memoryFile(4096)))).toBe('ERR_OUT_OF_RANGE')
+  })
+})

@@ -1,0 +1,75 @@
+import { describe, expect, test } from '@jest/globals'
+import { Scheduler } from '../../lib/simulator/scheduler.js'
+
+const turnOfTheLoop = () => new Promise((resolve) => setImmediate(resolve))
+
+describe('the scheduler', () => {
+  test('does its work in microtasks by default, in order, what the work causes included', async () => {
+    const scheduler = new Scheduler()
+    const done: number[] = []
+    scheduler.schedule(() => {
+      done.push(1)
+      scheduler.schedule(() => done.push(3))
+    })
+    scheduler.schedule(() => done.push(2))
+    expect(done).toEqual([])
+    await Promise.resolve()
+    expect(done).toEqual([1, 2, 3])
+    expect(scheduler.pending).toBe(0)
+  })
+
+  test('by hand, works only in step() and drain()', async () => {
+    const scheduler = new Scheduler('manual')
+    const done: number[] = []
+    for (const number of [1, 2, 3]) scheduler.schedule(() => done.push(number))
+    await turnOfTheLoop()
+    expect(done).toEqual([])
+    expect(scheduler.pending).toBe(3)
+    expect(scheduler.step()).toBe(true)
+    expect(done).toEqual([1])
+    expect(scheduler.drain()).toBe(2)
+    expect(done).toEqual([1, 2, 3])
+    expect(scheduler.step()).toBe(false)
+  })
+
+  test('in real time, works after the latency', async () => {
+    const scheduler = new Scheduler('realtime', 5)
+    const before = performance.now()
+    await new Promise<void>((resolve) => scheduler.schedule(resolve))
+    // Timers may be up to a millisecond early by this clock.
+    expect(performance.now() - before).toBeGreaterThan(3)
+  })
+
+  test('leaves turns to the event loop when work makes work for ever, and drain() gives up', async () => {
+    const scheduler = new Scheduler()
+    let isWanted = true
+    const again = () => {
+      if (isWanted) scheduler.schedule(again)
+    }
+    scheduler.schedule(again)
+    await turnOfTheLoop()
+    expect(() => scheduler.drain(1000)).toThrow(RangeError)
+    isWanted = false
+    await turnOfTheLoop()
+    expect(scheduler.pending).toBe(0)
+  })
+
+  test('goes on after work that throws, which is thrown to who steps', () => {
+    const scheduler = new Scheduler('manual')
+    const done: number[] = []
+    scheduler.schedule(() => {
+      throw new Error('planted')
+    })
+    scheduler.schedule(() => done.push(2))
+    expect(() => scheduler.step()).toThrow('planted')
+    expect(scheduler.drain()).toBe(1)
+    expect(done).toEqual([2])
+  })
+
+  test.each<[unknown, unknown]>([
+    ['sometimes', 1],
+    ['realtime', -1],
+  ])('refuses %p with latency %p', (mode, latency) => {
+    expect(() => new Scheduler(mode as 'manual', latency as number)).toThrow(RangeError)
+  })
+})
