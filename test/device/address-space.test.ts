@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDeviceSync } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
@@ -132,6 +133,26 @@ describe('an address space', () => {
       }),
       { numRuns: 100 },
     )
+  })
+
+  test("a guest's whole memory is mapped at its addresses, and a change of the table is mapped alone", async () => {
+    const guest = new GuestMemory([
+      { address: 0n, region: memory, size: 8 * page },
+      { address: 0x1_0000_0000n, region: memory, offset: 8 * page },
+    ])
+    const seen: number[] = []
+    await space.map(guest, { onProgress: ({ entries }) => seen.push(entries) })
+    expect(space.mappings.map(({ iova, size }) => [iova, Number(size)])).toEqual([
+      [0n, 8 * page],
+      [0x1_0000_0000n, 56 * page],
+    ])
+    using more = simulator.allocate(page)
+    const { address, region } = guest.add({ address: 0x10_0000n, region: more })
+    await space.map({ iova: address, region })
+    expect(space.lookup(0x10_0010n)).toMatchObject({ region: more, offset: 0x10 })
+    await space.unmap({ iova: address, size: 0x1000n })
+    await space.unmapAll()
+    expect(kernelMap(simulator, 0)).toEqual([])
   })
 
   test('the ends of a 64-bit address space can be used', () => {
