@@ -101,7 +101,8 @@ class BlockModel implements DeviceModel {
 
   work(device: ModelDevice): boolean {
     let wantsMore = false
-    for (const queue of device.queues) if (queue.open(device.context)) wantsMore = this.#serve(queue) || wantsMore
+    for (const queue of device.queues)
+      wantsMore = device.attempt(() => queue.open(device.context) && this.#serve(queue)) || wantsMore
     return wantsMore
   }
 

@@ -51,11 +51,11 @@ class CustomModel implements DeviceModel {
   }
 
   work(device: ModelDevice): boolean {
-    if (this.#onKick === undefined) return false
+    const onKick = this.#onKick
+    if (onKick === undefined) return false
     let wantsMore = false
     for (const queue of device.queues) {
-      if (!queue.open(device.context)) continue
-      wantsMore = this.#serve(queue, this.#onKick) || wantsMore
+      wantsMore = device.attempt(() => queue.open(device.context) && this.#serve(queue, onKick)) || wantsMore
     }
     return wantsMore
   }

@@ -2,8 +2,15 @@
 // device kind. Nothing here allocates per chain.
 
 import { createDeviceRing } from '../virtqueue/create.js'
-import { areaSizes, initialState } from '../virtqueue/layout.js'
-import type { DeviceRing, RingAreas, RingFormat, RingState, TableLocation } from '../virtqueue/virtqueue.js'
+import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
+import type {
+  DeviceRing,
+  RingAreas,
+  RingFormat,
+  RingState,
+  TableLocation,
+  TranslateTable,
+} from '../virtqueue/virtqueue.js'
 import { dmaAccess, type Dma } from './device-ops.js'
 
 /** What a queue must ask its device. */
@@ -36,11 +43,17 @@ export class DeviceQueue {
   callback: (() => void) | undefined
   /** Interrupts that a test wants lost. */
   interruptsToDrop = 0
+  // Registers, and what they were when the queue became ready: changes in between are for the next time.
   #size: number
   #addresses = nowhere
-  // The position while there is no ring: as GET_VRING_BASE, or undefined for a new queue of whichever format.
-  #base: number | undefined
+  #ringSize = 0
+  #ringAddresses = nowhere
+  // Where the queue stands while there is no ring; undefined for a new queue of whichever format.
+  #position: RingState | undefined
+  // The queue became ready, and nothing was done with it yet.
+  #isFresh = false
   #ring: DeviceRing | undefined
+  #areas: RingAreas | undefined
   #ringVersion = -1
   #ringAsid = -1
   #bufferAsid = 0
@@ -64,44 +77,49 @@ export class DeviceQueue {
   }
 
   setSize(size: number): void {
-    this.#forgetRing()
     this.#size = size
   }
 
   setAddresses(descriptor: bigint, driver: bigint, device: bigint): void {
-    this.#forgetRing()
     this.#addresses = { descriptor: halves(descriptor), driver: halves(driver), device: halves(device) }
   }
 
+  /** A queue that begins to be ready has nothing in flight: what was is forgotten, and the next used entry follows the last chain taken. */
   setReady(isReady: boolean): void {
     if (isReady === this.isReady) return
     this.#forgetRing()
     this.isReady = isReady
+    this.#ringSize = this.#size
+    this.#ringAddresses = this.#addresses
+    this.#isFresh = isReady
   }
 
   /** As GET_VRING_BASE. */
   state(format: RingFormat): number {
-    this.#saveBase()
-    return this.#base ?? packedWord(initialState(format), format)
+    const { available, used } = this.#ring?.state() ?? this.#position ?? initialState(format)
+    return format === 'split' ? available : available + used * 0x1_0000
   }
 
-  setState(base: number): void {
-    this.#ring = undefined
-    this.#base = base
+  setState(base: number, format: RingFormat): void {
+    this.#forgetRing()
+    const available = base & 0xffff
+    // Split: the used position is the device's own, except where a queue begins.
+    const used = format === 'split' ? (this.#position?.used ?? available) : base >>> 16
+    this.#position = { available, used }
   }
 
   reset(size: number): void {
     this.#ring = undefined
     this.#size = size
     this.#addresses = nowhere
-    this.#base = undefined
+    this.#position = undefined
     this.isReady = false
     this.callback = undefined
   }
 
   /**
-   * Makes sure of the ring: false when the queue is not ready, or its areas cannot be reached. Call it before a run of next(); mappings that change
-   * are noticed here.
+   * Makes sure of the ring: false when the queue is not ready, its areas cannot be reached, or its driver broke a rule. Call it before a run of next():
+   * mappings that change are noticed here.
    */
   open(context: QueueContext): boolean {
     if (!this.isReady) return false
@@ -109,7 +127,8 @@ export class DeviceQueue {
     const version = context.dma.version(asid)
     this.#bufferAsid = context.bufferAsid(this.index)
     this.#context = context
-    if (this.#ring !== undefined && this.#ringVersion === version && this.#ringAsid === asid) return true
+    if (this.#ring !== undefined && this.#ringVersion === version && this.#ringAsid === asid)
+      return !this.#ring.isBroken
     return this.#openRing(context, asid, version)
   }
 
@@ -204,9 +223,18 @@ export class DeviceQueue {
     this.ring.complete(this.ring.chain.id, this.#written)
   }
 
+  /** Completes the chain in hand with a length that is none, as some devices do with an error: only for imitating them, in split rings. */
+  completeWith(word: number): void {
+    const { ring } = this
+    const at = ring.state().used & (ring.size - 1)
+    ring.complete(ring.chain.id, 0)
+    this.#areas?.device.setU32(ENTRIES_AT + 8 * at + 4, word)
+  }
+
   /** Shows the driver what was completed, and interrupts it when it wants that. */
   publish(): void {
-    if (this.ring.publish()) this.interrupt()
+    const { ring } = this
+    if (!ring.isBroken && ring.publish()) this.interrupt()
   }
 
   interrupt(): void {
@@ -232,58 +260,47 @@ export class DeviceQueue {
   }
 
   #openRing(context: QueueContext, asid: number, version: number): boolean {
-    const format = context.format
-    this.#saveBase()
-    this.#ring = undefined
+    const { dma, format, eventIdx, indirect, inOrder } = context
+    this.#forgetRing()
     const areas = this.#locateAreas(context, asid)
     if (areas === undefined) return false
-    const state = this.#base === undefined ? initialState(format) : stateOf(this.#base, format)
-    const { dma, eventIdx, indirect, inOrder } = context
-    this.#ring = createDeviceRing({
-      format,
-      size: this.#size,
-      areas,
-      state,
-      features: { eventIdx, indirect, inOrder },
-      // Indirect tables are memory of the chain, but read as part of the ring: with descriptor groups they lie with the descriptors.
-      translateTable: (high, low, length) => dma.locate(asid, high, low, length, dmaAccess.READ),
-    })
+    const position = this.#position ?? initialState(format)
+    const startsAnew = format === 'split' && this.#isFresh
+    const state = startsAnew ? { available: position.available, used: position.available } : position
+    // Indirect tables are read as part of the ring: with descriptor groups they lie with the descriptors.
+    const translateTable: TranslateTable = (high, low, length) => dma.locate(asid, high, low, length, dmaAccess.READ)
+    const features = { eventIdx, indirect, inOrder }
+    try {
+      this.#ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable })
+    } catch (error) {
+      // A position that no ring of this size can have, or areas at odd addresses: the driver's doing.
+      if (!(error instanceof RangeError)) throw error
+      return false
+    }
+    this.#areas = areas
+    this.#isFresh = false
     this.#ringVersion = version
     this.#ringAsid = asid
     return true
   }
 
   #locateAreas({ dma, format }: QueueContext, asid: number): RingAreas | undefined {
-    const sizes = areaSizes(format, this.#size)
+    const sizes = areaSizes(format, this.#ringSize)
     const eventBytes = format === 'split' ? 0 : 4
     const locate = ([high, low]: readonly [number, number], length: number, access: number) => {
       const found: TableLocation | undefined = dma.locate(asid, high, low, length, access)
       return found?.memory.slice(found.offset, length)
     }
     const descriptorAccess = format === 'split' ? dmaAccess.READ : dmaAccess.READ | dmaAccess.WRITE
-    const descriptor = locate(this.#addresses.descriptor, sizes.descriptor, descriptorAccess)
-    const driver = locate(this.#addresses.driver, Math.max(sizes.driver, eventBytes), dmaAccess.READ)
-    const device = locate(this.#addresses.device, Math.max(sizes.device, eventBytes), dmaAccess.WRITE)
+    const descriptor = locate(this.#ringAddresses.descriptor, sizes.descriptor, descriptorAccess)
+    const driver = locate(this.#ringAddresses.driver, Math.max(sizes.driver, eventBytes), dmaAccess.READ)
+    const device = locate(this.#ringAddresses.device, Math.max(sizes.device, eventBytes), dmaAccess.WRITE)
     if (descriptor === undefined || driver === undefined || device === undefined) return undefined
     return { descriptor, driver, device }
   }
 
-  #saveBase(): void {
-    const ring = this.#ring
-    if (ring !== undefined) this.#base = packedWord(ring.state(), ring.format)
-  }
-
   #forgetRing(): void {
-    this.#saveBase()
+    this.#position = this.#ring?.state() ?? this.#position
     this.#ring = undefined
   }
-}
-
-function packedWord(state: RingState, format: RingFormat): number {
-  return format === 'split' ? state.available : state.available + state.used * 0x1_0000
-}
-
-function stateOf(base: number, format: RingFormat): RingState {
-  const available = base & 0xffff
-  return { available, used: format === 'split' ? available : base >>> 16 }
 }

@@ -216,7 +216,7 @@ export class ModelDevice implements DeviceOps {
   }
 
   setQueueState(index: number, state: number): boolean {
-    this.#queue(index).setState(state)
+    this.#queue(index).setState(state, this.format)
     return true
   }
 
@@ -238,6 +238,20 @@ export class ModelDevice implements DeviceOps {
     if (this.#hasTurn) return
     this.#hasTurn = true
     this.host.schedule(this.#turn)
+  }
+
+  /**
+   * One part of a turn. A driver that breaks a rule of a ring ends this part only: the queue is out of use, and the device says that it wants a reset
+   * (section 2.1.2). Returns what the part returned, false when it ended so.
+   */
+  attempt(part: () => boolean): boolean {
+    try {
+      return part()
+    } catch (error) {
+      if (!isVdpaError(error)) throw error
+      if (!this.host.deviates('silent-about-broken-rings')) this.breakDown()
+      return false
+    }
   }
 
   /** Whether the device may touch its queues now. */
@@ -291,14 +305,7 @@ export class ModelDevice implements DeviceOps {
   #work(): void {
     this.#hasTurn = false
     if (!this.isRunning || !this.hasFeature(transportFeatureBits.VIRTIO_F_VERSION_1)) return
-    try {
-      if (this.#model.work(this)) this.wake()
-    } catch (error) {
-      // A driver that breaks a rule of the ring: the queue is out of use, and the device says that it wants a reset (section 2.1.2).
-      if (!isVdpaError(error)) throw error
-      if (this.host.deviates('silent-about-broken-rings')) return
-      this.breakDown()
-    }
+    if (this.#model.work(this)) this.wake()
   }
 
   #makeContext(): QueueContext {

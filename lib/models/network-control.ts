@@ -27,11 +27,14 @@ export interface NetControlTarget {
   readonly state: NetControlState
   hasFeature(number: number): boolean
   readonly maxQueuePairs: number
+  deviates(name: string): boolean
 }
 
 const HEAD_BYTES = 2
 // The longest command that is listened to: a MAC table of some thousand addresses.
 const COMMAND_BYTES_LAST = 65536
+/** -EFAULT as the unsigned word that vdpa_sim_net writes for a length when the acknowledgement cannot be written. */
+const EFAULT_AS_LENGTH = 0xffff_fff2
 let scratch = new Uint8Array(256)
 const ack = new Uint8Array(1)
 
@@ -92,6 +95,7 @@ const acts = new Map<unknown, Act>([
 /** Carries one command out: VIRTIO_NET_OK, or VIRTIO_NET_ERR for one that is unknown, not negotiated, or malformed. */
 function answer(command: Uint8Array, target: NetControlTarget): number {
   const entry = netCommandOf(command[0] ?? 0, command[1] ?? 0)
+  if (target.deviates('net-control-of-vdpa-sim')) return answerAsVdpaSim(entry, command, target)
   const change = acts.get(entry)
   if (entry === undefined || change === undefined) return netAck.VIRTIO_NET_ERR
   let value: unknown
@@ -101,6 +105,14 @@ function answer(command: Uint8Array, target: NetControlTarget): number {
     return netAck.VIRTIO_NET_ERR
   }
   return change(target, value as never) ? netAck.VIRTIO_NET_OK : netAck.VIRTIO_NET_ERR
+}
+
+/** Only the address can be set; what follows it, and whether commands were negotiated, does not matter. */
+function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetControlTarget): number {
+  if (entry !== netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET || command.byteLength < HEAD_BYTES + 6)
+    return netAck.VIRTIO_NET_ERR
+  state.mac.set(command.subarray(HEAD_BYTES, HEAD_BYTES + 6))
+  return netAck.VIRTIO_NET_OK
 }
 
 /**
@@ -126,8 +138,9 @@ export function serveControlQueue(
     }
     ack[0] = answer(scratch.subarray(0, length), target)
     if (ack[0] !== netAck.VIRTIO_NET_OK) counters.commandErrors++
-    if (queue.write(ack, 0, 1) < 0) return
-    queue.complete()
+    if (queue.write(ack, 0, 1) >= 0) queue.complete()
+    else if (target.deviates('net-control-of-vdpa-sim')) queue.completeWith(EFAULT_AS_LENGTH)
+    else return
     queue.publish()
   }
   queue.ring.enableKicks()

@@ -99,6 +99,8 @@ class NetworkModel implements DeviceModel {
   #hasMergeable = false
   #sendsHeadersAsTheyCame = false
   #hasHardLimits = false
+  #stopsAtOddChains = false
+  #filtersStrings = false
 
   constructor(config: Uint8Array, maxQueuePairs: number) {
     this.maxQueuePairs = maxQueuePairs
@@ -120,6 +122,10 @@ class NetworkModel implements DeviceModel {
 
   hasFeature(number: number): boolean {
     return this.#device?.hasFeature(number) === true
+  }
+
+  deviates(name: string): boolean {
+    return this.#device?.host.deviates(name) === true
   }
 
   acceptFeatures(features: bigint): boolean {
@@ -148,9 +154,10 @@ class NetworkModel implements DeviceModel {
 
   work(device: ModelDevice): boolean {
     this.begin(device)
-    this.#serveControl(device)
+    device.attempt(() => this.#serveControl(device))
     let wantsMore = false
-    for (let pair = 0; pair < this.state.queuePairs; pair++) wantsMore = this.#transmit(device, pair) || wantsMore
+    for (let pair = 0; pair < this.state.queuePairs; pair++)
+      wantsMore = device.attempt(() => this.#transmit(device, pair)) || wantsMore
     return wantsMore
   }
 
@@ -163,16 +170,19 @@ class NetworkModel implements DeviceModel {
       : virtioNetHdrV1.size
     this.#sendsHeadersAsTheyCame = device.host.deviates('net-header-as-sent')
     this.#hasHardLimits = device.host.deviates('net-frame-of-a-page')
+    this.#filtersStrings = device.host.deviates('net-filter-of-strings')
+    this.#stopsAtOddChains = device.host.deviates('net-stops-at-odd-chains')
   }
 
   /** A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
-  #serveControl(device: ModelDevice): void {
-    if (!device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)) return
+  #serveControl(device: ModelDevice): boolean {
+    if (!device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)) return false
     const index = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MQ)
       ? 2 * this.maxQueuePairs
       : Math.min(2, device.queueCount - 1)
     const queue = device.queues[index]
     if (queue?.open(device.context) === true) serveControlQueue(queue, this, this.counters)
+    return false
   }
 
   #transmit(device: ModelDevice, pair: number): boolean {
@@ -196,6 +206,10 @@ class NetworkModel implements DeviceModel {
     const { counters } = this
     const limit = this.#hasHardLimits ? PAGE_BYTES : FRAME_BYTES_LAST
     for (let count = 1; transmit.next(); count++) {
+      if (this.#stopsAtOddChains && transmit.writableLength > 0) {
+        counters.txErrors++
+        return false
+      }
       counters.txPackets++
       const length = transmit.read(frame, 0, Math.min(transmit.readableLength, limit))
       let hasBuffer = true
@@ -235,6 +249,10 @@ class NetworkModel implements DeviceModel {
 
   #fill(queue: DeviceQueue, length: number): boolean {
     const { counters } = this
+    if (this.#stopsAtOddChains && queue.readableLength > 0) {
+      counters.rxOverruns++
+      return false
+    }
     if (queue.writableLength < length && !this.#sendsHeadersAsTheyCame) return this.#spread(queue, length)
     if (!this.#sendsHeadersAsTheyCame) {
       frame[NUM_BUFFERS_AT] = 1
@@ -301,7 +319,10 @@ class NetworkModel implements DeviceModel {
     if (state.refusesUnicast) return false
     const { mac } = state
     let isOwn = true
-    for (let index = 0; index < 6 && isOwn; index++) isOwn = mac[index] === frame[at + index]
+    for (let index = 0; index < 6 && isOwn; index++) {
+      isOwn = mac[index] === frame[at + index]
+      if (isOwn && mac[index] === 0 && this.#filtersStrings) break
+    }
     return isOwn || (state.table.unicast.length > 0 && state.table.unicast.includes(formatMac(frame.slice(at, at + 6))))
   }
 
