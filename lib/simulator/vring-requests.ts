@@ -4,7 +4,7 @@ import type { Deviation } from './profiles.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { bit } from '../base/bits.js'
 import { errno } from '../uapi/errno.js'
-import { VHOST_FILE_UNBIND, VHOST_VRING_F_LOG } from '../uapi/vhost-types.js'
+import { backendFeatureBits, VHOST_FILE_UNBIND, VHOST_VRING_F_LOG } from '../uapi/vhost-types.js'
 import { requests, type RequestName } from '../uapi/vhost.js'
 import { handlersByNumber, requestsOfAll, type Argument, type Handler, type OpenFile } from './chardev.js'
 
@@ -85,6 +85,16 @@ function setVringErr(file: OpenFile, argument: Argument): number {
   return typeof counter === 'number' ? counter : OK
 }
 
+/** A queue that begins after DRIVER_OK needs a device that allows it, and a driver that knows so. */
+function setVringEnable(file: OpenFile, argument: Argument): number {
+  const lateIsFine: Deviation = 'enable-after-driver-ok'
+  const isEnabled = number(argument) !== 0
+  const knows = (file.backendFeatures & bit(backendFeatureBits.VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK)) !== 0n
+  if (isEnabled && file.hasDriverOk && !knows && !file.deviates(lateIsFine)) return -errno.EINVAL
+  file.ops.setQueueReady(index(argument), isEnabled)
+  return OK
+}
+
 function getVringGroup(file: OpenFile, argument: Argument): number {
   if (file.ops.queueGroup === undefined) return -errno.EOPNOTSUPP
   const group = file.ops.queueGroup(index(argument))
@@ -126,10 +136,7 @@ const ofOneQueue = handlersByNumber({
     argument.view.setUint32(4, file.vring(index(argument)).busyloopTimeout, true)
     return OK
   },
-  VHOST_VDPA_SET_VRING_ENABLE: (file, argument) => {
-    file.ops.setQueueReady(index(argument), number(argument) !== 0)
-    return OK
-  },
+  VHOST_VDPA_SET_VRING_ENABLE: setVringEnable,
   VHOST_VDPA_GET_VRING_GROUP: getVringGroup,
   VHOST_VDPA_GET_VRING_DESC_GROUP: getVringDescGroup,
   VHOST_VDPA_SET_GROUP_ASID: setGroupAsid,

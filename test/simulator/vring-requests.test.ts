@@ -138,6 +138,21 @@ describe('groups', () => {
   })
 })
 
+describe('VHOST_VDPA_SET_VRING_ENABLE after DRIVER_OK', () => {
+  const late = (profile: Profile, backendFeatures: bigint) => {
+    const { client, ask } = start(networkDevice(), profile)
+    client.set('VHOST_SET_BACKEND_FEATURES', backendFeatures)
+    run(client)
+    return [ask('VHOST_VDPA_SET_VRING_ENABLE', 0, 1), ask('VHOST_VDPA_SET_VRING_ENABLE', 0, 0)]
+  }
+
+  test('needs the feature acknowledged by the law; 6.12 never asks', () => {
+    expect(late('strict', 0n)).toEqual(['EINVAL', 0])
+    expect(late('strict', 1n << 6n)).toEqual([1, 0])
+    expect(late('linux-6.12', 0n)).toEqual([1, 0])
+  })
+})
+
 describe('eventfds of queues', () => {
   test.each(['VHOST_SET_VRING_KICK', 'VHOST_SET_VRING_CALL', 'VHOST_SET_VRING_ERR'] as const)(
     '%s takes an eventfd, -1 unbinds, anything else is refused',
