@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url'
 
 const lib = fileURLToPath(new URL('../lib/', import.meta.url))
 const table = JSON.parse(readFileSync(new URL('./layers.json', import.meta.url), 'utf8'))
-const importPattern = /^(?:import|export)\b[^'"]*?from\s+['"](\.[^'"]+)['"]|^\s*import\s+['"](\.[^'"]+)['"]|\b(?:import|require)\(\s*['"](\.[^'"]+)['"]\s*\)/gm
+const importPattern =
+  /^(?:import|export)\b[^'"]*?from\s+['"](\.[^'"]+)['"]|^\s*import\s+['"](\.[^'"]+)['"]|\b(?:import|require)\(\s*['"](\.[^'"]+)['"]\s*\)/gm
 
 /** The room of a path inside lib/, or the file's own name at the top. */
 const roomOf = (path) => (path.includes(sep) ? path.split(sep)[0] : path)
