@@ -48,6 +48,11 @@ export interface DeviceOps {
   readonly iovaRange?: Range
   /** Bytes of the configuration space. */
   readonly configSize: number
+  /**
+   * What is mapped is pinned, in whole pages, and counts against RLIMIT_MEMLOCK, as for hardware behind an IOMMU. Absent: the device reaches memory
+   * through the process, as vdpa_sim and VDUSE do.
+   */
+  readonly pinsMemory?: boolean
   /** Queues may be enabled while the device runs (VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK). */
   readonly enablesAfterDriverOk?: boolean
 

@@ -11,7 +11,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
 import { DeviceQueue, type QueueContext } from './device-queue.js'
 
-/** Capabilities that a device may be made without; all are there by default except descriptor groups, doorbells and sizes of single queues. */
+/** Capabilities that a device may be made without; all are there by default except doorbells, sizes of single queues and pinning. */
 export interface DeviceCapabilities {
   readonly groups?: boolean
   readonly groupAsid?: boolean
@@ -21,6 +21,8 @@ export interface DeviceCapabilities {
   readonly persistentMaps?: boolean
   readonly doorbell?: boolean
   readonly queueMaxSize?: boolean
+  /** Mapped memory is pinned, as for hardware behind an IOMMU. */
+  readonly pinsMemory?: boolean
 }
 
 /** What is fixed about a device. */
@@ -66,6 +68,7 @@ export class ModelDevice implements DeviceOps {
   readonly iovaRange?: Range
   readonly configSize: number
   readonly enablesAfterDriverOk: boolean
+  readonly pinsMemory: boolean
   readonly queueMaxSize?: (index: number) => number
   readonly queueGroup?: (index: number) => number
   readonly queueDescriptorGroup?: (index: number) => number
@@ -107,6 +110,7 @@ export class ModelDevice implements DeviceOps {
     if (shape.iovaRange !== undefined) this.iovaRange = shape.iovaRange
     this.config = shape.config
     this.configSize = shape.config.byteLength
+    this.pinsMemory = capabilities.pinsMemory === true
     this.enablesAfterDriverOk = capabilities.enableAfterDriverOk !== false
     this.queues = Array.from({ length: queueCount }, (_, index) => new DeviceQueue(index, this.maxQueueSize))
     this.#asids = new Uint8Array(this.groupCount)

@@ -46,15 +46,19 @@ export class DeviceDma implements Dma {
   /** Address spaces that were never mapped, or were cleared by a reset, pass addresses of the process through unchanged (an oddity of vdpa_sim). */
   readonly #passesThrough: boolean[] = []
   readonly #imitatesPassthrough: boolean
+  /** Whether what is mapped is pinned: whole pages, counted by the process. */
+  readonly pinsMemory: boolean
   readonly #location: { memory: RingMemory; offset: number } = { memory: new RingMemory(new ArrayBuffer(0)), offset: 0 }
   // The answer of #resolve.
   #region: SimulatedRegion | undefined
   #offset = 0
   #length = 0
 
-  constructor(memory: ProcessMemory, imitatesPassthrough: boolean) {
+  constructor(memory: ProcessMemory, options: { readonly pinsMemory: boolean; readonly imitatesPassthrough: boolean }) {
     this.#memory = memory
-    this.#imitatesPassthrough = imitatesPassthrough
+    this.pinsMemory = options.pinsMemory
+    // Behind an IOMMU what is not mapped cannot be reached; only addresses of the process pass through.
+    this.#imitatesPassthrough = options.imitatesPassthrough && !options.pinsMemory
   }
 
   /** The address space of a message, made when there was none. */
@@ -89,7 +93,10 @@ export class DeviceDma implements Dma {
   }
 
   clear(): void {
-    for (const [asid] of this.spaces()) this.#changed(asid)
+    for (const [asid, space] of this.spaces()) {
+      if (this.pinsMemory) this.#memory.unpin(space.tracked.bytes)
+      this.#changed(asid)
+    }
     this.#spaces.length = 0
     this.#passesThrough.length = 0
   }

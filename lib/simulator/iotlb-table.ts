@@ -14,6 +14,7 @@ function isBelow(aHigh: number, aLow: number, bHigh: number, bLow: number): bool
 /** Sorted columns, found by binary search, with the last answer tried first. Addresses are two 32-bit halves; both ends are included. */
 export class IotlbTable {
   #count = 0
+  #bytes = 0
   #lastFound = 0
   #firstHigh = new Uint32Array(4)
   #firstLow = new Uint32Array(4)
@@ -25,6 +26,11 @@ export class IotlbTable {
 
   get count(): number {
     return this.#count
+  }
+
+  /** Bytes of all entries together. Above 2^53 only roughly. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   isFull(): boolean {
@@ -85,13 +91,15 @@ export class IotlbTable {
     this.#perm[index] = perm
     this.#regions.splice(index, 0, region)
     this.#count++
+    this.#bytes += this.lengthFrom(index, first[0], first[1])
   }
 
   /** Removes, whole, each entry that overlaps the range. A range whose last is below its first touches entries that reach over both. */
   removeOverlapping(firstHigh: number, firstLow: number, lastHigh: number, lastLow: number): number {
     const from = this.#firstReaching(firstHigh, firstLow)
     let to = from
-    while (this.#overlapsAt(to, lastHigh, lastLow)) to++
+    for (; this.#overlapsAt(to, lastHigh, lastLow); to++)
+      this.#bytes -= this.lengthFrom(to, this.#firstHigh[to] ?? 0, this.#firstLow[to] ?? 0)
     if (to === from) return 0
     for (const column of this.#columns()) column.copyWithin(from, to, this.#count)
     this.#regions.splice(from, to - from)
@@ -102,6 +110,7 @@ export class IotlbTable {
   copy(): IotlbTable {
     const result = new IotlbTable()
     result.#count = this.#count
+    result.#bytes = this.#bytes
     result.#firstHigh = this.#firstHigh.slice()
     result.#firstLow = this.#firstLow.slice()
     result.#lastHigh = this.#lastHigh.slice()

@@ -5,7 +5,7 @@ import { iotlbMessageTypes, vhostMessageTypes } from '../uapi/vhost-types.js'
 import type { AddressSpace } from './address-space.js'
 import { IOTLB_ENTRIES_LAST } from './iotlb-table.js'
 import type { OpenFile } from './chardev.js'
-import { ADDRESS_LIMIT, type ProcessMemory } from './process-memory.js'
+import { ADDRESS_LIMIT, PAGE_BYTES, type ProcessMemory } from './process-memory.js'
 
 /** Bytes that every successful write returns, however many were given. */
 const RECORD_BYTES = 72
@@ -54,7 +54,7 @@ function message(file: OpenFile, memory: ProcessMemory, type: number, asid: numb
     case iotlbMessageTypes.VHOST_IOTLB_UPDATE:
       return update(file, memory, space, asid)
     case iotlbMessageTypes.VHOST_IOTLB_INVALIDATE:
-      return invalidate(file, space, asid)
+      return invalidate(file, memory, space, asid)
     case iotlbMessageTypes.VHOST_IOTLB_BATCH_BEGIN:
       file.batchAsid = asid
       return true
@@ -90,6 +90,7 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
   const [low, high, sizeLow, sizeHigh] = [word(2), word(3), word(4), word(5)]
   if (!setLast(high, low, sizeHigh, sizeLow) || !isInRange(file, high, low)) return false
   if (space.tracked.overlaps(high, low, last[0], last[1])) return false
+  if (file.node.dma.pinsMemory) return updatePinned(file, memory, space, asid)
   // All of the range is looked at before any of it is mapped, so that a refusal leaves nothing behind.
   const uaddr = word(7) * 0x1_0000_0000 + word(6)
   const size = sizeHigh * 0x1_0000_0000 + sizeLow
@@ -116,6 +117,27 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
   return true
 }
 
+/**
+ * Memory for hardware: whole pages are mapped, whatever the bytes in them that were asked for, in one piece of pretended physical memory, and count as pinned.
+ * What is not memory, or more than may be pinned, is refused.
+ */
+function updatePinned(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid: number): boolean {
+  const inPage = word(2) % PAGE_BYTES
+  const [low, high] = [word(2) - inPage, word(3)]
+  const uaddr = word(7) * 0x1_0000_0000 + word(6)
+  const start = uaddr - (uaddr % PAGE_BYTES)
+  const bytes = Math.ceil((word(5) * 0x1_0000_0000 + word(4) + inPage) / PAGE_BYTES) * PAGE_BYTES
+  const region = memory.at(start)
+  if (region === undefined || start < region.start || start + bytes > region.start + region.length) return false
+  const end = add(high, low, bytes - 1)
+  if (space.tracked.isFull() || space.tracked.overlaps(high, low, end[0], end[1])) return false
+  if (!memory.pin(bytes)) return false
+  if (file.batchAsid !== -1) space.fork()
+  space.tracked.insert([high, low], end, region, start - region.start, view.bytes[32] ?? 0)
+  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  return true
+}
+
 function hasRoom(memory: ProcessMemory, space: AddressSpace, uaddr: number, size: number): boolean {
   let pieces = 0
   for (let address = uaddr; address < uaddr + size; pieces++) {
@@ -131,11 +153,13 @@ function add(high: number, low: number, count: number): readonly [number, number
   return [high + Math.floor(sum / 0x1_0000_0000), sum % 0x1_0000_0000]
 }
 
-function invalidate(file: OpenFile, space: AddressSpace, asid: number): boolean {
+function invalidate(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid: number): boolean {
   const [low, high] = [word(2), word(3)]
   setLast(high, low, word(5), word(4))
   if (file.batchAsid !== -1) space.fork()
+  const before = space.tracked.bytes
   space.tracked.removeOverlapping(high, low, last[0], last[1])
+  if (file.node.dma.pinsMemory) memory.unpin(before - space.tracked.bytes)
   if (file.batchAsid === -1) file.node.dma.publish(asid)
   return true
 }

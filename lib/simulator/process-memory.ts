@@ -13,23 +13,51 @@ const PAGE_SIZES: readonly number[] = [PAGE_BYTES, 2 ** 21, 2 ** 30]
 const FIRST_ADDRESS = 0x7000_0000_0000
 export const ADDRESS_LIMIT = 0x7fff_ffff_f000
 
-/** Bytes that several regions may show: an anonymous file. They go when the last region is closed. */
-export class MemoryFile {
+/** Bytes of a file that regions show. They go when the last of these regions is closed. */
+interface FilePart {
+  readonly offset: number
   readonly buffer: ArrayBuffer
-  #users = 0
+  users: number
+}
+
+/**
+ * An anonymous file. Its bytes exist in the parts that are shown: each part is an ArrayBuffer, which regions at several addresses may share, and no two
+ * parts have a byte in common, because two ArrayBuffers cannot.
+ */
+export class MemoryFile {
+  readonly length: number
+  readonly #parts: FilePart[] = []
 
   constructor(length: number) {
-    this.buffer = new ArrayBuffer(length)
+    this.length = length
   }
 
-  use(): void {
-    this.#users++
+  /** The bytes from `offset` on, for one more region. RangeError when they cross a part that is shown already without being it. */
+  use(offset: number, length: number): FilePart {
+    let part = this.#parts.find(
+      (other) => other.offset < offset + length && offset < other.offset + other.buffer.byteLength,
+    )
+    if (part === undefined) {
+      part = { offset, buffer: new ArrayBuffer(length), users: 0 }
+      this.#parts.push(part)
+    } else if (part.offset !== offset || part.buffer.byteLength !== length) {
+      const shown = `[${part.offset}, ${part.offset + part.buffer.byteLength - 1}]`
+      throw rangeError(
+        'options',
+        `the part ${shown} of the file that is adopted already, or one apart from it`,
+        `[${offset}, ${offset + length - 1}]`,
+      )
+    }
+    part.users++
+    return part
   }
 
-  release(): void {
-    this.#users--
+  release(part: FilePart): void {
+    part.users--
+    if (part.users > 0) return
+    this.#parts.splice(this.#parts.indexOf(part), 1)
     // Transferring detaches the buffer: every view has length 0 from now on.
-    if (this.#users === 0) structuredClone(this.buffer, { transfer: [this.buffer] })
+    structuredClone(part.buffer, { transfer: [part.buffer] })
   }
 }
 
@@ -44,20 +72,27 @@ export class SimulatedRegion implements MemoryRegion {
   /** The address as a number, which is exact: all are below 2^47. */
   readonly start: number
   readonly #file: MemoryFile
+  readonly #part: FilePart
   readonly #holds = new Holds()
   readonly #forget: (region: SimulatedRegion) => void
   #isClosed = false
 
-  constructor(file: MemoryFile, start: number, pageSize: number, forget: (region: SimulatedRegion) => void) {
-    file.use()
+  constructor(
+    file: MemoryFile,
+    part: FilePart,
+    start: number,
+    pageSize: number,
+    forget: (region: SimulatedRegion) => void,
+  ) {
     this.#file = file
+    this.#part = part
     this.#forget = forget
     this.start = start
     this.pageSize = pageSize
-    this.buffer = file.buffer
-    this.length = file.buffer.byteLength
-    this.bytes = new Uint8Array(file.buffer)
-    this.ringMemory = new RingMemory(file.buffer)
+    this.buffer = part.buffer
+    this.length = part.buffer.byteLength
+    this.bytes = new Uint8Array(part.buffer)
+    this.ringMemory = new RingMemory(part.buffer)
   }
 
   get isClosed(): boolean {
@@ -89,7 +124,7 @@ export class SimulatedRegion implements MemoryRegion {
     this.#holds.refuseWhileHeld(`memory of ${this.length} bytes`)
     this.#isClosed = true
     this.#forget(this)
-    this.#file.release()
+    this.#file.release(this.#part)
   }
 
   [Symbol.dispose](): void {
@@ -106,6 +141,29 @@ export class ProcessMemory {
   readonly #regions: SimulatedRegion[] = []
   #next = FIRST_ADDRESS
   #lastFound: SimulatedRegion | undefined
+  /** Bytes that may be pinned in all. */
+  readonly pinLimit: number
+  #pinned = 0
+
+  constructor(pinLimit = Infinity) {
+    this.pinLimit = pinLimit
+  }
+
+  /** Bytes that are pinned now. */
+  get pinned(): number {
+    return this.#pinned
+  }
+
+  /** False when that is more than may be. */
+  pin(bytes: number): boolean {
+    if (this.#pinned + bytes > this.pinLimit) return false
+    this.#pinned += bytes
+    return true
+  }
+
+  unpin(bytes: number): void {
+    this.#pinned -= bytes
+  }
 
   /** RangeError for a size or page size that is not to be had. */
   allocate(length: number, options: AllocateOptions = {}): SimulatedRegion {
@@ -114,17 +172,23 @@ export class ProcessMemory {
     if (!PAGE_SIZES.includes(pageSize))
       throw rangeError('options.pageSize', `one of ${PAGE_SIZES.join(', ')}`, pageSize)
     checkInteger(length, 'length', 1, Math.floor(constants.MAX_LENGTH / pageSize) * pageSize)
-    return this.#map(new MemoryFile(Math.ceil(length / pageSize) * pageSize), pageSize)
+    const whole = Math.ceil(length / pageSize) * pageSize
+    return this.#map(new MemoryFile(whole), 0, whole, pageSize)
   }
 
-  /** Shows a file once more, at another address. The simulator cannot show a part of a file, because a region's buffer is the whole of it. */
+  /** Shows a part of a file, at an address of its own. RangeError for what is not in whole pages, or not in the file. */
   adopt(file: MemoryFile, options: AdoptOptions): SimulatedRegion {
-    const whole = file.buffer.byteLength
-    if (toU64(options.offset ?? 0n, 'options.offset') !== 0n)
-      throw rangeError('options.offset', '0n in a simulator', options.offset)
-    if (options.length !== whole)
-      throw rangeError('options.length', `${whole}, the whole file, in a simulator`, options.length)
-    return this.#map(file, PAGE_BYTES)
+    const offset = toU64(options.offset ?? 0n, 'options.offset')
+    const { length } = options
+    if (offset % BigInt(PAGE_BYTES) !== 0n || offset >= BigInt(file.length))
+      throw rangeError(
+        'options.offset',
+        `a multiple of ${PAGE_BYTES} below ${file.length}, the size of the file`,
+        offset,
+      )
+    checkInteger(length, 'options.length', 1, file.length - Number(offset))
+    if (length % PAGE_BYTES !== 0) throw rangeError('options.length', `a multiple of ${PAGE_BYTES}`, length)
+    return this.#map(file, Number(offset), length, PAGE_BYTES)
   }
 
   /** The region that has the address, or the first one above it; undefined when there is none. */
@@ -143,9 +207,11 @@ export class ProcessMemory {
     return this.#lastFound
   }
 
-  #map(file: MemoryFile, pageSize: number): SimulatedRegion {
+  #map(file: MemoryFile, offset: number, length: number, pageSize: number): SimulatedRegion {
     const start = Math.ceil(this.#next / pageSize) * pageSize
-    const region = new SimulatedRegion(file, start, pageSize, (closed) => this.#forget(closed))
+    const region = new SimulatedRegion(file, file.use(offset, length), start, pageSize, (closed) =>
+      this.#forget(closed),
+    )
     // A page between regions, so that running past the end of one never reaches another.
     this.#next = start + region.length + PAGE_BYTES
     this.#regions.push(region)

@@ -26,6 +26,8 @@ export interface SimulatorOptions {
   readonly scheduler?: SchedulerMode
   /** Milliseconds before work is done with `scheduler: 'realtime'`. Default 1. */
   readonly latency?: number
+  /** RLIMIT_MEMLOCK of the pretended process: bytes that devices with `pinsMemory` may pin together. Default: no limit. */
+  readonly memlock?: number
 }
 
 /**
@@ -41,16 +43,18 @@ export class Simulator implements Backend {
   readonly faults: Faults
   readonly #deviations: ReadonlySet<string>
   readonly #scheduler: Scheduler
-  readonly #memory = new ProcessMemory()
+  readonly #memory: ProcessMemory
   readonly #table = new DescriptorTable()
   readonly #nodes = new Map<string, DeviceNode>()
   readonly #attached = new WeakSet<DeviceOps>()
 
   constructor(options: SimulatorOptions = {}) {
-    const { profile = 'strict', scheduler, latency } = options
+    const { profile = 'strict', scheduler, latency, memlock = Infinity } = options
     checkOneOf(profile, 'profile', Object.keys(profiles) as Profile[])
     this.profile = profile
     this.#deviations = new Set(profiles[profile])
+    if (memlock !== Infinity) checkInteger(memlock, 'memlock', 0, Number.MAX_SAFE_INTEGER)
+    this.#memory = new ProcessMemory(memlock)
     this.#scheduler = new Scheduler(scheduler, latency)
     this.faults = new Faults({
       device: (path) => this.#nodes.get(path)?.ops,
@@ -64,7 +68,10 @@ export class Simulator implements Backend {
     checkString(path, 'device.path')
     if (this.#nodes.has(path)) throw rangeError('device.path', 'one that no other device has', path)
     if (this.#attached.has(device)) throw rangeError('device', 'one that has no host yet', device)
-    const dma = new DeviceDma(this.#memory, this.#deviations.has('passthrough-before-first-map'))
+    const dma = new DeviceDma(this.#memory, {
+      pinsMemory: device.pinsMemory === true,
+      imitatesPassthrough: this.#deviations.has('passthrough-before-first-map'),
+    })
     this.#attached.add(device)
     device.attach({
       dma,
@@ -112,7 +119,7 @@ export class Simulator implements Backend {
     return this.#table.add({ kind: 'memory', file: new MemoryFile(Math.ceil(length / PAGE_BYTES) * PAGE_BYTES) })
   }
 
-  /** Errors: EBADF for a descriptor that is none of memoryFile(); RangeError for anything but the whole file. */
+  /** Errors: EBADF for a descriptor that is none of memoryFile(); RangeError for a part that is not there, or that crosses one already shown. */
   adopt(fd: number, options: AdoptOptions): SimulatedRegion {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     const target = this.#table.get(fd)
@@ -134,9 +141,10 @@ export class Simulator implements Backend {
     return new SimulatedEventfd(host, counter, fd)
   }
 
-  /** No limit, and nothing pinned: the simulated devices reach memory through the process. */
+  /** The limit of the options, and what devices pin that do so (`pinsMemory`). */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint } {
-    return { limit: undefined, pinned: 0n }
+    const { pinLimit, pinned } = this.#memory
+    return { limit: pinLimit === Infinity ? undefined : BigInt(pinLimit), pinned: BigInt(pinned) }
   }
 
   /** Pieces of device work and listeners' calls that wait. */

@@ -226,6 +226,53 @@ describe('batches', () => {
   })
 })
 
+describe('a device that pins memory', () => {
+  const pinning = (memlock?: number) => {
+    const simulator = new Simulator({ scheduler: 'manual', ...(memlock !== undefined && { memlock }) })
+    const path = simulator.add(customDevice({ deviceId: 1, addressSpaces: 2, capabilities: { pinsMemory: true } }))
+    const client = new Client(simulator, path).owner()
+    client.set('VHOST_SET_BACKEND_FEATURES', 0xe)
+    const region = simulator.allocate(0x10_0000)
+    const message = (type: number, fields: Parameters<Client['message']>[1] = {}) =>
+      codeOf(() => client.message(type, { uaddr: region.address, ...fields }))
+    const ranges = () => simulator.dump(path).addressSpaces[0]?.mappings.map(({ range }) => range)
+    return { simulator, path, client, region, message, ranges }
+  }
+
+  test('pins what is mapped, up to the limit, until it is unmapped or closed', () => {
+    const { simulator, client, message } = pinning(4 * 4096)
+    expect(simulator.memlock()).toEqual({ limit: 16384n, pinned: 0n })
+    expect(message(UPDATE, { size: 3n * PAGE })).toBe(72)
+    expect(message(UPDATE, { iova: 8n * PAGE, size: 2n * PAGE })).toBe('EFAULT')
+    expect(message(UPDATE, { iova: 8n * PAGE, size: PAGE, asid: 1 })).toBe(72)
+    expect(simulator.memlock().pinned).toBe(16384n)
+    expect(message(UPDATE, { iova: 9n * PAGE, size: 1n, asid: 1 })).toBe('EFAULT')
+    expect(message(INVALIDATE, { iova: 8n * PAGE, size: PAGE, asid: 1 })).toBe(72)
+    expect(simulator.memlock().pinned).toBe(12288n)
+    client.set('VHOST_VDPA_SET_STATUS', 0)
+    expect(simulator.memlock().pinned).toBe(12288n)
+    client.handle.closeSync()
+    expect(simulator.memlock()).toEqual({ limit: 16384n, pinned: 0n })
+  })
+
+  test('maps whole pages, whatever part of them was asked for', () => {
+    const { message, ranges, region } = pinning()
+    expect(message(UPDATE, { iova: 0x3_0010n, size: 0x20n, uaddr: region.address + 0x1234n })).toBe(72)
+    expect(ranges()).toEqual(['[0x30000, 0x30fff]'])
+    expect(message(UPDATE, { iova: 0x3_1ff0n, size: 0x20n })).toBe(72)
+    expect(ranges()).toEqual(['[0x30000, 0x30fff]', '[0x31000, 0x32fff]'])
+    expect(message(UPDATE, { iova: 0x3_0800n, size: 1n })).toBe('EFAULT')
+  })
+
+  test('refuses what is not memory of the process', () => {
+    const { message, ranges, region } = pinning()
+    expect(message(UPDATE, { size: PAGE, uaddr: 0n })).toBe('EFAULT')
+    expect(message(UPDATE, { size: 0x10_1000n })).toBe('EFAULT')
+    expect(message(UPDATE, { size: PAGE, uaddr: region.address - PAGE })).toBe('EFAULT')
+    expect(ranges()).toEqual([])
+  })
+})
+
 describe('many records in one call', () => {
   const records = (client: ReturnType<typeof start>, count: number) => {
     const all = new Uint8Array(72 * count)

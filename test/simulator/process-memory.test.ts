@@ -69,6 +69,28 @@ describe('memory of the pretended process', () => {
     expect(new Uint8Array(second.buffer)[5000]).toBe(7)
   })
 
+  test('of a file is adopted in parts, which are the same bytes or apart', () => {
+    const simulator = new Simulator()
+    const fd = simulator.memoryFile(0x4000)
+    const adopt = (offset: number, length: number) => simulator.adopt(fd, { length, offset: BigInt(offset) })
+    const [low, high] = [adopt(0, 0x1000), adopt(0x2000, 0x2000)]
+    expect([low.length, high.length]).toEqual([0x1000, 0x2000])
+    new Uint8Array(high.buffer)[1] = 9
+    expect(new Uint8Array(adopt(0x2000, 0x2000).buffer)[1]).toBe(9)
+    expect(codeOf(() => adopt(0, 0x4000))).toBe('ERR_OUT_OF_RANGE')
+    expect(codeOf(() => adopt(0x3000, 0x1000))).toBe('ERR_OUT_OF_RANGE')
+    for (const [offset, length] of [
+      [0x1001, 0x1000],
+      [0x1000, 0x1001],
+      [0x4000, 0x1000],
+      [0x3000, 0x2000],
+      [0x1000, 0],
+    ] as const)
+      expect(codeOf(() => adopt(offset, length))).toBe('ERR_OUT_OF_RANGE')
+    low.close()
+    adopt(0, 0x2000)
+  })
+
   test('is adopted from memory files only', () => {
     const simulator = new Simulator()
     expect(codeOf(() => simulator.adopt(1234, { length: 4096 }))).toBe('EBADF')
