@@ -1,0 +1,95 @@
+// `npm run bench`: every row against its baseline in the same run, each trial in a process of its own, taking turns. It asserts nothing. README.md beside
+// it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device; `--rounds N` (default 5).
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { rows as ringRows } from './rings.mjs'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const built = `${root}build/bench`
+
+const { values } = parseArgs({
+  options: { lab: { type: 'boolean' }, inside: { type: 'boolean' }, rounds: { type: 'string', default: '5' } },
+})
+const rounds = Number(values.rounds)
+
+const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)]
+const number = (command, ...args) =>
+  Number(execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }))
+
+function print({ name, unit, ours, baseline, reach }) {
+  const range = (list) => `${Math.min(...list).toPrecision(3)}–${Math.max(...list).toPrecision(3)}`
+  const mine = `${median(ours).toPrecision(4)} ${unit} (${range(ours)})`
+  if (baseline === undefined) console.log(`${name.padEnd(58)} ${mine}   reach: ${reach}`)
+  else {
+    const ratio = median(ours) / median(baseline)
+    console.log(
+      `${name.padEnd(58)} ${mine}   C: ${median(baseline).toPrecision(4)} (${range(baseline)})   ratio ${ratio.toFixed(2)}x   reach: ${reach}`,
+    )
+  }
+}
+
+/** Rows of system calls; run inside the lab, where the device is. */
+function deviceRows() {
+  const path = process.env.VHOST_VDPA_NET
+  const names = [
+    ['status', 'GET_STATUS, device.status', 'at most 2.0x'],
+    ['group', 'GET_VRING_GROUP, device.groups.of()', 'at most 2.0x'],
+    ['maps', '2,000 maps of 4 KiB in a batch, and unmaps: each', 'at most 1.15x'],
+    ['control', 'one control command, round trip', 'at most 1.3x'],
+  ]
+  for (const [trial, name, reach] of names) {
+    const pairs = Array.from({ length: rounds }, () => [
+      number(process.execPath, `${here}trials/device.mjs`, trial, path),
+      number(`${built}/device`, trial, path),
+    ])
+    print({
+      name,
+      unit: 'ns',
+      ours: pairs.map(([ours]) => ours),
+      baseline: pairs.map(([, baseline]) => baseline),
+      reach,
+    })
+  }
+}
+
+function memoryRows() {
+  const names = [
+    ['lifecycle', 'simulator: open, isolate, map 1 GiB, DRIVER_OK, close', 'ms', 'at most 20'],
+    ['delay', 'event-loop delay p99 while 2,000 maps are under way', 'ms', 'at most idle + 5'],
+    ['fleet', 'simulator: 10,000 devices open and running, each', 'KiB', 'at most 64'],
+    ['loopback', 'simulator: 64-byte frames looped', 'frames/s', 'at least 2,000,000'],
+  ]
+  for (const [trial, name, unit, reach] of names) {
+    const ours = Array.from({ length: rounds }, () =>
+      number(process.execPath, '--expose-gc', `${here}trials/memory.mjs`, trial),
+    )
+    print({ name, unit, ours, reach })
+  }
+}
+
+if (values.inside) deviceRows()
+else {
+  mkdirSync(built, { recursive: true })
+  execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
+  for (const { name, unit, ours, baseline, ratio, spread, note } of ringRows({ rounds })) {
+    const percent = (value) => `±${(100 * value).toFixed(0)} %`
+    console.log(
+      `${name.padEnd(58)} ${(ours / 1e6).toFixed(2)} M ${unit} (${percent(spread.ours)})   C: ${(baseline / 1e6).toFixed(2)} M (${percent(spread.baseline)})   ratio ${ratio.toFixed(3)}x   reach: at least 0.1x; ${note}`,
+    )
+  }
+  memoryRows()
+  if (values.lab) {
+    execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/device`, `${here}device.c`], {
+      stdio: 'inherit',
+    })
+    const { status } = spawnSync(
+      process.execPath,
+      [`${root}scripts/lab/run.mjs`, '--', 'node', `${here}run.mjs`, '--inside', '--rounds', String(rounds)],
+      { stdio: 'inherit' },
+    )
+    process.exitCode = status ?? 1
+  } else console.log('rows that need a device: npm run bench -- --lab')
+}

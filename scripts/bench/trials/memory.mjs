@@ -1,0 +1,106 @@
+// Rows that need no device and have no C baseline: node memory.mjs TRIAL. Prints one number; the unit is in run.mjs.
+import { createRequire } from 'node:module'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+
+const require = createRequire(import.meta.url)
+const { NetDriver, openDevice, openDeviceSync } = require('../../../dist/index.js')
+const { networkDevice, Simulator } = require('../../../dist/simulator/index.js')
+const trial = process.argv[2]
+const path = '/dev/vhost-vdpa-0'
+const now = () => Number(process.hrtime.bigint())
+
+function simulated() {
+  const backend = new Simulator()
+  backend.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+  return backend
+}
+
+const trials = {
+  /** Milliseconds from open to close, 1 GiB mapped. */
+  async lifecycle() {
+    const backend = simulated()
+    const memory = backend.allocate(2 ** 30)
+    const once = async () => {
+      const start = now()
+      const device = await openDevice(path, { backend, expect: 'net' })
+      await device.negotiate(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ'])
+      device.groups.assign(device.groups.isolation(2).group, 1)
+      await device.addressSpace(0).map({ iova: 0n, region: memory })
+      await device.start()
+      await device.close()
+      return (now() - start) / 1e6
+    }
+    return once()
+  },
+  /** Frames a second through driver, control plane and device model, 64 bytes each. */
+  async loopback() {
+    const backend = simulated()
+    const device = openDeviceSync(path, { backend, expect: 'net' })
+    device.negotiateSync(['VIRTIO_NET_F_MAC'])
+    const driver = await NetDriver.start(device)
+    device.startSync()
+    driver.kickReceive()
+    const frame = new Uint8Array(64).fill(0xff, 0, 6)
+    let received = 0
+    const count = () => received++
+    const round = () => {
+      for (let index = 0; index < 32; index++) driver.send(frame)
+      backend.drain()
+      driver.receive(count)
+      driver.reclaim()
+    }
+    for (let warm = 0; warm < 3000; warm++) round()
+    received = 0
+    const start = now()
+    for (let index = 0; index < 10_000; index++) round()
+    return received / ((now() - start) / 1e9)
+  },
+  /** p99 of the event loop's delay in milliseconds while 2,000 maps are under way. */
+  async delay() {
+    const backend = simulated()
+    const device = openDeviceSync(path, { backend })
+    const memory = backend.allocate(2000 * 4096)
+    const pieces = Array.from({ length: 2000 }, (_, index) => ({
+      iova: BigInt(4096 + index * 8192),
+      region: memory,
+      offset: index * 4096,
+      size: 4096,
+    }))
+    const histogram = monitorEventLoopDelay({ resolution: 1 })
+    histogram.enable()
+    for (let round = 0; round < 20; round++) {
+      await device.addressSpace(0).map(pieces)
+      await device.addressSpace(0).unmapAll()
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    return histogram.percentile(99) / 1e6
+  },
+  /** KiB a running device takes, of 10,000 in one simulator. */
+  async fleet() {
+    const backend = new Simulator()
+    const total = 10_000
+    globalThis.gc?.()
+    const usage = () => {
+      globalThis.gc?.()
+      const { heapUsed, external, arrayBuffers } = process.memoryUsage()
+      return heapUsed + Math.max(external, arrayBuffers)
+    }
+    const before = usage()
+    const devices = []
+    for (let index = 0; index < total; index++) {
+      const node = backend.add(networkDevice({ mac: '02:11:22:33:44:55' }))
+      const device = openDeviceSync(node, { backend, expect: 'net' })
+      device.negotiateSync(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ'])
+      device.groups.assign(1, 1)
+      device.startSync()
+      devices.push(device)
+    }
+    const taken = usage() - before
+    // Used after the measurement, so that nothing of the fleet was collected before it.
+    if (devices.some((device) => !device.isRunning)) throw new Error('a device of the fleet does not run')
+    return taken / total / 1024
+  },
+}
+
+console.log((await trials[trial]()).toFixed(3))
+process.exit(0)
