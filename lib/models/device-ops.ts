@@ -85,6 +85,8 @@ export interface DeviceOps {
   /** The group of a queue's ring areas where it differs from that of its buffers. */
   queueDescriptorGroup?(index: number): number
   setGroupAsid?(group: number, asid: number): boolean
+  /** The address space of a group now (for people who look; no request asks). */
+  groupAsid?(group: number): number
   suspend?(): boolean
   resume?(): boolean
   /** Forgets the mappings of one address space; a device that has it keeps mappings over a reset (VHOST_BACKEND_F_IOTLB_PERSIST). */

@@ -286,6 +286,10 @@ export class ModelDevice implements DeviceOps {
     this.#context = undefined
   }
 
+  groupAsid(group: number): number {
+    return this.#asids[group] ?? 0
+  }
+
   #assign(group: number, asid: number): boolean {
     if (group >= this.groupCount || asid >= this.addressSpaceCount) return false
     this.#asids[group] = asid

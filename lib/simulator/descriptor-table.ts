@@ -142,7 +142,12 @@ export class SimulatedEventfd implements Eventfd {
     this.#checkOpen()
     if (this.#subscription?.isClosed === false)
       throw vdpaError('ERR_VDPA_STATE', 'there is a listener already: close its subscription first')
-    this.#subscription = new SimulatedSubscription(this.#counter, this.#host.scheduler, listener)
+    this.#subscription = new SimulatedSubscription(
+      this.#counter,
+      this.#host.scheduler,
+      `eventfd ${this.#fd} calls its listener`,
+      listener,
+    )
     return this.#subscription
   }
 
@@ -167,7 +172,7 @@ export class SimulatedSubscription implements Subscription {
   readonly #stop: () => void
   #isClosed = false
 
-  constructor(counter: EventCounter, scheduler: Scheduler, listener: (count: number) => void) {
+  constructor(counter: EventCounter, scheduler: Scheduler, name: string, listener: (count: number) => void) {
     let isScheduled = false
     const call = () => {
       isScheduled = false
@@ -178,7 +183,7 @@ export class SimulatedSubscription implements Subscription {
     const wake = () => {
       if (isScheduled) return
       isScheduled = true
-      scheduler.schedule(call)
+      scheduler.schedule(call, name)
     }
     this.#stop = counter.watch(wake)
     if (counter.isSignaled) wake()

@@ -3,6 +3,7 @@
 import { showRange } from '../base/ranges.js'
 import { statusNames } from '../uapi/virtio-status.js'
 import { vhostAccess } from '../uapi/vhost-types.js'
+import type { ModelDevice } from '../models/model-device.js'
 import type { DeviceNode } from './chardev.js'
 
 /** A mapping: `[0x1000, 0x1fff]`, where it lies in its region, and what the device may do. */
@@ -22,8 +23,13 @@ export interface AddressSpaceDump {
 
 export interface QueueDump {
   readonly index: number
+  /** Where it stands, as GET_VRING_BASE. */
   readonly state: number | undefined
   readonly group: number | undefined
+  /** The address space of its group, through which its DMA goes. */
+  readonly asid: number | undefined
+  readonly isReady: boolean | undefined
+  readonly size: number | undefined
   readonly hasKick: boolean
 }
 
@@ -46,6 +52,20 @@ export interface NodeDump {
 
 const accessNames: readonly string[] = ['none', 'read', 'write', 'read-write']
 
+function dumpQueue({ ops, file }: DeviceNode, index: number): QueueDump {
+  const group = ops.queueGroup?.(index)
+  const registers = (ops as Partial<ModelDevice>).queues?.[index]
+  return {
+    index,
+    state: ops.queueState(index),
+    group,
+    asid: group === undefined ? undefined : ops.groupAsid?.(group),
+    isReady: registers?.isReady,
+    size: registers?.size,
+    hasKick: file?.vrings[index]?.kick !== undefined,
+  }
+}
+
 export function dumpNode(node: DeviceNode): NodeDump {
   const { ops, file, dma, path } = node
   const addressSpaces = [...dma.spaces()].map(([asid, space]) => ({
@@ -57,12 +77,7 @@ export function dumpNode(node: DeviceNode): NodeDump {
       access: accessNames[entry.perm & vhostAccess.VHOST_ACCESS_RW] ?? 'none',
     })),
   }))
-  const queues = Array.from({ length: ops.queueCount }, (_, index) => ({
-    index,
-    state: ops.queueState(index),
-    group: ops.queueGroup?.(index),
-    hasKick: file?.vrings[index]?.kick !== undefined,
-  }))
+  const queues = Array.from({ length: ops.queueCount }, (_, index) => dumpQueue(node, index))
   return {
     path,
     deviceId: ops.deviceId,

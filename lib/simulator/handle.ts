@@ -209,7 +209,7 @@ export class SimulatedHandle implements Handle {
   async #late(request: number | 'write'): Promise<void> {
     const { faults, scheduler } = this.#host
     for (let turns = faults.delayOf(this.path, request); turns > 0; turns--)
-      await new Promise<void>((resolve) => scheduler.schedule(resolve))
+      await new Promise<void>((resolve) => scheduler.schedule(resolve, `an answer on ${this.path} comes late`))
   }
 
   #failed(sequence: WriteSequence): VdpaError & WriteEachFailure {

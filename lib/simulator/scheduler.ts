@@ -16,6 +16,8 @@ export class Scheduler {
   readonly #latency: number
   // A queue in an array: what is before #head has run.
   #work: (() => void)[] = []
+  // What each piece is, in words.
+  #names: string[] = []
   #head = 0
   #isFlushing = false
   readonly #flush = () => this.#runFlush()
@@ -32,35 +34,39 @@ export class Scheduler {
     return this.#work.length - this.#head
   }
 
-  schedule(work: () => void): void {
+  /** `name` says what the work is, for who steps: `/dev/vhost-vdpa-0 works`. */
+  schedule(work: () => void, name: string): void {
     this.#work.push(work)
+    this.#names.push(name)
     this.#arm()
   }
 
-  /** Runs the oldest piece of work; false when there was none. What it throws is thrown here. */
-  step(): boolean {
+  /** Runs the oldest piece of work and says what it was; undefined when there was none. What it throws is thrown here. */
+  step(): string | undefined {
     const work = this.#work[this.#head]
-    if (work === undefined) return false
+    if (work === undefined) return undefined
+    const name = this.#names[this.#head] ?? ''
     this.#head++
-    if (this.#head === this.#work.length) {
-      this.#work = []
-      this.#head = 0
-    } else if (this.#head > 1024 && this.#head * 2 > this.#work.length) {
-      this.#work = this.#work.slice(this.#head)
-      this.#head = 0
-    }
+    if (this.#head === this.#work.length) this.#forget(this.#head)
+    else if (this.#head > 1024 && this.#head * 2 > this.#work.length) this.#forget(this.#head)
     work()
-    return true
+    return name
   }
 
   /** Runs work until there is none, that which it causes included; returns how many pieces. RangeError after `limit` (default 1,000,000): it would not end. */
   drain(limit = 1_000_000): number {
     let count = 0
-    while (this.step()) {
+    while (this.step() !== undefined) {
       count++
       if (count > limit) throw new RangeError(`the simulator is still busy after ${limit} pieces of work`)
     }
     return count
+  }
+
+  #forget(count: number): void {
+    this.#work = this.#work.slice(count)
+    this.#names = this.#names.slice(count)
+    this.#head = 0
   }
 
   #arm(): void {
@@ -74,7 +80,7 @@ export class Scheduler {
     // Work that comes while realtime work runs waits for a latency of its own.
     let turns = this.mode === 'realtime' ? this.pending : TURNS_A_FLUSH
     try {
-      while (turns > 0 && this.step()) turns--
+      while (turns > 0 && this.step() !== undefined) turns--
     } finally {
       this.#isFlushing = false
       if (this.pending > 0) this.#armLater()

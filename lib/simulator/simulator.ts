@@ -72,10 +72,11 @@ export class Simulator implements Backend {
       pinsMemory: device.pinsMemory === true,
       imitatesPassthrough: this.#deviations.has('passthrough-before-first-map'),
     })
+    const name = `${path} works`
     this.#attached.add(device)
     device.attach({
       dma,
-      schedule: (work) => this.#scheduler.schedule(work),
+      schedule: (work) => this.#scheduler.schedule(work, name),
       deviates: (name) => this.#deviations.has(name),
     })
     this.#nodes.set(path, { path, ops: device, dma, file: undefined, isRemoved: false })
@@ -152,8 +153,8 @@ export class Simulator implements Backend {
     return this.#scheduler.pending
   }
 
-  /** Runs one piece of work now; false when there is none. */
-  step(): boolean {
+  /** Runs one piece of work now and says what it was (`/dev/vhost-vdpa-0 works`); undefined when there is none. */
+  step(): string | undefined {
     return this.#scheduler.step()
   }
 

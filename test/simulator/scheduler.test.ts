@@ -9,9 +9,9 @@ describe('the scheduler', () => {
     const done: number[] = []
     scheduler.schedule(() => {
       done.push(1)
-      scheduler.schedule(() => done.push(3))
-    })
-    scheduler.schedule(() => done.push(2))
+      scheduler.schedule(() => done.push(3), 'third')
+    }, 'first')
+    scheduler.schedule(() => done.push(2), 'second')
     expect(done).toEqual([])
     await Promise.resolve()
     expect(done).toEqual([1, 2, 3])
@@ -21,21 +21,21 @@ describe('the scheduler', () => {
   test('by hand, works only in step() and drain()', async () => {
     const scheduler = new Scheduler('manual')
     const done: number[] = []
-    for (const number of [1, 2, 3]) scheduler.schedule(() => done.push(number))
+    for (const number of [1, 2, 3]) scheduler.schedule(() => done.push(number), `number ${number}`)
     await turnOfTheLoop()
     expect(done).toEqual([])
     expect(scheduler.pending).toBe(3)
-    expect(scheduler.step()).toBe(true)
+    expect(scheduler.step()).toBe('number 1')
     expect(done).toEqual([1])
     expect(scheduler.drain()).toBe(2)
     expect(done).toEqual([1, 2, 3])
-    expect(scheduler.step()).toBe(false)
+    expect(scheduler.step()).toBeUndefined()
   })
 
   test('in real time, works after the latency', async () => {
     const scheduler = new Scheduler('realtime', 5)
     const before = performance.now()
-    await new Promise<void>((resolve) => scheduler.schedule(resolve))
+    await new Promise<void>((resolve) => scheduler.schedule(resolve, 'it'))
     // Timers may be up to a millisecond early by this clock.
     expect(performance.now() - before).toBeGreaterThan(3)
   })
@@ -44,9 +44,9 @@ describe('the scheduler', () => {
     const scheduler = new Scheduler()
     let isWanted = true
     const again = () => {
-      if (isWanted) scheduler.schedule(again)
+      if (isWanted) scheduler.schedule(again, 'again')
     }
-    scheduler.schedule(again)
+    scheduler.schedule(again, 'again')
     await turnOfTheLoop()
     expect(() => scheduler.drain(1000)).toThrow(RangeError)
     isWanted = false
@@ -59,8 +59,8 @@ describe('the scheduler', () => {
     const done: number[] = []
     scheduler.schedule(() => {
       throw new Error('planted')
-    })
-    scheduler.schedule(() => done.push(2))
+    }, 'planted')
+    scheduler.schedule(() => done.push(2), 'second')
     expect(() => scheduler.step()).toThrow('planted')
     expect(scheduler.drain()).toBe(1)
     expect(done).toEqual([2])
