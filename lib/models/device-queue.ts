@@ -202,7 +202,7 @@ export class DeviceQueue {
     return done
   }
 
-  /** Passes over `length` writable bytes, as if what is there were written. */
+  /** Passes over `length` writable bytes. They are not counted as written. */
   skipWritable(length: number): void {
     const { lengths, readableCount, count: segments } = this.ring.chain
     if (this.#segment < readableCount) {
@@ -213,7 +213,6 @@ export class DeviceQueue {
       const inSegment = (lengths[this.#segment] ?? 0) - this.#at
       const count = Math.min(inSegment, left)
       left -= count
-      this.#written += count
       this.#advance(count, inSegment)
     }
   }
@@ -235,6 +234,11 @@ export class DeviceQueue {
   publish(): void {
     const { ring } = this
     if (!ring.isBroken && ring.publish()) this.interrupt()
+  }
+
+  /** Shows the driver what was completed, and does not interrupt it: only for imitating devices that forget to. */
+  publishSilently(): void {
+    this.ring.publish()
   }
 
   interrupt(): void {

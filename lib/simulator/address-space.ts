@@ -27,15 +27,39 @@ export class AddressSpace {
   }
 }
 
-/** Copies with a loop where a call would cost more than the bytes. */
+/** Copies up to here with a loop, of bytes or of words, because a call and the view that it needs would cost more. */
 const LOOP_BYTES_LAST = 160
+const LOOP_WORD_BYTES_LAST = 768
 
-function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, length: number): void {
-  if (length <= LOOP_BYTES_LAST) {
-    for (let index = 0; index < length; index++) target[to + index] = source[from + index] as number
-  } else {
-    target.set(source.subarray(from, from + length), to)
+/** Bytes and the same bytes as words, as far as they are whole; no words where the bytes do not begin at one. */
+interface Words {
+  bytes: Uint8Array
+  words: Int32Array
+}
+
+const noWords = new Int32Array(0)
+
+function wordsOf(bytes: Uint8Array): Int32Array {
+  return bytes.byteOffset % 4 === 0 ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >>> 2) : noWords
+}
+
+function copy(source: Words, from: number, target: Words, to: number, length: number): void {
+  const { bytes: sourceBytes, words: sourceWords } = source
+  const { bytes: targetBytes, words: targetWords } = target
+  let done = 0
+  if (length > LOOP_WORD_BYTES_LAST) {
+    targetBytes.set(sourceBytes.subarray(from, from + length), to)
+    return
   }
+  if (((from | to) & 3) === 0 && sourceWords.length > 0 && targetWords.length > 0) {
+    const [fromWord, toWord, words] = [from >>> 2, to >>> 2, length >>> 2]
+    for (let index = 0; index < words; index++) targetWords[toWord + index] = sourceWords[fromWord + index] as number
+    done = words << 2
+  } else if (length > LOOP_BYTES_LAST) {
+    targetBytes.set(sourceBytes.subarray(from, from + length), to)
+    return
+  }
+  for (; done < length; done++) targetBytes[to + done] = sourceBytes[from + done] as number
 }
 
 /** The device's way to memory. */
@@ -49,6 +73,8 @@ export class DeviceDma implements Dma {
   /** Whether what is mapped is pinned: whole pages, counted by the process. */
   readonly pinsMemory: boolean
   readonly #location: { memory: RingMemory; offset: number } = { memory: new RingMemory(new ArrayBuffer(0)), offset: 0 }
+  // The bytes outside guest memory that were used last: models keep a few arrays.
+  readonly #outside: Words = { bytes: new Uint8Array(0), words: noWords }
   // The answer of #resolve.
   #region: SimulatedRegion | undefined
   #offset = 0
@@ -114,7 +140,7 @@ export class DeviceDma implements Dma {
       if (!this.#resolve(asid, high, low, dmaAccess.READ)) return false
       const count = this.#length < length - done ? this.#length : length - done
       if (this.#region === undefined) return false
-      copy(this.#region.bytes, this.#offset, target, offset + done, count)
+      copy(this.#region, this.#offset, this.#wordsOf(target), offset + done, count)
       done += count
       low += count
       if (low > 0xffff_ffff) {
@@ -134,7 +160,7 @@ export class DeviceDma implements Dma {
       if (!this.#resolve(asid, high, low, dmaAccess.WRITE)) return false
       const count = this.#length < length - done ? this.#length : length - done
       if (this.#region === undefined) return false
-      copy(source, offset + done, this.#region.bytes, this.#offset, count)
+      copy(this.#wordsOf(source), offset + done, this.#region, this.#offset, count)
       done += count
       low += count
       if (low > 0xffff_ffff) {
@@ -159,6 +185,15 @@ export class DeviceDma implements Dma {
     this.#location.memory = region.ringMemory
     this.#location.offset = offset
     return this.#location
+  }
+
+  #wordsOf(bytes: Uint8Array): Words {
+    const outside = this.#outside
+    if (outside.bytes !== bytes) {
+      outside.bytes = bytes
+      outside.words = wordsOf(bytes)
+    }
+    return outside
   }
 
   /** Finds region, offset and length of the piece that begins at the address; false when the device may not go there. */

@@ -65,8 +65,9 @@ export class SimulatedRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number
   readonly buffer: ArrayBuffer
-  /** What DMA copies from and to; of length 0 after close. */
+  /** What DMA copies from and to, and the same as words; of length 0 after close. */
   readonly bytes: Uint8Array
+  readonly words: Int32Array
   /** The same for rings. */
   readonly ringMemory: RingMemory
   /** The address as a number, which is exact: all are below 2^47. */
@@ -92,6 +93,7 @@ export class SimulatedRegion implements MemoryRegion {
     this.buffer = part.buffer
     this.length = part.buffer.byteLength
     this.bytes = new Uint8Array(part.buffer)
+    this.words = new Int32Array(part.buffer)
     this.ringMemory = new RingMemory(part.buffer)
   }
 
