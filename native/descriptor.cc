@@ -68,7 +68,7 @@ void Descriptor::Settle(napi_env env) {
 void Descriptor::BeginClose() {
   is_closed_ = true;
   last_ioctl = {};
-  if (watch != nullptr) std::exchange(watch, nullptr)->Stop();
+  StopWatch();
 }
 
 void Descriptor::CloseNow() {

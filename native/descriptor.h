@@ -3,7 +3,7 @@
 #pragma once
 
 #include <memory>
-#include <string>
+#include <utility>
 
 #include "border.h"
 #include "environment.h"
@@ -49,6 +49,8 @@ class Descriptor final : public Resource, public std::enable_shared_from_this<De
 
   Descriptor(std::shared_ptr<Environment> environment, UniqueFd fd)
       : Resource(std::move(environment), kDescriptor), fd_(std::move(fd)) {}
+  /// Reached when nobody closed it. The watch goes first: it must not outlive the descriptor's number.
+  ~Descriptor() override { StopWatch(); }
 
   /// The descriptor, for a synchronous verb, when it is its turn. -1 after close: the kernel then answers
   /// EBADF.
@@ -83,6 +85,9 @@ class Descriptor final : public Resource, public std::enable_shared_from_this<De
   void Schedule(napi_env env);
   void Settle(napi_env env);
   void BeginClose();
+  void StopWatch() {
+    if (watch != nullptr) std::exchange(watch, nullptr)->Stop();
+  }
 
   UniqueFd fd_;
   RequestQueue queue_;

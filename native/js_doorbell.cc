@@ -1,4 +1,5 @@
 // A page of a device that is written and never read.
+#include <endian.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

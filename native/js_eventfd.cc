@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 
 #include <memory>
+#include <utility>
 
 #include "border.h"
 #include "js_classes.h"
@@ -22,6 +23,8 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
     const int flags = ::fcntl(fd_.get(), F_GETFL);
     may_block_ = flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
+
+  ~Eventfd() override { Close(); }
 
   int fd() const { return fd_.get(); }
 

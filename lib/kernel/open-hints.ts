@@ -35,7 +35,7 @@ export function openHint(code: string, path: string): string | undefined {
     case 'EPERM':
       return access
     case 'EBUSY':
-      return `another program has it open: \`fuser -v ${path}\` shows which`
+      return `it can be open only once: \`fuser -v ${path}\` shows who has it`
     default:
       return undefined
   }

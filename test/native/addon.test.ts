@@ -1,14 +1,14 @@
 // The loader: which file it takes, and what it says when there is none.
 
 import { expect, it, test } from '@jest/globals'
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { isVdpaError } from '../../lib/base/errors'
 import { loadAddon, tryLoadAddon } from '../../lib/kernel/addon'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openHint } from '../../lib/kernel/open-hints'
 import { parseMemlock, readIotlbEntryLimit, readMemlock } from '../../lib/kernel/memlock'
-import { describeNative, TemporaryFolder } from './support'
+import { describeNative, packageRoot, TemporaryFolder } from './support'
 
 const fileName = 'vhost_vdpa_native.node'
 
@@ -70,6 +70,17 @@ describeNative('the loader', () => {
     expect(loadAddon({ root: folder.path, override: '' })).toMatchObject({ path: folder.file(`${place}/${fileName}`) })
     expect(loadAddon({ override: dirname(path) + '/' + fileName })).toHaveProperty('open')
   })
+})
+
+test('knows verbs of the operating system, and its subject in abi files only', () => {
+  const folder = join(packageRoot(), 'native')
+  const knowing = readdirSync(folder).filter((name) => /vdpa/i.test(readFileSync(join(folder, name), 'utf8')))
+  expect(knowing.filter((name) => !name.startsWith('abi'))).toEqual([])
+  expect(readFileSync(join(folder, 'sources.txt'), 'utf8').trim().split('\n')).toEqual(
+    readdirSync(folder)
+      .filter((name) => name.endsWith('.cc'))
+      .sort(),
+  )
 })
 
 test('hints are for the nodes of this subject', () => {

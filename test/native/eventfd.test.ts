@@ -1,7 +1,8 @@
 // Eventfds of the kernel backend: counting, waking, and who owns the descriptor.
 
 import { expect, it, jest } from '@jest/globals'
-import { closeSync, openSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { describeNative, failureOf, openDescriptors } from './support'
 
 const pause = (milliseconds = 20) => new Promise((resolve) => setTimeout(resolve, milliseconds))
@@ -94,6 +95,22 @@ describeNative('an eventfd', (backend) => {
     wrapper.close()
     own.signal()
     expect(own.take()).toBe(1)
+  })
+
+  it('may be one that blocks, which is neither waited in nor changed', async () => {
+    using own = backend().eventfd()
+    // Takes O_NONBLOCK away from the file that both have.
+    const python = ['-c', 'import fcntl; fcntl.fcntl(3, fcntl.F_SETFL, 2)']
+    const { status } = spawnSync('python3', python, { stdio: ['ignore', 'ignore', 'inherit', own.fd] })
+    expect(status).toBe(0)
+    using wrapper = backend().eventfd(own.fd)
+    expect(wrapper.take()).toBe(0)
+    const listener = jest.fn()
+    wrapper.onSignal(listener)
+    wrapper.signal(2)
+    await pause()
+    expect(listener.mock.calls).toEqual([[2]])
+    expect(readFileSync(`/proc/self/fdinfo/${own.fd}`, 'latin1')).toMatch(/^flags:\s+0?[0-3]*2$/m)
   })
 
   it('is not made of another kind of file', async () => {

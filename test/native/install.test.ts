@@ -14,15 +14,8 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { TemporaryFolder } from './support'
-
-/** The package's folder, also when this file was compiled into another one. */
-function packageRoot(): string {
-  let folder = __dirname
-  while (!existsSync(join(folder, 'binding.gyp'))) folder = dirname(folder)
-  return folder
-}
+import { join } from 'node:path'
+import { packageRoot, TemporaryFolder } from './support'
 
 const isLinux = process.platform === 'linux'
 const suite = isLinux ? describe : describe.skip

@@ -1,6 +1,7 @@
 // What remains: nothing after ten thousand uses, what must remain after the garbage collector, and nothing after an environment has ended.
 
 import { expect, it, jest } from '@jest/globals'
+import { spawnSync } from 'node:child_process'
 import { copyFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { setFlagsFromString } from 'node:v8'
@@ -151,6 +152,56 @@ const guest = `
     if (word === 'throw') throw new Error('on purpose')
   })
 `
+
+/** Runs a program of its own with the addon as `addon`, and gives what it said and how it ended. */
+function runProgram(program: string): { readonly status: number | null; readonly said: string } {
+  const script = `const addon = require(${JSON.stringify(addonPath)}); ${program}`
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--eval', script], { encoding: 'utf8' })
+  return { status, said: (stdout + stderr).trim() }
+}
+
+const everythingOpen = `
+  const file = addon.open('/dev/null')
+  const eventfd = addon.eventfd()
+  eventfd.watch(() => {})
+  globalThis.kept = [addon.allocate('kept', 4096, 0), addon.netlink(16), file, eventfd]
+  kept[0].hold(true)
+  for (let times = 0; times < 100; times++) file.ioctlAsync(0x5401, new Uint8Array(64))
+  file.writeEachAsync(new Uint8Array(1000), 1)
+`
+
+describeNative('a program', () => {
+  it.each(['process.exit(7)', 'process.exitCode = 7', 'process.on("exit", () => process.exit(7)); file.close()'])(
+    'may end with everything open: %s',
+    (end) => {
+      expect(runProgram(`${everythingOpen}; ${end}`)).toEqual({ status: 7, said: '' })
+    },
+  )
+
+  it('is not kept alive by a listener, unless it asks', () => {
+    expect(runProgram('addon.eventfd().watch(() => {})')).toEqual({ status: 0, said: '' })
+    const wakes = `
+      const eventfd = addon.eventfd()
+      const watch = eventfd.watch((count) => { console.log(count); watch.close() })
+      watch.keepRunning(true)
+      setTimeout(() => eventfd.signal(9), 20).unref()`
+    expect(runProgram(wakes)).toEqual({ status: 0, said: '9' })
+  })
+
+  it('meets the error of its listener as an uncaught exception, and goes on', () => {
+    const throws = `
+      const eventfd = addon.eventfd()
+      process.on('uncaughtException', (error) => console.log('caught', error.message))
+      const watch = eventfd.watch((count) => {
+        Promise.resolve().then(() => console.log('microtask', count))
+        if (count === 1) { eventfd.signal(2); throw new Error('on purpose') }
+        watch.close()
+      })
+      watch.keepRunning(true)
+      eventfd.signal(1)`
+    expect(runProgram(throws)).toEqual({ status: 0, said: 'caught on purpose\nmicrotask 1\nmicrotask 2' })
+  })
+})
 
 describeNative('an environment', (backend) => {
   it.each(['exit', 'throw', 'terminate'])('that ends by %s leaves nothing', async (end) => {

@@ -1,9 +1,9 @@
 // What the native tests share: the backend, or the reason why they are skipped, and looks at this process from outside.
 
 import { describe } from '@jest/globals'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { isVdpaError, type VdpaError } from '../../lib/base/errors'
@@ -45,6 +45,13 @@ export class TemporaryFolder {
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true, force: true })
   }
+}
+
+/** The package's folder, also when this file was compiled into another one. */
+export function packageRoot(): string {
+  let folder = __dirname
+  while (!existsSync(join(folder, 'binding.gyp'))) folder = dirname(folder)
+  return folder
 }
 
 /** How many descriptors this process has open. */
