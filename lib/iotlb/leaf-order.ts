@@ -81,7 +81,8 @@ export class LeafOrder {
     }
     const directoryKeys = this.#directoryKeys
     let place = 0
-    for (let rest = this.#directoryCount; rest > 1;) {
+    let rest = this.#directoryCount
+    while (rest > 1) {
       const half = rest >>> 1
       if ((directoryKeys[place + half] as number) <= key) {
         place += half
@@ -91,7 +92,8 @@ export class LeafOrder {
     const node = this.#directoryNodes[place] as number
     const base = node << NODE_SHIFT
     let slot = base
-    for (let rest = this.#counts[node] as number; rest > 1;) {
+    rest = this.#counts[node] as number
+    while (rest > 1) {
       const half = rest >>> 1
       if ((keys[slot + half] as number) <= key) {
         slot += half
