@@ -4,6 +4,28 @@ export { isVdpaError, VdpaError, type VdpaErrorCode, type VdpaErrorDetails } fro
 export type { Closeable, Releasable } from './base/closeable.js'
 export type { Range } from './base/ranges.js'
 export * from './backend/backend.js'
+export { RecordingBackend, type RecordingOptions } from './backend/recording-backend.js'
+export {
+  FaultyBackend,
+  type FailOptions,
+  type LateFault,
+  type PlantedFault,
+  type ShortenOptions,
+} from './backend/faulty-backend.js'
+export type { CallMatch, FaultyOp } from './backend/fault-plan.js'
+export type { Call, Op } from './backend/call.js'
+export type { Outcome, Refusal } from './backend/outcome.js'
+export type { PortableBytes } from './backend/symbols.js'
+export { formatTrace, parseTrace, type Trace, type TraceEvent } from './backend/trace.js'
+export { printEvent } from './backend/print-event.js'
+export {
+  compareTrace,
+  replay,
+  type ReplayOptions,
+  type ReplayReport,
+  type ToleratedDifference,
+  type TraceDifference,
+} from './backend/replay.js'
 export type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from './memory/memory-region.js'
 export * from './memory/guest-memory.js'
 export { RingMemory } from './memory/ring-memory.js'

@@ -1,0 +1,184 @@
+// Regions, eventfds, doorbells and sockets that show every call to an interceptor, and pass everything on unchanged.
+
+import type { MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import type { Doorbell, Eventfd, NetlinkSocket, Subscription } from './backend.js'
+import type { Witness } from './interceptor.js'
+
+export class InterceptedRegion implements MemoryRegion {
+  readonly #inner: MemoryRegion
+  readonly #witness: Witness
+  readonly #name: string
+
+  constructor(inner: MemoryRegion, name: string, witness: Witness) {
+    this.#inner = inner
+    this.#name = name
+    this.#witness = witness
+  }
+
+  get length(): number {
+    return this.#inner.length
+  }
+
+  get pageSize(): number {
+    return this.#inner.pageSize
+  }
+
+  get address(): bigint {
+    return this.#inner.address
+  }
+
+  get buffer(): ArrayBuffer {
+    return this.#inner.buffer
+  }
+
+  get fd(): number | undefined {
+    return this.#inner.fd
+  }
+
+  get holders(): readonly string[] {
+    return this.#inner.holders
+  }
+
+  get isClosed(): boolean {
+    return this.#inner.isClosed
+  }
+
+  hold(holder: string): MemoryHold {
+    return this.#inner.hold(holder)
+  }
+
+  close(): void {
+    closeShown(this.#inner, this.#name, this.#witness)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+export class InterceptedEventfd implements Eventfd {
+  readonly #inner: Eventfd
+  readonly #name: string
+  readonly #witness: Witness
+
+  constructor(inner: Eventfd, name: string, witness: Witness) {
+    this.#inner = inner
+    this.#name = name
+    this.#witness = witness
+  }
+
+  get fd(): number {
+    return this.#inner.fd
+  }
+
+  get isClosed(): boolean {
+    return this.#inner.isClosed
+  }
+
+  signal(count = 1): void {
+    this.#witness.now(this.#inner, { op: 'signal', target: this.#name, count }, () => this.#inner.signal(count))
+  }
+
+  take(): number {
+    return this.#witness.now(this.#inner, { op: 'take', target: this.#name }, () => this.#inner.take())
+  }
+
+  onSignal(listener: (count: number) => void): Subscription {
+    return this.#inner.onSignal((count) =>
+      listener(this.#witness.now(this.#inner, { op: 'woken', target: this.#name }, () => count)),
+    )
+  }
+
+  close(): void {
+    closeShown(this.#inner, this.#name, this.#witness)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+export class InterceptedDoorbell implements Doorbell {
+  readonly #inner: Doorbell
+  readonly #name: string
+  readonly #witness: Witness
+
+  constructor(inner: Doorbell, name: string, witness: Witness) {
+    this.#inner = inner
+    this.#name = name
+    this.#witness = witness
+  }
+
+  get isClosed(): boolean {
+    return this.#inner.isClosed
+  }
+
+  ring16(value: number): void {
+    this.#witness.now(this.#inner, { op: 'ring', target: this.#name, bits: 16, value }, () => this.#inner.ring16(value))
+  }
+
+  ring32(value: number): void {
+    this.#witness.now(this.#inner, { op: 'ring', target: this.#name, bits: 32, value }, () => this.#inner.ring32(value))
+  }
+
+  close(): void {
+    closeShown(this.#inner, this.#name, this.#witness)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+export class InterceptedSocket implements NetlinkSocket {
+  readonly #inner: NetlinkSocket
+  readonly #name: string
+  readonly #witness: Witness
+
+  constructor(inner: NetlinkSocket, name: string, witness: Witness) {
+    this.#inner = inner
+    this.#name = name
+    this.#witness = witness
+  }
+
+  get fd(): number {
+    return this.#inner.fd
+  }
+
+  get isClosed(): boolean {
+    return this.#inner.isClosed
+  }
+
+  send(bytes: Uint8Array): void {
+    this.#witness.now(this.#inner, { op: 'send', target: this.#name, bytes }, (other = bytes) =>
+      this.#inner.send(other),
+    )
+  }
+
+  receive(): Uint8Array | undefined {
+    return this.#witness.now(this.#inner, { op: 'receive', target: this.#name }, () => this.#inner.receive())
+  }
+
+  onReadable(listener: () => void): Subscription {
+    return this.#inner.onReadable(listener)
+  }
+
+  addMembership(group: number): void {
+    const call = { op: 'addMembership', target: this.#name, group } as const
+    this.#witness.now(this.#inner, call, () => this.#inner.addMembership(group))
+  }
+
+  close(): Promise<void> {
+    const call = { op: 'close', target: this.#name } as const
+    return this.#witness.later(this.#inner, call, () => this.#inner.close())
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** Closes what closes at once. */
+function closeShown(inner: { readonly isClosed: boolean; close(): void }, name: string, witness: Witness): void {
+  witness.now(inner, { op: 'close', target: name }, () => inner.close())
+}

@@ -1,0 +1,60 @@
+// What stands before the calls of a backend, and the names it knows objects by. Not the decorator itself: that is `intercept.ts`.
+
+import type { WriteEachOptions } from './backend.js'
+import type { Call, CreatingCall, WriteEachCall } from './call.js'
+
+/** Makes the call that was shown; with these bytes in place of its own, when given. */
+export type Proceed<T> = (bytes?: Uint8Array) => T
+
+/** Makes a writeEachAsync that was shown, or a part of it. */
+export interface ProceedEach {
+  /** What the caller gave. */
+  readonly options: WriteEachOptions
+  start(bytes?: Uint8Array, options?: WriteEachOptions): Promise<number>
+  /** On the spot, by the synchronous twin. */
+  now(bytes: Uint8Array): number
+}
+
+/** Stands before every call. Returning without proceeding means that the inner backend never hears of it. */
+export interface Interceptor {
+  now<T>(call: Call, proceed: Proceed<T>): T
+  later<T>(call: Call, start: () => Promise<T>): Promise<T>
+  laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<number>
+}
+
+type Kind = 'h' | 'm' | 'e' | 'n' | 'd'
+type Unnamed<C> = C extends CreatingCall ? Omit<C, 'creates'> : never
+type MayBeClosed = { readonly isClosed: boolean }
+
+/**
+ * An interceptor, and the numbers of the objects made so far. What is asked of a closed object is not asked of the system: it is passed on, for the
+ * inner object's own refusal, and not shown.
+ */
+export class Witness {
+  readonly #interceptor: Interceptor
+  readonly #made = { h: 0, m: 0, e: 0, n: 0, d: 0 }
+
+  constructor(interceptor: Interceptor) {
+    this.#interceptor = interceptor
+  }
+
+  /** A name is used up only when the object was made. */
+  create<T>(kind: Kind, call: Unnamed<CreatingCall>, make: () => T): readonly [name: string, made: T] {
+    const creates = `${kind}${this.#made[kind]}`
+    const made = this.#interceptor.now({ ...call, creates }, make)
+    this.#made[kind]++
+    return [creates, made]
+  }
+
+  now<T>(object: MayBeClosed, call: Call, proceed: Proceed<T>): T {
+    return object.isClosed ? proceed() : this.#interceptor.now(call, proceed)
+  }
+
+  later<T>(object: MayBeClosed, call: Call, start: () => Promise<T>): Promise<T> {
+    return object.isClosed ? start() : this.#interceptor.later(call, start)
+  }
+
+  laterEach(object: MayBeClosed, call: WriteEachCall, proceed: ProceedEach): Promise<number> {
+    return object.isClosed ? proceed.start() : this.#interceptor.laterEach(call, proceed)
+  }
+}

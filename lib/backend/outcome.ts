@@ -1,0 +1,41 @@
+// The end of a call as data: what it counts as, and what its bytes were. What recording and replaying say in the same way.
+
+import type { VdpaError } from '../base/errors.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import type { WriteEachFailure } from './backend.js'
+import type { Call, Op } from './call.js'
+
+/** How a call ended. A call that returns nothing returned 0, as does one that made an object; memory that was made returns its length. */
+export type Outcome = { readonly returned: number } | Refusal
+
+/** A refusal by the system (`errno`, negative) or by the package (`ERR_VDPA_…`); `completed` counts the records written before it. */
+export interface Refusal {
+  readonly failed: string
+  readonly errno?: number
+  readonly completed?: number
+}
+
+/** True for bytes of whichever realm. */
+export function isBytes(value: unknown): value is Uint8Array {
+  return Object.prototype.toString.call(value) === '[object Uint8Array]'
+}
+
+/** The bytes that go into a call, which the call may change. Not checked: they are what the caller gave. */
+export function bytesOf(call: Call): Uint8Array | undefined {
+  if ('bytes' in call) return call.bytes
+  return call.op === 'ioctl' && typeof call.argument !== 'number' ? call.argument : undefined
+}
+
+/** What a call returned, as a number. */
+export function countOf(op: Op, result: unknown): number {
+  if (typeof result === 'number') return result
+  if (op === 'allocate' || op === 'adopt') return (result as MemoryRegion).length
+  return op === 'receive' && isBytes(result) ? result.byteLength : 0
+}
+
+/** A refusal as data. */
+export function refusalOf(error: VdpaError): Refusal {
+  const { code, errno } = error
+  const completed = (error as Partial<WriteEachFailure>).completed
+  return { failed: code, ...(errno !== undefined && { errno }), ...(completed !== undefined && { completed }) }
+}
