@@ -52,7 +52,9 @@ function copy(source: Words, from: number, target: Words, to: number, length: nu
     return
   }
   if (((from | to) & 3) === 0 && sourceWords.length > 0 && targetWords.length > 0) {
-    const [fromWord, toWord, words] = [from >>> 2, to >>> 2, length >>> 2]
+    const fromWord = from >>> 2
+    const toWord = to >>> 2
+    const words = length >>> 2
     for (let index = 0; index < words; index++) targetWords[toWord + index] = sourceWords[fromWord + index] as number
     done = words << 2
   } else if (length > LOOP_BYTES_LAST) {
