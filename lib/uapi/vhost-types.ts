@@ -114,9 +114,14 @@ export const vhostFeatureBits = { VHOST_F_LOG_ALL: 26, VHOST_NET_F_VIRTIO_NET_HD
 /** The byte orders of VHOST_SET_VRING_ENDIAN. */
 export const vringByteOrders = { VHOST_VRING_LITTLE_ENDIAN: 0, VHOST_VRING_BIG_ENDIAN: 1 } as const
 
+/** What the threads of a vhost device are (VHOST_SET_FORK_FROM_OWNER): threads of the kernel, or tasks forked from the owner. */
+export const forkOwnerModes = { VHOST_FORK_OWNER_KTHREAD: 0, VHOST_FORK_OWNER_TASK: 1 } as const
+
 /** The flag of vhost_vring_addr that says the log address is valid (a bit number). */
 export const VHOST_VRING_F_LOG = 0
 /** The fd that takes an eventfd away. */
 export const VHOST_FILE_UNBIND = -1
 /** What VHOST_SCSI_GET_ABI_VERSION answers. */
 export const VHOST_SCSI_ABI_VERSION = 1
+/** What addresses and sizes of a memory table must be multiples of, in bytes. */
+export const VHOST_PAGE_SIZE = 0x1000

@@ -42,7 +42,7 @@ export interface VhostRequest<T extends object = object> {
   readonly flexible: boolean
   readonly lane: RequestLane
   readonly family: RequestFamily
-  /** The first kernel that knows the request. */
+  /** The first kernel that knows the request; distributions carry some of them back to older ones. */
   readonly since: string
 }
 
@@ -98,8 +98,8 @@ const rows = {
   VHOST_SET_VRING_ADDR: row('write', 0x11, vhostVringAddr, vhost('2.6.34')),
   VHOST_SET_VRING_BASE: row('write', 0x12, vhostVringState, vhost('2.6.34')),
   VHOST_GET_VRING_BASE: row('readwrite', 0x12, vhostVringState, vhost('2.6.34')),
-  VHOST_SET_VRING_ENDIAN: row('write', 0x13, vhostVringState, vhost('4.3')),
-  VHOST_GET_VRING_ENDIAN: row('write', 0x14, vhostVringState, vhost('4.3')),
+  VHOST_SET_VRING_ENDIAN: row('write', 0x13, vhostVringState, vhost('4.2')),
+  VHOST_GET_VRING_ENDIAN: row('write', 0x14, vhostVringState, vhost('4.2')),
   VHOST_ATTACH_VRING_WORKER: row('write', 0x15, vhostVringWorker, vhost('6.5')),
   VHOST_GET_VRING_WORKER: row('readwrite', 0x16, vhostVringWorker, vhost('6.5')),
   VHOST_SET_VRING_KICK: row('write', 0x20, vhostVringFile, vhost('2.6.34')),
@@ -130,7 +130,7 @@ const rows = {
   VHOST_VDPA_GET_AS_NUM: row('read', 0x7a, u32Value, vdpa('5.19')),
   VHOST_VDPA_GET_VRING_GROUP: row('readwrite', 0x7b, vhostVringState, vdpa('5.19')),
   VHOST_VDPA_SET_GROUP_ASID: row('write', 0x7c, vhostVringState, vdpa('5.19')),
-  VHOST_VDPA_SUSPEND: row('none', 0x7d, undefined, vdpa('6.1'), sleeps),
+  VHOST_VDPA_SUSPEND: row('none', 0x7d, undefined, vdpa('6.0'), sleeps),
   VHOST_VDPA_RESUME: row('none', 0x7e, undefined, vdpa('6.3'), sleeps),
   VHOST_VDPA_GET_VRING_DESC_GROUP: row('readwrite', 0x7f, vhostVringState, vdpa('6.7')),
   VHOST_VDPA_GET_VQS_COUNT: row('read', 0x80, u32Value, vdpa('5.18')),

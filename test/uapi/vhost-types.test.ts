@@ -195,6 +195,8 @@ describe('constants', () => {
   test('of the rest', () => {
     expect(types.vhostFeatureBits).toEqual({ VHOST_F_LOG_ALL: 26, VHOST_NET_F_VIRTIO_NET_HDR: 27 })
     expect(types.vringByteOrders).toEqual({ VHOST_VRING_LITTLE_ENDIAN: 0, VHOST_VRING_BIG_ENDIAN: 1 })
+    expect(types.forkOwnerModes).toEqual({ VHOST_FORK_OWNER_KTHREAD: 0, VHOST_FORK_OWNER_TASK: 1 })
+    expect(types.VHOST_PAGE_SIZE).toBe(4096)
     expect([types.VHOST_VRING_F_LOG, types.VHOST_FILE_UNBIND, types.VHOST_SCSI_ABI_VERSION]).toEqual([0, -1, 1])
   })
 })

@@ -156,6 +156,30 @@ describe('the table of requests', () => {
     ])
   })
 
+  test('says since which kernel each request is there', () => {
+    const bySince: Record<string, string[]> = {}
+    for (const { name, since } of rows) (bySince[since] ??= []).push(name.replace(/^VHOST_(VDPA_)?/, ''))
+    const { '2.6.34': first, '3.6': scsi, '5.7': vdpa, ...later } = bySince
+    expect([first?.length, scsi?.length, vdpa?.length]).toEqual([15, 3, 7])
+    expect(later).toEqual({
+      '3.10': ['SCSI_SET_EVENTS_MISSED', 'SCSI_GET_EVENTS_MISSED'],
+      '4.2': ['SET_VRING_ENDIAN', 'GET_VRING_ENDIAN'],
+      '4.6': ['SET_VRING_BUSYLOOP_TIMEOUT', 'GET_VRING_BUSYLOOP_TIMEOUT'],
+      '4.8': ['VSOCK_SET_GUEST_CID', 'VSOCK_SET_RUNNING'],
+      '4.19': ['SET_BACKEND_FEATURES', 'GET_BACKEND_FEATURES'],
+      '5.8': ['SET_CONFIG_CALL'],
+      '5.10': ['GET_IOVA_RANGE'],
+      '5.18': ['GET_CONFIG_SIZE', 'GET_VQS_COUNT'],
+      '5.19': ['GET_AS_NUM', 'GET_VRING_GROUP', 'SET_GROUP_ASID', 'GET_GROUP_NUM'],
+      '6.0': ['SUSPEND'],
+      '6.3': ['RESUME'],
+      '6.5': ['NEW_WORKER', 'FREE_WORKER', 'ATTACH_VRING_WORKER', 'GET_VRING_WORKER'],
+      '6.7': ['GET_VRING_DESC_GROUP'],
+      '6.9': ['GET_VRING_SIZE'],
+      '6.17': ['GET_FEATURES_ARRAY', 'SET_FEATURES_ARRAY', 'SET_FORK_FROM_OWNER', 'GET_FORK_FROM_OWNER'],
+    })
+  })
+
   test('gives each request the family of its name', () => {
     for (const { name, family } of rows) {
       const kind = /^VHOST_(VDPA|NET|SCSI|VSOCK)_/.exec(name)?.[1]?.toLowerCase()
