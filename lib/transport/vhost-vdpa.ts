@@ -1,11 +1,17 @@
 // The dialect of /dev/vhost-vdpa-N: one method a request, numbers and bytes from the one table in uapi/. No policy and no state but the handle.
 // Argument buffers are kept and used again, because a register read must cost little more than its system call.
 
-import { checkInteger } from '../base/checks.js'
+import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
 import type { Handle, WriteEachOptions } from '../backend/backend.js'
 import { requests } from '../uapi/vhost.js'
-import { vhostVdpaConfig, vhostVdpaIovaRange, vhostVringAddr } from '../uapi/vhost-types.js'
+import {
+  vhostMemory,
+  vhostMemoryRegion,
+  vhostVdpaConfig,
+  vhostVdpaIovaRange,
+  vhostVringAddr,
+} from '../uapi/vhost-types.js'
 
 /** Bytes of an IOTLB record on the wire. */
 export const IOTLB_RECORD_BYTES = 72
@@ -15,6 +21,13 @@ export interface VringAddresses {
   readonly descriptor: bigint
   readonly driver: bigint
   readonly device: bigint
+}
+
+/** A piece of guest memory in the table of VHOST_SET_MEM_TABLE; sizes in bytes. */
+export interface MemoryTableEntry {
+  readonly guestAddress: bigint
+  readonly size: bigint
+  readonly userAddress: bigint
 }
 
 class Argument {
@@ -105,6 +118,7 @@ export class VhostVdpaTransport {
 
   /** VHOST_VDPA_SET_CONFIG: the device may ignore what it does not let a driver write. */
   writeConfig(offset: number, bytes: Uint8Array): void {
+    checkBytes(bytes, 'bytes')
     const argument = this.#configArgument(offset, bytes.byteLength)
     argument.set(bytes, vhostVdpaConfig.size)
     this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, argument)
@@ -170,11 +184,12 @@ export class VhostVdpaTransport {
     this.#setPair(requests.VHOST_VDPA_SET_GROUP_ASID.number, group, asid)
   }
 
-  /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.1). EOPNOTSUPP where the driver cannot. May sleep. */
+  /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.0). EOPNOTSUPP where the driver cannot. May sleep. */
   suspend(): void {
     this.handle.ioctl(requests.VHOST_VDPA_SUSPEND.number, 0)
   }
 
+  /** suspend off the event loop's thread. */
   async suspendAsync(): Promise<void> {
     await this.handle.ioctlAsync(requests.VHOST_VDPA_SUSPEND.number, 0)
   }
@@ -184,6 +199,7 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_VDPA_RESUME.number, 0)
   }
 
+  /** resume off the event loop's thread. */
   async resumeAsync(): Promise<void> {
     await this.handle.ioctlAsync(requests.VHOST_VDPA_RESUME.number, 0)
   }
@@ -236,19 +252,45 @@ export class VhostVdpaTransport {
     this.#setPair(requests.VHOST_VDPA_SET_VRING_ENABLE.number, index, isEnabled ? 1 : 0)
   }
 
+  /** VHOST_GET_VRING_BUSYLOOP_TIMEOUT in microseconds (since Linux 4.6). Kept by the kernel; vDPA devices do not poll and make no use of it. */
+  vringBusyloopTimeout(index: number): number {
+    return this.#getPair(requests.VHOST_GET_VRING_BUSYLOOP_TIMEOUT.number, index)
+  }
+
+  /** VHOST_SET_VRING_BUSYLOOP_TIMEOUT in microseconds. */
+  setVringBusyloopTimeout(index: number, microseconds: number): void {
+    this.#setPair(requests.VHOST_SET_VRING_BUSYLOOP_TIMEOUT.number, index, microseconds)
+  }
+
+  /** VHOST_SET_MEM_TABLE: taken and not used, because vDPA maps memory by IOTLB messages. E2BIG above 64 entries. */
+  setMemTable(entries: readonly MemoryTableEntry[]): void {
+    const argument = new Uint8Array(vhostMemory.size + entries.length * vhostMemoryRegion.size)
+    vhostMemory.encodeInto({ nregions: entries.length, padding: 0 }, argument)
+    entries.forEach(({ guestAddress, size, userAddress }, index) => {
+      const region = {
+        guest_phys_addr: guestAddress,
+        memory_size: size,
+        userspace_addr: userAddress,
+        flags_padding: 0n,
+      }
+      vhostMemoryRegion.encodeInto(region, argument, vhostMemory.size + index * vhostMemoryRegion.size)
+    })
+    this.handle.ioctl(requests.VHOST_SET_MEM_TABLE.number, argument)
+  }
+
   /** VHOST_NEW_WORKER: a new worker thread's id. ENOTTY where the parent has no workers of its own. */
   newWorker(): number {
     return this.#readU32(requests.VHOST_NEW_WORKER.number)
   }
 
-  /** VHOST_FREE_WORKER. */
+  /** VHOST_FREE_WORKER: EBUSY while a queue has it. */
   freeWorker(id: number): void {
     checkInteger(id, 'id', 0, 0xffff_ffff)
     this.#u32.view.setUint32(0, id, true)
     this.handle.ioctl(requests.VHOST_FREE_WORKER.number, this.#u32.bytes)
   }
 
-  /** VHOST_ATTACH_VRING_WORKER. */
+  /** VHOST_ATTACH_VRING_WORKER: has the worker serve the queue. */
   attachVringWorker(index: number, worker: number): void {
     this.#setPair(requests.VHOST_ATTACH_VRING_WORKER.number, index, worker)
   }
@@ -258,13 +300,13 @@ export class VhostVdpaTransport {
     return this.#getPair(requests.VHOST_GET_VRING_WORKER.number, index)
   }
 
-  /** VHOST_GET_FORK_FROM_OWNER: 1 when workers are children of the owner, 0 when they are kernel threads. */
+  /** VHOST_GET_FORK_FROM_OWNER (modes in `forkOwnerModes`; since Linux 6.17): whether workers are forked from the owner or are kernel threads. */
   forkFromOwner(): number {
     this.handle.ioctl(requests.VHOST_GET_FORK_FROM_OWNER.number, this.#u8.bytes)
     return this.#u8.view.getUint8(0)
   }
 
-  /** VHOST_SET_FORK_FROM_OWNER: before SET_OWNER only. */
+  /** VHOST_SET_FORK_FROM_OWNER: before setOwner() only; EBUSY after. */
   setForkFromOwner(mode: number): void {
     checkInteger(mode, 'mode', 0, 1)
     this.#u8.view.setUint8(0, mode)
@@ -300,7 +342,8 @@ export class VhostVdpaTransport {
   }
 
   #writeU64(request: number, value: bigint): void {
-    this.#u64.view.setBigUint64(0, value, true)
+    // A DataView would cut the word off and send other features than were asked for.
+    this.#u64.view.setBigUint64(0, toU64(value, 'features'), true)
     this.handle.ioctl(request, this.#u64.bytes)
   }
 

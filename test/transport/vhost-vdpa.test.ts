@@ -2,8 +2,9 @@
 // number sent as a mask, or a field in the wrong place, with no kernel and no simulator in sight.
 
 import { describe, expect, test } from '@jest/globals'
-import type { Handle } from '../../lib/backend/backend.js'
+import type { Handle, WriteEachOptions } from '../../lib/backend/backend.js'
 import { VhostVdpaTransport } from '../../lib/transport/vhost-vdpa.js'
+import { requests, type VhostRequest } from '../../lib/uapi/vhost.js'
 
 interface Seen {
   readonly request: number
@@ -27,6 +28,11 @@ function recorded(answer = ''): { transport: VhostVdpaTransport; seen: Seen[] } 
     writeEach: (records: Uint8Array, stride: number) => {
       seen.push({ request: -stride, bytes: hex(records) })
       return records.length / stride
+    },
+    writeEachAsync: (records: Uint8Array, stride: number, options?: WriteEachOptions) => {
+      options?.onProgress?.(1)
+      seen.push({ request: -stride, bytes: hex(records) })
+      return Promise.resolve(records.length / stride)
     },
   }
   return { transport: new VhostVdpaTransport(handle as unknown as Handle), seen }
@@ -63,6 +69,15 @@ const writes: [string, Call, number, string][] = [
   ['setVringEnable', (t) => t.setVringEnable(2, true), 0x4008af75, '0200000001000000'],
   ['freeWorker', (t) => t.freeWorker(3), 0x4004af09, '03000000'],
   ['attachVringWorker', (t) => t.attachVringWorker(1, 3), 0x4008af15, '0100000003000000'],
+  ['setForkFromOwner', (t) => t.setForkFromOwner(1), 0x4001af84, '01'],
+  ['setVringBusyloopTimeout', (t) => t.setVringBusyloopTimeout(1, 50), 0x4008af23, '0100000032000000'],
+  ['setMemTable', (t) => t.setMemTable([]), 0x4008af03, '0000000000000000'],
+  [
+    'setMemTable',
+    (t) => t.setMemTable([{ guestAddress: 0x1000n, size: 0x2000n, userAddress: 0x7f0000000000n }]),
+    0x4008af03,
+    '0100000000000000' + '0010000000000000' + '0020000000000000' + '00000000007f0000' + '0000000000000000',
+  ],
 ]
 
 // name, what is called, the request number, what goes down, what comes up, what the method says
@@ -98,6 +113,16 @@ const reads: [string, Call, number, string, string, unknown][] = [
   ['vringBase', (t) => t.vringBase(1), 0xc008af12, '0100000000000000', '0100000000800080', 0x80008000],
   ['newWorker', (t) => t.newWorker(), 0x8004af08, '00000000', '05000000', 5],
   ['vringWorker', (t) => t.vringWorker(1), 0xc008af16, '0100000000000000', '0100000005000000', 5],
+  ['forkFromOwner', (t) => t.forkFromOwner(), 0x8001af85, '00', '01', 1],
+  [
+    'vringBusyloopTimeout',
+    (t) => t.vringBusyloopTimeout(1),
+    // The header has it as a write, though the kernel writes the answer into it.
+    0x4008af24,
+    '0100000000000000',
+    '0100000032000000',
+    50,
+  ],
 ]
 
 describe('the vhost-vdpa dialect', () => {
@@ -120,6 +145,50 @@ describe('the vhost-vdpa dialect', () => {
     expect(seen).toEqual([{ request: -72, bytes: '00'.repeat(144) }])
   })
 
+  test('IOTLB records go down off the thread with the options they were given', async () => {
+    const { transport, seen } = recorded()
+    const progress: number[] = []
+    const onProgress = (completed: number) => progress.push(completed)
+    expect(await transport.writeIotlbAsync(new Uint8Array(72).fill(1), { onProgress })).toBe(1)
+    expect([progress, seen]).toEqual([[1], [{ request: -72, bytes: '01'.repeat(72) }]])
+  })
+
+  test('every method is one of these', () => {
+    const pinned = [...writes, ...reads].map(([name]) => name)
+    const methods = Object.getOwnPropertyNames(VhostVdpaTransport.prototype).filter((name) => name !== 'constructor')
+    expect(methods.sort()).toEqual([...new Set([...pinned, 'writeIotlb', 'writeIotlbAsync'])].sort())
+  })
+
+  test('every request of vDPA in the table has a method, and so have those of vhost but logging and byte order', () => {
+    const sent = new Set([...writes, ...reads].map(([, , number]) => number))
+    const rows = Object.values(requests) as readonly VhostRequest[]
+    const without = rows.filter(({ family, number }) => ['vdpa', 'vhost'].includes(family) && !sent.has(number))
+    expect(without.map(({ name }) => name)).toEqual([
+      'VHOST_SET_LOG_BASE',
+      'VHOST_SET_LOG_FD',
+      'VHOST_SET_VRING_ENDIAN',
+      'VHOST_GET_VRING_ENDIAN',
+    ])
+  })
+
+  test('arguments are used again, and nothing is left in them from before', () => {
+    const { transport, seen } = recorded()
+    transport.setVringNum(1, 0xffff_ffff)
+    transport.vringGroup(2)
+    transport.setFeatures(0xffff_ffff_ffff_ffffn)
+    transport.setFeatures(1n)
+    transport.setStatus(0xff)
+    transport.setStatus(0)
+    expect(seen.map(({ bytes }) => bytes)).toEqual([
+      '01000000ffffffff',
+      '0200000000000000',
+      'ffffffffffffffff',
+      '0100000000000000',
+      'ff',
+      '00',
+    ])
+  })
+
   test('what does not fit into the field is refused before it is sent', () => {
     const { transport, seen } = recorded()
     expect(() => transport.setStatus(256)).toThrow(RangeError)
@@ -128,6 +197,15 @@ describe('the vhost-vdpa dialect', () => {
     expect(() => transport.vringGroup(1.5)).toThrow(RangeError)
     expect(() => transport.readConfig(0, 2 ** 32)).toThrow(RangeError)
     expect(() => transport.setVringBase(0, '1' as unknown as number)).toThrow(TypeError)
+    // A 64-bit word that is cut off would be other features than were asked for.
+    expect(() => transport.setFeatures(2n ** 64n)).toThrow('features must be from 0 to 2^64-1')
+    expect(() => transport.setFeatures(-1n)).toThrow(RangeError)
+    expect(() => transport.setBackendFeatures(2n ** 64n + 2n)).toThrow(RangeError)
+    expect(() => transport.setBackendFeatures('1' as unknown as bigint)).toThrow('features must be a bigint')
+    expect(() => transport.writeConfig(0, undefined as unknown as Uint8Array)).toThrow('bytes must be a Uint8Array')
+    expect(() => transport.setForkFromOwner(2)).toThrow(RangeError)
+    const region = { guestAddress: 0n, size: -1n, userAddress: 0n }
+    expect(() => transport.setMemTable([region])).toThrow('vhost_memory_region.memory_size must be')
     expect(seen).toEqual([])
   })
 })
