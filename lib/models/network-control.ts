@@ -1,13 +1,24 @@
 // What a network device's control queue does (spec section 5.1.6.5): one command in, one byte of acknowledgement out. The commands' payloads are the table
 // of uapi/virtio-net.ts; what each changes is here.
 
-import { netAck, netCommandOf, netCommands, parseMac, type MacTable, type NetCommandName } from '../uapi/virtio-net.js'
+import {
+  netAck,
+  netCommandOf,
+  netCommands,
+  netStatus,
+  parseMac,
+  type Coalescing,
+  type MacTable,
+  type NetCommandName,
+} from '../uapi/virtio-net.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceQueue } from './device-queue.js'
 
 /** What commands change. */
 export interface NetControlState {
+  /** Where they lie in the configuration space. */
   readonly mac: Uint8Array
+  readonly status: Uint8Array
   /** Which frames pass besides those to the device's own address. */
   isPromiscuous: boolean
   acceptsAllMulticast: boolean
@@ -20,6 +31,31 @@ export interface NetControlState {
   queuePairs: number
   offloads: bigint
   announceAcknowledged: number
+  transmitCoalescing: Coalescing
+  receiveCoalescing: Coalescing
+}
+
+const atOnce: Coalescing = { maxPackets: 0, maxUsecs: 0 }
+
+/** What a driver finds before its first command (section 5.1.6.5). `mac` and `status` are parts of the configuration space. */
+export function newControlState(mac: Uint8Array, status: Uint8Array): NetControlState {
+  return {
+    mac,
+    status,
+    isPromiscuous: false,
+    acceptsAllMulticast: true,
+    acceptsAllUnicast: false,
+    refusesMulticast: false,
+    refusesUnicast: false,
+    refusesBroadcast: false,
+    table: { unicast: [], multicast: [] },
+    vlans: new Set(),
+    queuePairs: 1,
+    offloads: 0n,
+    announceAcknowledged: 0,
+    transmitCoalescing: atOnce,
+    receiveCoalescing: atOnce,
+  }
 }
 
 /** What the control queue needs of its device. */
@@ -81,6 +117,7 @@ const acts = new Map<unknown, Act>([
   act('VIRTIO_NET_CTRL_VLAN_DEL', bits.VIRTIO_NET_F_CTRL_VLAN, ({ state }, vlan: number) => state.vlans.delete(vlan)),
   act('VIRTIO_NET_CTRL_ANNOUNCE_ACK', bits.VIRTIO_NET_F_GUEST_ANNOUNCE, ({ state }) => {
     state.announceAcknowledged++
+    state.status[0] = (state.status[0] ?? 0) & ~netStatus.VIRTIO_NET_S_ANNOUNCE
   }),
   act('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', bits.VIRTIO_NET_F_MQ, ({ state, maxQueuePairs }, pairs: number) => {
     if (pairs < 1 || pairs > maxQueuePairs) return false
@@ -89,6 +126,12 @@ const acts = new Map<unknown, Act>([
   }),
   act('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', bits.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ({ state }, offloads: bigint) => {
     state.offloads = offloads
+  }),
+  act('VIRTIO_NET_CTRL_NOTF_COAL_TX_SET', bits.VIRTIO_NET_F_NOTF_COAL, ({ state }, coalescing: Coalescing) => {
+    state.transmitCoalescing = coalescing
+  }),
+  act('VIRTIO_NET_CTRL_NOTF_COAL_RX_SET', bits.VIRTIO_NET_F_NOTF_COAL, ({ state }, coalescing: Coalescing) => {
+    state.receiveCoalescing = coalescing
   }),
 ])
 

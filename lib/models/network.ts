@@ -15,7 +15,7 @@ import {
 } from '../uapi/virtio-net.js'
 import type { DeviceQueue } from './device-queue.js'
 import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
-import { serveControlQueue, type NetControlState } from './network-control.js'
+import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
 
 /** What vdpa_sim_net offers: MTU, MAC, STATUS, CTRL_VQ, CTRL_MAC_ADDR, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
 export const DEFAULT_NET_FEATURES = 0x3_0883_0028n
@@ -101,23 +101,11 @@ class NetworkModel implements DeviceModel {
   #hasHardLimits = false
   #stopsAtOddChains = false
   #filtersStrings = false
+  #filtersVlans = false
 
   constructor(config: Uint8Array, maxQueuePairs: number) {
     this.maxQueuePairs = maxQueuePairs
-    this.state = {
-      mac: config.subarray(0, 6),
-      isPromiscuous: false,
-      acceptsAllMulticast: true,
-      acceptsAllUnicast: false,
-      refusesMulticast: false,
-      refusesUnicast: false,
-      refusesBroadcast: false,
-      table: { unicast: [], multicast: [] },
-      vlans: new Set(),
-      queuePairs: 1,
-      offloads: 0n,
-      announceAcknowledged: 0,
-    }
+    this.state = newControlState(config.subarray(0, 6), config.subarray(6, 8))
   }
 
   hasFeature(number: number): boolean {
@@ -141,10 +129,9 @@ class NetworkModel implements DeviceModel {
   }
 
   reset(): void {
-    this.state.queuePairs = 1
-    this.state.isPromiscuous = false
-    this.state.table = { unicast: [], multicast: [] }
-    this.state.vlans.clear()
+    const { mac, status } = this.state
+    Object.assign(this.state, newControlState(mac, status))
+    this.#filtersVlans = false
   }
 
   readConfig(device: ModelDevice, config: Uint8Array): void {
@@ -165,6 +152,7 @@ class NetworkModel implements DeviceModel {
   begin(device: ModelDevice): void {
     this.#device = device
     this.#hasMergeable = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MRG_RXBUF)
+    this.#filtersVlans = device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VLAN)
     this.#headerBytes = device.hasFeature(netFeatureBits.VIRTIO_NET_F_HASH_REPORT)
       ? virtioNetHdrV1Hash.size
       : virtioNetHdrV1.size

@@ -1,0 +1,143 @@
+import { describe, expect, test } from '@jest/globals'
+import { blockDevice, DEFAULT_BLOCK_FEATURES, type BlockDeviceOptions } from '../../lib/models/block.js'
+import type { SimulatorOptions } from '../../lib/simulator/simulator.js'
+import { blockRequestTypes as types, decodeBlockConfig, virtioBlkOutHdr } from '../../lib/uapi/virtio-blk.js'
+import { drive } from './support.js'
+
+const HEAD = 0x1_0000
+const DATA = 0x1_1000
+const STATUS = 0x1_0800
+const [OK, IOERR, UNSUPP] = [0, 1, 2]
+
+function disk(options: BlockDeviceOptions = {}, simulation: SimulatorOptions = {}) {
+  const device = blockDevice({ capacity: 1024, ...options })
+  const driven = drive(device, { options: simulation, memory: 0x8_0000 })
+  const { bytes } = driven
+  /** One request: its status (255: not answered) and the used length. */
+  function request(type: number, sector: number | bigint, readable: Uint8Array, writable = 0, hasStatus = true) {
+    virtioBlkOutHdr.encodeInto({ type, ioprio: 0, sector: BigInt(sector) }, bytes, HEAD)
+    bytes[STATUS] = 255
+    bytes.set(readable, DATA)
+    const used = driven.exchange(0, [
+      [BigInt(HEAD), 16, false],
+      ...(readable.length > 0 ? [[BigInt(DATA), readable.length, false] as const] : []),
+      ...(writable > 0 ? [[BigInt(DATA), writable, true] as const] : []),
+      ...(hasStatus ? [[BigInt(STATUS), 1, true] as const] : []),
+    ])
+    return { status: bytes[STATUS], used, data: bytes.slice(DATA, DATA + writable) }
+  }
+  return { device, request, ...driven }
+}
+
+const none = new Uint8Array(0)
+
+function range(sector: number, count: number, flags = 0): Uint8Array {
+  const bytes = new Uint8Array(16)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, BigInt(sector), true)
+  view.setUint32(8, count, true)
+  view.setUint32(12, flags, true)
+  return bytes
+}
+
+describe('a block device', () => {
+  test('has the shape of vdpa_sim_blk', () => {
+    const device = blockDevice()
+    expect(device).toMatchObject({ deviceId: 2, queueCount: 1, groupCount: 1, addressSpaceCount: 1, configSize: 96 })
+    expect(device.features()).toBe(DEFAULT_BLOCK_FEATURES)
+    expect(DEFAULT_BLOCK_FEATURES).toBe(0x3_0800_7646n)
+    expect(decodeBlockConfig(device.config)).toMatchObject({ capacity: 0x4_0000n, blockSize: 512, segMax: 32 })
+  })
+
+  test('reads what was written, and zeros elsewhere', () => {
+    const { request, device } = disk()
+    const data = Uint8Array.from({ length: 1024 }, (_, index) => (index * 7) & 255)
+    expect(request(types.VIRTIO_BLK_T_OUT, 127, data)).toMatchObject({ status: OK, used: 1 })
+    const { status, used, data: read } = request(types.VIRTIO_BLK_T_IN, 126, none, 2048)
+    expect([status, used]).toEqual([OK, 2049])
+    expect([...read]).toEqual([...new Array<number>(512).fill(0), ...data, ...new Array<number>(512).fill(0)])
+    expect(device.counters).toMatchObject({ reads: 1, writes: 1, bytesRead: 2048, bytesWritten: 1024, errors: 0 })
+    // Two chunks of 64 KiB, because the write crossed from one into the next.
+    expect(device.storage.allocated).toBe(131_072)
+  })
+
+  test('moves more than its scratch area at once', () => {
+    const { request } = disk()
+    const data = Uint8Array.from({ length: 0x1_8000 }, (_, index) => (index >> 8) & 255)
+    expect(request(types.VIRTIO_BLK_T_OUT, 0, data).status).toBe(OK)
+    expect(request(types.VIRTIO_BLK_T_IN, 0, none, data.length).data).toEqual(data)
+  })
+
+  test('starts with the content it is given', () => {
+    const { request } = disk({ content: new Uint8Array(600).fill(9) })
+    const { data } = request(types.VIRTIO_BLK_T_IN, 1, none, 512)
+    expect([data[87], data[88]]).toEqual([9, 0])
+  })
+
+  test.each([
+    ['past the end', 1024, 512],
+    ['over the end', 1023, 1024],
+    ['not of whole sectors', 0, 100],
+    ['at a sector beyond 2^53', 2n ** 64n - 1n, 512],
+  ])('refuses a read %s', (_, sector, length) => {
+    const { request, device } = disk()
+    expect(request(types.VIRTIO_BLK_T_IN, sector, none, length)).toMatchObject({ status: IOERR, used: 1 })
+    expect(device.counters.errors).toBe(1)
+  })
+
+  test('flushes, tells its name, and does not know the rest', () => {
+    const { request } = disk({ id: 'disk seven' })
+    expect(request(types.VIRTIO_BLK_T_FLUSH, 0, none).status).toBe(OK)
+    const { status, used, data } = request(types.VIRTIO_BLK_T_GET_ID, 0, none, 20)
+    expect([status, used, Buffer.from(data).toString('latin1')]).toEqual([OK, 21, 'disk seven'.padEnd(20, '\0')])
+    expect(request(types.VIRTIO_BLK_T_GET_ID, 0, none, 19).status).toBe(IOERR)
+    expect(request(99, 0, none).status).toBe(UNSUPP)
+    expect(request(types.VIRTIO_BLK_T_FLUSH, 1, none).status).toBe(IOERR)
+  })
+
+  test('makes ranges zero', () => {
+    const { request, device } = disk({ content: new Uint8Array(1024 * 512).fill(5) })
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(1, 1, 1)).status).toBe(OK)
+    expect(request(types.VIRTIO_BLK_T_DISCARD, 0, range(128, 128)).status).toBe(OK)
+    const { data } = request(types.VIRTIO_BLK_T_IN, 0, none, 1536)
+    expect([data[511], data[512], data[1023], data[1024]]).toEqual([5, 0, 0, 5])
+    expect(device.storage.allocated).toBe(1024 * 512 - 65_536)
+  })
+
+  test.each([
+    ['over the end', range(1023, 2), IOERR],
+    ['of two ranges', new Uint8Array(32), IOERR],
+    ['of half a range', new Uint8Array(8), IOERR],
+    ['with a flag that discards do not have', range(0, 1, 1), UNSUPP],
+  ])('refuses a discard %s', (_, ranges, status) => {
+    expect(disk().request(types.VIRTIO_BLK_T_DISCARD, 0, ranges).status).toBe(status)
+  })
+
+  test('that is read-only says so and keeps its content', () => {
+    const { request, client } = disk({ isReadOnly: true })
+    expect(client.get('VHOST_GET_FEATURES') & (1n << 5n)).not.toBe(0n)
+    expect(request(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512)).status).toBe(IOERR)
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(0, 1)).status).toBe(IOERR)
+  })
+
+  test('cannot answer a request without a status byte, and goes on', () => {
+    const { request, queues } = disk()
+    expect(request(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512), 0, false).used).toBeUndefined()
+    expect(queues[0]?.call.take()).toBe(0)
+    expect(request(types.VIRTIO_BLK_T_FLUSH, 0, none).status).toBe(OK)
+  })
+
+  test('as vdpa_sim_blk uses such a chain, without an interrupt', () => {
+    const { request, queues } = disk({}, { profile: 'linux-6.12' })
+    expect(request(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512), 0, false).used).toBe(0)
+    expect(queues[0]?.call.take()).toBe(0)
+    expect(request(types.VIRTIO_BLK_T_IN, 0, none, 100)).toMatchObject({ status: OK, used: 101 })
+    expect(request(99, 0, none).status).toBe(IOERR)
+  })
+
+  test('refuses options that no disk can have', () => {
+    expect(() => blockDevice({ capacity: -1 })).toThrow(RangeError)
+    expect(() => blockDevice({ id: 'x'.repeat(21) })).toThrow(RangeError)
+    expect(() => blockDevice({ capacity: 1, content: new Uint8Array(513) })).toThrow(RangeError)
+  })
+})

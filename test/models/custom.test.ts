@@ -1,0 +1,164 @@
+import { describe, expect, test } from '@jest/globals'
+import { customDevice } from '../../lib/models/custom.js'
+import { backendFeaturesOf } from '../../lib/models/device-ops.js'
+import { Simulator } from '../../lib/simulator/simulator.js'
+import { codeOf, Client, send } from '../simulator/support.js'
+import { drive } from './support.js'
+
+describe('backend features follow from what a device can do', () => {
+  const everything = 0x17en
+  test.each([
+    ['everything but descriptor groups', {}, everything],
+    ['no suspend', { suspend: false }, everything & ~(1n << 4n)],
+    ['no resume', { resume: false }, everything & ~(1n << 5n)],
+    ['no enabling after DRIVER_OK', { enableAfterDriverOk: false }, everything & ~(1n << 6n)],
+    ['maps that do not persist', { persistentMaps: false }, everything & ~(1n << 8n)],
+  ])('%s', (_, capabilities, features) => {
+    expect(backendFeaturesOf(customDevice({ deviceId: 4, capabilities }))).toBe(features)
+  })
+
+  test('descriptor groups', () => {
+    const device = customDevice({ deviceId: 4, queues: 2, descriptorGroups: [1, 1] })
+    expect(backendFeaturesOf(device)).toBe(everything | (1n << 7n))
+    expect(device.groupCount).toBe(2)
+  })
+})
+
+describe('a device of one’s own', () => {
+  test('serves chains with a function', () => {
+    const device = customDevice({
+      deviceId: 4,
+      onKick(chain) {
+        const input = new Uint8Array(chain.readableLength)
+        expect(chain.read(input, 0, input.length)).toBe(input.length)
+        expect(chain.write(input.reverse(), 0, input.length)).toBe(Math.min(input.length, chain.writableLength))
+      },
+    })
+    const driven = drive(device)
+    driven.bytes.set([1, 2, 3, 4], 0x2_0000)
+    const used = driven.exchange(0, [
+      [0x2_0000n, 1, false],
+      [0x2_0001n, 3, false],
+      [0x2_1000n, 2, true],
+      [0x2_2000n, 9, true],
+    ])
+    expect(used).toBe(4)
+    expect([...driven.bytes.subarray(0x2_1000, 0x2_1002), ...driven.bytes.subarray(0x2_2000, 0x2_2002)]).toEqual([
+      4, 3, 2, 1,
+    ])
+  })
+
+  test('may leave a chain unanswered', () => {
+    const driven = drive(customDevice({ deviceId: 4, onKick: () => false }))
+    expect(driven.exchange(0, [[0x2_0000n, 1, false]])).toBeUndefined()
+    expect(driven.queues[0]?.call.take()).toBe(0)
+    expect(driven.client.vring('VHOST_GET_VRING_BASE', 0)).toBe(1)
+  })
+
+  test('without a function takes nothing', () => {
+    const driven = drive(customDevice({ deviceId: 4 }))
+    expect(driven.exchange(0, [[0x2_0000n, 1, false]])).toBeUndefined()
+    expect(driven.client.vring('VHOST_GET_VRING_BASE', 0)).toBe(0)
+  })
+
+  test('says that it wants a reset when its driver breaks a rule of a ring', () => {
+    const driven = drive(customDevice({ deviceId: 4, queues: 2, onKick: () => true }))
+    const [broken] = driven.queues
+    if (broken === undefined) throw new Error('no queue')
+    send(broken, [[0x2_0000n, 1, false]])
+    // The available index jumps by more than the ring has.
+    new DataView(driven.memory.buffer).setUint16(64 * 16 + 2, 1000, true)
+    const call = driven.client.backend.eventfd()
+    driven.client.set('VHOST_VDPA_SET_CONFIG_CALL', call.fd)
+    driven.simulator.drain()
+    expect(driven.client.get('VHOST_VDPA_GET_STATUS')).toBe(0x4fn)
+    expect(call.take()).toBe(1)
+    driven.client.set('VHOST_VDPA_SET_STATUS', 0)
+    expect(driven.client.get('VHOST_VDPA_GET_STATUS')).toBe(0n)
+  })
+
+  test('goes on with what is in flight when its mappings change', () => {
+    let served = 0
+    const driven = drive(customDevice({ deviceId: 4, onKick: () => ++served !== 1 }))
+    const other = driven.client.backend.allocate(0x1000)
+    expect(driven.exchange(0, [[0x2_0000n, 1, false]])).toBeUndefined()
+    driven.client.map(0, 0x1000_0000n, other)
+    expect(driven.exchange(0, [[0x2_0000n, 1, false]])).toBe(0)
+    expect(served).toBe(2)
+    expect(driven.client.vring('VHOST_GET_VRING_BASE', 0)).toBe(2)
+  })
+
+  test('with a doorbell is kicked through its page', () => {
+    let served = 0
+    const device = customDevice({
+      deviceId: 4,
+      queues: 2,
+      capabilities: { doorbell: true },
+      onKick: () => void served++,
+    })
+    const driven = drive(device)
+    const queue = driven.queues[1]
+    if (queue === undefined) throw new Error('no queue')
+    driven.client.vring('VHOST_SET_VRING_KICK', 1, -1)
+    send(queue, [[0x2_0000n, 1, false]])
+    driven.simulator.drain()
+    expect(served).toBe(0)
+    const doorbell = driven.client.handle.mapDoorbell?.(4096n)
+    doorbell?.ring16(1)
+    driven.simulator.drain()
+    expect(served).toBe(1)
+    doorbell?.close()
+    expect(codeOf(() => doorbell?.ring16(1))).toBe('ERR_VDPA_CLOSED')
+  })
+
+  test('with descriptor groups keeps its rings apart from its buffers', () => {
+    const device = customDevice({
+      deviceId: 4,
+      // Two queues, because the kernel takes the index of SET_GROUP_ASID for a queue's.
+      queues: 2,
+      groups: [0, 0],
+      descriptorGroups: [1, 1],
+      addressSpaces: 2,
+      onKick: (chain) => void chain.write(Uint8Array.of(42), 0, 1),
+    })
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const driven = drive(device, { simulator })
+    const { client } = driven
+    expect(client.vring('VHOST_VDPA_GET_VRING_DESC_GROUP', 0)).toBe(1)
+    client.set('VHOST_VDPA_SET_STATUS', 0)
+    // Again, with the rings in address space 1 and the buffers, elsewhere, in 0.
+    const buffers = simulator.allocate(0x1000)
+    client.map(1, 0n, driven.memory)
+    client.message(3, { asid: 0, iova: 0n, size: 0x1000n })
+    client.map(0, 0x9000n, buffers)
+    client.set('VHOST_VDPA_SET_STATUS', 3)
+    client.set('VHOST_SET_FEATURES', client.get('VHOST_GET_FEATURES'))
+    client.set('VHOST_VDPA_SET_STATUS', 11)
+    client.vring('VHOST_VDPA_SET_GROUP_ASID', 1, 1)
+    const queue = driven.queues[0]
+    if (queue === undefined) throw new Error('no queue')
+    queue.ring.reset()
+    client.vring('VHOST_SET_VRING_NUM', 0, 64)
+    client.address(0, 0n, 1024n, 1168n)
+    client.vring('VHOST_SET_VRING_CALL', 0, queue.call.fd)
+    client.vring('VHOST_VDPA_SET_VRING_ENABLE', 0, 1)
+    client.set('VHOST_VDPA_SET_STATUS', 15)
+    expect(driven.exchange(0, [[0x9000n, 1, true]])).toBe(1)
+    expect(new Uint8Array(buffers.buffer)[0]).toBe(42)
+  })
+
+  test('refuses numbers that no device can have', () => {
+    expect(() => customDevice({ deviceId: 4, queues: 0 })).toThrow(RangeError)
+    expect(() => customDevice({ deviceId: -1 })).toThrow(RangeError)
+    expect(() => customDevice({ deviceId: 4, addressSpaces: 0 })).toThrow(RangeError)
+  })
+
+  test('reaches only the addresses it says', () => {
+    const simulator = new Simulator()
+    simulator.add(customDevice({ deviceId: 4, iovaRange: { first: 0x1000n, last: 0x1fffn } }))
+    const client = new Client(simulator).owner()
+    const region = simulator.allocate(0x1000)
+    expect(codeOf(() => client.map(0, 0n, region))).toBe('EFAULT')
+    expect(client.map(0, 0x1000n, region)).toBe(72)
+  })
+})
