@@ -33,7 +33,7 @@ for (const profile of ['strict', 'linux-6.12'] as const) {
     queues: 1,
     groups: 1,
     addressSpaces: 1,
-    configSize: 60,
+    configSize: 96,
     doesPin: false,
   })
 }
