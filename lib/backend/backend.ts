@@ -8,7 +8,8 @@ import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memo
 /**
  * An operating system, or something that stands in for one.
  *
- * Every refused call throws a `VdpaError` with the errno; after `close()` every verb throws `ERR_VDPA_CLOSED`.
+ * Every refused call throws a `VdpaError` with the errno; after `close()` every verb throws `ERR_VDPA_CLOSED`. Misuse is a TypeError or RangeError, before
+ * the system is asked. Asynchronous forms never throw: they reject, with the same.
  */
 export interface Backend {
   /** `'kernel'`, `'simulator'`, or a decorator's name around another: `'recording(simulator)'`. */
@@ -70,7 +71,7 @@ export interface Handle extends Closeable {
 /** What a long sequence of writes may be given. */
 export interface WriteEachOptions {
   readonly signal?: AbortSignal
-  /** Called on the event loop now and then with the number of records written so far. */
+  /** Called on the event loop now and then, and at the end, with the number of records written so far. What it throws ends the writing, and is the rejection. */
   readonly onProgress?: (completed: number) => void
 }
 

@@ -1,5 +1,6 @@
 // Regions, eventfds, doorbells and sockets that show every call to an interceptor, and pass everything on unchanged.
 
+import { checkFunction } from '../base/checks.js'
 import type { MemoryHold, MemoryRegion } from '../memory/memory-region.js'
 import type { Doorbell, Eventfd, NetlinkSocket, Subscription } from './backend.js'
 import type { Witness } from './interceptor.js'
@@ -84,9 +85,9 @@ export class InterceptedEventfd implements Eventfd {
   }
 
   onSignal(listener: (count: number) => void): Subscription {
-    return this.#inner.onSignal((count) =>
-      listener(this.#witness.now(this.#inner, { op: 'woken', target: this.#name }, () => count)),
-    )
+    checkFunction(listener, 'listener')
+    const woken = { op: 'woken', target: this.#name } as const
+    return this.#inner.onSignal((count) => listener(this.#witness.now(this.#inner, woken, () => count)))
   }
 
   close(): void {

@@ -1,0 +1,165 @@
+// The seam's promises about writes: one, and many in one call; how far a sequence came, progress, and giving up.
+
+import { expect } from '@jest/globals'
+import type { Handle } from '../../lib/backend/backend.js'
+import type { MemoryRegion } from '../../lib/memory/memory-region.js'
+import { ask, countMapped, expectMisuse, failureOf, refusalOf, updates } from './support.js'
+import type { Scene, Suite } from './target.js'
+
+function owned(scene: Scene): { handle: Handle; memory: MemoryRegion } {
+  const memory = scene.allocate(4096)
+  const handle = scene.open('network')
+  ask(handle, 'VHOST_SET_OWNER')
+  return { handle, memory }
+}
+
+type Verb = 'writeEach' | 'writeEachAsync'
+
+/** The same promise for both forms. */
+function bothForms(
+  name: string,
+  body: (
+    scene: Scene,
+    write: (handle: Handle, records: Uint8Array, stride?: number) => Promise<number>,
+  ) => Promise<void>,
+): Suite['tests'] {
+  const run = (verb: Verb) => (scene: Scene) =>
+    body(scene, async (handle, records, stride = 72) => await handle[verb](records, stride))
+  return { [`writeEach ${name}`]: run('writeEach'), [`writeEachAsync ${name}`]: run('writeEachAsync') }
+}
+
+export const writesContract: Suite = {
+  title: 'writes',
+  tests: {
+    'write returns what the system returned: 72 for a message, of 40 bytes too': (scene) => {
+      const { handle, memory } = owned(scene)
+      const record = updates(memory, 0x1000n, 1)
+      expect(handle.write(record)).toBe(72)
+      expect(handle.write(updates(memory, 0x2000n, 1).subarray(0, 40))).toBe(72)
+      expect(countMapped(handle, memory, 0x1000n, 2)).toBe(2)
+      expect(record).toEqual(updates(memory, 0x1000n, 1))
+    },
+    'write refused: the errno, and no request': async (scene) => {
+      const { handle, memory } = owned(scene)
+      handle.write(updates(memory, 0x1000n, 1))
+      const path = scene.path('network')
+      const error = await refusalOf(() => handle.write(updates(memory, 0x1000n, 1)))
+      expect(error).toMatchObject({ code: 'EFAULT', errno: -14, syscall: 'write', path })
+      expect(error.message.startsWith(`EFAULT: write on ${path}: `)).toBe(true)
+      for (const length of [0, 3, 39])
+        expect([length, await refusalOf(() => handle.write(new Uint8Array(length)))]).toMatchObject([
+          length,
+          { code: 'EINVAL' },
+        ])
+    },
+    'write misused': async (scene) => {
+      const handle = scene.open('network')
+      for (const bytes of [undefined, null, 'bytes', 72, new Uint16Array(36), new ArrayBuffer(72)])
+        await expectMisuse(() => handle.write(bytes as never), 'type', 'bytes')
+    },
+    ...bothForms('makes one write for each record, and returns their number', async (scene, write) => {
+      const { handle, memory } = owned(scene)
+      expect(await write(handle, updates(memory, 0x1000n, 100))).toBe(100)
+      expect(countMapped(handle, memory, 0x1000n, 100)).toBe(100)
+    }),
+    ...bothForms('of nothing is nothing', async (scene, write) => {
+      const { handle } = owned(scene)
+      expect(await write(handle, new Uint8Array(0))).toBe(0)
+    }),
+    ...bothForms('leaves the records as they were', async (scene, write) => {
+      const { handle, memory } = owned(scene)
+      const records = updates(memory, 0x1000n, 3)
+      await write(handle, records)
+      expect(records).toEqual(updates(memory, 0x1000n, 3))
+    }),
+    ...bothForms('stops at the first refusal, and says how many were written before it', async (scene, write) => {
+      const { handle, memory } = owned(scene)
+      handle.write(updates(memory, 0x4000n, 1))
+      const path = scene.path('network')
+      const error = await refusalOf(() => write(handle, updates(memory, 0x1000n, 6)))
+      expect(error).toMatchObject({ code: 'EFAULT', errno: -14, syscall: 'write', path, completed: 3 })
+      expect(error.message.startsWith(`EFAULT: write on ${path}: `)).toBe(true)
+      // Three, and the one that was there; the fifth and sixth were not tried.
+      expect(countMapped(handle, memory, 0x1000n, 6)).toBe(4)
+    }),
+    ...bothForms('refused at once has completed 0', async (scene, write) => {
+      const { handle } = owned(scene)
+      expect(await refusalOf(() => write(handle, new Uint8Array(144)))).toMatchObject({ code: 'EINVAL', completed: 0 })
+    }),
+    ...bothForms('misused', async (scene, write) => {
+      const handle = scene.open('network')
+      for (const records of [undefined, null, 'bytes', 72])
+        await expectMisuse(() => write(handle, records as never), 'type', 'records')
+      await expectMisuse(() => write(handle, new Uint8Array(71)), 'range', 'records')
+      for (const stride of [0, -1, 1.5, NaN])
+        await expectMisuse(() => write(handle, new Uint8Array(72), stride), 'range', 'stride')
+      await expectMisuse(() => write(handle, new Uint8Array(72), '72' as never), 'type', 'stride')
+    }),
+    'a synchronous write does not overtake a sequence': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const sequence = handle.writeEachAsync(updates(memory, 0x1000n, 1000), 72)
+      // The last page of the sequence: had it been overtaken, this would be accepted.
+      expect(await refusalOf(() => handle.write(updates(memory, 0x1000n + 999n * 4096n, 1)))).toMatchObject({
+        code: 'EFAULT',
+      })
+      expect(await sequence).toBe(1000)
+    },
+    'writeEachAsync tells how far it came: never back, and the whole at the end': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const told: number[] = []
+      const count = await handle.writeEachAsync(updates(memory, 0x1000n, 1500), 72, { onProgress: (n) => told.push(n) })
+      expect(count).toBe(1500)
+      expect(told.at(-1)).toBe(1500)
+      expect(told).toEqual([...told].sort((a, b) => a - b))
+    },
+    'writeEachAsync ends when its listener throws, with what it threw': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const thrown = new Error('enough')
+      const onProgress = (): void => {
+        throw thrown
+      }
+      expect(await failureOf(() => handle.writeEachAsync(updates(memory, 0x1000n, 1500), 72, { onProgress }))).toBe(
+        thrown,
+      )
+      expect(handle.write(updates(memory, 0x1000_0000n, 1))).toBe(72)
+    },
+    'writeEachAsync with a listener that is none is misuse': async (scene) => {
+      const handle = scene.open('network')
+      const options = { onProgress: 7 as never }
+      await expectMisuse(() => handle.writeEachAsync(new Uint8Array(0), 72, options), 'type', 'options.onProgress')
+    },
+    'an abort before writeEachAsync writes nothing: ERR_VDPA_CANCELED with completed 0': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const reason = new Error('not wanted')
+      const signal = AbortSignal.abort(reason)
+      const error = await refusalOf(() => handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal }))
+      expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', completed: 0, cause: reason })
+      expect(error).not.toHaveProperty('errno')
+      expect(countMapped(handle, memory, 0x1000n, 3)).toBe(0)
+    },
+    'an abort during writeEachAsync stops between records: completed is what was written': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const controller = new AbortController()
+      const count = 2000
+      const sequence = handle.writeEachAsync(updates(memory, 0x1000n, count), 72, { signal: controller.signal })
+      controller.abort()
+      const error = await refusalOf(() => sequence.then((all) => Promise.reject(new Error(`all ${all} were written`))))
+      expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', path: scene.path('network') })
+      expect(error.completed).toBeLessThan(count)
+      expect(countMapped(handle, memory, 0x1000n, 200)).toBe(Math.min(error.completed ?? -1, 200))
+    },
+    'an abort after writeEachAsync changes nothing': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const controller = new AbortController()
+      expect(await handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal: controller.signal })).toBe(3)
+      controller.abort()
+      expect(countMapped(handle, memory, 0x1000n, 3)).toBe(3)
+    },
+    'close() waits for a sequence under way': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const sequence = handle.writeEachAsync(updates(memory, 0x1000n, 500), 72)
+      await handle.close()
+      expect(await sequence).toBe(500)
+    },
+  },
+}
