@@ -202,6 +202,26 @@ export class DeviceQueue {
     return done
   }
 
+  /** Where byte `at` of the writable part of the chain in hand lies, for writing it when the chain is no longer in hand; undefined when it is too short. */
+  writablePlace(at: number): readonly [high: number, low: number] | undefined {
+    const { iovaHigh, iovaLow, lengths, readableCount, count } = this.ring.chain
+    let left = at
+    for (let segment = readableCount; segment < count; segment++) {
+      const length = lengths[segment] ?? 0
+      if (left < length) {
+        const low = (iovaLow[segment] ?? 0) + left
+        return [(iovaHigh[segment] ?? 0) + (low > 0xffff_ffff ? 1 : 0), low >>> 0]
+      }
+      left -= length
+    }
+    return undefined
+  }
+
+  /** Writes one byte of `source` at a place; false where memory cannot be written. */
+  writeAt([high, low]: readonly [high: number, low: number], source: Uint8Array, index: number): boolean {
+    return this.#contextNow().dma.write(this.#bufferAsid, high, low, source, index, 1)
+  }
+
   /** Passes over `length` writable bytes. They are not counted as written. */
   skipWritable(length: number): void {
     const { lengths, readableCount, count: segments } = this.ring.chain

@@ -76,6 +76,8 @@ const NUM_BUFFERS_AT = 10
 /** Bytes that vdpa_sim_net copies of a frame. */
 const PAGE_BYTES = 4096
 const numBuffers = new Uint8Array(2)
+/** Where the type, or the tag of a VLAN, is in an Ethernet frame. */
+const ETHERTYPE_AT = 12
 
 class NetworkModel implements DeviceModel {
   readonly counters: NetCounters = {
@@ -177,7 +179,8 @@ class NetworkModel implements DeviceModel {
     const transmit = device.queues[2 * pair + 1]
     if (transmit?.open(device.context) !== true) return false
     const { device: target, model: receiver } = this.peer ?? { device, model: this }
-    if (target !== device) receiver.begin(target)
+    // The other end may not even be in a simulator yet.
+    if (target !== device && target.isRunning) receiver.begin(target)
     const receive = target.queues[2 * Math.min(pair, receiver.state.queuePairs - 1)]
     const canReceive = target.isRunning && receive?.open(target.context) === true
     // A wire whose other end is not there loses frames; a loopback without its receive queue does nothing yet, as vdpa_sim_net.
@@ -223,7 +226,7 @@ class NetworkModel implements DeviceModel {
   /** Takes the frame of `length` bytes in the scratch area; false when there is no buffer for it. */
   receive(queue: DeviceQueue, length: number): boolean {
     const { counters } = this
-    if (length < this.#headerBytes + 6 || !this.#passes(this.#headerBytes)) {
+    if (length < this.#headerBytes + 6 || !this.#passes(this.#headerBytes, length)) {
       counters.rxDrops++
       return true
     }
@@ -266,8 +269,7 @@ class NetworkModel implements DeviceModel {
       return true
     }
     const chains: { id: number; written: number }[] = []
-    const header = queue.ring.chain
-    const first = { high: header.iovaHigh[header.readableCount] ?? 0, low: header.iovaLow[header.readableCount] ?? 0 }
+    const places = [NUM_BUFFERS_AT, NUM_BUFFERS_AT + 1].map((at) => queue.writablePlace(at))
     let done = 0
     do {
       const written = queue.write(frame, done, Math.min(queue.writableLength, length - done))
@@ -275,22 +277,10 @@ class NetworkModel implements DeviceModel {
       if (written <= 0) break
       done += written
     } while (done < length && queue.next())
-    const device = this.#device
-    if (device !== undefined) {
-      // The count of buffers is in the header, in the first of them (section 5.1.6.3.1).
-      numBuffers[0] = chains.length & 0xff
-      numBuffers[1] = chains.length >> 8
-      const { dma } = device.context
-      const low = first.low + NUM_BUFFERS_AT
-      dma.write(
-        device.context.bufferAsid(queue.index),
-        first.high + (low > 0xffff_ffff ? 1 : 0),
-        low >>> 0,
-        numBuffers,
-        0,
-        2,
-      )
-    }
+    // The count of buffers is in the header, in the first of them (section 5.1.6.3.1).
+    numBuffers[0] = chains.length & 0xff
+    numBuffers[1] = chains.length >> 8
+    for (const [index, place] of places.entries()) if (place !== undefined) queue.writeAt(place, numBuffers, index)
     for (const { id, written } of chains) queue.ring.complete(id, written)
     if (done < length) counters.rxErrors++
     else counters.rxPackets++
@@ -299,9 +289,10 @@ class NetworkModel implements DeviceModel {
   }
 
   /** The receive filter: own address, broadcast and multicast unless commands say otherwise. `at` is where the destination address begins. */
-  #passes(at: number): boolean {
+  #passes(at: number, length: number): boolean {
     const { state } = this
     if (state.isPromiscuous) return true
+    if (this.#filtersVlans && !this.#passesVlan(at + ETHERTYPE_AT, length)) return false
     if (((frame[at] ?? 0) & 1) === 1) return this.#passesGroup(at)
     if (state.acceptsAllUnicast) return true
     if (state.refusesUnicast) return false
@@ -312,6 +303,12 @@ class NetworkModel implements DeviceModel {
       if (isOwn && mac[index] === 0 && this.#filtersStrings) break
     }
     return isOwn || (state.table.unicast.length > 0 && state.table.unicast.includes(formatMac(frame.slice(at, at + 6))))
+  }
+
+  /** Frames with a tag pass when their VLAN was added (section 5.1.6.5.3); those without one always. */
+  #passesVlan(at: number, length: number): boolean {
+    if (length < at + 4 || frame[at] !== 0x81 || frame[at + 1] !== 0) return true
+    return this.state.vlans.has((((frame[at + 2] ?? 0) & 0xf) << 8) | (frame[at + 3] ?? 0))
   }
 
   #passesGroup(at: number): boolean {
