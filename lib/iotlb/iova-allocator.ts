@@ -1,0 +1,142 @@
+// Which IOVAs of a device's window are taken, for callers that do not care where their memory appears. It knows addresses only: nothing is mapped here.
+
+import { rangeError, toU64 } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { contains, rangeOf, showRange, type Range } from '../base/ranges.js'
+import { IntervalMap } from './interval-map.js'
+
+/** What the window is. */
+export interface IovaAllocatorOptions {
+  /** The addresses the device can reach: VHOST_VDPA_GET_IOVA_RANGE. */
+  readonly window: Range
+  /** Bytes a page, a power of two; sizes are rounded up to it, addresses are multiples of it. Default 4096. */
+  readonly pageSize?: number
+  /** Whether the page at 0 may be given. Default false: many a driver takes the address 0 for none. */
+  readonly allowZero?: boolean
+}
+
+/** How a range is wanted. */
+export interface IovaWish {
+  /** What the address is a multiple of: a power of two; default (and at least) the page size. */
+  readonly align?: bigint
+  /** Addresses the range must lie in; default the window. */
+  readonly within?: Range
+}
+
+// What the map's perm column says here.
+const ALLOCATED = 1
+const RESERVED = 2
+
+/** The allocator: the lowest place that fits. Allocations and reservations never overlap. */
+export class IovaAllocator {
+  readonly window: Range
+  readonly #page: bigint
+  readonly #allowZero: boolean
+  readonly #taken = new IntervalMap()
+
+  /** RangeError for a window or page size that is none. */
+  constructor({ window, pageSize = 4096, allowZero = false }: IovaAllocatorOptions) {
+    const first = toU64(window.first, 'window.first')
+    const last = toU64(window.last, 'window.last')
+    if (first > last) throw rangeError('window.last', 'at or above window.first', last)
+    if (!Number.isInteger(pageSize) || pageSize < 1 || !isPowerOfTwo(BigInt(pageSize))) {
+      throw rangeError('pageSize', 'a power of two', pageSize)
+    }
+    this.window = Object.freeze({ first, last })
+    this.#page = BigInt(pageSize)
+    this.#allowZero = allowZero
+  }
+
+  /** What is taken, lowest first: allocations and reservations. */
+  *taken(): Generator<Range & { readonly isReserved: boolean }, void, undefined> {
+    for (const { first, last, perm } of this.#taken) yield { first, last, isReserved: perm === RESERVED }
+  }
+
+  /**
+   * Takes the lowest `size` bytes (rounded up to pages) that are free and as wished. Returns the first address. ERR_VDPA_NO_SPACE when nothing fits;
+   * RangeError for a size of 0 or above 2^64 and an alignment that is no power of two.
+   */
+  allocate(size: bigint | number, wish: IovaWish = {}): bigint {
+    const bytes = this.#bytes(size)
+    const align = this.#align(wish.align)
+    const range = this.#lowest(bytes, align, wish.within ?? this.window)
+    if (range === undefined) throw this.#noSpace(bytes, align, wish.within)
+    this.#taken.insert(range.first, range.last, 0n, ALLOCATED)
+    return range.first
+  }
+
+  /**
+   * Takes exactly [first, first + size), rounded out to whole pages, out of what allocate() may give: memory mapped at fixed addresses, MSI windows. It may
+   * reach beyond the window. ERR_VDPA_OVERLAP, naming what is taken there.
+   */
+  reserve(first: bigint, size: bigint | number): void {
+    const from = roundDown(toU64(first, 'first'), this.#page)
+    const range = rangeOf(from, roundUp(first - from + checkSize(size), this.#page))
+    if (range === undefined) throw rangeError('first + size', 'at most 2^64', first + BigInt(size))
+    this.#taken.insert(range.first, range.last, 0n, RESERVED)
+  }
+
+  /** Gives back what allocate() or reserve() took at `first`, of the size that was asked for. ERR_VDPA_NOT_MAPPED when that is not exactly taken. */
+  free(first: bigint, size: bigint | number): void {
+    const from = roundDown(toU64(first, 'first'), this.#page)
+    const range = rangeOf(from, roundUp(first - from + checkSize(size), this.#page))
+    if (range !== undefined && this.#taken.remove(range.first, range.last)) return
+    const there = this.#taken.find(from)
+    throw vdpaError(
+      'ERR_VDPA_NOT_MAPPED',
+      `${range === undefined ? `0x${first.toString(16)}` : showRange(range)} was not allocated` +
+        (there === undefined ? '' : `: what is there is ${showRange(there)}`),
+    )
+  }
+
+  #lowest(bytes: bigint, align: bigint, within: Range): Range | undefined {
+    let from = within.first > this.window.first ? within.first : this.window.first
+    const last = within.last < this.window.last ? within.last : this.window.last
+    if (from === 0n && !this.#allowZero) from = this.#page
+    // Gap by gap: each turn starts behind one taken range and ends in front of the next.
+    for (;;) {
+      const range = rangeOf(roundUp(from, align), bytes)
+      if (range === undefined || !contains({ first: from, last }, range)) return undefined
+      const inTheWay = this.#taken.firstOverlap(range.first, range.last)
+      if (inTheWay === undefined) return range
+      from = inTheWay.last + 1n
+    }
+  }
+
+  #bytes(size: bigint | number): bigint {
+    return roundUp(checkSize(size), this.#page)
+  }
+
+  #align(align: bigint | undefined): bigint {
+    if (align === undefined) return this.#page
+    const wanted = toU64(align, 'align')
+    if (!isPowerOfTwo(wanted)) throw rangeError('align', 'a power of two', align)
+    return wanted > this.#page ? wanted : this.#page
+  }
+
+  #noSpace(bytes: bigint, align: bigint, within: Range | undefined): Error {
+    const where = within === undefined ? this.window : within
+    return vdpaError(
+      'ERR_VDPA_NO_SPACE',
+      `no ${bytes} bytes aligned to ${align} are free in ${showRange(where)}, where ${this.#taken.size} ranges are taken`,
+    )
+  }
+}
+
+function checkSize(size: bigint | number): bigint {
+  const bytes = typeof size === 'number' ? toU64(size, 'size') : size
+  if (typeof bytes !== 'bigint' || bytes < 1n || bytes > 1n << 64n) throw rangeError('size', 'from 1 to 2^64', size)
+  return bytes
+}
+
+function isPowerOfTwo(value: bigint): boolean {
+  return value > 0n && (value & (value - 1n)) === 0n
+}
+
+function roundDown(value: bigint, multiple: bigint): bigint {
+  return value - (value % multiple)
+}
+
+function roundUp(value: bigint, multiple: bigint): bigint {
+  return roundDown(value + multiple - 1n, multiple)
+}
