@@ -257,7 +257,7 @@ function configOf(capacity: number, queues: number): Uint8Array {
     unused1_1: 0,
     unused1_2: 0,
   }
-  virtioBlkConfig.encodeInto(value, config)
+  virtioBlkConfig.encodeInto({ ...virtioBlkConfig.decode(config), ...value }, config)
   return config
 }
 

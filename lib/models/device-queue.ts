@@ -1,6 +1,7 @@
 // One virtqueue of a model: its registers, the device ring over guest memory while it can be reached, and a cursor over the chain in hand. It knows no
 // device kind. Nothing here allocates per chain.
 
+import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
 import type {
@@ -23,6 +24,8 @@ export interface QueueContext {
   readonly eventIdx: boolean
   readonly indirect: boolean
   readonly inOrder: boolean
+  /** Serve a queue whose used ring cannot be written: what it uses is lost (an oddity). */
+  readonly servesUnwritable: boolean
 }
 
 interface AreaAddresses {
@@ -54,6 +57,8 @@ export class DeviceQueue {
   #isFresh = false
   #ring: DeviceRing | undefined
   #areas: RingAreas | undefined
+  // The used ring is not the driver's, which therefore stays where it was.
+  #isUnwritable = false
   #ringVersion = -1
   #ringAsid = -1
   #bufferAsid = 0
@@ -302,13 +307,14 @@ export class DeviceQueue {
       return false
     }
     this.#areas = areas
+    this.#position = state
     this.#isFresh = false
     this.#ringVersion = version
     this.#ringAsid = asid
     return true
   }
 
-  #locateAreas({ dma, format }: QueueContext, asid: number): RingAreas | undefined {
+  #locateAreas({ dma, format, servesUnwritable }: QueueContext, asid: number): RingAreas | undefined {
     const sizes = areaSizes(format, this.#ringSize)
     const eventBytes = format === 'split' ? 0 : 4
     const locate = ([high, low]: readonly [number, number], length: number, access: number) => {
@@ -318,13 +324,19 @@ export class DeviceQueue {
     const descriptorAccess = format === 'split' ? dmaAccess.READ : dmaAccess.READ | dmaAccess.WRITE
     const descriptor = locate(this.#ringAddresses.descriptor, sizes.descriptor, descriptorAccess)
     const driver = locate(this.#ringAddresses.driver, Math.max(sizes.driver, eventBytes), dmaAccess.READ)
-    const device = locate(this.#ringAddresses.device, Math.max(sizes.device, eventBytes), dmaAccess.WRITE)
+    const deviceBytes = Math.max(sizes.device, eventBytes)
+    let device = locate(this.#ringAddresses.device, deviceBytes, dmaAccess.WRITE)
+    this.#isUnwritable = device === undefined
+    if (device === undefined && servesUnwritable) device = new RingMemory(new ArrayBuffer(deviceBytes))
     if (descriptor === undefined || driver === undefined || device === undefined) return undefined
     return { descriptor, driver, device }
   }
 
   #forgetRing(): void {
-    this.#position = this.#ring?.state() ?? this.#position
+    const state = this.#ring?.state()
     this.#ring = undefined
+    if (state === undefined) return
+    const used = this.#isUnwritable ? (this.#position?.used ?? state.used) : state.used
+    this.#position = { available: state.available, used }
   }
 }

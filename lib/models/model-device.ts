@@ -329,6 +329,7 @@ export class ModelDevice implements DeviceOps {
       eventIdx: has(transportFeatureBits.VIRTIO_F_RING_EVENT_IDX),
       indirect: has(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
       inOrder: has(transportFeatureBits.VIRTIO_F_IN_ORDER),
+      servesUnwritable: this.host.deviates('serves-unwritable-rings'),
     }
   }
 }

@@ -203,13 +203,14 @@ class NetworkModel implements DeviceModel {
       }
       counters.txPackets++
       const length = transmit.read(frame, 0, Math.min(transmit.readableLength, limit))
-      let hasBuffer = true
+      let hasBuffer: boolean | undefined = true
       if (length < 0) {
         counters.txErrors++
       } else {
         counters.txBytes += length
         hasBuffer = receive === undefined || receiver.receive(receive, length)
       }
+      if (hasBuffer === undefined) return false
       transmit.complete()
       // No buffer: the frame is lost, and what is behind it waits for the next kick.
       if (!hasBuffer) return false
@@ -223,8 +224,8 @@ class NetworkModel implements DeviceModel {
     return false
   }
 
-  /** Takes the frame of `length` bytes in the scratch area; false when there is no buffer for it. */
-  receive(queue: DeviceQueue, length: number): boolean {
+  /** Takes the frame of `length` bytes in the scratch area; false when there is no buffer for it, undefined when both chains are to be forgotten. */
+  receive(queue: DeviceQueue, length: number): boolean | undefined {
     const { counters } = this
     if (length < this.#headerBytes + 6 || !this.#passes(this.#headerBytes, length)) {
       counters.rxDrops++
@@ -238,7 +239,7 @@ class NetworkModel implements DeviceModel {
     return this.#fill(queue, length)
   }
 
-  #fill(queue: DeviceQueue, length: number): boolean {
+  #fill(queue: DeviceQueue, length: number): boolean | undefined {
     const { counters } = this
     if (this.#stopsAtOddChains && queue.readableLength > 0) {
       counters.rxOverruns++
@@ -252,6 +253,8 @@ class NetworkModel implements DeviceModel {
     const written = queue.write(frame, 0, length)
     if (written < 0) {
       counters.rxErrors++
+      // vdpa_sim_net forgets both chains.
+      if (this.#stopsAtOddChains) return undefined
     } else {
       counters.rxPackets++
       counters.rxBytes += written

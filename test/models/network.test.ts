@@ -246,4 +246,19 @@ describe('in the profile linux-6.12', () => {
     ).toBeUndefined()
     expect(driven.client.vring('VHOST_GET_VRING_BASE', 1)).toBe(1)
   })
+
+  test('a queue whose used ring cannot be written is served, and goes on where it stood when it can be', () => {
+    const driven = vdpaSim(MAC)
+    const { client, memory } = driven
+    client.message(3, { asid: 0, size: BigInt(memory.length) })
+    client.map(0, 0n, memory, 1)
+    const set = Uint8Array.of(2, 0, 0, 0, 0, 9)
+    expect(command(driven, 'VIRTIO_NET_CTRL_MAC_ADDR_SET', set)).toBe(255)
+    expect(driven.device.mac).toBe('02:00:00:00:00:09')
+    expect(client.vring('VHOST_GET_VRING_BASE', CONTROL)).toBe(1)
+    client.message(3, { asid: 0, size: BigInt(memory.length) })
+    client.map(0, 0n, memory)
+    expect(command(driven, 'VIRTIO_NET_CTRL_MAC_ADDR_SET', set)).toBe(0)
+    expect(driven.queues[CONTROL]?.ring.inFlight).toBe(1)
+  })
 })
