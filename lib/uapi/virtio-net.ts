@@ -69,6 +69,34 @@ export const netGsoTypes = {
 /** The acknowledgement of a control command: one byte. */
 export const netAck = { VIRTIO_NET_OK: 0, VIRTIO_NET_ERR: 1 } as const
 
+/** What a hash may be computed over: values of `supported_hash_types` and of a command's `hashTypes`, to be added up. */
+export const netHashTypes = {
+  VIRTIO_NET_RSS_HASH_TYPE_IPv4: 0x001,
+  VIRTIO_NET_RSS_HASH_TYPE_TCPv4: 0x002,
+  VIRTIO_NET_RSS_HASH_TYPE_UDPv4: 0x004,
+  VIRTIO_NET_RSS_HASH_TYPE_IPv6: 0x008,
+  VIRTIO_NET_RSS_HASH_TYPE_TCPv6: 0x010,
+  VIRTIO_NET_RSS_HASH_TYPE_UDPv6: 0x020,
+  VIRTIO_NET_RSS_HASH_TYPE_IP_EX: 0x040,
+  VIRTIO_NET_RSS_HASH_TYPE_TCP_EX: 0x080,
+  VIRTIO_NET_RSS_HASH_TYPE_UDP_EX: 0x100,
+} as const
+/** What a packet's hash was computed over: `hash_report` of its header. */
+export const netHashReports = {
+  VIRTIO_NET_HASH_REPORT_NONE: 0,
+  VIRTIO_NET_HASH_REPORT_IPv4: 1,
+  VIRTIO_NET_HASH_REPORT_TCPv4: 2,
+  VIRTIO_NET_HASH_REPORT_UDPv4: 3,
+  VIRTIO_NET_HASH_REPORT_IPv6: 4,
+  VIRTIO_NET_HASH_REPORT_TCPv6: 5,
+  VIRTIO_NET_HASH_REPORT_UDPv6: 6,
+  VIRTIO_NET_HASH_REPORT_IPv6_EX: 7,
+  VIRTIO_NET_HASH_REPORT_TCPv6_EX: 8,
+  VIRTIO_NET_HASH_REPORT_UDPv6_EX: 9,
+} as const
+/** The least and the most queue pairs of VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; a device may have fewer. */
+export const netQueuePairs = { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN: 1, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX: 0x8000 } as const
+
 /** A network configuration; fields past the device's configuration size are absent. */
 export interface NetConfig {
   /** `00:11:22:33:44:55` */
@@ -87,6 +115,7 @@ export interface NetConfig {
 
 /** Reads a configuration of any length from 6 bytes up. Which fields mean something depends on the negotiated features. */
 export function decodeNetConfig(config: Uint8Array): NetConfig {
+  checkBytes(config, 'a network configuration')
   if (config.byteLength < 6) throw rangeError('a network configuration', 'at least 6 bytes long', config.byteLength)
   const full = new Uint8Array(virtioNetConfig.size)
   full.set(config.subarray(0, full.length))
@@ -156,7 +185,10 @@ function fixed<T extends number>(name: string, size: 1 | 2): Pick<NetCommand<T>,
 }
 
 const onOff: Pick<NetCommand<boolean>, 'encode' | 'decode'> = {
-  encode: (on) => Uint8Array.of(on ? 1 : 0),
+  encode: (on) => {
+    if (typeof on !== 'boolean') throw typeError('on', 'true or false', on)
+    return Uint8Array.of(on ? 1 : 0)
+  },
   decode: (payload) => fixed<number>('on', 1).decode(payload) !== 0,
 }
 
@@ -176,8 +208,20 @@ export interface MacTable {
   readonly multicast: readonly string[]
 }
 
+function checkArray(value: unknown, name: string): void {
+  if (!Array.isArray(value)) throw typeError(name, 'an array', value)
+}
+
+function checkObject(value: unknown, name: string): void {
+  if (typeof value !== 'object' || value === null) throw typeError(name, 'an object', value)
+}
+
 const macTable: Pick<NetCommand<MacTable>, 'encode' | 'decode'> = {
-  encode({ unicast, multicast }) {
+  encode(table) {
+    checkObject(table, 'a MAC table')
+    const { unicast, multicast } = table
+    checkArray(unicast, 'unicast')
+    checkArray(multicast, 'multicast')
     const lists = [unicast, multicast]
     const result = new Uint8Array(8 + 6 * (unicast.length + multicast.length))
     let at = 0
@@ -192,6 +236,7 @@ const macTable: Pick<NetCommand<MacTable>, 'encode' | 'decode'> = {
     return result
   },
   decode(payload) {
+    checkBytes(payload, 'a MAC table')
     const lists: string[][] = []
     let at = 0
     for (let list = 0; list < 2; list++) {
@@ -232,11 +277,19 @@ export interface RssConfig {
   readonly key: Uint8Array
 }
 
+// Section 5.1.6.5.7.1: the mask is one less than a power of two. 65536 entries are more than `rss_max_indirection_table_length` can say.
+function checkTableLength(entries: number): void {
+  if (entries === 0 || entries > U16_LAST || (entries & (entries - 1)) !== 0)
+    throw rangeError('indirectionTable.length', 'a power of two up to 32768', entries)
+}
+
 const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
-  encode({ hashTypes, indirectionTable, unclassifiedQueue, maxTxVq, key }) {
+  encode(config) {
+    checkObject(config, 'an RSS configuration')
+    const { hashTypes, indirectionTable, unclassifiedQueue, maxTxVq, key } = config
+    checkArray(indirectionTable, 'indirectionTable')
     const entries = indirectionTable.length
-    if (entries === 0 || entries > U16_LAST || (entries & (entries - 1)) !== 0)
-      throw rangeError('indirectionTable.length', 'a power of two up to 32768', entries)
+    checkTableLength(entries)
     checkBytes(key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
     checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
@@ -257,12 +310,14 @@ const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
     return result
   },
   decode(payload) {
+    checkBytes(payload, 'an RSS configuration')
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength)
     const entries = payload.byteLength >= 11 ? view.getUint16(4, true) + 1 : 0
     const keyAt = 11 + 2 * entries
     if (entries === 0 || payload.byteLength < keyAt || payload.byteLength !== keyAt + view.getUint8(keyAt - 1)) {
       throw rangeError('an RSS configuration', 'as long as its table and key say', payload.byteLength)
     }
+    checkTableLength(entries)
     return {
       hashTypes: view.getUint32(0, true),
       unclassifiedQueue: view.getUint16(6, true),
@@ -281,7 +336,9 @@ export interface HashConfig {
 
 // Eight reserved bytes stand where an RSS configuration has its table.
 const hash: Pick<NetCommand<HashConfig>, 'encode' | 'decode'> = {
-  encode({ hashTypes, key }) {
+  encode(config) {
+    checkObject(config, 'a hash configuration')
+    const { hashTypes, key } = config
     checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
     checkBytes(key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
@@ -292,6 +349,7 @@ const hash: Pick<NetCommand<HashConfig>, 'encode' | 'decode'> = {
     return result
   },
   decode(payload) {
+    checkBytes(payload, 'a hash configuration')
     if (payload.byteLength < 13 || payload.byteLength !== 13 + (payload[12] ?? 0))
       throw rangeError('a hash configuration', 'as long as its key says', payload.byteLength)
     const hashTypes = new DataView(payload.buffer, payload.byteOffset, 4).getUint32(0, true)
