@@ -146,6 +146,23 @@ void AddNetStructs(Napi::Object structs) {
 #endif
 }
 
+#ifdef VIRTIO_BLK_F_SECURE_ERASE
+#define BLOCK_ERASE_FIELDS \
+  , FIELD(max_secure_erase_sectors), FIELD(max_secure_erase_seg), FIELD(secure_erase_sector_alignment)
+#else
+#define BLOCK_ERASE_FIELDS
+#endif
+#ifdef VIRTIO_BLK_F_ZONED
+#define BLOCK_ZONE_FIELDS                                                                           \
+  , FIELD_AS("zone_sectors", zoned.zone_sectors), FIELD_AS("max_open_zones", zoned.max_open_zones), \
+      FIELD_AS("max_active_zones", zoned.max_active_zones),                                         \
+      FIELD_AS("max_append_sectors", zoned.max_append_sectors),                                     \
+      FIELD_AS("write_granularity", zoned.write_granularity), FIELD_AS("model", zoned.model),       \
+      FIELD_AS("unused2", zoned.unused2)
+#else
+#define BLOCK_ZONE_FIELDS
+#endif
+
 void AddBlockStructs(Napi::Object structs) {
   STRUCT(virtio_blk_config, FIELD(capacity), FIELD(size_max), FIELD(seg_max),
          FIELD_AS("cylinders", geometry.cylinders), FIELD_AS("heads", geometry.heads),
@@ -154,9 +171,14 @@ void AddBlockStructs(Napi::Object structs) {
          FIELD(num_queues), FIELD(max_discard_sectors), FIELD(max_discard_seg),
          FIELD(discard_sector_alignment), FIELD(max_write_zeroes_sectors), FIELD(max_write_zeroes_seg),
          FIELD(write_zeroes_may_unmap), FIELD_AS("unused1_0", unused1[0]), FIELD_AS("unused1_1", unused1[1]),
-         FIELD_AS("unused1_2", unused1[2]));
+         FIELD_AS("unused1_2", unused1[2]) BLOCK_ERASE_FIELDS BLOCK_ZONE_FIELDS);
   STRUCT(virtio_blk_outhdr, FIELD(type), FIELD(ioprio), FIELD(sector));
   STRUCT(virtio_blk_discard_write_zeroes, FIELD(sector), FIELD(num_sectors), FIELD(flags));
+#ifdef VIRTIO_BLK_F_ZONED
+  STRUCT(virtio_blk_zone_descriptor, FIELD(z_cap), FIELD(z_start), FIELD(z_wp), FIELD(z_type), FIELD(z_state),
+         FIELD(reserved));
+  STRUCT(virtio_blk_zone_report, FIELD(nr_zones), FIELD(reserved));
+#endif
 }
 
 Napi::Object Structs(Napi::Env env) {

@@ -41,7 +41,8 @@ export class ConfigSpace {
   /** The block configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
   block(): BlockConfig {
     this.#checkKind(deviceIds.block, 'block')
-    return decodeBlockConfig(this.#head(virtioBlkConfig.size, virtioBlkConfig.size))
+    // Every block device of a kernel that does not tell the size has the fields up to write-zeroes.
+    return decodeBlockConfig(this.#head(virtioBlkConfig.size, 60))
   }
 
   /** The first bytes, as many as there are of `wanted`. A PCI device's space is a whole window of thousands, of which few mean something. */

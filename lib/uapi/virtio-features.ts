@@ -1,4 +1,4 @@
-// Feature bits by name: those of the transport and ring, which every device may offer, and those of network and block devices. Numbers, not masks.
+// Feature bits by name: those of the transport and ring, which every device may offer, and those of each kind of device. Numbers, not masks.
 
 import type { BitNames } from '../base/bits.js'
 import { deviceIds } from './virtio-ids.js'
@@ -81,6 +81,66 @@ export const blockFeatureBits = {
   VIRTIO_BLK_F_ZONED: 17,
 } as const
 
+/**
+ * The kinds of device that vhost-vdpa is seldom met with, as the kernel's headers name their bits (spec sections 5.3 to 5.20), by device id. A kind
+ * that is not here has no bits of its own, or none that a header names.
+ */
+export const otherFeatureBits = {
+  [deviceIds.console]: {
+    VIRTIO_CONSOLE_F_SIZE: 0,
+    VIRTIO_CONSOLE_F_MULTIPORT: 1,
+    VIRTIO_CONSOLE_F_EMERG_WRITE: 2,
+  },
+  [deviceIds.balloon]: {
+    VIRTIO_BALLOON_F_MUST_TELL_HOST: 0,
+    VIRTIO_BALLOON_F_STATS_VQ: 1,
+    VIRTIO_BALLOON_F_DEFLATE_ON_OOM: 2,
+    VIRTIO_BALLOON_F_FREE_PAGE_HINT: 3,
+    VIRTIO_BALLOON_F_PAGE_POISON: 4,
+    VIRTIO_BALLOON_F_REPORTING: 5,
+  },
+  [deviceIds.scsi]: {
+    VIRTIO_SCSI_F_INOUT: 0,
+    VIRTIO_SCSI_F_HOTPLUG: 1,
+    VIRTIO_SCSI_F_CHANGE: 2,
+    VIRTIO_SCSI_F_T10_PI: 3,
+  },
+  [deviceIds['9p']]: { VIRTIO_9P_MOUNT_TAG: 0 },
+  [deviceIds.gpu]: {
+    VIRTIO_GPU_F_VIRGL: 0,
+    VIRTIO_GPU_F_EDID: 1,
+    VIRTIO_GPU_F_RESOURCE_UUID: 2,
+    VIRTIO_GPU_F_RESOURCE_BLOB: 3,
+    VIRTIO_GPU_F_CONTEXT_INIT: 4,
+  },
+  [deviceIds.vsock]: { VIRTIO_VSOCK_F_STREAM: 0, VIRTIO_VSOCK_F_SEQPACKET: 1 },
+  [deviceIds.iommu]: {
+    VIRTIO_IOMMU_F_INPUT_RANGE: 0,
+    VIRTIO_IOMMU_F_DOMAIN_RANGE: 1,
+    VIRTIO_IOMMU_F_MAP_UNMAP: 2,
+    VIRTIO_IOMMU_F_BYPASS: 3,
+    VIRTIO_IOMMU_F_PROBE: 4,
+    VIRTIO_IOMMU_F_MMIO: 5,
+    VIRTIO_IOMMU_F_BYPASS_CONFIG: 6,
+  },
+  [deviceIds.mem]: {
+    VIRTIO_MEM_F_ACPI_PXM: 0,
+    VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE: 1,
+    VIRTIO_MEM_F_PERSISTENT_SUSPEND: 2,
+  },
+  [deviceIds.sound]: { VIRTIO_SND_F_CTLS: 0 },
+  [deviceIds.pmem]: { VIRTIO_PMEM_F_SHMEM_REGION: 0 },
+  [deviceIds.scmi]: { VIRTIO_SCMI_F_P2A_CHANNELS: 0, VIRTIO_SCMI_F_SHARED_MEMORY: 1 },
+  [deviceIds['i2c-adapter']]: { VIRTIO_I2C_F_ZERO_LENGTH_REQUEST: 0 },
+  [deviceIds.bt]: {
+    VIRTIO_BT_F_VND_HCI: 0,
+    VIRTIO_BT_F_MSFT_EXT: 1,
+    VIRTIO_BT_F_AOSP_EXT: 2,
+    VIRTIO_BT_F_CONFIG_V2: 3,
+  },
+  [deviceIds.gpio]: { VIRTIO_GPIO_F_IRQ: 0 },
+} as const satisfies Readonly<Record<number, BitNames>>
+
 /** The name of a feature of the transport or ring. */
 export type TransportFeature = keyof typeof transportFeatureBits
 /** The name of a feature that a network device may offer. */
@@ -88,10 +148,13 @@ export type NetFeature = keyof typeof netFeatureBits | TransportFeature
 /** The name of a feature that a block device may offer. */
 export type BlockFeature = keyof typeof blockFeatureBits | TransportFeature
 
-const byDevice = new Map<number, BitNames>([
-  [deviceIds.net, { ...netFeatureBits, ...transportFeatureBits }],
-  [deviceIds.block, { ...blockFeatureBits, ...transportFeatureBits }],
-])
+const byDevice = new Map<number, BitNames>(
+  Object.entries<BitNames>({
+    ...otherFeatureBits,
+    [deviceIds.net]: netFeatureBits,
+    [deviceIds.block]: blockFeatureBits,
+  }).map(([id, bits]) => [Number(id), { ...bits, ...transportFeatureBits }]),
+)
 
 /** The names of the feature bits of a device id; of the transport alone where the kind's own bits are not known here. */
 export function featureNames(deviceId: number): BitNames {

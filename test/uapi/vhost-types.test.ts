@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals'
 import * as types from '../../lib/uapi/vhost-types'
 import { codecs, hex } from './support'
 
-// Size, alignment, and each field's offset and size. The block configuration is the one up to the secure-erase fields.
+// Size, alignment, and each field's offset and size.
 const layouts = {
   vhost_vring_state: [8, 4, { index: [0, 4], num: [4, 4] }],
   vhost_vring_file: [8, 4, { index: [0, 4], fd: [4, 4] }],
@@ -83,7 +83,7 @@ const layouts = {
     },
   ],
   virtio_blk_config: [
-    60,
+    96,
     1,
     {
       capacity: [0, 8],
@@ -109,8 +109,24 @@ const layouts = {
       unused1_0: [57, 1],
       unused1_1: [58, 1],
       unused1_2: [59, 1],
+      max_secure_erase_sectors: [60, 4],
+      max_secure_erase_seg: [64, 4],
+      secure_erase_sector_alignment: [68, 4],
+      zone_sectors: [72, 4],
+      max_open_zones: [76, 4],
+      max_active_zones: [80, 4],
+      max_append_sectors: [84, 4],
+      write_granularity: [88, 4],
+      model: [92, 1],
+      unused2: [93, 3],
     },
   ],
+  virtio_blk_zone_descriptor: [
+    64,
+    8,
+    { z_cap: [0, 8], z_start: [8, 8], z_wp: [16, 8], z_type: [24, 1], z_state: [25, 1], reserved: [26, 38] },
+  ],
+  virtio_blk_zone_report: [64, 8, { nr_zones: [0, 8], reserved: [8, 56] }],
   virtio_blk_outhdr: [16, 8, { type: [0, 4], ioprio: [4, 4], sector: [8, 8] }],
   virtio_blk_discard_write_zeroes: [16, 8, { sector: [0, 8], num_sectors: [8, 4], flags: [12, 4] }],
   vhost_features_array: [8, 8, { count: [0, 8] }],

@@ -2,7 +2,13 @@
 
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { blockFeatureBits, featureNames, netFeatureBits, transportFeatureBits } from '../../lib/uapi/virtio-features'
+import {
+  blockFeatureBits,
+  featureNames,
+  netFeatureBits,
+  otherFeatureBits,
+  transportFeatureBits,
+} from '../../lib/uapi/virtio-features'
 import { deviceIds, deviceKind } from '../../lib/uapi/virtio-ids'
 import { statusNames, virtioStatus } from '../../lib/uapi/virtio-status'
 
@@ -183,7 +189,51 @@ describe('feature bits', () => {
     ])
   })
 
-  test.each([deviceIds.net, deviceIds.block, deviceIds.fs])('no two names of device id %i share a bit', (id) => {
+  test('of the other kinds, as the headers have them', () => {
+    const own = Object.entries(otherFeatureBits).map(([id, bits]) => [
+      deviceKind(Number(id)),
+      Object.entries(bits).map(([name, bit]) => `${bit} ${name}`),
+    ])
+    expect(Object.fromEntries(own)).toEqual({
+      console: ['0 VIRTIO_CONSOLE_F_SIZE', '1 VIRTIO_CONSOLE_F_MULTIPORT', '2 VIRTIO_CONSOLE_F_EMERG_WRITE'],
+      balloon: [
+        '0 VIRTIO_BALLOON_F_MUST_TELL_HOST',
+        '1 VIRTIO_BALLOON_F_STATS_VQ',
+        '2 VIRTIO_BALLOON_F_DEFLATE_ON_OOM',
+        '3 VIRTIO_BALLOON_F_FREE_PAGE_HINT',
+        '4 VIRTIO_BALLOON_F_PAGE_POISON',
+        '5 VIRTIO_BALLOON_F_REPORTING',
+      ],
+      scsi: ['0 VIRTIO_SCSI_F_INOUT', '1 VIRTIO_SCSI_F_HOTPLUG', '2 VIRTIO_SCSI_F_CHANGE', '3 VIRTIO_SCSI_F_T10_PI'],
+      '9p': ['0 VIRTIO_9P_MOUNT_TAG'],
+      gpu: [
+        '0 VIRTIO_GPU_F_VIRGL',
+        '1 VIRTIO_GPU_F_EDID',
+        '2 VIRTIO_GPU_F_RESOURCE_UUID',
+        '3 VIRTIO_GPU_F_RESOURCE_BLOB',
+        '4 VIRTIO_GPU_F_CONTEXT_INIT',
+      ],
+      vsock: ['0 VIRTIO_VSOCK_F_STREAM', '1 VIRTIO_VSOCK_F_SEQPACKET'],
+      iommu: [
+        '0 VIRTIO_IOMMU_F_INPUT_RANGE',
+        '1 VIRTIO_IOMMU_F_DOMAIN_RANGE',
+        '2 VIRTIO_IOMMU_F_MAP_UNMAP',
+        '3 VIRTIO_IOMMU_F_BYPASS',
+        '4 VIRTIO_IOMMU_F_PROBE',
+        '5 VIRTIO_IOMMU_F_MMIO',
+        '6 VIRTIO_IOMMU_F_BYPASS_CONFIG',
+      ],
+      mem: ['0 VIRTIO_MEM_F_ACPI_PXM', '1 VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE', '2 VIRTIO_MEM_F_PERSISTENT_SUSPEND'],
+      sound: ['0 VIRTIO_SND_F_CTLS'],
+      pmem: ['0 VIRTIO_PMEM_F_SHMEM_REGION'],
+      scmi: ['0 VIRTIO_SCMI_F_P2A_CHANNELS', '1 VIRTIO_SCMI_F_SHARED_MEMORY'],
+      'i2c-adapter': ['0 VIRTIO_I2C_F_ZERO_LENGTH_REQUEST'],
+      bt: ['0 VIRTIO_BT_F_VND_HCI', '1 VIRTIO_BT_F_MSFT_EXT', '2 VIRTIO_BT_F_AOSP_EXT', '3 VIRTIO_BT_F_CONFIG_V2'],
+      gpio: ['0 VIRTIO_GPIO_F_IRQ'],
+    })
+  })
+
+  test.each(Object.values(deviceIds))('no two names of device id %i share a bit', (id) => {
     const bits = Object.values(featureNames(id))
     expect(new Set(bits).size).toBe(bits.length)
   })
@@ -191,6 +241,8 @@ describe('feature bits', () => {
   test('are chosen by the device id; a kind that is not known here has those of the transport', () => {
     expect(featureNames(deviceIds.net)).toEqual({ ...netFeatureBits, ...transportFeatureBits })
     expect(featureNames(deviceIds.block)).toEqual({ ...blockFeatureBits, ...transportFeatureBits })
+    expect(featureNames(deviceIds.scsi)).toEqual({ ...otherFeatureBits[deviceIds.scsi], ...transportFeatureBits })
     expect(featureNames(deviceIds.fs)).toEqual(transportFeatureBits)
+    expect(featureNames(4711)).toEqual(transportFeatureBits)
   })
 })
