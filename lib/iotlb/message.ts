@@ -75,18 +75,18 @@ export class MessageWriter {
     const high = (entry[EntryWord.lastHigh] as number) - firstHigh + Math.floor(low / TWO_32)
     if (high >= TWO_32) {
       this.#count--
+      this.#bytes.fill(0, at, at + RECORD_BYTES)
       throw rangeError('size', 'below 2^64: one message cannot say it, two halves can', high * TWO_32)
     }
     this.#u64(at + IOVA, firstHigh, firstLow)
     this.#u64(at + SIZE, high, low)
   }
 
-  /** Begins a record of zeros; returns where it is. */
+  /** Begins a record, all zeros as every byte behind the last one; returns where it is. */
   #start(type: number, asid: number): number {
     if (this.#version === 1 && asid !== 0) throw rangeError('asid', '0 in a version 1 message, which has none', asid)
     const at = this.#count * RECORD_BYTES
     if (at === this.#bytes.length) this.#grow()
-    this.#bytes.fill(0, at, at + RECORD_BYTES)
     const { VHOST_IOTLB_MSG, VHOST_IOTLB_MSG_V2 } = vhostMessageTypes
     this.#view.setUint32(at, this.#version === 1 ? VHOST_IOTLB_MSG : VHOST_IOTLB_MSG_V2, true)
     this.#view.setUint32(at + ASID, asid, true)

@@ -64,7 +64,8 @@ export class Arena {
 
   /**
    * Takes `length` bytes whose offset in the region is a multiple of `align` (a power of two, default 1; regions start on a page, so up to the page size
-   * that is the address' alignment as well). The bytes are as the last user left them. ERR_VDPA_NO_SPACE when no gap is large enough, ERR_VDPA_CLOSED when the region is.
+   * that is the address' alignment as well). The bytes are as the last user left them. ERR_VDPA_NO_SPACE when no gap is large enough, ERR_VDPA_CLOSED
+   * when the region is closed.
    */
   allocate(length: number, align = 1): ArenaBlock {
     checkInteger(length, 'length', 1, Number.MAX_SAFE_INTEGER)
