@@ -60,7 +60,7 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_SET_OWNER.number, 0)
   }
 
-  /** VHOST_RESET_OWNER: not answered by vhost-vdpa on any kernel seen (ENOTTY); part of the interface all the same. */
+  /** VHOST_RESET_OWNER: not answered by vhost-vdpa on any kernel seen (EFAULT: it is taken for a request about a queue); part of the interface all the same. */
   resetOwner(): void {
     this.handle.ioctl(requests.VHOST_RESET_OWNER.number, 0)
   }
@@ -92,6 +92,7 @@ export class VhostVdpaTransport {
 
   /** VHOST_VDPA_GET_STATUS: the status byte. */
   status(): number {
+    this.#u8.view.setUint8(0, 0)
     this.handle.ioctl(requests.VHOST_VDPA_GET_STATUS.number, this.#u8.bytes)
     return this.#u8.view.getUint8(0)
   }
@@ -138,6 +139,7 @@ export class VhostVdpaTransport {
 
   /** VHOST_VDPA_GET_VRING_NUM: the largest ring size of any queue (16 bits). */
   maxVringNum(): number {
+    this.#u16.view.setUint16(0, 0)
     this.handle.ioctl(requests.VHOST_VDPA_GET_VRING_NUM.number, this.#u16.bytes)
     return this.#u16.view.getUint16(0, true)
   }
@@ -174,7 +176,7 @@ export class VhostVdpaTransport {
     return this.#getPair(requests.VHOST_VDPA_GET_VRING_GROUP.number, index)
   }
 
-  /** VHOST_VDPA_GET_VRING_DESC_GROUP: the group of a queue's descriptor areas (since Linux 6.7; needs DESC_ASID). */
+  /** VHOST_VDPA_GET_VRING_DESC_GROUP: the group of a queue's descriptor areas (since Linux 6.7; needs DESC_ASID). EOPNOTSUPP where the parent has none. */
   vringDescGroup(index: number): number {
     return this.#getPair(requests.VHOST_VDPA_GET_VRING_DESC_GROUP.number, index)
   }
@@ -184,7 +186,7 @@ export class VhostVdpaTransport {
     this.#setPair(requests.VHOST_VDPA_SET_GROUP_ASID.number, group, asid)
   }
 
-  /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.0). EOPNOTSUPP where the driver cannot. May sleep. */
+  /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.0). EOPNOTSUPP where the parent cannot; before DRIVER_OK it does nothing anywhere. May sleep. */
   suspend(): void {
     this.handle.ioctl(requests.VHOST_VDPA_SUSPEND.number, 0)
   }
@@ -194,7 +196,7 @@ export class VhostVdpaTransport {
     await this.handle.ioctlAsync(requests.VHOST_VDPA_SUSPEND.number, 0)
   }
 
-  /** VHOST_VDPA_RESUME: goes on after suspend (since Linux 6.3). May sleep. */
+  /** VHOST_VDPA_RESUME: goes on after suspend (since Linux 6.3). EOPNOTSUPP where the parent cannot; before DRIVER_OK it does nothing. May sleep. */
   resume(): void {
     this.handle.ioctl(requests.VHOST_VDPA_RESUME.number, 0)
   }
@@ -278,12 +280,12 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_SET_MEM_TABLE.number, argument)
   }
 
-  /** VHOST_NEW_WORKER: a new worker thread's id. ENOTTY where the parent has no workers of its own. */
+  /** VHOST_NEW_WORKER: a new worker thread's id (since Linux 6.5). vhost-vdpa has no workers of its own and answers this and the next three with ENOTTY. */
   newWorker(): number {
     return this.#readU32(requests.VHOST_NEW_WORKER.number)
   }
 
-  /** VHOST_FREE_WORKER: EBUSY while a queue has it. */
+  /** VHOST_FREE_WORKER. Where there are no workers, ENOBUFS for an id past the last queue: it is taken for an index. */
   freeWorker(id: number): void {
     checkInteger(id, 'id', 0, 0xffff_ffff)
     this.#u32.view.setUint32(0, id, true)
@@ -302,6 +304,7 @@ export class VhostVdpaTransport {
 
   /** VHOST_GET_FORK_FROM_OWNER (modes in `forkOwnerModes`; since Linux 6.17): whether workers are forked from the owner or are kernel threads. */
   forkFromOwner(): number {
+    this.#u8.view.setUint8(0, 0)
     this.handle.ioctl(requests.VHOST_GET_FORK_FROM_OWNER.number, this.#u8.bytes)
     return this.#u8.view.getUint8(0)
   }
@@ -313,7 +316,7 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_SET_FORK_FROM_OWNER.number, this.#u8.bytes)
   }
 
-  /** Writes IOTLB records of 72 bytes each, in order. Every refusal of the kernel is EFAULT; the error's `completed` counts the records before. */
+  /** Writes IOTLB records of 72 bytes each, in order. Every refusal of a mapping is EFAULT, what is no IOTLB message is EINVAL; the error's `completed` counts the records before. */
   writeIotlb(records: Uint8Array): number {
     return this.handle.writeEach(records, IOTLB_RECORD_BYTES)
   }
@@ -331,12 +334,17 @@ export class VhostVdpaTransport {
     return argument
   }
 
+  // Arguments of reads are cleared: the kernel takes the first word of a request it does not know for a queue's index, and what an earlier answer left there
+  // would decide between ENOTTY and ENOBUFS.
   #readU32(request: number): number {
+    this.#u32.view.setUint32(0, 0)
     this.handle.ioctl(request, this.#u32.bytes)
     return this.#u32.view.getUint32(0, true)
   }
 
   #readU64(request: number): bigint {
+    this.#u64.view.setUint32(0, 0)
+    this.#u64.view.setUint32(4, 0)
     this.handle.ioctl(request, this.#u64.bytes)
     return this.#u64.view.getBigUint64(0, true)
   }

@@ -135,8 +135,13 @@ describe('the vhost-vdpa dialect', () => {
   test.each(reads)('%s asks with its own number and reads the answer', (...row) => {
     const [, call, request, bytes, answer, said] = row
     const { transport, seen } = recorded(answer)
+    // Twice, because the kernel may look at what the answer before left: it takes the first word of a request it does not know for a queue's index.
     expect(call(transport)).toEqual(said)
-    expect(seen).toEqual([{ request, bytes }])
+    expect(call(transport)).toEqual(said)
+    expect(seen).toEqual([
+      { request, bytes },
+      { request, bytes },
+    ])
   })
 
   test('IOTLB records go down 72 bytes at a time', () => {
