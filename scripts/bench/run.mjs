@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { rows as intervalMapRows } from './interval-map.mjs'
 import { rows as ringRows } from './rings.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -19,14 +20,14 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 const number = (command, ...args) =>
   Number(execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }))
 
-function print({ name, unit, ours, baseline, reach }) {
+function print({ name, unit, ours, baseline, reach, against = 'C' }) {
   const range = (list) => `${Math.min(...list).toPrecision(3)}–${Math.max(...list).toPrecision(3)}`
   const mine = `${median(ours).toPrecision(4)} ${unit} (${range(ours)})`
   if (baseline === undefined) console.log(`${name.padEnd(58)} ${mine}   reach: ${reach}`)
   else {
     const ratio = median(ours) / median(baseline)
     console.log(
-      `${name.padEnd(58)} ${mine}   C: ${median(baseline).toPrecision(4)} (${range(baseline)})   ratio ${ratio.toFixed(2)}x   reach: ${reach}`,
+      `${name.padEnd(58)} ${mine}   ${against}: ${median(baseline).toPrecision(4)} (${range(baseline)})   ratio ${ratio.toFixed(2)}x   reach: ${reach}`,
     )
   }
 }
@@ -80,6 +81,7 @@ else {
       `${name.padEnd(58)} ${(ours / 1e6).toFixed(2)} M ${unit} (${percent(spread.ours)})   C: ${(baseline / 1e6).toFixed(2)} M (${percent(spread.baseline)})   ratio ${ratio.toFixed(3)}x   reach: at least 0.1x; ${note}`,
     )
   }
+  for (const row of intervalMapRows({ rounds })) print(row)
   memoryRows()
   if (values.lab) {
     execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/device`, `${here}device.c`], {
