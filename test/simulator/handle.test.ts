@@ -58,6 +58,6 @@ describe('doorbells', () => {
 
 test('a vhost-vdpa node can neither be read nor waited for', () => {
   const { client } = start(false)
-  expect(client.handle.read).toBeUndefined()
-  expect(client.handle.onReadable).toBeUndefined()
+  expect('read' in client.handle).toBe(false)
+  expect('onReadable' in client.handle).toBe(false)
 })
