@@ -18,14 +18,15 @@ const SMALLEST_LEAF = 4
 /** So few entries are moved in a loop; calling copyWithin costs more. */
 const FEW = 4
 
-/** Words of an entry beside its key. The high half of `first` follows from the key and the low half. */
-const WORDS = 6
-const FIRST_LOW = 0
-const LAST_HIGH = 1
-const LAST_LOW = 2
-const UADDR_HIGH = 3
-const UADDR_LOW = 4
-const META = 5
+/** Words of an entry beside its key. */
+const WORDS = 7
+const FIRST_HIGH = 0
+const FIRST_LOW = 1
+const LAST_HIGH = 2
+const LAST_LOW = 3
+const UADDR_HIGH = 4
+const UADDR_LOW = 5
+const META = 6
 
 const TWO_32 = 0x1_0000_0000
 
@@ -113,26 +114,14 @@ export class EntryLeaves {
     return (index & LEAF_MASK) + 1 < (span & 0xff) + (span >>> 8)
   }
 
-  /**
-   * The position of the last entry whose key is not above the address's, or -1. `guess` is where it may be, in 1/65536 of the leaf, or negative: when it is
-   * right, the search reads one place instead of six. The halves are signed: see IntervalTable.
-   */
-  seek(leaf: number, high: number, low: number, guess: number): number {
+  /** The position of the last entry whose key is not above the address's, or -1. The halves are signed: see IntervalTable. */
+  seek(leaf: number, high: number, low: number): number {
     const key = (high >>> 0) * TWO_32 + (low >>> 0)
     const keys = this.#keys[leaf >>> CHUNK_LEAVES_SHIFT] as Float64Array
     const span = this.#spans[leaf] as number
     const base = ((leaf << LEAF_SHIFT) & CHUNK_MASK) + (span & 0xff)
     let position = 0
     let rest = span >>> 8
-    if (guess >= 0) {
-      const near = (guess * rest) >>> 16
-      if ((keys[base + near] as number) > key) rest = near
-      else {
-        if (near + 1 === rest || (keys[base + near + 1] as number) > key) return near
-        position = near
-        rest -= near
-      }
-    }
     while (rest > 1) {
       const half = rest >>> 1
       if ((keys[base + position + half] as number) <= key) {
@@ -141,6 +130,18 @@ export class EntryLeaves {
       } else rest = half
     }
     return rest === 1 && (keys[base + position] as number) <= key ? position : -1
+  }
+
+  /** Whether the entry at `index` contains the address. The halves are signed. */
+  contains(index: number, high: number, low: number): boolean {
+    const words = this.#words[index >>> CHUNK_SHIFT] as Uint32Array
+    const at = (index & CHUNK_MASK) * WORDS
+    const toFirst = (high >>> 0) - (words[at + FIRST_HIGH] as number)
+    const toLast = (words[at + LAST_HIGH] as number) - (high >>> 0)
+    return (
+      (toFirst > 0 || (toFirst === 0 && low >>> 0 >= (words[at + FIRST_LOW] as number))) &&
+      (toLast > 0 || (toLast === 0 && low >>> 0 <= (words[at + LAST_LOW] as number)))
+    )
   }
 
   /** Makes a slot before the entry at `position` of a leaf that has fewer than 64 entries; returns its index. The shorter side moves, where it can. */
@@ -207,6 +208,7 @@ export class EntryLeaves {
     const words = this.#words[chunk] as Uint32Array
     const at = slot * WORDS
     ;(this.#keys[chunk] as Float64Array)[slot] = (entry[0] as number) * TWO_32 + (entry[1] as number)
+    words[at + FIRST_HIGH] = entry[0] as number
     words[at + FIRST_LOW] = entry[1] as number
     words[at + LAST_HIGH] = entry[2] as number
     words[at + LAST_LOW] = entry[3] as number
@@ -220,7 +222,7 @@ export class EntryLeaves {
   read(index: number, entry: Uint32Array): void {
     const words = this.#words[index >>> CHUNK_SHIFT] as Uint32Array
     const at = (index & CHUNK_MASK) * WORDS
-    entry[0] = this.firstHigh(index)
+    entry[0] = words[at + FIRST_HIGH] as number
     entry[1] = words[at + FIRST_LOW] as number
     entry[2] = words[at + LAST_HIGH] as number
     entry[3] = words[at + LAST_LOW] as number
@@ -235,8 +237,7 @@ export class EntryLeaves {
   }
 
   firstHigh(index: number): number {
-    // The key is within 1024 of high * 2^32 + low, so the quotient is within 2^-20 of `high`.
-    return Math.round((this.key(index) - this.firstLow(index)) / TWO_32)
+    return this.#word(index, FIRST_HIGH)
   }
 
   firstLow(index: number): number {

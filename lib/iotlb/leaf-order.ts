@@ -57,8 +57,8 @@ export class LeafOrder {
   }
 
   /**
-   * In a large table, where in the leaf (in 1/65536 of it) the last seek() should end if entries were spread evenly; -1 when there is no telling. A
-   * search in a leaf that is not cached waits for memory at each step; a good guess waits once. In a small table the search is as fast.
+   * In a large table, where in the leaf (in 1/65536 of it) the address of the last seek() is if entries are spread evenly; -1 when there is no telling.
+   * A search in a leaf that is not cached waits for memory at each step, a good guess once. In a small table the search is as fast.
    */
   get guess(): number {
     return this.#guess
