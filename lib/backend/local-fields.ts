@@ -62,9 +62,9 @@ export function requestNameOf(call: Call): string | undefined {
 /** Where descriptors and addresses lie in the bytes of a call, in their order. */
 export function localFields(call: Call): LocalField[] {
   if (call.op === 'ioctl') return typeof call.argument === 'number' ? [] : inArgument(call.request, call.argument)
-  if (call.op === 'write') return inRecord(call.bytes, 0)
+  if (call.op === 'write') return [inRecord(0)]
   if (call.op !== 'writeEach') return []
-  return recordsOf(call.bytes, call.stride).flatMap((record, index) => inRecord(record, index * call.stride))
+  return recordsOf(call.bytes, call.stride).map((_, index) => inRecord(index * call.stride))
 }
 
 /** The records of a writeEach, as views. */
@@ -75,8 +75,9 @@ export function recordsOf(bytes: Uint8Array, stride: number): Uint8Array[] {
   )
 }
 
-function inRecord(record: Uint8Array, start: number): LocalField[] {
-  return iotlbMessageOf(record) === undefined ? [] : [{ at: start + uaddrAt, kind: 'address' }]
+/** Records that are no message, too: a wrong head or a missing end does not make an address portable. */
+function inRecord(start: number): LocalField {
+  return { at: start + uaddrAt, kind: 'address' }
 }
 
 function inArgument(request: number, argument: Uint8Array): LocalField[] {

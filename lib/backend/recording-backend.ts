@@ -31,12 +31,14 @@ export class RecordingBackend implements Backend {
   readonly #backend: InterceptedBackend
   readonly #recorder: Recorder
   readonly #about: Readonly<Record<string, string>>
+  readonly #innerName: string
   readonly netlink?: (protocol: number) => NetlinkSocket
 
   constructor(inner: Backend, options: RecordingOptions = {}) {
     this.#recorder = new Recorder(options.onEvent)
     this.#backend = intercept(inner, `recording(${inner.name})`, this.#recorder)
     this.#about = { ...options.about }
+    this.#innerName = inner.name
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
   }
 
@@ -54,7 +56,7 @@ export class RecordingBackend implements Backend {
 
   /** What was recorded so far, as data that later calls do not change. An event whose call is under way has no `outcome`. */
   get trace(): Trace {
-    return { backend: this.name, pageSize: this.pageSize, about: this.#about, events: this.#recorder.events() }
+    return { backend: this.#innerName, pageSize: this.pageSize, about: this.#about, events: this.#recorder.events() }
   }
 
   /** Forgets the events so far. Objects keep their names. */

@@ -37,7 +37,7 @@ describe('JSON lines', () => {
     expect(formatTrace(parseTrace(text))).toBe(text)
     const lines = text.split('\n')
     expect(lines[0]).toBe(
-      '{"format":"vhost-vdpa-trace","version":1,"backend":"recording(fake)","pageSize":4096,"about":{"kernel":"6.12"}}',
+      '{"format":"vhost-vdpa-trace","version":1,"backend":"fake","pageSize":4096,"about":{"kernel":"6.12"}}',
     )
     expect(lines[2]).toBe(
       '{"op":"ioctl","target":"h0","path":"/dev/vhost-vdpa-0","request":4660,"argument":"0102","output":"0702","outcome":{"returned":3}}',
