@@ -1,0 +1,22 @@
+// The golden traces on the kernel that they speak of: they hold today, on devices that other tests have used before.
+
+import { expect, test } from '@jest/globals'
+import { replay } from '../../lib/backend/replay.js'
+import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { goldenNames } from '../golden/programs.js'
+import { readGolden } from '../golden/read.js'
+import { labVariable } from './support.js'
+
+const variables: Readonly<Record<string, string>> = {
+  vdpa_sim_net: 'VHOST_VDPA_NET',
+  vdpa_sim_blk: 'VHOST_VDPA_BLOCK',
+}
+
+test.each(goldenNames())('%s', async (name) => {
+  const trace = readGolden(name)
+  const { device = '', path = '' } = trace.about
+  const report = await replay(trace, new KernelBackend(), {
+    paths: { [path]: labVariable(variables[device] ?? device) },
+  })
+  expect(report.calls).toBe(trace.events.length)
+})
