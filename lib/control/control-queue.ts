@@ -1,7 +1,7 @@
 // The driver's end of a control virtqueue: a command goes out as bytes, one byte of acknowledgement comes back, before a deadline. What commands mean
 // is not known here.
 
-import { checkInteger, rangeError, show } from '../base/checks.js'
+import { checkBytes, checkInteger, rangeError, show } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Subscription } from '../backend/backend.js'
@@ -32,10 +32,17 @@ export const SLOTS = 8
 /** What the acknowledgement byte holds before the device writes it: no answer of any command. */
 const UNANSWERED = 0xff
 
-interface Waiting {
+/** One command, from command() to its end. */
+interface Command {
+  /** A copy: the caller may use its array again while the command waits for a slot. */
+  readonly bytes: Uint8Array
+  /** The slot it was sent in; -1 while it waits for one. */
+  slot: number
   resolve(ack: number): void
-  reject(failure: Error): void
+  reject(failure: unknown): void
 }
+
+type ControlErrorCode = 'ERR_VDPA_CANCELED' | 'ERR_VDPA_TIMEOUT' | 'ERR_VDPA_REFUSED' | 'ERR_VDPA_CLOSED'
 
 export class ControlQueue implements Closeable {
   readonly #port: ControlPort
@@ -43,10 +50,12 @@ export class ControlQueue implements Closeable {
   readonly #timeout: number
   readonly #calls: Subscription
   readonly #free = Array.from({ length: SLOTS }, (_, slot) => SLOTS - 1 - slot)
-  readonly #waiting = new Map<number, Waiting>()
-  readonly #queue: (() => void)[] = []
+  /** By slot; undefined where none was sent, or where nobody waits for the answer any more. */
+  readonly #sent: (Command | undefined)[] = new Array<Command | undefined>(SLOTS).fill(undefined)
+  readonly #queued = new Set<Command>()
   readonly #closing = new CloseStack()
 
+  /** `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. */
   constructor(port: ControlPort, path: string, timeout: number) {
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     this.#port = port
@@ -55,27 +64,47 @@ export class ControlQueue implements Closeable {
     this.#calls = port.onCall(() => this.#collect())
     this.#closing.push(() => port.close())
     this.#closing.push(() => this.#calls.close())
-    this.#closing.push(() => this.#rejectAll())
+    this.#closing.push(() => this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed')))
   }
 
+  /** True from close() on. */
   get isClosed(): boolean {
     return this.#closing.isClosed
   }
 
   /**
-   * Sends `bytes` and resolves with the acknowledgement byte. Errors: ERR_VDPA_TIMEOUT, ERR_VDPA_CANCELED, ERR_VDPA_RING_BROKEN, ERR_VDPA_CLOSED;
-   * RangeError for more than SLOT_BYTES - 1 bytes. Commands wait for a free slot in the order they were given.
+   * Sends `bytes` and resolves with the acknowledgement byte. Commands are sent in the order they were given, at most SLOTS at a time; the deadline counts
+   * from the call. Errors: ERR_VDPA_TIMEOUT, ERR_VDPA_CANCELED (a command that was not sent yet never is), ERR_VDPA_REFUSED (used without an
+   * acknowledgement), ERR_VDPA_RING_BROKEN, ERR_VDPA_CLOSED; RangeError for no bytes, or more than SLOT_BYTES - 1. (spec section 5.1.6.5)
    */
   async command(bytes: Uint8Array, options: CommandOptions = {}): Promise<number> {
-    this.#checkOpen()
-    if (bytes.byteLength > SLOT_BYTES - 1)
-      throw rangeError('a command', `at most ${SLOT_BYTES - 1} bytes long`, bytes.byteLength)
-    options.signal?.throwIfAborted()
-    while (this.#free.length === 0) await new Promise<void>((wake) => this.#queue.push(wake))
-    this.#checkOpen()
-    const slot = this.#free.pop()
-    if (slot === undefined) return this.command(bytes, options)
-    return this.#wait(slot, bytes, options)
+    const { timeout = this.#timeout, signal } = options
+    if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
+    checkBytes(bytes, 'bytes')
+    if (bytes.byteLength === 0 || bytes.byteLength > SLOT_BYTES - 1)
+      throw rangeError('a command', `1 to ${SLOT_BYTES - 1} bytes long`, bytes.byteLength)
+    checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+    if (signal?.aborted === true) throw this.#canceled(signal)
+    return new Promise<number>((resolve, reject) => {
+      const end = (settle: () => void) => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+        this.#queued.delete(command)
+        if (command.slot >= 0) this.#sent[command.slot] = undefined
+        settle()
+      }
+      const command: Command = {
+        bytes: bytes.slice(),
+        slot: -1,
+        resolve: (ack) => end(() => resolve(ack)),
+        reject: (failure) => end(() => reject(failure as Error)),
+      }
+      const onAbort = () => command.reject(this.#canceled(signal))
+      const timer = setTimeout(() => this.#onDeadline(command, timeout), timeout)
+      signal?.addEventListener('abort', onAbort)
+      this.#queued.add(command)
+      this.#sendQueued()
+    })
   }
 
   /** Closes the queue. Commands that wait are rejected with ERR_VDPA_CANCELED. The device must be stopped. */
@@ -83,36 +112,26 @@ export class ControlQueue implements Closeable {
     return this.#closing.close()
   }
 
+  /** close() */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  #wait(slot: number, bytes: Uint8Array, options: CommandOptions): Promise<number> {
-    const timeout = options.timeout ?? this.#timeout
-    return new Promise<number>((resolve, reject) => {
-      const end = <T>(settle: (value: T) => void) => {
-        return (value: T) => {
-          clearTimeout(timer)
-          options.signal?.removeEventListener('abort', onAbort)
-          this.#waiting.delete(slot)
-          settle(value)
-        }
-      }
-      const fail = end(reject)
-      const onAbort = () => fail(this.#error('ERR_VDPA_CANCELED', 'the wait for the acknowledgement was given up'))
-      const timer = setTimeout(() => {
-        this.#collect()
-        if (this.#waiting.has(slot)) fail(this.#error('ERR_VDPA_TIMEOUT', `no acknowledgement within ${timeout} ms`))
-      }, timeout)
-      options.signal?.addEventListener('abort', onAbort)
-      this.#waiting.set(slot, { resolve: end(resolve), reject: fail })
+  /** Sends what waits, as far as there are slots. */
+  #sendQueued(): void {
+    for (const command of this.#queued) {
+      const slot = this.#free.pop()
+      if (slot === undefined) return
+      this.#queued.delete(command)
       try {
-        this.#send(slot, bytes)
+        this.#send(slot, command.bytes)
+        command.slot = slot
+        this.#sent[slot] = command
       } catch (failure) {
         this.#free.push(slot)
-        fail(failure)
+        command.reject(failure)
       }
-    })
+    }
   }
 
   #send(slot: number, bytes: Uint8Array): void {
@@ -128,45 +147,52 @@ export class ControlQueue implements Closeable {
     this.#port.publish()
   }
 
+  /** An interrupt may have been lost, so the ring is asked once more before the command is given up. */
+  #onDeadline(command: Command, timeout: number): void {
+    this.#collect()
+    if (this.#queued.has(command) || this.#sent[command.slot] === command)
+      command.reject(this.#error('ERR_VDPA_TIMEOUT', `no acknowledgement within ${timeout} ms`))
+  }
+
   /** Takes every answer that is there. A slot whose command was given up comes back here, when the device is done with it at last. */
   #collect(): void {
     if (this.isClosed) return
-    const { ring, buffers } = this.#port
+    const { ring } = this.#port
     try {
       do {
-        for (let slot = ring.take(); slot >= 0; slot = ring.take()) {
-          const ack = buffers.u8(slot * SLOT_BYTES + SLOT_BYTES - 1)
-          const waiting = this.#waiting.get(slot)
-          const isAnswered = ring.usedLength >= 1 && ack !== UNANSWERED
-          this.#free.push(slot)
-          if (isAnswered) waiting?.resolve(ack)
-          else
-            waiting?.reject(
-              this.#error(
-                'ERR_VDPA_REFUSED',
-                `the device used the command and wrote no acknowledgement (${show(ring.usedLength)} bytes)`,
-              ),
-            )
-          this.#queue.shift()?.()
-        }
+        for (let slot = ring.take(); slot >= 0; slot = ring.take()) this.#finish(slot, ring.usedLength)
       } while (!ring.enableCalls())
     } catch (failure) {
-      for (const waiting of [...this.#waiting.values()]) waiting.reject(failure as Error)
-      for (const wake of this.#queue.splice(0)) wake()
+      this.#rejectAll(failure)
+      return
     }
+    this.#sendQueued()
   }
 
-  #rejectAll(): void {
-    for (const waiting of [...this.#waiting.values()])
-      waiting.reject(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed'))
-    for (const wake of this.#queue.splice(0)) wake()
+  #finish(slot: number, usedLength: number): void {
+    const ack = this.#port.buffers.u8(slot * SLOT_BYTES + SLOT_BYTES - 1)
+    const command = this.#sent[slot]
+    this.#free.push(slot)
+    if (usedLength >= 1 && ack !== UNANSWERED) command?.resolve(ack)
+    else
+      command?.reject(
+        this.#error(
+          'ERR_VDPA_REFUSED',
+          `the device used the command and wrote no acknowledgement (${show(usedLength)} bytes)`,
+        ),
+      )
   }
 
-  #checkOpen(): void {
-    if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
+  #rejectAll(failure: unknown): void {
+    for (const command of [...this.#sent, ...this.#queued]) command?.reject(failure)
   }
 
-  #error(code: 'ERR_VDPA_CANCELED' | 'ERR_VDPA_TIMEOUT' | 'ERR_VDPA_REFUSED' | 'ERR_VDPA_CLOSED', text: string): Error {
-    return vdpaError(code, text, { path: this.#path, request: `control queue ${this.#port.index}` })
+  #canceled(signal: AbortSignal | undefined): Error {
+    return this.#error('ERR_VDPA_CANCELED', 'the wait for the acknowledgement was given up', signal?.reason)
+  }
+
+  #error(code: ControlErrorCode, text: string, cause?: unknown): Error {
+    const details = { path: this.#path, request: `control queue ${this.#port.index}` }
+    return vdpaError(code, text, cause === undefined ? details : { ...details, cause })
   }
 }

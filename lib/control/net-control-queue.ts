@@ -1,5 +1,6 @@
 // The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net.ts.
 
+import { checkInteger } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import {
@@ -106,17 +107,21 @@ export class NetControlQueue implements Closeable {
     return this.send('VIRTIO_NET_CTRL_RX_ALLMULTI', isOn, options)
   }
 
-  /** Receives frames of a VLAN (0..4095). Needs VIRTIO_NET_F_CTRL_VLAN. */
-  addVlan(vlan: number, options?: CommandOptions): Promise<void> {
+  /** Receives frames of a VLAN. RangeError outside 0..4095. Needs VIRTIO_NET_F_CTRL_VLAN. */
+  async addVlan(vlan: number, options?: CommandOptions): Promise<void> {
+    checkInteger(vlan, 'vlan', 0, 4095)
     return this.send('VIRTIO_NET_CTRL_VLAN_ADD', vlan, options)
   }
 
-  removeVlan(vlan: number, options?: CommandOptions): Promise<void> {
+  /** Receives frames of a VLAN no more. RangeError outside 0..4095. Needs VIRTIO_NET_F_CTRL_VLAN. */
+  async removeVlan(vlan: number, options?: CommandOptions): Promise<void> {
+    checkInteger(vlan, 'vlan', 0, 4095)
     return this.send('VIRTIO_NET_CTRL_VLAN_DEL', vlan, options)
   }
 
-  /** How many queue pairs carry traffic. Needs VIRTIO_NET_F_MQ. */
-  setQueuePairs(pairs: number, options?: CommandOptions): Promise<void> {
+  /** How many queue pairs carry traffic: 1 to 32,768, as far as the device has them. Needs VIRTIO_NET_F_MQ. */
+  async setQueuePairs(pairs: number, options?: CommandOptions): Promise<void> {
+    checkInteger(pairs, 'pairs', 1, 0x8000)
     return this.send('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', pairs, options)
   }
 

@@ -1,0 +1,135 @@
+// The driver's end of a control queue on a simulated device that answers when the test says so: order, deadlines, giving up, and the end.
+
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { ControlQueue, SLOT_BYTES, SLOTS } from '../../lib/control/control-queue.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+
+const path = '/dev/vhost-vdpa-0'
+const controlIndex = 2
+
+/** The command that sets the MAC to 02:00:00:00:00:`last`. */
+const setMac = (last: number) => Uint8Array.of(1, 1, 2, 0, 0, 0, 0, last)
+
+describe('a control queue', () => {
+  let simulator: Simulator
+  let device: VdpaDevice<'net'>
+  let queue: ControlQueue
+
+  beforeEach(async () => {
+    simulator = new Simulator({ scheduler: 'manual' })
+    simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+    device = openDeviceSync(path, { backend: simulator, expect: 'net' })
+    device.negotiateSync(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
+    device.groups.assign(1, 1)
+    const port = await device.createQueue(controlIndex, {
+      addressSpace: device.addressSpace(1),
+      bufferBytes: SLOTS * SLOT_BYTES,
+    })
+    queue = new ControlQueue(port, path, 1000)
+    device.startSync()
+  })
+
+  afterEach(() => device.close())
+
+  const mac = () => device.config.net().mac
+
+  /** Enough turns of the event loop for promises to settle. */
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+  test('resolves with the acknowledgement of each command', async () => {
+    const good = queue.command(setMac(1))
+    const bad = queue.command(Uint8Array.of(1, 99))
+    simulator.drain()
+    expect(await good).toBe(0)
+    expect(await bad).toBe(1)
+    expect(mac()).toBe('02:00:00:00:00:01')
+  })
+
+  test('sends the commands beyond its slots as slots come back, in order', async () => {
+    const answers = Array.from({ length: 3 * SLOTS }, (_, index) => queue.command(setMac(index)))
+    for (let round = 0; round < 4; round++) {
+      simulator.drain()
+      await turn()
+    }
+    expect(await Promise.all(answers)).toEqual(new Array(3 * SLOTS).fill(0))
+    expect(mac()).toBe(`02:00:00:00:00:${(3 * SLOTS - 1).toString(16)}`)
+  })
+
+  test('keeps the bytes of a command that waits for a slot', async () => {
+    const answers = Array.from({ length: SLOTS }, () => queue.command(setMac(1)))
+    const bytes = setMac(7)
+    answers.push(queue.command(bytes))
+    bytes.fill(0xff)
+    simulator.drain()
+    await turn()
+    simulator.drain()
+    expect(await Promise.all(answers)).toEqual(new Array(SLOTS + 1).fill(0))
+    expect(mac()).toBe('02:00:00:00:00:07')
+  })
+
+  test('a device that never answers costs every command its deadline, those without a slot too', async () => {
+    const commands = Array.from({ length: SLOTS + 2 }, () => queue.command(setMac(1), { timeout: 20 }))
+    for (const result of await Promise.allSettled(commands))
+      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ERR_VDPA_TIMEOUT', path } })
+    await expect(queue.command(setMac(2), { timeout: 20 })).rejects.toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
+  })
+
+  test('a late answer gives its slot back and is taken for no other command', async () => {
+    const late = Array.from({ length: SLOTS }, () => queue.command(Uint8Array.of(1, 99), { timeout: 10 }))
+    await Promise.allSettled(late)
+    const next = queue.command(setMac(3))
+    simulator.drain()
+    await turn()
+    simulator.drain()
+    expect(await next).toBe(0)
+  })
+
+  test('an interrupt that got lost is made up for at the deadline', async () => {
+    simulator.faults.dropInterrupts(path, controlIndex)
+    const answer = queue.command(setMac(4), { timeout: 50 })
+    simulator.drain()
+    expect(await answer).toBe(0)
+  })
+
+  test('a command that is given up before it was sent never is', async () => {
+    const first = Array.from({ length: SLOTS }, () => queue.command(setMac(1)))
+    const controller = new AbortController()
+    const given = queue.command(setMac(9), { signal: controller.signal })
+    controller.abort(new Error('no more'))
+    await expect(given).rejects.toMatchObject({ code: 'ERR_VDPA_CANCELED', cause: { message: 'no more' } })
+    simulator.drain()
+    await Promise.all(first)
+    simulator.drain()
+    expect(mac()).toBe('02:00:00:00:00:01')
+  })
+
+  test('a signal that has aborted already sends nothing', async () => {
+    await expect(queue.command(setMac(9), { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'ERR_VDPA_CANCELED',
+    })
+    expect(simulator.drain()).toBe(0)
+  })
+
+  test('closing rejects what waits, sent or not, and what comes later', async () => {
+    const commands = Array.from({ length: SLOTS + 1 }, () => queue.command(setMac(1)))
+    const settled = Promise.allSettled(commands)
+    await device.reset()
+    await queue.close()
+    for (const result of await settled) expect(result).toMatchObject({ reason: { code: 'ERR_VDPA_CANCELED' } })
+    await expect(queue.command(setMac(1))).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+  })
+
+  test.each([
+    ['no bytes', new Uint8Array(0), RangeError],
+    ['more bytes than a slot has', new Uint8Array(SLOT_BYTES), RangeError],
+    ['a string', 'mac' as never, TypeError],
+  ])('%s are refused', async (_, bytes, kind) => {
+    await expect(queue.command(bytes)).rejects.toThrow(kind)
+  })
+
+  test.each([0, -1, 1.5, NaN, 2 ** 31, '5' as never])('a timeout of %s is refused', async (timeout) => {
+    await expect(queue.command(setMac(1), { timeout })).rejects.toThrow(/timeout/)
+  })
+})

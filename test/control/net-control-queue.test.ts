@@ -1,0 +1,67 @@
+// Commands by name: each reaches the device as its class, its number and its payload, and a refusal is an error that names it.
+
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { NetControlQueue } from '../../lib/control/net-control-queue.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+
+const path = '/dev/vhost-vdpa-0'
+let simulator: Simulator
+let device: VdpaDevice<'net'>
+
+beforeEach(() => {
+  simulator = new Simulator()
+  simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+  device = openDeviceSync(path, { backend: simulator, expect: 'net' })
+})
+
+afterEach(() => device.close())
+
+async function start() {
+  device.negotiateSync(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'], {
+    optional: ['VIRTIO_NET_F_CTRL_RX', 'VIRTIO_NET_F_CTRL_VLAN'],
+  })
+  device.groups.assign(1, 1)
+  const control = await NetControlQueue.start(device, device.addressSpace(1))
+  device.startSync()
+  return control
+}
+
+test('the MAC that was set is in the configuration', async () => {
+  const control = await start()
+  await control.setMacAddress('02:aa:bb:cc:dd:ee')
+  expect(device.config.net().mac).toBe('02:aa:bb:cc:dd:ee')
+})
+
+test('a command whose feature was not negotiated is refused by name', async () => {
+  const control = await start()
+  await expect(control.setQueuePairs(2)).rejects.toMatchObject({
+    code: 'ERR_VDPA_REFUSED',
+    request: 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
+    path,
+  })
+})
+
+test.each([
+  ['a MAC that is none', (control: NetControlQueue) => control.setMacAddress('02:00')],
+  ['a VLAN above 4095', (control: NetControlQueue) => control.addVlan(4096)],
+  ['a VLAN that is no integer', (control: NetControlQueue) => control.removeVlan(1.5)],
+  ['no queue pairs', (control: NetControlQueue) => control.setQueuePairs(0)],
+])('%s is refused before anything is sent', async (_, ask) => {
+  const control = await start()
+  await expect(ask(control)).rejects.toThrow(/must be/)
+})
+
+test('a table of more addresses than a command can hold is a RangeError', async () => {
+  const control = await start()
+  const unicast = Array.from({ length: 700 }, () => '02:00:00:00:00:01')
+  await expect(control.setMacTable({ unicast, multicast: [] })).rejects.toThrow(RangeError)
+})
+
+test('without the feature there is no control queue', async () => {
+  device.negotiateSync(['VIRTIO_NET_F_MAC'])
+  await expect(NetControlQueue.start(device, device.addressSpace(0))).rejects.toMatchObject({
+    code: 'ERR_VDPA_NOT_SUPPORTED',
+  })
+})
