@@ -16,6 +16,7 @@ const checks = [
   ['prettier', bin('prettier'), ['--check', '--log-level', 'warn', 'lib', 'test', 'scripts', '*.{json,mjs,cjs}']],
   ['clang-format', bin('clang-format'), ['--dry-run', '--Werror', ...nativeFiles]],
   ['layers', process.execPath, ['scripts/check-layers.mjs']],
+  ['docs', process.execPath, ['scripts/check-docs.mjs']],
 ]
 
 let failed = 0

@@ -39,7 +39,7 @@ interface Command {
   /** The slot it was sent in; -1 while it waits for one. */
   slot: number
   resolve(ack: number): void
-  reject(failure: unknown): void
+  reject(failure: Error): void
 }
 
 type ControlErrorCode = 'ERR_VDPA_CANCELED' | 'ERR_VDPA_TIMEOUT' | 'ERR_VDPA_REFUSED' | 'ERR_VDPA_CLOSED'
@@ -97,7 +97,7 @@ export class ControlQueue implements Closeable {
         bytes: bytes.slice(),
         slot: -1,
         resolve: (ack) => end(() => resolve(ack)),
-        reject: (failure) => end(() => reject(failure as Error)),
+        reject: (failure) => end(() => reject(failure)),
       }
       const onAbort = () => command.reject(this.#canceled(signal))
       const timer = setTimeout(() => this.#onDeadline(command, timeout), timeout)
@@ -129,7 +129,7 @@ export class ControlQueue implements Closeable {
         this.#sent[slot] = command
       } catch (failure) {
         this.#free.push(slot)
-        command.reject(failure)
+        command.reject(failure as Error)
       }
     }
   }
@@ -163,7 +163,7 @@ export class ControlQueue implements Closeable {
         for (let slot = ring.take(); slot >= 0; slot = ring.take()) this.#finish(slot, ring.usedLength)
       } while (!ring.enableCalls())
     } catch (failure) {
-      this.#rejectAll(failure)
+      this.#rejectAll(failure as Error)
       return
     }
     this.#sendQueued()
@@ -183,7 +183,7 @@ export class ControlQueue implements Closeable {
       )
   }
 
-  #rejectAll(failure: unknown): void {
+  #rejectAll(failure: Error): void {
     for (const command of [...this.#sent, ...this.#queued]) command?.reject(failure)
   }
 
