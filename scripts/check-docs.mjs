@@ -19,7 +19,7 @@ const isHidden = (symbol) =>
   (symbol.declarations ?? []).some(
     (declaration) => ts.getCombinedModifierFlags(declaration) & ts.ModifierFlags.Private,
   ) ||
-  symbol.name.startsWith('__') || // the constructor, #private members, and symbols such as Symbol.dispose
+  /^__|^#/.test(symbol.name) || // the constructor, #private members, and symbols such as Symbol.dispose
   symbol.name === 'prototype' ||
   (symbol.flags & ts.SymbolFlags.TypeParameter) !== 0
 
