@@ -2,7 +2,8 @@
 
 import { checkInteger, checkString, typeError } from './base/checks.js'
 import type { Backend } from './backend/backend.js'
-import type { VdpaDevice as Device, ClaimOptions } from './device/vdpa-device.js'
+import type { ClaimOptions } from './device/claim.js'
+import type { VdpaDevice as Device } from './device/vdpa-device.js'
 import { VdpaDevice } from './device/vdpa-device.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import type { DeviceKind } from './uapi/virtio-ids.js'

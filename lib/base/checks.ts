@@ -71,3 +71,11 @@ export function checkFunction(value: unknown, name: string): void {
 export function checkOneOf<T extends string>(value: unknown, name: string, allowed: readonly T[]): asserts value is T {
   if (!allowed.includes(value as T)) throw rangeError(name, `one of ${allowed.map((a) => `'${a}'`).join(', ')}`, value)
 }
+
+/** An AbortSignal, of whichever realm; undefined is no signal. */
+export function checkSignal(value: unknown, name = 'signal'): asserts value is AbortSignal | undefined {
+  const candidate = value as Partial<AbortSignal> | null | undefined
+  if (candidate === undefined) return
+  if (typeof candidate?.aborted !== 'boolean' || typeof candidate.addEventListener !== 'function')
+    throw typeError(name, 'an AbortSignal', value)
+}

@@ -1,5 +1,7 @@
 // Closing: the two shapes of things that must be closed, and the stack on which a parent keeps its children.
 
+import { runAsync, runSync, sleeping, type SleepingCall, type Steps } from './steps.js'
+
 /** Something whose closing may take time. Both symbols and both callers of a second `close()` wait for the same end. */
 export interface Closeable extends AsyncDisposable {
   readonly isClosed: boolean
@@ -12,15 +14,17 @@ export interface Releasable extends Disposable {
   close(): void
 }
 
-type Step = () => void | Promise<void>
+/** One step of closing: a call that may take time, or one in both forms, so that it can be closed on the spot too. */
+type Step = (() => void | Promise<void>) | SleepingCall<void>
 
 /** Steps of closing, run newest first; a failing step does not stop the rest, and all failures are reported together. */
 export class CloseStack {
   readonly #steps: Step[] = []
   #closing: Promise<void> | undefined
+  #isClosed = false
 
   get isClosed(): boolean {
-    return this.#closing !== undefined
+    return this.#isClosed
   }
 
   /** Adds a step; returns a function that takes it off again (for a child that was closed by itself). */
@@ -32,21 +36,40 @@ export class CloseStack {
     }
   }
 
+  /** Runs the steps, each after the one before it has ended. */
   close(): Promise<void> {
-    this.#closing ??= this.#run()
+    this.#isClosed = true
+    this.#closing ??= runAsync(this.#run())
     return this.#closing
   }
 
-  async #run(): Promise<void> {
+  /** close() on the spot. While a close() is under way it does nothing: that one goes on. Throws when a step has no form of its own for it. */
+  closeSync(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#closing = Promise.resolve()
+    runSync(this.#run())
+  }
+
+  *#run(): Steps<void> {
     const failures: unknown[] = []
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
       try {
-        await step()
+        yield* sleeping(typeof step === 'function' ? bothForms(step) : step)
       } catch (failure) {
         failures.push(failure)
       }
     }
     if (failures.length === 1) throw failures[0]
     if (failures.length > 1) throw new AggregateError(failures, `closing met ${failures.length} failures`)
+  }
+}
+
+function bothForms(step: () => void | Promise<void>): SleepingCall<void> {
+  return {
+    now: () => {
+      if (step() instanceof Promise) throw new TypeError('a step of closing takes time, and was to end on the spot')
+    },
+    later: async () => step(),
   }
 }

@@ -1,5 +1,6 @@
 // One thing at a time: procedures on one object run in the order they were asked for, whether they sleep or not.
 
+import { checkSignal } from './checks.js'
 import { vdpaError } from './errors.js'
 import { runAsync, runSync, type Steps } from './steps.js'
 
@@ -17,10 +18,21 @@ export class Serial {
     return this.#waiting > 0
   }
 
-  /** Runs the procedure after all that were asked for before it. `start` is called when its turn comes. */
-  run<T>(start: () => Steps<T>): Promise<T> {
+  /**
+   * Runs the procedure after all that were asked for before it. `start` is called when its turn comes. A signal that aborts before that, or between two of
+   * its sleeping calls, ends it with ERR_VDPA_CANCELED, thrown where it stands, so that it can undo what it did.
+   */
+  run<T>(start: () => Steps<T>, signal?: AbortSignal): Promise<T> {
+    const canceled = () => (signal?.aborted === true ? this.#canceled(signal) : undefined)
     this.#waiting++
-    const result = this.#last.then(() => runAsync(start())).finally(() => this.#waiting--)
+    const result = this.#last
+      .then(() => {
+        checkSignal(signal)
+        const failure = canceled()
+        if (failure !== undefined) throw failure
+        return runAsync(start(), canceled)
+      })
+      .finally(() => this.#waiting--)
     this.#last = result.catch(() => undefined)
     return result
   }
@@ -37,6 +49,10 @@ export class Serial {
       )
     }
     return runSync(start())
+  }
+
+  #canceled(signal: AbortSignal): Error {
+    return vdpaError('ERR_VDPA_CANCELED', 'the call was canceled', { path: this.#subject, cause: signal.reason })
   }
 
   /** Resolves when everything asked for so far has ended, well or badly. */

@@ -14,6 +14,7 @@ export function* sleeping<T>(call: SleepingCall<T>): Steps<T> {
   return (yield call) as T
 }
 
+/** Runs the procedure on the spot. */
 export function runSync<T>(steps: Steps<T>): T {
   let next = steps.next()
   while (next.done !== true) next = attempt(steps, next.value)
@@ -30,14 +31,25 @@ function attempt<T>(steps: Steps<T>, call: SleepingCall<unknown>): IteratorResul
   return steps.next(answer)
 }
 
-export async function runAsync<T>(steps: Steps<T>): Promise<T> {
+/**
+ * Runs the procedure, each sleeping call in its other form. `canceled` is asked before each of them; the first failure it returns is thrown where the
+ * procedure stands, and what the procedure does after that is not canceled again.
+ */
+export async function runAsync<T>(steps: Steps<T>, canceled?: () => Error | undefined): Promise<T> {
+  let isCanceled = false
   let next = steps.next()
   while (next.done !== true) {
+    const failure = isCanceled ? undefined : canceled?.()
+    if (failure !== undefined) {
+      isCanceled = true
+      next = steps.throw(failure)
+      continue
+    }
     let answer: unknown
     try {
       answer = await next.value.later()
-    } catch (failure) {
-      next = steps.throw(failure)
+    } catch (refusal) {
+      next = steps.throw(refusal)
       continue
     }
     next = steps.next(answer)

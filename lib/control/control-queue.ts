@@ -1,7 +1,7 @@
 // The driver's end of a control virtqueue: a command goes out as bytes, one byte of acknowledgement comes back, before a deadline. What commands mean
 // is not known here.
 
-import { checkBytes, checkInteger, rangeError, show } from '../base/checks.js'
+import { checkBytes, checkInteger, checkSignal, rangeError, show } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Subscription } from '../backend/backend.js'
@@ -10,11 +10,17 @@ import type { DriverRing } from '../virtqueue/virtqueue.js'
 
 /** The queue that a control queue speaks through: a ring, memory that the device reaches, and notifications both ways. */
 export interface ControlPort extends Closeable {
+  /** The virtqueue's number, for sentences. */
   readonly index: number
+  /** The driver's side of the ring. */
   readonly ring: DriverRing
+  /** SLOTS × SLOT_BYTES that the device reaches. */
   readonly buffers: RingMemory
+  /** IOVA of the first byte of `buffers`. */
   readonly buffersIova: bigint
+  /** Shows the chains committed so far to the device, and kicks it when it wants to be. */
   publish(): void
+  /** Calls `listener` when the device interrupts. */
   onCall(listener: () => void): Subscription
 }
 
@@ -44,6 +50,7 @@ interface Command {
 
 type ControlErrorCode = 'ERR_VDPA_CANCELED' | 'ERR_VDPA_TIMEOUT' | 'ERR_VDPA_REFUSED' | 'ERR_VDPA_CLOSED'
 
+/** Commands of any kind of device as bytes; NetControlQueue gives them names. */
 export class ControlQueue implements Closeable {
   readonly #port: ControlPort
   readonly #path: string
@@ -84,6 +91,7 @@ export class ControlQueue implements Closeable {
     if (bytes.byteLength === 0 || bytes.byteLength > SLOT_BYTES - 1)
       throw rangeError('a command', `1 to ${SLOT_BYTES - 1} bytes long`, bytes.byteLength)
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+    checkSignal(signal)
     if (signal?.aborted === true) throw this.#canceled(signal)
     return new Promise<number>((resolve, reject) => {
       const end = (settle: () => void) => {

@@ -15,14 +15,18 @@ import { ControlQueue, SLOT_BYTES, SLOTS, type CommandOptions, type ControlPort 
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
 export interface ControlHost<Space> {
+  /** Names the device in errors. */
   readonly path: string
+  /** Where the control queue is; undefined when there is none. */
   readonly controlQueueIndex: number | undefined
+  /** Makes the queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. */
   createQueue(
     index: number,
     options: { readonly addressSpace: Space; readonly bufferBytes: number; readonly size?: number },
   ): Promise<ControlPort>
 }
 
+/** How a network device's control queue is made. */
 export interface NetControlOptions {
   /** Milliseconds to wait for an acknowledgement; default 10,000. */
   readonly timeout?: number
@@ -30,6 +34,7 @@ export interface NetControlOptions {
   readonly size?: number
 }
 
+/** The commands of a network device by name. They may be given one after another without waiting; they are carried out in that order. */
 export class NetControlQueue implements Closeable {
   readonly #queue: ControlQueue
   readonly #path: string
@@ -62,6 +67,7 @@ export class NetControlQueue implements Closeable {
     return new NetControlQueue(new ControlQueue(port, device.path, options.timeout ?? 10_000), device.path)
   }
 
+  /** True from close() on. */
   get isClosed(): boolean {
     return this.#queue.isClosed
   }

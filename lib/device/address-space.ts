@@ -158,10 +158,22 @@ export class AddressSpace {
     await this.#context.serial.run(() => this.#replaySteps())
   }
 
+  /** @internal replay() on the calling thread. */
+  replaySync(): void {
+    if (this.#table.size === 0 || this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')) return
+    this.#context.serial.runSync(() => this.#replaySteps())
+  }
+
   /** @internal Unmaps everything; the device is closing. */
   async close(): Promise<void> {
     this.#isClosed = true
     await this.#context.serial.run(() => this.#unmapSteps(() => this.#allPieces(), {}))
+  }
+
+  /** @internal close() on the calling thread. */
+  closeSync(): void {
+    this.#isClosed = true
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#allPieces(), {}))
   }
 
   /** @internal The node is closed: nothing is mapped any more, whatever went wrong before. */

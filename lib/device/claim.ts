@@ -12,17 +12,21 @@ import type { DeviceContext, DeviceFacts } from './context.js'
 import { FeatureSet, type FeatureWish } from './feature-set.js'
 import { absent } from './groups.js'
 
+/** How a device is opened. */
+export interface ClaimOptions<K extends DeviceKind = DeviceKind> {
+  /** The kind of device it must be; another one throws ERR_VDPA_WRONG_DEVICE and nothing is left open. */
+  readonly expect?: K
+  /** Backend features to acknowledge, of those offered; all that this package understands by default. */
+  readonly backendFeatures?: FeatureWish<BackendFeature>
+}
+
 interface Claimed {
   readonly context: DeviceContext
   readonly offeredBackendFeatures: FeatureSet<BackendFeature>
   readonly configSize: number | undefined
 }
 
-export function claimDevice(
-  backend: Backend,
-  transport: VhostVdpaTransport,
-  options: { readonly expect?: DeviceKind; readonly backendFeatures?: FeatureWish<BackendFeature> },
-): Claimed {
+export function claimDevice(backend: Backend, transport: VhostVdpaTransport, options: ClaimOptions): Claimed {
   const { path } = transport.handle
   const deviceId = readDeviceId(transport)
   checkKind(path, deviceId, options.expect)

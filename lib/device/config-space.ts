@@ -7,6 +7,7 @@ import { decodeNetConfig, virtioNetConfig, type NetConfig } from '../uapi/virtio
 import { checkOpen, type DeviceContext } from './context.js'
 import { refusal } from './context.js'
 
+/** The configuration space of a device: VdpaDevice.config. Every multi-byte field is little-endian. (spec section 2.5) */
 export class ConfigSpace {
   /** Bytes; undefined where the kernel is older than VHOST_VDPA_GET_CONFIG_SIZE (5.18). */
   readonly size: number | undefined

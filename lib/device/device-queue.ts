@@ -16,6 +16,7 @@ import type { Vring } from './vring.js'
 /** How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. */
 export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
 
+/** How a queue that this process drives is made. */
 export interface DeviceQueueOptions {
   /** The address space whose mappings the device uses for this queue: that of the queue's group. */
   readonly addressSpace: AddressSpace
@@ -23,8 +24,9 @@ export interface DeviceQueueOptions {
   readonly size?: number
   /** Bytes of buffer memory to map beside the ring; default 0. */
   readonly bufferBytes?: number
+  /** `'eventfd'` by default. `'doorbell'` throws ERR_VDPA_NOT_SUPPORTED where the device has none, `'auto'` takes it where it has one. */
   readonly notifyBy?: NotifyBy
-  /** Bytes of the IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
+  /** The IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
   readonly iova?: bigint
   /** Goes on where a ring of the same memory stood: the queue was saved and the device reset. */
   readonly restore?: QueueSnapshot
@@ -34,10 +36,13 @@ export interface DeviceQueueOptions {
 
 /** A stopped queue: its ring's state and the memory it lies in, which stays allocated. */
 export interface QueueSnapshot {
+  /** The driver's side: its positions, and what is in flight. */
   readonly ring: DriverSnapshot
   /** Where the device stood. */
   readonly device: RingState
+  /** Ring and buffers. */
   readonly memory: MemoryRegion
+  /** Where `memory` was mapped, and will be again. */
   readonly iova: bigint
 }
 
@@ -66,10 +71,17 @@ interface Layout {
   readonly total: number
 }
 
+/**
+ * A virtqueue driven from here: VdpaDevice.createQueue() makes it, with its memory mapped and its vring enabled. Add chains to `ring`, then publish().
+ */
 export class DeviceQueue implements Closeable {
+  /** The virtqueue's number, from 0. */
   readonly index: number
+  /** The same virtqueue as the kernel knows it. */
   readonly vring: Vring
+  /** The driver's side of the ring. */
   readonly ring: DriverRing
+  /** Where its memory is mapped. */
   readonly addressSpace: AddressSpace
   /** The buffers beside the ring. */
   readonly buffers: RingMemory
@@ -158,7 +170,15 @@ export class DeviceQueue implements Closeable {
       queue.#closing.push(() => {
         if (!queue.#isSaved) memory.close()
       })
-      queue.#closing.push(() => queue.#unmap())
+      const mapped = { iova, size: BigInt(memory.length) }
+      queue.#closing.push({
+        now: () => {
+          if (!options.addressSpace.isClosed) options.addressSpace.unmapSync(mapped)
+        },
+        later: async () => {
+          if (!options.addressSpace.isClosed) await options.addressSpace.unmap(mapped)
+        },
+      })
       for (const owned of [kick, call, doorbell]) if (owned !== undefined) queue.#closing.push(() => owned.close())
       return queue
     } catch (failure) {
@@ -167,6 +187,7 @@ export class DeviceQueue implements Closeable {
     }
   }
 
+  /** True from close() on. */
   get isClosed(): boolean {
     return this.#closing.isClosed
   }
@@ -209,13 +230,14 @@ export class DeviceQueue implements Closeable {
     return this.#closing.close()
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  /** close() on the calling thread. */
+  closeSync(): void {
+    this.#closing.closeSync()
   }
 
-  async #unmap(): Promise<void> {
-    if (!this.addressSpace.isClosed)
-      await this.addressSpace.unmap({ iova: this.#iova, size: BigInt(this.#memory.length) })
+  /** close() */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
   }
 }
 

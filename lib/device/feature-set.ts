@@ -2,6 +2,15 @@
 
 import { rangeError, toU64, typeError } from '../base/checks.js'
 import { bit, bitOfName, namesOfBits, type BitNames } from '../base/bits.js'
+import type { BlockFeature, NetFeature, TransportFeature } from '../uapi/virtio-features.js'
+import type { DeviceKind } from '../uapi/virtio-ids.js'
+
+/** The names of the feature bits of a kind of device. */
+export type FeatureOf<K extends DeviceKind> = K extends 'net'
+  ? NetFeature
+  : K extends 'block'
+    ? BlockFeature
+    : TransportFeature
 
 /** What stands for features in an argument: the word itself, or names and bit numbers. */
 export type FeatureWish<Name extends string = string> = bigint | readonly (Name | number)[]
@@ -31,6 +40,7 @@ export class FeatureSet<Name extends string = string> {
     return namesOfBits(this.bits, this.#names) as Name[]
   }
 
+  /** Whether a feature, by name or bit number, is in the set. RangeError for a name that this kind of device does not have. */
   has(feature: Name | number): boolean {
     return (this.bits & bit(numberOf(feature, this.#names))) !== 0n
   }
@@ -40,18 +50,22 @@ export class FeatureSet<Name extends string = string> {
     return new FeatureSet<Name>(this.bits & ~other.bits, this.#names)
   }
 
+  /** What is in both. */
   and(other: FeatureSet<Name>): FeatureSet<Name> {
     return new FeatureSet<Name>(this.bits & other.bits, this.#names)
   }
 
+  /** What is in either. */
   or(other: FeatureSet<Name>): FeatureSet<Name> {
     return new FeatureSet<Name>(this.bits | other.bits, this.#names)
   }
 
+  /** The word and its names: `0x100000020 (VIRTIO_NET_F_MAC VIRTIO_F_VERSION_1)`. */
   toString(): string {
     return `0x${this.bits.toString(16)} (${this.names.join(' ') || 'none'})`
   }
 
+  /** The word as a hexadecimal string, and the names. */
   toJSON(): { bits: string; names: string[] } {
     return { bits: `0x${this.bits.toString(16)}`, names: this.names }
   }

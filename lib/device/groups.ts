@@ -12,6 +12,7 @@ export type IsolationVerdict =
 /** Something that stands for an address space: its number, or the object of it. */
 export type AsidLike = number | { readonly asid: number }
 
+/** The virtqueue groups of a device: VdpaDevice.groups. (Linux 5.19) */
 export class VirtqueueGroups {
   readonly #context: DeviceContext
   readonly #usedQueues: () => number

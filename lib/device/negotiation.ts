@@ -1,5 +1,6 @@
 // From a wish to negotiated features: acknowledge, offer, FEATURES_OK, read back (spec section 3.1.1, steps 2 to 6). A failure leaves the device reset.
 
+import { isVdpaError, vdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import { refusal, type DeviceContext } from './context.js'
@@ -13,8 +14,24 @@ export const alwaysWanted: readonly string[] = ['VIRTIO_F_VERSION_1', 'VIRTIO_F_
 export function* addStatus(context: DeviceContext, bits: number): Steps<void> {
   const status = context.status | bits
   const { transport } = context
-  yield* sleeping({ now: () => transport.setStatus(status), later: () => transport.setStatusAsync(status) })
+  try {
+    yield* sleeping({ now: () => transport.setStatus(status), later: () => transport.setStatusAsync(status) })
+  } catch (cause) {
+    throw brokenDevice(context, cause)
+  }
   context.status = status
+}
+
+/** The kernel refuses a status that takes NEEDS_RESET away; that the device broke down is the reason, and no EINVAL says it. */
+function brokenDevice(context: DeviceContext, cause: unknown): unknown {
+  const { transport, facts } = context
+  if (!isVdpaError(cause) || cause.code !== 'EINVAL' || (transport.status() & virtioStatus.NEEDS_RESET) === 0)
+    return cause
+  return vdpaError('ERR_VDPA_DEVICE_BROKEN', 'the device broke down and needs a reset', {
+    path: facts.path,
+    request: 'VHOST_VDPA_SET_STATUS',
+    cause,
+  })
 }
 
 /** Decides what to ask for; throws ERR_VDPA_FEATURES naming what is not offered, or what contradicts itself. */

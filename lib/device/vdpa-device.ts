@@ -5,11 +5,10 @@ import { checkInteger, rangeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
-import { runAsync, sleeping, type Steps } from '../base/steps.js'
-import type { Backend, Eventfd, Handle } from '../backend/backend.js'
+import { runAsync, runSync, sleeping, type Steps } from '../base/steps.js'
+import type { Backend, Handle } from '../backend/backend.js'
 import { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import type { BackendFeature } from '../uapi/vhost-types.js'
-import type { BlockFeature, NetFeature, TransportFeature } from '../uapi/virtio-features.js'
 import { featureNames } from '../uapi/virtio-features.js'
 import { deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
@@ -18,35 +17,25 @@ import { ConfigSpace } from './config-space.js'
 import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } from './context.js'
 import { kindFacts } from './device-kinds.js'
 import { DeviceQueue, type DeviceQueueOptions } from './device-queue.js'
-import { FeatureSet, type FeatureWish } from './feature-set.js'
+import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
 import { absent, VirtqueueGroups } from './groups.js'
 import { addStatus, alwaysWanted, decideFeatures, negotiationSteps, resetSteps } from './negotiation.js'
-import { claimDevice } from './claim.js'
+import { claimDevice, type ClaimOptions } from './claim.js'
+import { ConfigCall, type DeviceEvents } from './config-call.js'
 import { Vring } from './vring.js'
 
-/** The names of the feature bits of a kind of device. */
-export type FeatureOf<K extends DeviceKind> = K extends 'net'
-  ? NetFeature
-  : K extends 'block'
-    ? BlockFeature
-    : TransportFeature
-
-/** How a device is opened. */
-export interface ClaimOptions<K extends DeviceKind = DeviceKind> {
-  /** The kind of device it must be; another one throws ERR_VDPA_WRONG_DEVICE and nothing is left open. */
-  readonly expect?: K
-  /** Backend features to acknowledge, of those offered; all that this package understands by default. */
-  readonly backendFeatures?: FeatureWish<BackendFeature>
+/** A way out for a call that may take time. */
+export interface CancelOptions {
+  /** Ends the call before its next request to the kernel; ERR_VDPA_CANCELED. A request that the kernel has begun is not stopped. */
+  readonly signal?: AbortSignal
 }
 
-/** What a device tells: `config` after its configuration changed, `needsReset` when it gave up (spec section 2.1.2), `close` at the end. */
-export interface DeviceEvents {
-  config: []
-  needsReset: []
-  close: []
-}
-
+/**
+ * An open vhost-vdpa device: openDevice() and openDeviceSync() give it. Calls that may take time are carried out in the order they were made; a twin
+ * whose name ends in `Sync` does the same on the calling thread, and refuses with ERR_VDPA_STATE to overtake one that is under way.
+ */
 export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable {
+  /** The node, `/dev/vhost-vdpa-0`, or what the opener called it. */
   readonly path: string
   /** The virtio device id (spec section 5). */
   readonly deviceId: number
@@ -58,8 +47,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   readonly maxQueueSize: number
   /** The IOVAs that the device can reach, both ends included. */
   readonly iovaRange: Range
+  /** Address spaces, 1 where the kernel is older than 5.19. (VHOST_VDPA_GET_AS_NUM) */
   readonly addressSpaceCount: number
+  /** Its configuration space. */
   readonly config: ConfigSpace
+  /** Its virtqueue groups. */
   readonly groups: VirtqueueGroups
   /** The backend features that were acknowledged. */
   readonly backendFeatures: FeatureSet<BackendFeature>
@@ -74,7 +66,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   readonly #spaces = new Map<number, AddressSpace>()
   readonly #vrings = new Map<number, Vring>()
   readonly #queues = new Set<DeviceQueue>()
-  #configCall: Eventfd | undefined
+  readonly #configCall: ConfigCall
   #closing: Promise<void> | undefined
 
   /** Claims an open handle: takes ownership, reads what the device is, acknowledges backend features. The handle is closed when that fails. */
@@ -106,11 +98,13 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.offeredBackendFeatures = offeredBackendFeatures
     this.config = new ConfigSpace(context, configSize)
     this.groups = new VirtqueueGroups(context, () => this.#usedQueues())
+    this.#configCall = new ConfigCall(context, (event) => this.events.emit(event))
     ;(this.events as EventEmitter).on('newListener', (event: string | symbol) => {
-      if (event !== 'close' && event !== 'newListener') this.#armConfigCall()
+      if (event === 'config' || event === 'needsReset') this.#configCall.arm()
     })
   }
 
+  /** True from close() on. */
   get isClosed(): boolean {
     return this.#closing !== undefined
   }
@@ -142,6 +136,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return isRunning(this.#context)
   }
 
+  /** True from suspend() to resume() or reset(). */
   get isSuspended(): boolean {
     return this.#context.isSuspended
   }
@@ -159,9 +154,9 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    */
   async negotiate(
     wish: FeatureWish<FeatureOf<K>>,
-    options: { readonly optional?: FeatureWish<FeatureOf<K>> } = {},
+    options: { readonly optional?: FeatureWish<FeatureOf<K>> } & CancelOptions = {},
   ): Promise<FeatureSet<FeatureOf<K>>> {
-    return this.#context.serial.run(() => this.#negotiationSteps(wish, options.optional ?? []))
+    return this.#context.serial.run(() => this.#negotiationSteps(wish, options.optional ?? []), options.signal)
   }
 
   /** negotiate() on the calling thread. */
@@ -236,10 +231,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /** Sets DRIVER_OK: the device runs. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or FAILED. */
-  start(): Promise<void> {
-    return this.#context.serial.run(() => this.#startSteps())
+  start(options: CancelOptions = {}): Promise<void> {
+    return this.#context.serial.run(() => this.#startSteps(), options.signal)
   }
 
+  /** start() on the calling thread. */
   startSync(): void {
     this.#context.serial.runSync(() => this.#startSteps())
   }
@@ -248,7 +244,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     checkNegotiated(this.#context, 'start()')
     if (isRunning(this.#context)) throw refusal(this.#context, 'ERR_VDPA_STATE', 'the device runs already')
     yield* addStatus(this.#context, virtioStatus.DRIVER_OK)
-    if (this.#configCall !== undefined) this.transport.setConfigCall(this.#configCall.fd)
+    this.#configCall.rearm()
     const status = this.transport.status()
     if ((status & virtioStatus.DRIVER_OK) === 0 || (status & (virtioStatus.NEEDS_RESET | virtioStatus.FAILED)) !== 0) {
       yield* this.#resetSteps()
@@ -262,19 +258,21 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /** Stops the rings where they stand, so that their state can be read. ERR_VDPA_NOT_SUPPORTED where SUSPEND was not offered. (Linux 6.1) */
-  suspend(): Promise<void> {
-    return this.#context.serial.run(() => this.#suspendSteps('SUSPEND'))
+  suspend(options: CancelOptions = {}): Promise<void> {
+    return this.#context.serial.run(() => this.#suspendSteps('SUSPEND'), options.signal)
   }
 
+  /** suspend() on the calling thread. */
   suspendSync(): void {
     this.#context.serial.runSync(() => this.#suspendSteps('SUSPEND'))
   }
 
   /** Goes on after suspend(). ERR_VDPA_NOT_SUPPORTED where RESUME was not offered. (Linux 6.3) */
-  resume(): Promise<void> {
-    return this.#context.serial.run(() => this.#suspendSteps('RESUME'))
+  resume(options: CancelOptions = {}): Promise<void> {
+    return this.#context.serial.run(() => this.#suspendSteps('RESUME'), options.signal)
   }
 
+  /** resume() on the calling thread. */
   resumeSync(): void {
     this.#context.serial.runSync(() => this.#suspendSteps('RESUME'))
   }
@@ -296,10 +294,17 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    * Status 0: the device forgets features, rings and group assignments. Mappings stay; unless IOTLB_PERSIST was acknowledged they are sent again, because
    * some parents forget them. Queues made by createQueue() are closed.
    */
-  async reset(): Promise<void> {
-    await this.#context.serial.run(() => this.#resetSteps())
-    await this.#closeQueues()
+  async reset(options: CancelOptions = {}): Promise<void> {
+    await this.#context.serial.run(() => this.#resetSteps(), options.signal)
+    await runAsync(this.#closeQueues())
     for (const space of this.#spaces.values()) await space.replay()
+  }
+
+  /** reset() on the calling thread. */
+  resetSync(): void {
+    this.#context.serial.runSync(() => this.#resetSteps())
+    runSync(this.#closeQueues())
+    for (const space of this.#spaces.values()) space.replaySync()
   }
 
   *#resetSteps(): Steps<void> {
@@ -309,7 +314,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /** The configuration changes, one after another, until `signal` aborts or the device closes. */
-  async *configChanges(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<void> {
+  async *configChanges(options: CancelOptions = {}): AsyncGenerator<void> {
     for await (const _ of on(this.events, 'config', { ...options, close: ['close'] })) yield
   }
 
@@ -318,59 +323,60 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    * is freed. Twice is allowed; both callers wait for the same end. A device that is gone does not stop it.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#close()
+    this.#closing ??= this.#context.serial.settled().then(() => runAsync(this.#closeSteps()))
     return this.#closing
   }
 
+  /** close() on the calling thread; does nothing when close() was called. ERR_VDPA_STATE while an asynchronous call is under way. */
+  closeSync(): void {
+    if (this.#closing !== undefined) return
+    this.#context.serial.runSync(function* (): Steps<void> {})
+    this.#closing = Promise.resolve()
+    runSync(this.#closeSteps())
+  }
+
+  /** close() */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  async #close(): Promise<void> {
-    await this.#context.serial.settled()
+  /** closeSync() */
+  [Symbol.dispose](): void {
+    this.closeSync()
+  }
+
+  *#closeSteps(): Steps<void> {
     const failures: unknown[] = []
-    const attempt = async (step: () => unknown) => {
+    const attempt = function* (steps: Steps<void>): Steps<void> {
       try {
-        await step()
+        yield* steps
       } catch (failure) {
         // What was taken away answers everything with a refusal; nothing of ours is left there.
         if (!isVdpaError(failure) || failure.errno === undefined) failures.push(failure)
       }
     }
-    await attempt(() => runAsync(this.#resetSteps()))
-    await attempt(() => this.#closeQueues())
-    for (const space of this.#spaces.values()) await attempt(() => space.close())
+    yield* attempt(this.#resetSteps())
+    yield* attempt(this.#closeQueues())
+    const spaces = [...this.#spaces.values()]
+    for (const space of spaces) yield* attempt(sleeping({ now: () => space.closeSync(), later: () => space.close() }))
     this.#context.isClosed = true
-    await attempt(() => this.#configCall?.close())
-    await attempt(() => this.transport.handle.close())
-    for (const space of this.#spaces.values()) space.release()
+    this.#configCall.close()
+    const { handle } = this.transport
+    yield* attempt(sleeping({ now: () => handle.closeSync(), later: () => handle.close() }))
+    for (const space of spaces) space.release()
     this.events.emit('close')
     if (failures.length > 0)
       throw failures.length === 1 ? failures[0] : new AggregateError(failures, `closing ${this.path} met failures`)
   }
 
-  async #closeQueues(): Promise<void> {
+  *#closeQueues(): Steps<void> {
     const queues = [...this.#queues].reverse()
     this.#queues.clear()
-    for (const queue of queues) await queue.close()
+    for (const queue of queues) yield* sleeping({ now: () => queue.closeSync(), later: () => queue.close() })
   }
 
   #usedQueues(): number {
     const control = this.controlQueueIndex
     return control === undefined ? (this.queueCount ?? 1) : control + 1
-  }
-
-  #armConfigCall(): void {
-    if (this.#configCall !== undefined || this.#context.isClosed) return
-    this.#configCall = this.#context.backend.eventfd()
-    this.#configCall.onSignal(() => this.#onConfigCall())
-    this.transport.setConfigCall(this.#configCall.fd)
-  }
-
-  #onConfigCall(): void {
-    if (this.#context.isClosed) return
-    const status = absent(() => this.transport.status()) ?? 0
-    if ((status & virtioStatus.NEEDS_RESET) !== 0) this.events.emit('needsReset')
-    else this.events.emit('config')
   }
 }

@@ -20,12 +20,17 @@ export interface VringSetup {
   readonly addresses: VringAddresses
   /** Where the ring begins; the initial state by default. */
   readonly state?: RingState
+  /** By which the driver says that there is work; unchanged when left out. */
   readonly kick?: EventfdLike
+  /** By which the device interrupts; unchanged when left out. */
   readonly call?: EventfdLike
+  /** By which the device tells of an error in the ring; unchanged when left out. */
   readonly err?: EventfdLike
 }
 
+/** A virtqueue as the kernel knows it: size, addresses, state, eventfds. VdpaDevice.vring() gives it. */
 export class Vring {
+  /** The virtqueue's number, from 0. */
   readonly index: number
   readonly #context: DeviceContext
   #isEnabled = false
@@ -46,6 +51,7 @@ export class Vring {
     return this.#size
   }
 
+  /** Whether enable() was called since the last reset or disable(). */
   get isEnabled(): boolean {
     return this.#isEnabled
   }
@@ -108,6 +114,7 @@ export class Vring {
     this.#isEnabled = true
   }
 
+  /** Disables the queue. Some parents stop it, many only note it: suspend() is what stops. (VHOST_VDPA_SET_VRING_ENABLE) */
   disable(): void {
     checkOpen(this.#context)
     this.#context.transport.setVringEnable(this.index, false)

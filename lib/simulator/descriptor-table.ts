@@ -18,6 +18,14 @@ export type DescriptorTarget =
   | { readonly kind: 'memory'; readonly file: MemoryFile }
   | { readonly kind: 'node'; readonly path: string; readonly node: OpenNode }
 
+/** A descriptor that the pretended process has open. */
+export interface OpenDescriptor {
+  /** Its number, above every descriptor that the real process may have. */
+  readonly fd: number
+  /** The path of a node, `'eventfd'`, or `'memory'`. */
+  readonly what: string
+}
+
 const FIRST_FD = 0x10_0000
 
 export class DescriptorTable {
@@ -36,6 +44,11 @@ export class DescriptorTable {
 
   remove(fd: number): boolean {
     return this.#targets.delete(fd)
+  }
+
+  /** Every open descriptor and what it is, in the order of opening. */
+  list(): OpenDescriptor[] {
+    return [...this.#targets].map(([fd, target]) => ({ fd, what: target.kind === 'node' ? target.path : target.kind }))
   }
 
   /** The counter of an eventfd, or a negative errno: EBADF for no descriptor, EINVAL for another kind. */

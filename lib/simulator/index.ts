@@ -2,6 +2,7 @@
 
 export { Simulator } from './simulator.js'
 export type { SimulatorOptions } from './simulator.js'
+export type { OpenDescriptor } from './descriptor-table.js'
 export type { AddressSpaceDump, MappingDump, NodeDump, QueueDump } from './dump.js'
 export type { DelayOptions, FailOptions, Faults, FaultTarget } from './faults.js'
 export { deviations, profiles } from './profiles.js'

@@ -9,7 +9,7 @@ import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import { requestByNumber } from '../uapi/vhost.js'
 import { DeviceDma } from './address-space.js'
 import { OpenFile, type DeviceNode } from './chardev.js'
-import { DescriptorTable, EventCounter, SimulatedEventfd } from './descriptor-table.js'
+import { DescriptorTable, EventCounter, SimulatedEventfd, type OpenDescriptor } from './descriptor-table.js'
 import { dumpNode, type NodeDump } from './dump.js'
 import { Faults } from './faults.js'
 import { SimulatedHandle } from './handle.js'
@@ -146,6 +146,11 @@ export class Simulator implements Backend {
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint } {
     const { pinLimit, pinned } = this.#memory
     return { limit: pinLimit === Infinity ? undefined : BigInt(pinLimit), pinned: BigInt(pinned) }
+  }
+
+  /** What the program has open, in the order of opening: what should be empty at the end of a test. */
+  get descriptors(): OpenDescriptor[] {
+    return this.#table.list()
   }
 
   /** Pieces of device work and listeners' calls that wait. */

@@ -1,0 +1,81 @@
+// Procedures on one object in the order they were asked for, on the spot or not, and how they are given up.
+
+import { describe, expect, test } from '@jest/globals'
+import { Serial } from '../../lib/base/serial.js'
+import { sleeping, type Steps } from '../../lib/base/steps.js'
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+/** A procedure of two sleeping calls that logs where it is. */
+function* work(log: string[], name: string): Steps<string> {
+  for (const step of ['begin', 'end']) {
+    yield* sleeping({
+      now: () => void log.push(`${name} ${step} now`),
+      later: async () => (await turn(), void log.push(`${name} ${step}`)),
+    })
+  }
+  return name
+}
+
+describe('a serial', () => {
+  test('runs procedures one after another', async () => {
+    const log: string[] = []
+    const serial = new Serial('it')
+    const results = await Promise.all([serial.run(() => work(log, 'a')), serial.run(() => work(log, 'b'))])
+    expect(results).toEqual(['a', 'b'])
+    expect(log).toEqual(['a begin', 'a end', 'b begin', 'b end'])
+  })
+
+  test('goes on after one that failed', async () => {
+    const serial = new Serial('it')
+    const failing = serial.run(() => sleeping({ now: () => undefined, later: () => Promise.reject(new Error('no')) }))
+    const next = serial.run(() => work([], 'b'))
+    await expect(failing).rejects.toThrow('no')
+    expect(await next).toBe('b')
+  })
+
+  test('runs on the spot what may not be overtaken only when nothing is under way', async () => {
+    const log: string[] = []
+    const serial = new Serial('/dev/vhost-vdpa-0')
+    const running = serial.run(() => work(log, 'a'))
+    expect(() => serial.runSync(() => work(log, 'b'))).toThrow(
+      expect.objectContaining({ code: 'ERR_VDPA_STATE', path: '/dev/vhost-vdpa-0' }),
+    )
+    await running
+    expect(serial.runSync(() => work(log, 'c'))).toBe('c')
+    expect(log).toEqual(['a begin', 'a end', 'c begin now', 'c end now'])
+  })
+
+  test('a signal ends a procedure before its turn', async () => {
+    const log: string[] = []
+    const serial = new Serial('it')
+    const controller = new AbortController()
+    const first = serial.run(() => work(log, 'a'))
+    const second = serial.run(() => work(log, 'b'), controller.signal)
+    controller.abort('why')
+    await expect(second).rejects.toMatchObject({ code: 'ERR_VDPA_CANCELED', cause: 'why' })
+    await first
+    expect(log).toEqual(['a begin', 'a end'])
+  })
+
+  test('a signal ends a procedure between two calls, and what it does about it is not canceled', async () => {
+    const log: string[] = []
+    const serial = new Serial('it')
+    const controller = new AbortController()
+    const running = serial.run(function* (): Steps<void> {
+      try {
+        yield* sleeping({ now: () => undefined, later: () => Promise.resolve(controller.abort()) })
+        yield* work(log, 'never')
+      } catch (failure) {
+        yield* work(log, 'undo')
+        throw failure
+      }
+    }, controller.signal)
+    await expect(running).rejects.toMatchObject({ code: 'ERR_VDPA_CANCELED' })
+    expect(log).toEqual(['undo begin', 'undo end'])
+  })
+
+  test('refuses what is no signal', async () => {
+    await expect(new Serial('it').run(() => work([], 'a'), {} as never)).rejects.toThrow(TypeError)
+  })
+})
