@@ -18,6 +18,8 @@ export class ConfigCall {
   readonly #context: DeviceContext
   readonly #tell: (event: 'config' | 'needsReset') => void
   #eventfd: Eventfd | undefined
+  /** The caller's own, which takes the place of ours. */
+  #foreignFd: number | undefined
 
   constructor(context: DeviceContext, tell: (event: 'config' | 'needsReset') => void) {
     this.#context = context
@@ -32,9 +34,16 @@ export class ConfigCall {
     this.rearm()
   }
 
+  /** Has the device signal `fd` instead of telling us; undefined gives it back to us. */
+  divert(fd: number | undefined): void {
+    this.#context.transport.setConfigCall(fd ?? this.#eventfd?.fd ?? -1)
+    this.#foreignFd = fd
+  }
+
   /** Some parents forget the eventfd when the device is reset. */
   rearm(): void {
-    if (this.#eventfd !== undefined) this.#context.transport.setConfigCall(this.#eventfd.fd)
+    const fd = this.#foreignFd ?? this.#eventfd?.fd
+    if (fd !== undefined) this.#context.transport.setConfigCall(fd)
   }
 
   close(): void {

@@ -192,6 +192,16 @@ export class DeviceQueue implements Closeable {
     return this.#closing.isClosed
   }
 
+  /** The descriptor of the eventfd by which the driver kicks, for who kicks in its place. */
+  get kickFd(): number {
+    return this.#kick.fd
+  }
+
+  /** The descriptor of the eventfd by which the device interrupts, for who waits in its place. */
+  get callFd(): number {
+    return this.#call.fd
+  }
+
   /** Tells the device that there is work, unless it does not want to be told: the usual end of adding buffers. */
   publish(): void {
     if (this.ring.publish()) this.kick()

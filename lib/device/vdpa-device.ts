@@ -22,7 +22,7 @@ import { absent, VirtqueueGroups } from './groups.js'
 import { addStatus, alwaysWanted, decideFeatures, negotiationSteps, resetSteps } from './negotiation.js'
 import { claimDevice, type ClaimOptions } from './claim.js'
 import { ConfigCall, type DeviceEvents } from './config-call.js'
-import { Vring } from './vring.js'
+import { fdOf, Vring, type EventfdLike } from './vring.js'
 
 /** A way out for a call that may take time. */
 export interface CancelOptions {
@@ -311,6 +311,15 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     checkOpen(this.#context)
     yield* resetSteps(this.#context)
     for (const vring of this.#vrings.values()) vring.forget()
+  }
+
+  /**
+   * Has the device tell of configuration changes by an eventfd of the caller's, such as KVM's irqfd, and not by `events`; null gives them back to
+   * `events`. The eventfd stays the caller's to close. (VHOST_VDPA_SET_CONFIG_CALL)
+   */
+  setConfigCall(eventfd: EventfdLike): void {
+    checkOpen(this.#context)
+    this.#configCall.divert(eventfd === null ? undefined : fdOf(eventfd))
   }
 
   /** The configuration changes, one after another, until `signal` aborts or the device closes. */

@@ -1,6 +1,6 @@
 // One virtqueue as the kernel knows it: size, addresses, position, eventfds, enabled or not. The ring itself is in virtqueue/.
 
-import { checkInteger, rangeError } from '../base/checks.js'
+import { checkInteger, rangeError, typeError } from '../base/checks.js'
 import { overlaps, rangeOf, showRange } from '../base/ranges.js'
 import type { Eventfd } from '../backend/backend.js'
 import { areaSizes, initialState } from '../virtqueue/layout.js'
@@ -177,9 +177,12 @@ export class Vring {
   }
 }
 
-function fdOf(eventfd: EventfdLike): number {
+/** The descriptor that stands in a request: -1 for null. A number is left for the request to judge. TypeError for anything else. */
+export function fdOf(eventfd: EventfdLike): number {
   if (eventfd === null) return -1
-  return typeof eventfd === 'number' ? eventfd : eventfd.fd
+  const fd = typeof eventfd === 'object' ? eventfd.fd : eventfd
+  if (typeof fd !== 'number') throw typeError('eventfd', 'an Eventfd, a file descriptor, or null', eventfd)
+  return fd
 }
 
 /** The word of SET_VRING_BASE: the available index (split), or both positions with their wrap counters (packed: available low, used high). */

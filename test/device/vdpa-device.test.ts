@@ -127,6 +127,24 @@ describe('a device', () => {
     expect(await iterated).toBe(1)
   })
 
+  test("an eventfd of the caller's takes the place of the events, until it is taken away", async () => {
+    const seen: string[] = []
+    device.events.on('config', () => seen.push('config'))
+    using own = simulator.eventfd()
+    device.setConfigCall(own.fd)
+    device.negotiateSync(['VIRTIO_NET_F_MAC'])
+    device.startSync()
+    simulator.faults.changeConfig(path, 0, Uint8Array.of(2, 2, 2, 2, 2, 2))
+    await turn()
+    expect([own.take(), seen]).toEqual([1, []])
+    device.setConfigCall(null)
+    simulator.faults.changeConfig(path, 0, Uint8Array.of(2, 2, 2, 2, 2, 4))
+    await turn()
+    expect([own.take(), seen]).toEqual([0, ['config']])
+    expect(() => device.setConfigCall('3' as never)).toThrow(TypeError)
+    expect(() => device.setConfigCall(0x7fff_fff0)).toThrow(expect.objectContaining({ code: 'EBADF' }))
+  })
+
   test('a breakdown is an event of its own', async () => {
     const seen: string[] = []
     device.events.on('config', () => seen.push('config'))
