@@ -32,7 +32,9 @@ export function openDeviceSync<K extends DeviceKind = DeviceKind>(
   target: DeviceTarget,
   options: OpenOptions<K> = {},
 ): Device<K> {
+  if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
   const backend = options.backend ?? new KernelBackend()
+  if (typeof (backend as Partial<Backend>).open !== 'function') throw typeError('options.backend', 'a Backend', backend)
   return VdpaDevice.claim(backend, openTarget(backend, target), options)
 }
 

@@ -68,6 +68,13 @@ describe('openDevice', () => {
     await expect(openDevice(path, { backend })).rejects.toMatchObject({ code: 'EIO', request })
   })
 
+  test.each([
+    ['options that are null', null],
+    ['a backend that is none', { backend: {} }],
+  ])('%s are a TypeError', async (_, options) => {
+    await expect(openDevice(path, options as never)).rejects.toThrow(TypeError)
+  })
+
   test('an unknown kind or backend feature is a RangeError', async () => {
     await expect(openDevice(path, { backend, expect: 'toaster' as 'net' })).rejects.toThrow(RangeError)
     await expect(

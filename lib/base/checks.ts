@@ -2,11 +2,15 @@
 
 /** How a value is shown in a sentence: short, and never throwing. */
 export function show(value: unknown): string {
-  if (typeof value === 'bigint') return value < 0x1000n && value > -0x1000n ? `${value}n` : `0x${value.toString(16)}n`
+  if (typeof value === 'bigint') return value < 0x1000n && value > -0x1000n ? `${value}n` : hexadecimal(value)
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === 'function') return 'a function'
   if (typeof value === 'object' && value !== null) return `a ${value.constructor?.name ?? 'plain object'}`
   return String(value)
+}
+
+function hexadecimal(value: bigint): string {
+  return value < 0n ? `-0x${(-value).toString(16)}n` : `0x${value.toString(16)}n`
 }
 
 function withCode<E extends Error>(error: E, code: string): E {

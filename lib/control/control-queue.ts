@@ -22,6 +22,8 @@ export interface ControlPort extends Closeable {
   publish(): void
   /** Calls `listener` when the device interrupts. */
   onCall(listener: () => void): Subscription
+  /** Calls `listener` when the queue begins to close, whoever closes it. */
+  onClose(listener: () => void): void
 }
 
 /** A deadline and a way out for one command. */
@@ -71,12 +73,12 @@ export class ControlQueue implements Closeable {
     this.#calls = port.onCall(() => this.#collect())
     this.#closing.push(() => port.close())
     this.#closing.push(() => this.#calls.close())
-    this.#closing.push(() => this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed')))
+    port.onClose(() => this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed')))
   }
 
-  /** True from close() on. */
+  /** True from close() on, or when the device was closed or reset. */
   get isClosed(): boolean {
-    return this.#closing.isClosed
+    return this.#closing.isClosed || this.#port.isClosed
   }
 
   /**

@@ -67,7 +67,7 @@ export class NetControlQueue implements Closeable {
     return new NetControlQueue(new ControlQueue(port, device.path, options.timeout ?? 10_000), device.path)
   }
 
-  /** True from close() on. */
+  /** True from close() on, or when the device was closed or reset. */
   get isClosed(): boolean {
     return this.#queue.isClosed
   }

@@ -192,6 +192,11 @@ export class DeviceQueue implements Closeable {
     return this.#closing.isClosed
   }
 
+  /** Calls `listener` when the queue begins to close, its memory still there. Returns a function that takes the listener off. */
+  onClose(listener: () => void): () => void {
+    return this.#closing.push(listener)
+  }
+
   /** The descriptor of the eventfd by which the driver kicks, for who kicks in its place. */
   get kickFd(): number {
     return this.#kick.fd

@@ -70,5 +70,7 @@ test('every value can be shown', () => {
     fc.property(fc.anything({ withBigInt: true, withNullPrototype: true }), (value) => show(value).length < 200),
   )
   expect(show(0x1_0000n)).toBe('0x10000n')
+  expect(show(-0x1_0000n)).toBe('-0x10000n')
+  expect(show(-1n)).toBe('-1n')
   expect(show(Object.create(null))).toBe('a plain object')
 })

@@ -121,6 +121,15 @@ describe('a control queue', () => {
     await expect(queue.command(setMac(1))).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED' })
   })
 
+  test.each(['close', 'reset'] as const)('device.%s() rejects what waits, and what comes later', async (verb) => {
+    const settled = Promise.allSettled([queue.command(setMac(1)), queue.command(setMac(2))])
+    await device[verb]()
+    for (const result of await settled) expect(result).toMatchObject({ reason: { code: 'ERR_VDPA_CANCELED' } })
+    expect(queue.isClosed).toBe(true)
+    await expect(queue.command(setMac(1))).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED', path })
+    await queue.close()
+  })
+
   test.each([
     ['no bytes', new Uint8Array(0), RangeError],
     ['more bytes than a slot has', new Uint8Array(SLOT_BYTES), RangeError],
