@@ -1,0 +1,121 @@
+// Virtqueue groups on devices of every shape: what isolation says, and what assigning sends and refuses.
+
+import { describe, expect, test } from '@jest/globals'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { customDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+
+const path = '/dev/vhost-vdpa-0'
+
+/** A device of `groups[i]` for queue i, negotiated and ready to be asked. */
+function deviceOf(options: { groups?: readonly number[]; addressSpaces?: number; backendFeatures?: readonly [] }) {
+  const { groups = [0, 0, 1], addressSpaces = 2 } = options
+  const simulator = new Simulator()
+  simulator.add(customDevice({ path, deviceId: 25, queues: groups.length, groups, addressSpaces }))
+  const wish = options.backendFeatures === undefined ? {} : { backendFeatures: options.backendFeatures }
+  const device: VdpaDevice = openDeviceSync(path, { backend: simulator, ...wish })
+  device.negotiateSync([])
+  return { simulator, device }
+}
+
+describe('isolation', () => {
+  test('is there when a queue is alone in its group and there is a second address space', () => {
+    const { device } = deviceOf({})
+    expect(device.groups.isolation(2)).toEqual({ isolated: true, group: 1 })
+  })
+
+  test.each([
+    ['another queue shares the group', { groups: [0, 1, 1] }, /shares group 1 with queue 1/],
+    ['there is one address space', { addressSpaces: 1 }, /1 address space/],
+    ['ASIDs were not acknowledged', { backendFeatures: [] as const }, /IOTLB_ASID/],
+  ])('is not when %s', (_, options, reason) => {
+    const { device } = deviceOf(options)
+    expect(device.groups.isolation(2)).toMatchObject({ isolated: false, reason: expect.stringMatching(reason) })
+  })
+
+  test('is not, and the group unknown, where the device has no groups', () => {
+    const { simulator, device } = deviceOf({})
+    simulator.faults.fail({ request: 'VHOST_VDPA_GET_VRING_GROUP', with: 'EOPNOTSUPP', times: Infinity })
+    expect(device.groups.of(0)).toBeUndefined()
+    expect(device.groups.isolation(2)).toMatchObject({ isolated: false, group: undefined })
+  })
+
+  test('another refusal is not taken for a no', () => {
+    const { simulator, device } = deviceOf({})
+    simulator.faults.fail({ request: 'VHOST_VDPA_GET_VRING_GROUP', with: 'EIO' })
+    expect(() => device.groups.isolation(2)).toThrow(expect.objectContaining({ code: 'EIO' }))
+  })
+
+  test('counts only queues that the negotiated features put to use', async () => {
+    const simulator = new Simulator()
+    simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+    const device = openDeviceSync(path, { backend: simulator, expect: 'net' })
+    device.negotiateSync(['VIRTIO_NET_F_CTRL_VQ'])
+    expect(device.controlQueueIndex).toBe(2)
+    expect(device.groups.isolation(2)).toEqual({ isolated: true, group: 1 })
+    await device.close()
+  })
+})
+
+describe('descriptor groups', () => {
+  /** Rings in group 2, buffers in group 0 or 1, as DESC_ASID means it. */
+  function descriptorDevice(backendFeatures?: readonly []) {
+    const simulator = new Simulator()
+    simulator.add(
+      customDevice({ path, deviceId: 25, queues: 2, groups: [0, 1], descriptorGroups: [2, 2], addressSpaces: 3 }),
+    )
+    return openDeviceSync(path, { backend: simulator, ...(backendFeatures === undefined ? {} : { backendFeatures }) })
+  }
+
+  test('are told where DESC_ASID was acknowledged', () => {
+    const device = descriptorDevice()
+    expect(device.backendFeatures.has('VHOST_BACKEND_F_DESC_ASID')).toBe(true)
+    expect([0, 1].map((queue) => device.groups.descriptorGroupOf(queue))).toEqual([2, 2])
+  })
+
+  test('are unknown where it was not, or where there are none', () => {
+    expect(descriptorDevice([]).groups.descriptorGroupOf(0)).toBeUndefined()
+    expect(deviceOf({}).device.groups.descriptorGroupOf(0)).toBeUndefined()
+  })
+})
+
+describe('assigning', () => {
+  test('is seen by the device, and forgotten at a reset', async () => {
+    const { simulator, device } = deviceOf({})
+    device.groups.assign(1, device.addressSpace(1))
+    expect(device.groups.asidOf(1)).toBe(1)
+    expect(simulator.dump(path).queues.map(({ asid }) => asid)).toEqual([0, 0, 1])
+    await device.reset()
+    expect(device.groups.asidOf(1)).toBe(0)
+    expect(simulator.dump(path).queues.map(({ asid }) => asid)).toEqual([0, 0, 0])
+  })
+
+  test.each([
+    ['a group that there is not', 2, 1, 'ERR_OUT_OF_RANGE'],
+    ['an address space that there is not', 1, 2, 'ERR_VDPA_ASID'],
+    ['a negative address space', 1, -1, 'ERR_VDPA_ASID'],
+    ['a string', 1, '1' as never, 'ERR_INVALID_ARG_TYPE'],
+    ['null', 1, null as never, 'ERR_INVALID_ARG_TYPE'],
+  ])('refuses %s', (_, group, asid, code) => {
+    const { device } = deviceOf({})
+    expect(() => device.groups.assign(group, asid)).toThrow(expect.objectContaining({ code }))
+  })
+
+  test('is refused once the device runs', () => {
+    const { device } = deviceOf({})
+    device.startSync()
+    expect(() => device.groups.assign(1, 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+  })
+
+  test('needs ASIDs for any space but 0', () => {
+    const { device } = deviceOf({ backendFeatures: [] })
+    device.groups.assign(1, 0)
+    expect(() => device.groups.assign(1, 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_NOT_SUPPORTED' }))
+  })
+
+  test('is named as missing where the device has no groups', () => {
+    const { simulator, device } = deviceOf({})
+    simulator.faults.fail({ request: 'VHOST_VDPA_SET_GROUP_ASID', with: 'EOPNOTSUPP' })
+    expect(() => device.groups.assign(1, 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_NOT_SUPPORTED' }))
+  })
+})
