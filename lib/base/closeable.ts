@@ -4,13 +4,17 @@ import { runAsync, runSync, sleeping, type SleepingCall, type Steps } from './st
 
 /** Something whose closing may take time. Both symbols and both callers of a second `close()` wait for the same end. */
 export interface Closeable extends AsyncDisposable {
+  /** True from the first `close()` on, also while closing is still under way. */
   readonly isClosed: boolean
+  /** Closes it. May be called again: both callers wait for the same end, and a failure of closing rejects both. */
   close(): Promise<void>
 }
 
 /** Something that closes at once: memory, an eventfd, a subscription. Closing twice is allowed. */
 export interface Releasable extends Disposable {
+  /** True once it was closed. */
   readonly isClosed: boolean
+  /** Closes it at once; a second call does nothing. `Symbol.dispose` is the same. */
   close(): void
 }
 

@@ -15,6 +15,7 @@ export interface VdpaErrorDetails {
   readonly path?: string
   /** What a person can do about it. */
   readonly hint?: string
+  /** What led to this one: the system's refusal behind a sentence of ours, the reason of an AbortSignal, the `TraceDifference` of a replay. */
   readonly cause?: unknown
 }
 
@@ -23,11 +24,17 @@ export interface VdpaErrorDetails {
  * where the package refused before asking. Misuse of an argument is a `TypeError` or `RangeError` instead.
  */
 export class VdpaError extends Error {
+  /** The errno's name (`'EBUSY'`) where the operating system refused, a `VdpaErrorCode` where the package did. Compare this, not the message. */
   readonly code: string
+  /** The errno, negative as in Node's own errors (`-16` is EBUSY); absent on refusals of the package. */
   declare readonly errno?: number
+  /** The system call that was refused: `'open'`, `'ioctl'`, `'write'` …; absent where none was made. */
   declare readonly syscall?: string
+  /** The kernel's name of the request or of the IOTLB message, such as `'VHOST_VDPA_SET_GROUP_ASID'`; `'ioctl 0x…'` for a number without a name. */
   declare readonly request?: string
+  /** The device node or file that the call was about. */
   declare readonly path?: string
+  /** What a person can do about it; also at the end of the message, in brackets. */
   declare readonly hint?: string
   readonly [brand] = true
 

@@ -5,7 +5,9 @@ export const U64_LAST = 0xffff_ffff_ffff_ffffn
 
 /** Addresses from `first` to `last`, both included. */
 export interface Range {
+  /** The first address, 0..2^64-1. */
   readonly first: bigint
+  /** The last address that still belongs to it; not below `first`. */
   readonly last: bigint
 }
 
@@ -16,10 +18,12 @@ export function rangeOf(first: bigint, size: bigint): Range | undefined {
   return last > U64_LAST ? undefined : { first, last }
 }
 
+/** Whether all of `inner` lies in `outer`. */
 export function contains(outer: Range, inner: Range): boolean {
   return outer.first <= inner.first && inner.last <= outer.last
 }
 
+/** Whether the two have an address in common. */
 export function overlaps(a: Range, b: Range): boolean {
   return a.first <= b.last && b.first <= a.last
 }

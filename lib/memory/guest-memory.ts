@@ -8,6 +8,7 @@ import type { MemoryRegion } from './memory-region.js'
 export interface GuestPiece {
   /** Guest-physical address of the first byte. */
   readonly address: bigint
+  /** The memory behind it, which stays its owner's to close. */
   readonly region: MemoryRegion
   /** Bytes into the region. */
   readonly offset: number
@@ -17,23 +18,31 @@ export interface GuestPiece {
 
 /** What a table is made of: a piece whose offset (0) and size (to the region's end) may be left out. */
 export interface GuestPieceOptions {
+  /** Guest-physical address of the first byte. Alignment is the business of what maps it. */
   readonly address: bigint
+  /** The memory behind it: a region of `Backend.allocate()` or `Backend.adopt()`. */
   readonly region: MemoryRegion
+  /** Bytes into the region. Default 0. */
   readonly offset?: number
+  /** Bytes, at least 1. Default: to the region's end. */
   readonly size?: number
 }
 
 /** A piece as plain data, without its region. */
 export interface GuestPieceSnapshot {
+  /** Guest-physical address of the first byte. */
   readonly address: bigint
+  /** Bytes. */
   readonly size: number
-  /** The region's address in this process, and where in it the piece lies. */
+  /** The address in this process of the first byte of the piece (`userspace_addr` of a memory table). */
   readonly uaddr: bigint
 }
 
 /** What changed: a piece was added to the table or removed from it. */
 export interface GuestMemoryChange {
+  /** `'add'` and `'remove'` are told after the table has changed. */
   readonly kind: 'add' | 'remove'
+  /** The piece as it is, or was, in the table. */
   readonly piece: GuestPiece
 }
 

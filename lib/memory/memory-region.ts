@@ -31,15 +31,17 @@ export interface AdoptOptions {
 export interface MemoryRegion extends Releasable {
   /** Bytes, a multiple of `pageSize`. */
   readonly length: number
+  /** Bytes of the pages behind it: what it was allocated with, or what the adopted file has. */
   readonly pageSize: number
-  /** The address in this process (`uaddr` of an IOTLB message); in a simulator, an address of its own numbering. */
+  /** The address in this process (`uaddr` of an IOTLB message); in a simulator, one of its own numbering. Throws ERR_VDPA_CLOSED after close. */
   readonly address: bigint
   /** The whole region. `close()` detaches it: views then have length 0 and DataView and Atomics throw. */
   readonly buffer: ArrayBuffer
-  /** The file behind it, for passing to another process; undefined in a simulator. */
+  /** The file behind it, for passing to another process; undefined in a simulator. Throws ERR_VDPA_CLOSED after close. */
   readonly fd: number | undefined
   /** Who holds it now, oldest first. */
   readonly holders: readonly string[]
+  /** Keeps the memory from being freed until the hold is closed; `holder` is what people will read. Throws ERR_VDPA_CLOSED. */
   hold(holder: string): MemoryHold
   /** Frees the memory. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. */
   close(): void

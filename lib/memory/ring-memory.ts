@@ -32,8 +32,11 @@ function odd(offset: number): RangeError {
  * the machine keeps them because V8 emits `xchg`/`mov` on x64 and `stlr`/`ldar` on arm64.
  */
 export class RingMemory {
+  /** What the window is on; shared with whoever else has it. */
   readonly buffer: ArrayBufferLike
+  /** Where the window begins in `buffer`, in bytes. */
   readonly byteOffset: number
+  /** Bytes of the window, as it was made: it does not become 0 when the buffer is detached. */
   readonly byteLength: number
   readonly #view: DataView
   readonly #words: Uint16Array
@@ -49,26 +52,32 @@ export class RingMemory {
     this.#words = byteOffset % 2 === 0 ? new Uint16Array(buffer, byteOffset, length >>> 1) : new Uint16Array(0)
   }
 
+  /** Reads one byte. RangeError past the end, TypeError once the buffer is detached; so do all accesses. */
   u8(offset: number): number {
     return this.#view.getUint8(offset)
   }
 
+  /** Reads 2 bytes, little-endian, at any offset; a plain access, without order. */
   u16(offset: number): number {
     return this.#view.getUint16(offset, true)
   }
 
+  /** Reads 4 bytes, little-endian, at any offset; a plain access, without order. */
   u32(offset: number): number {
     return this.#view.getUint32(offset, true)
   }
 
+  /** Writes the low 8 bits of `value`. */
   setU8(offset: number, value: number): void {
     this.#view.setUint8(offset, value)
   }
 
+  /** Writes the low 16 bits of `value`, little-endian, at any offset; a plain access, without order. */
   setU16(offset: number, value: number): void {
     this.#view.setUint16(offset, value, true)
   }
 
+  /** Writes the low 32 bits of `value`, little-endian, at any offset; a plain access, without order. */
   setU32(offset: number, value: number): void {
     this.#view.setUint32(offset, value, true)
   }
