@@ -4,9 +4,13 @@ import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/
 
 /** One kind of field: its size and alignment in bytes, and how its value is read and written. */
 export interface FieldType<T> {
+  /** Bytes. */
   readonly size: number
+  /** Bytes that its offset is a multiple of, unless the struct is packed or places it (`at`). */
   readonly align: number
+  /** The value at `offset` of the view, which must be long enough. */
   read(view: DataView, offset: number): T
+  /** Writes the value at `offset`. TypeError or RangeError naming the field when the value does not fit it. */
   write(view: DataView, offset: number, value: T, name: string): void
 }
 
@@ -26,10 +30,13 @@ function integer(size: 1 | 2 | 4, signed: boolean): FieldType<number> {
   }
 }
 
-/** Unsigned and signed numbers; a value that does not fit is a RangeError naming the field. */
+/** `__u8`: 0..255. A value that does not fit is a RangeError naming the field; as for the kinds below. */
 export const u8 = integer(1, false)
+/** `__u16` and `__le16`: 0..2^16-1. */
 export const u16 = integer(2, false)
+/** `__u32` and `__le32`: 0..2^32-1. */
 export const u32 = integer(4, false)
+/** `int` and `__s32`: -2^31..2^31-1. */
 export const s32 = integer(4, true)
 
 /** `__u64`: always a bigint when read; a safe integer number is accepted when written. */
@@ -66,16 +73,23 @@ export function nested<T extends object>(codec: StructCodec<T>): FieldType<T> {
 
 /** Where a field lies. Padding is not a field. */
 export interface FieldLayout {
+  /** The header's name of it. */
   readonly name: string
+  /** Bytes from the start of the struct. */
   readonly offset: number
+  /** Bytes. */
   readonly size: number
 }
 
 /** A C struct: its name in the header, its size and alignment in bytes, and the way between values and bytes. */
 export interface StructCodec<T extends object> {
+  /** The header's name, without `struct`; a scalar's C type. */
   readonly name: string
+  /** sizeof, in bytes. Of the head only, where an array follows. */
   readonly size: number
+  /** alignof, in bytes. */
   readonly align: number
+  /** In the order of the declaration. */
   readonly fields: readonly FieldLayout[]
   /** A new buffer of `size` bytes; padding is zero. Throws a TypeError or RangeError that names struct and field. */
   encode(value: T): Uint8Array
@@ -96,6 +110,7 @@ export type ValueOfCodec<C> = C extends StructCodec<infer T> ? T : never
 
 /** How the compiler lays a struct out: `'packed'` structs have no holes and no alignment of their own. */
 export interface StructOptions {
+  /** True for `__attribute__((packed))`: each field follows the one before it at once. Default false. */
   readonly packed?: boolean
   /** The whole size where a union or a reserved tail makes it larger than the fields. */
   readonly size?: number

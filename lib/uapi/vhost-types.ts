@@ -70,11 +70,15 @@ export const vhostVdpaIovaRange = struct('vhost_vdpa_iova_range', { first: u64, 
 /** The head of a list of feature words; `count` of __u64 follow. For feature bits past 63. */
 export const vhostFeaturesArray = struct('vhost_features_array', { count: u64 })
 
-/** Arguments that are one number. */
+/** An argument that is one number of 8 bits, as `{ value }`; below, the other widths. */
 export const u8Value = scalar('__u8', u8)
+/** An argument that is one number of 16 bits, as `{ value }`. */
 export const u16Value = scalar('__u16', u16)
+/** An argument that is one number of 32 bits, as `{ value }`. */
 export const u32Value = scalar('__u32', u32)
+/** An argument that is one `int`, as `{ value }`: a file descriptor, -1 for none. */
 export const s32Value = scalar('int', s32)
+/** An argument that is one number of 64 bits, as `{ value }`: a word of feature bits. */
 export const u64Value = scalar('__u64', u64)
 
 /** What a record written to, or read from, a vhost device is. */

@@ -28,11 +28,13 @@ export type RequestFamily = 'vhost' | 'vdpa' | 'net' | 'scsi' | 'vsock'
 
 /** One row of the table. */
 export interface VhostRequest<T extends object = object> {
+  /** The kernel's name: `'VHOST_VDPA_SUSPEND'`. */
   readonly name: string
   /** The number that ioctl(2) takes, 0..2^32-1. */
   readonly number: number
   /** The low byte of it, as the header writes it. */
   readonly nr: number
+  /** As the number says it. Some requests of the header that answer in their argument are declared `'write'` all the same. */
   readonly direction: RequestDirection
   /** The codec of the argument; of its head where bytes follow (`flexible`); undefined where there is none. */
   readonly argument: StructCodec<T> | undefined
@@ -40,7 +42,9 @@ export interface VhostRequest<T extends object = object> {
   readonly size: number
   /** True where an array follows the head that `argument` describes. */
   readonly flexible: boolean
+  /** Whether it may sleep long in the kernel. */
   readonly lane: RequestLane
+  /** The kind of vhost device that answers it. */
   readonly family: RequestFamily
   /** The first kernel that knows the request; distributions carry some of them back to older ones. */
   readonly since: string

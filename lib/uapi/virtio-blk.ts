@@ -125,21 +125,33 @@ export const virtioBlkZoneReport = struct('virtio_blk_zone_report', { nr_zones: 
 
 /** A block configuration in whole words. */
 export interface BlockConfig {
-  /** In sectors of 512 bytes. */
+  /** In sectors of 512 bytes, whatever `blockSize` is. */
   readonly capacity: bigint
+  /** Bytes of the longest data segment; means something with VIRTIO_BLK_F_SIZE_MAX. */
   readonly sizeMax: number
+  /** Data segments that one request may have; means something with VIRTIO_BLK_F_SEG_MAX. */
   readonly segMax: number
+  /** Bytes of the block that is best for the device; means something with VIRTIO_BLK_F_BLK_SIZE. Sectors stay 512 bytes. */
   readonly blockSize: number
+  /** Means something with VIRTIO_BLK_F_TOPOLOGY. `physicalBlockExp`: 2^n blocks are a physical block; the others are counted in blocks of `blockSize`. */
   readonly topology: {
     readonly physicalBlockExp: number
     readonly alignmentOffset: number
     readonly minIoSize: number
     readonly optIoSize: number
   }
+  /** True: write-back, data is safe after a flush. False: write-through. Means something with VIRTIO_BLK_F_CONFIG_WCE. */
   readonly writeCache: boolean
+  /** Request queues; means something with VIRTIO_BLK_F_MQ, without which there is one. */
   readonly numQueues: number
+  /** Limits of a discard request, in sectors of 512 bytes and ranges; mean something with VIRTIO_BLK_F_DISCARD. */
   readonly discard: { readonly maxSectors: number; readonly maxSegments: number; readonly sectorAlignment: number }
+  /**
+   * Limits of a write-zeroes request, in sectors of 512 bytes and ranges; mean something with VIRTIO_BLK_F_WRITE_ZEROES. `mayUnmap`: the device may give
+   * sectors back.
+   */
   readonly writeZeroes: { readonly maxSectors: number; readonly maxSegments: number; readonly mayUnmap: boolean }
+  /** Limits of a secure erase, in sectors of 512 bytes and ranges; mean something with VIRTIO_BLK_F_SECURE_ERASE. */
   readonly secureErase: { readonly maxSectors: number; readonly maxSegments: number; readonly sectorAlignment: number }
   /** Zones, in sectors of 512 bytes; `writeGranularity` in bytes; `model` is one of `blockZoneModels`. */
   readonly zoned: {

@@ -101,15 +101,21 @@ export const netQueuePairs = { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN: 1, VIRTIO_NET_CT
 export interface NetConfig {
   /** `00:11:22:33:44:55` */
   readonly mac: string
+  /** Bits of `netStatus`; means something with VIRTIO_NET_F_STATUS, without which the link is up. */
   readonly status?: number
+  /** Pairs of receive and transmit queues, 1..0x8000; means something with VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS. */
   readonly maxVirtqueuePairs?: number
   /** Bytes. */
   readonly mtu?: number
   /** Mbit/s; 0xffffffff is unknown. */
   readonly speed?: number
+  /** 0 is half, 1 full, 0xff unknown; means something with VIRTIO_NET_F_SPEED_DUPLEX, as `speed`. */
   readonly duplex?: number
+  /** Bytes of the longest hash key; means something with VIRTIO_NET_F_RSS or VIRTIO_NET_F_HASH_REPORT. */
   readonly rssMaxKeySize?: number
+  /** Entries of the longest indirection table; means something with VIRTIO_NET_F_RSS. */
   readonly rssMaxIndirectionTableLength?: number
+  /** Bits of `netHashTypes`; means something with VIRTIO_NET_F_RSS or VIRTIO_NET_F_HASH_REPORT. */
   readonly supportedHashTypes?: number
 }
 
@@ -154,9 +160,13 @@ export function parseMac(text: string): Uint8Array {
 
 /** A control command: class, number within the class, and the codec of what follows the two-byte head. */
 export interface NetCommand<T> {
+  /** The header's name: `'VIRTIO_NET_CTRL_MAC_ADDR_SET'`. */
   readonly name: string
+  /** The first byte of the head. */
   readonly class: number
+  /** The second byte of the head. */
   readonly command: number
+  /** The payload, without the head. Throws a TypeError or RangeError when the value is not one of this command. */
   encode(value: T): Uint8Array
   /** Throws a RangeError when the bytes are not a payload of this command. */
   decode(payload: Uint8Array): T
@@ -204,7 +214,9 @@ const mac: Pick<NetCommand<string>, 'encode' | 'decode'> = { encode: parseMac, d
 
 /** Which addresses to receive, besides the device's own. */
 export interface MacTable {
+  /** As `00:11:22:33:44:55`. Replaces the table that was there. */
   readonly unicast: readonly string[]
+  /** As `01:00:5e:00:00:01`. Replaces the table that was there. */
   readonly multicast: readonly string[]
 }
 
@@ -270,10 +282,15 @@ const offloads: Pick<NetCommand<bigint>, 'encode' | 'decode'> = {
 
 /** How received packets are spread over queues. `indirectionTable` has a power-of-two length; queues are receive queue numbers. */
 export interface RssConfig {
+  /** Bits of `netHashTypes`; none spreads nothing. */
   readonly hashTypes: number
+  /** Receive queue numbers, from 0 (receiveq1); the low bits of the hash choose the entry. 1 to 32768 of them, a power of two. */
   readonly indirectionTable: readonly number[]
+  /** The receive queue number for packets without a hash. */
   readonly unclassifiedQueue: number
+  /** How many transmit queues the driver will use. */
   readonly maxTxVq: number
+  /** The Toeplitz key: 0..255 bytes, 40 as a rule. */
   readonly key: Uint8Array
 }
 
@@ -330,7 +347,9 @@ const rss: Pick<NetCommand<RssConfig>, 'encode' | 'decode'> = {
 
 /** The hash that received packets carry in their header when they are not spread by it. */
 export interface HashConfig {
+  /** Bits of `netHashTypes`; none switches the hash off. */
   readonly hashTypes: number
+  /** The Toeplitz key: 0..255 bytes, 40 as a rule. */
   readonly key: Uint8Array
 }
 
@@ -359,6 +378,7 @@ const hash: Pick<NetCommand<HashConfig>, 'encode' | 'decode'> = {
 
 /** When the device notifies: after so many packets, or so long after the first. 0 packets or 0 microseconds: at once. */
 export interface Coalescing {
+  /** Packets, 0..2^32-1. */
   readonly maxPackets: number
   /** Microseconds. */
   readonly maxUsecs: number
@@ -366,6 +386,7 @@ export interface Coalescing {
 
 /** The coalescing of one virtqueue, by its index. */
 export interface QueueCoalescing extends Coalescing {
+  /** The index of the virtqueue: 0 is receiveq1, 1 transmitq1, 2 receiveq2 … */
   readonly queue: number
 }
 
