@@ -11,6 +11,7 @@ import type { DeviceKind } from './uapi/virtio-ids.js'
 /** A device by its node, or by a descriptor that somebody opened and passed (QEMU, libvirt, a container's manager); the device then owns it. */
 export type DeviceTarget = string | { readonly fd: number; readonly path?: string }
 
+/** How to open a device: how to claim it, and from which system. */
 export interface OpenOptions<K extends DeviceKind = DeviceKind> extends ClaimOptions<K> {
   /** What stands for the operating system: the kernel by default, a Simulator in tests, or a decorator around either. */
   readonly backend?: Backend

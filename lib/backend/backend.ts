@@ -39,6 +39,7 @@ export interface Backend {
  * happens after them.
  */
 export interface Handle extends Closeable {
+  /** The path it was opened by; `'fd N'` for a descriptor that came without one. */
   readonly path: string
   /** The descriptor, for passing on or for polling by others; throws ERR_VDPA_CLOSED after close. */
   readonly fd: number
@@ -59,17 +60,21 @@ export interface Handle extends Closeable {
   read?(bytes: Uint8Array): number
   /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. */
   onReadable?(listener: () => void): Disposable
+  /** One pread64() at `offset`, 0..2^63-1; returns bytes read. Absent where the node cannot be read (vhost-vdpa). */
   pread?(bytes: Uint8Array, offset: bigint): number
+  /** One pwrite64() at `offset`, 0..2^63-1; returns bytes written. Absent where the backend has none. */
   pwrite?(bytes: Uint8Array, offset: bigint): number
   /** Maps the doorbell page at `offset` (queue index × page size); absent where the backend has none. Refused with errno 524 by many devices. */
   mapDoorbell?(offset: bigint): Doorbell
   /** Closes the node on a thread of its own (a device's last close may sleep). Twice is allowed. */
   close(): Promise<void>
+  /** Closes the node on this thread, which waits for the asynchronous calls and for a `close()` that is under way. */
   closeSync(): void
 }
 
 /** What a long sequence of writes may be given. */
 export interface WriteEachOptions {
+  /** Stops between two records: the call rejects with ERR_VDPA_CANCELED, which has `completed`. Records that were written stay written. */
   readonly signal?: AbortSignal
   /** Called on the event loop now and then, and at the end, with the number of records written so far. What it throws ends the writing, and is the rejection. */
   readonly onProgress?: (completed: number) => void
@@ -77,6 +82,7 @@ export interface WriteEachOptions {
 
 /** The count of records that were written before a `writeEach` failed or was canceled. */
 export interface WriteEachFailure {
+  /** Whole records that the system took. */
   readonly completed: number
 }
 
@@ -90,8 +96,9 @@ export interface Doorbell extends Releasable {
 
 /** A counter that one side adds to and another waits for (eventfd(2)), without semaphore semantics, non-blocking. */
 export interface Eventfd extends Releasable {
+  /** The descriptor, for vring and configuration requests or for another process. Throws ERR_VDPA_CLOSED after close. */
   readonly fd: number
-  /** Adds to the counter; wakes the other side. Default 1. */
+  /** Adds to the counter, 1..2^53-1; wakes the other side. Default 1. EAGAIN when the counter would pass 2^64-2. */
   signal(count?: number): void
   /** Takes the counter: what was added since the last take, 0 when nothing. Counts above 2^53-1 are clamped. */
   take(): number
@@ -104,16 +111,22 @@ export interface Eventfd extends Releasable {
 
 /** A listener that is being called. Closing it stops the calls. */
 export interface Subscription extends Releasable {
+  /** Keeps the process alive while the subscription is open. Returns itself. */
   ref(): this
+  /** Lets the process end although the subscription is open, which is how it begins. Returns itself. */
   unref(): this
 }
 
 /** A datagram socket to the kernel; messages are whole netlink messages. */
 export interface NetlinkSocket extends Closeable {
+  /** The descriptor. Throws ERR_VDPA_CLOSED after close. */
   readonly fd: number
+  /** Sends one datagram of whole netlink messages. Most refusals come back as a message (NLMSG_ERROR), not as an error. */
   send(message: Uint8Array): void
-  /** One datagram, or undefined when there is none now. */
+  /** One datagram, or undefined when there is none now. ENOBUFS when messages were lost because nobody received them in time. */
   receive(): Uint8Array | undefined
+  /** Calls `listener` whenever there is a datagram to receive. One listener at a time (ERR_VDPA_STATE). */
   onReadable(listener: () => void): Subscription
+  /** Joins a multicast group by its number (from 1), which the generic netlink controller gives by name. */
   addMembership(group: number): void
 }

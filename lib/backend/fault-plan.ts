@@ -36,6 +36,7 @@ export type FaultyOp = (typeof faultyOps)[number]
  * Which calls are meant: those that all given parts match. Each record of a writeEach counts as a call of its own. Without any part, every call is meant.
  */
 export interface CallMatch {
+  /** The call: `'ioctl'`, `'write'`, `'writeEach'`, `'open'` … Synchronous and asynchronous forms are the same call. Default: any. */
   readonly op?: FaultyOp
   /** The kernel's name of an ioctl (`'VHOST_VDPA_SUSPEND'`) or of an IOTLB message that is written (`'VHOST_IOTLB_UPDATE'`). */
   readonly request?: string

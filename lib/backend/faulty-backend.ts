@@ -12,6 +12,7 @@ import { Saboteur, type Fault } from './saboteur.js'
 
 /** Calls to fail, and with what. */
 export interface FailOptions extends CallMatch {
+  /** The errno's name: `'EBUSY'`. */
   readonly with: ErrnoName
   /** The reason that the sentence gives; default: what the errno means. */
   readonly text?: string
@@ -27,6 +28,7 @@ export interface ShortenOptions extends CallMatch {
 export interface PlantedFault extends Disposable {
   /** Calls that it has hit. */
   readonly hits: number
+  /** Takes the fault away: calls to come are no longer hit. A second call does nothing. */
   close(): void
 }
 

@@ -10,8 +10,11 @@ export type Outcome = { readonly returned: number } | Refusal
 
 /** A refusal by the system (`errno`, negative) or by the package (`ERR_VDPA_…`); `completed` counts the records written before it. */
 export interface Refusal {
+  /** The error's `code`: an errno's name or `ERR_VDPA_…`. */
   readonly failed: string
+  /** Negative, as errors have it; absent on refusals of the package. */
   readonly errno?: number
+  /** Records that a writeEach wrote before it; absent on other calls. */
   readonly completed?: number
 }
 

@@ -14,9 +14,11 @@ import type { Trace, TraceEvent } from './trace.js'
 export interface ToleratedDifference {
   /** What this is, in a few words or as the name of a deviation. */
   readonly name: string
+  /** The call: `'ioctl'`, `'open'` … */
   readonly op?: Op
   /** The kernel's name of the request or of the IOTLB message. */
   readonly request?: string
+  /** The node, by its path in the trace. */
   readonly path?: string
   /** The place in the trace, counted from 0. */
   readonly index?: number
@@ -30,6 +32,7 @@ export interface ToleratedDifference {
 export interface ReplayOptions {
   /** Where a path of the trace lies on this backend. */
   readonly paths?: Readonly<Record<string, string>>
+  /** Differences that do not end the replay. The first rule that matches counts. Default: none. */
   readonly tolerate?: readonly ToleratedDifference[]
   /** Called before a counter is read (`take`, `woken`): lets a simulator with `scheduler: 'manual'` do its work. */
   readonly settle?: () => void | Promise<void>
@@ -39,9 +42,11 @@ export interface ReplayOptions {
 export interface TraceDifference {
   /** Its place in the trace, counted from 0. */
   readonly index: number
+  /** The call as it was recorded, with its end then. */
   readonly event: TraceEvent
-  /** The end in the trace, and the end now, as a person reads them. */
+  /** The end in the trace, as a person reads it: `0`, `EINVAL`, `EFAULT after 3 records`. */
   readonly expected: string
+  /** The end now, in the same words. */
   readonly came: string
   /** All of it, in lines. */
   readonly text: string

@@ -20,9 +20,11 @@ export type TraceEvent = Call<PortableBytes> & {
 export interface Trace {
   /** The name of the backend it was recorded from. */
   readonly backend: string
+  /** Bytes of a page of the system it was recorded on. */
   readonly pageSize: number
   /** Whatever the one who recorded it wants to say: the kernel's release, the device. */
   readonly about: Readonly<Record<string, string>>
+  /** The calls, in the order in which they were asked for. */
   readonly events: readonly TraceEvent[]
 }
 
