@@ -36,8 +36,11 @@ export const RING_SIZE_LAST = 32768
 
 /** Bytes of the three areas. */
 export interface AreaSizes {
+  /** Of the descriptor table or ring: 16 × size. */
   readonly descriptor: number
+  /** Of the available ring, 6 + 2 × size, or of the driver event suppression structure, 4. */
   readonly driver: number
+  /** Of the used ring, 6 + 8 × size, or of the device event suppression structure, 4. */
   readonly device: number
 }
 

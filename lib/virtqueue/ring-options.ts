@@ -13,16 +13,21 @@ import type {
   TranslateTable,
 } from './virtqueue.js'
 
+/** What both sides of a ring are made of. */
 export interface RingOptions {
+  /** `'packed'` when VIRTIO_F_RING_PACKED was negotiated, `'split'` otherwise. */
   readonly format: RingFormat
   /** Descriptors: a power of two up to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number
+  /** As long as `areaSizes()` says or longer, each at an even offset of its buffer. */
   readonly areas: RingAreas
+  /** What was negotiated. Default: none of them. */
   readonly features?: RingFeatures
   /** Where the queue begins. Default: as a new one (0 for split, 0x8000 in both halves for packed). */
   readonly state?: RingState
 }
 
+/** What a driver's side is made of. */
 export interface DriverRingOptions extends RingOptions {
   /** Memory for indirect tables; needs `features.indirect`. Without it all chains are direct. */
   readonly indirect?: IndirectTables
@@ -30,6 +35,7 @@ export interface DriverRingOptions extends RingOptions {
   readonly snapshot?: DriverSnapshot
 }
 
+/** What a device's side is made of. */
 export interface DeviceRingOptions extends RingOptions {
   /** Finds indirect tables; needed with `features.indirect`. */
   readonly translateTable?: TranslateTable
@@ -43,6 +49,7 @@ export function checkRingOptions(options: RingOptions): RingState {
   return state
 }
 
+/** The state to begin at, all options of a driver's side checked. */
 export function checkDriverOptions(options: DriverRingOptions): RingState {
   const state = checkRingOptions(options)
   const { snapshot } = options
@@ -58,6 +65,7 @@ export function checkDriverOptions(options: DriverRingOptions): RingState {
   return snapshot.state
 }
 
+/** The state to begin at, all options of a device's side checked. */
 export function checkDeviceOptions(options: DeviceRingOptions): RingState {
   const state = checkRingOptions(options)
   if (options.features?.indirect === true) checkFunction(options.translateTable, 'translateTable')

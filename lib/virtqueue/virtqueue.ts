@@ -32,12 +32,18 @@ export interface RingFeatures {
  * flight), for packed the 15-bit index with the wrap counter in bit 15. As GET_VRING_BASE: low half `available`, high half `used` (packed).
  */
 export interface RingState {
+  /**
+   * Where the next chain goes (driver) or is looked for (device), 0..0xffff: an index (split), or a ring position with the wrap counter in bit 15
+   * (packed).
+   */
   readonly available: number
+  /** Where the next used chain is announced, in the same form. */
   readonly used: number
 }
 
 /** A chain in flight, as plain data: what its driver must know to take it back. */
 export interface ChainRecord {
+  /** What commit() was given, 0..2^31-1. */
   readonly token: number
   /** The head's index (split) or the buffer id (packed). */
   readonly id: number
@@ -45,6 +51,7 @@ export interface ChainRecord {
   readonly descriptors: readonly number[]
   /** Ring slots that the chain took. */
   readonly slots: number
+  /** Bytes that the device may write to it, 0..2^32. */
   readonly writableLength: number
   /** The indirect table it uses, -1 for none. */
   readonly table: number
@@ -52,8 +59,11 @@ export interface ChainRecord {
 
 /** A driver ring between two calls, as plain data: with it and the same memory another ring goes on where this one stood. */
 export interface DriverSnapshot {
+  /** Must be that of the ring that goes on. */
   readonly format: RingFormat
+  /** Descriptors of the ring; must be that of the ring that goes on. */
   readonly size: number
+  /** Its distance is what `chains` say: so many chains (split) or slots (packed). Otherwise createDriverRing() throws a RangeError. */
   readonly state: RingState
   /** Chains in flight, in the order in which they were committed. */
   readonly chains: readonly ChainRecord[]
@@ -63,12 +73,15 @@ export interface DriverSnapshot {
 
 /** The driver's side of one queue. Not thread-safe; one owner. A device that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN. */
 export interface DriverRing {
+  /** As it was made. */
   readonly format: RingFormat
+  /** Descriptors: a power of two up to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number
   /** Descriptors that a chain may still take now. */
   readonly freeCount: number
   /** Chains committed and not yet taken back. */
   readonly inFlight: number
+  /** Whether the device broke a rule: only reset() is of use then. */
   readonly isBroken: boolean
 
   /** Starts a chain. A chain that was started and not committed is forgotten. */
@@ -89,6 +102,7 @@ export interface DriverRing {
   publish(): boolean
   /** The token of the next chain the device has used, or -1; `usedLength` then says how many bytes the device wrote. */
   take(): number
+  /** Bytes that the device says it wrote to the chain that take() gave last, at most its writable bytes; 0 before the first. */
   readonly usedLength: number
   /** Asks for an interrupt at the next used chain; false when one is there already (take it first: it may raise none). */
   enableCalls(): boolean
@@ -110,21 +124,27 @@ export interface DescriptorChain {
   readonly id: number
   /** Segments in all; the first `readableCount` are device-readable, the rest device-writable. */
   readonly count: number
+  /** Segments that the device may read; they come first. */
   readonly readableCount: number
   /** Ring slots that the chain took (1 for an indirect one). */
   readonly slots: number
+  /** The upper 32 bits of the IOVA of each segment; only the first `count` entries are of this chain. */
   readonly iovaHigh: Uint32Array
+  /** The lower 32 bits of the same. */
   readonly iovaLow: Uint32Array
   /** Bytes of each segment; 0 is allowed, because the specification does not forbid it. */
   readonly lengths: Uint32Array
-  /** Bytes the device may read, and may write, in all (below 2^53; together at most 2^32 in a split ring). */
+  /** Bytes the device may read in all (below 2^53; with `writableLength` at most 2^32 in a split ring). */
   readonly readableLength: number
+  /** Bytes the device may write in all: the most that complete() takes. */
   readonly writableLength: number
 }
 
 /** Where the bytes of an IOVA range begin. */
 export interface TableLocation {
+  /** What the bytes are in. */
   readonly memory: RingMemory
+  /** Bytes into `memory`. */
   readonly offset: number
 }
 
@@ -137,13 +157,17 @@ export type TranslateTable = (iovaHigh: number, iovaLow: number, length: number)
 
 /** The device's side of one queue. A driver that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN naming the rule. */
 export interface DeviceRing {
+  /** As it was made. */
   readonly format: RingFormat
+  /** Descriptors: a power of two up to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number
+  /** Whether the driver broke a rule: only reset() is of use then. */
   readonly isBroken: boolean
   /** Chains loaded and not yet completed. */
   readonly inFlight: number
   /** Loads the next available chain into `chain`; false when there is none. */
   next(): boolean
+  /** The chain that next() loaded last: one object, filled again each time. */
   readonly chain: DescriptorChain
   /** Takes back the chain that next() loaded last, as if it had not been looked at. ERR_VDPA_STATE when something was completed or rewound since. */
   rewind(): void
@@ -166,6 +190,7 @@ export interface DeviceRing {
 
 /** The indirect tables of a driver: `memory.byteLength / (16 × tableSize)` of them, one after the other. */
 export interface IndirectTables {
+  /** The tables, for the ring alone. RangeError when there is not room for one. */
   readonly memory: RingMemory
   /** Where the device finds `memory`. */
   readonly iova: bigint
