@@ -18,15 +18,21 @@ export const IOTLB_RECORD_BYTES = 72
 
 /** The IOVAs of a virtqueue's three areas. */
 export interface VringAddresses {
+  /** Of the descriptor table or ring, aligned to 16 bytes. */
   readonly descriptor: bigint
+  /** Of the available ring, aligned to 2 bytes, or of the driver event suppression structure, aligned to 4. */
   readonly driver: bigint
+  /** Of the used ring or of the device event suppression structure, aligned to 4 bytes. */
   readonly device: bigint
 }
 
 /** A piece of guest memory in the table of VHOST_SET_MEM_TABLE; sizes in bytes. */
 export interface MemoryTableEntry {
+  /** Guest-physical address of the first byte. */
   readonly guestAddress: bigint
+  /** Bytes. */
   readonly size: bigint
+  /** The address of the same byte in this process. */
   readonly userAddress: bigint
 }
 
@@ -44,6 +50,7 @@ class Argument {
  * Queue indexes are numbers from 0, u64 values are bigint.
  */
 export class VhostVdpaTransport {
+  /** The open node; whoever opened it closes it. */
   readonly handle: Handle
   readonly #u8 = new Argument(1)
   readonly #u16 = new Argument(2)
