@@ -5,6 +5,7 @@ import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 const CHUNK_SECTORS = 128
 const CHUNK_BYTES = CHUNK_SECTORS * SECTOR_BYTES
 
+/** Bytes by their offset on the disk, all zero at first. It knows no capacity: its user stays within the disk. */
 export class BlockStorage {
   readonly #chunks = new Map<number, Uint8Array>()
 
@@ -13,6 +14,7 @@ export class BlockStorage {
     return this.#chunks.size * CHUNK_BYTES
   }
 
+  /** Copies `length` bytes from `byteOffset` on to the start of `target`. */
   read(byteOffset: number, target: Uint8Array, length: number): void {
     this.#each(byteOffset, length, (chunk, at, done, count) => {
       const bytes = this.#chunks.get(chunk)
@@ -21,6 +23,7 @@ export class BlockStorage {
     })
   }
 
+  /** Copies the first `length` bytes of `source` to `byteOffset`. */
   write(byteOffset: number, source: Uint8Array, length: number): void {
     this.#each(byteOffset, length, (chunk, at, done, count) => {
       let bytes = this.#chunks.get(chunk)

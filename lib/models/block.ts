@@ -48,7 +48,9 @@ const header = new Uint8Array(virtioBlkOutHdr.size)
 const headerView = new DataView(header.buffer)
 const statusByte = new Uint8Array(1)
 
+/** What a disk is to be like. Left out: like vdpa_sim_blk. */
 export interface BlockDeviceOptions {
+  /** The node; default: the next free `/dev/vhost-vdpa-N`. */
   readonly path?: string
   /** Sectors of 512 bytes. Default 0x40000 (128 MiB). */
   readonly capacity?: number
@@ -56,28 +58,43 @@ export interface BlockDeviceOptions {
   readonly id?: string
   /** What is on the disk at first: from sector 0 on. */
   readonly content?: Uint8Array
+  /** Offers VIRTIO_BLK_F_RO, and answers requests that would change the disk with IOERR. Default false. */
   readonly isReadOnly?: boolean
+  /** Features offered besides the default, by bit number: `transportFeatureBits.VIRTIO_F_RING_PACKED` … */
   readonly moreFeatures?: readonly number[]
+  /** All features instead of the default. */
   readonly features?: bigint
-  /** Default 1. */
+  /** Request queues, 1..65535; default 1. */
   readonly queues?: number
+  /** Descriptors of the largest ring; default 256. */
   readonly maxQueueSize?: number
+  /** What the device lacks, or has besides. */
   readonly capabilities?: DeviceCapabilities
 }
 
+/** What a disk counted since it was made. */
 export interface BlockCounters {
+  /** VIRTIO_BLK_T_IN requests answered OK. */
   reads: number
+  /** VIRTIO_BLK_T_OUT requests answered OK. */
   writes: number
+  /** Bytes of data that those reads gave. */
   bytesRead: number
+  /** Bytes of data that those writes took. */
   bytesWritten: number
+  /** VIRTIO_BLK_T_FLUSH requests; there is nothing to flush. */
   flushes: number
+  /** Discard and write-zeroes requests answered OK. */
   clears: number
   /** Requests answered with IOERR or UNSUPP, or not at all. */
   errors: number
 }
 
+/** A simulated disk, with what a test wants to look at. */
 export interface BlockDevice extends ModelDevice {
+  /** Live; a reset of the device does not clear them. */
   readonly counters: Readonly<BlockCounters>
+  /** The bytes on the disk, to look at or to change behind the driver's back. */
   readonly storage: BlockStorage
 }
 

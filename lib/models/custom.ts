@@ -11,27 +11,35 @@ import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-
 export interface ChainServer {
   /** The queue's index. */
   readonly index: number
+  /** Bytes of the chain that the device may read. */
   readonly readableLength: number
+  /** Bytes of the chain that the device may write. */
   readonly writableLength: number
-  /** Reads on in the chain: bytes read, -1 when the memory cannot be read. */
+  /** Reads on in the chain: bytes read, fewer than `length` at the end of the readable part, -1 when the memory cannot be read. */
   read(target: Uint8Array, offset: number, length: number): number
-  /** Writes on in the chain: bytes written, -1 when the memory cannot be written. */
+  /** Writes on in the chain: bytes written, fewer than `length` at its end, -1 when the memory cannot be written. They are counted for the used length. */
   write(source: Uint8Array, offset: number, length: number): number
 }
 
+/** What a device is made of. Only its kind must be said. */
 export interface CustomDeviceOptions {
+  /** The node; default: the next free `/dev/vhost-vdpa-N`. */
   readonly path?: string
+  /** A virtio device id, of `deviceIds` or any other. */
   readonly deviceId: number
-  /** Default 1. */
+  /** Virtqueues, 1..65535; default 1. */
   readonly queues?: number
   /** The group of each queue. Default: all 0. */
   readonly groups?: readonly number[]
+  /** The group of each queue's ring areas. Given, the device offers VHOST_BACKEND_F_DESC_ASID. */
   readonly descriptorGroups?: readonly number[]
-  /** Default 1. */
+  /** Address spaces, 1..255; default 1. */
   readonly addressSpaces?: number
   /** Default: VERSION_1 and ACCESS_PLATFORM. */
   readonly features?: bigint
+  /** Descriptors of the largest ring; default 256. */
   readonly maxQueueSize?: number
+  /** IOVAs that the device can reach; default: all. */
   readonly iovaRange?: Range
   /** The configuration space; default: none. */
   readonly config?: Uint8Array

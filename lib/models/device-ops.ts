@@ -26,6 +26,7 @@ export interface Dma {
 
 /** What a host gives a device. */
 export interface DeviceHost {
+  /** The only way to guest memory; of this device alone. */
   readonly dma: Dma
   /** Runs `work` later, never at once: what the device does by itself. */
   schedule(work: () => void): void
@@ -39,8 +40,11 @@ export interface DeviceOps {
   readonly path?: string
   /** A virtio device id (`deviceIds`). */
   readonly deviceId: number
+  /** Virtqueues, the control queue included (VHOST_VDPA_GET_VQS_COUNT). Indexes that the host passes are below it. */
   readonly queueCount: number
+  /** Virtqueue groups, at least 1 (VHOST_VDPA_GET_GROUP_NUM). */
   readonly groupCount: number
+  /** Address spaces, at least 1 (VHOST_VDPA_GET_AS_NUM). */
   readonly addressSpaceCount: number
   /** Descriptors of the largest ring. */
   readonly maxQueueSize: number
@@ -58,36 +62,56 @@ export interface DeviceOps {
 
   /** Called once, by the one host that the device will have. */
   attach(host: DeviceHost): void
+  /** What the device offers, as a word of bits; the same before and after negotiation. */
   features(): bigint
   /** Refuses bits that are not offered, and sets that contradict themselves. */
   setFeatures(features: bigint): boolean
+  /** What setFeatures() accepted last; 0 after a reset. */
   driverFeatures(): bigint
+  /** The status byte: bits of `virtioStatus`. NEEDS_RESET is the device's to set. */
   status(): number
+  /** Takes a status that has all bits of the one before; 0 comes as reset(). DRIVER_OK starts the device. */
   setStatus(status: number): void
   /** As status 0: queues, addresses, callbacks of queues, features and group assignments are forgotten; the configuration is not. */
   reset(): void
+  /** Fills `target` with the bytes of the configuration space at `offset`; the host has checked that they lie in it. */
   readConfig(offset: number, target: Uint8Array): void
+  /** A driver writes bytes at `offset`, which lie in the configuration space. Those that are not its to write are ignored. */
   writeConfig(offset: number, bytes: Uint8Array): void
+  /** What to call when the configuration or the status changed by itself; undefined takes it away. A reset does not. */
   setConfigCallback(callback: (() => void) | undefined): void
 
+  /** Descriptors of the ring to come: 1 to `maxQueueSize`. */
   setQueueSize(index: number, size: number): void
+  /** The IOVAs of the three areas of the ring to come. */
   setQueueAddresses(index: number, descriptor: bigint, driver: bigint, device: bigint): boolean
+  /** True: the queue begins with the size, addresses and state that were set. False: it ends, and what was in flight is forgotten. */
   setQueueReady(index: number, isReady: boolean): void
-  /** As VHOST_GET_VRING_BASE: for packed rings the used position in the high half. */
+  /** Where a queue stands, as VHOST_GET_VRING_BASE: for packed rings the used position is in the high half. Exact while suspended. */
   queueState(index: number): number | undefined
+  /** Where a queue is to begin, in the same form (VHOST_SET_VRING_BASE). */
   setQueueState(index: number, state: number): boolean
+  /** What to call when the driver wants an interrupt of the queue; undefined takes it away. A reset does, too. */
   setQueueCallback(index: number, callback: (() => void) | undefined): void
+  /** The driver says that there are new chains. May come for a queue that is not ready, or while the device does not run. */
   kick(index: number): void
 
   /** The largest size of one queue (VHOST_VDPA_GET_VRING_SIZE). */
   queueMaxSize?(index: number): number
+  /** The group of a queue (VHOST_VDPA_GET_VRING_GROUP), below `groupCount`. Absent: EOPNOTSUPP. */
   queueGroup?(index: number): number
-  /** The group of a queue's ring areas where it differs from that of its buffers. */
+  /** The group of a queue's ring areas where it differs from that of its buffers. Absent: EOPNOTSUPP, and no VHOST_BACKEND_F_DESC_ASID. */
   queueDescriptorGroup?(index: number): number
+  /** Puts a group into an address space (VHOST_VDPA_SET_GROUP_ASID); the ASID is below `addressSpaceCount`. Absent: EOPNOTSUPP. */
   setGroupAsid?(group: number, asid: number): boolean
   /** The address space of a group now (for people who look; no request asks). */
   groupAsid?(group: number): number
+  /**
+   * Stops all queues where they stand: nothing is read, written or announced until resume() or a reset. Absent: EOPNOTSUPP, and no
+   * VHOST_BACKEND_F_SUSPEND.
+   */
   suspend?(): boolean
+  /** Goes on after suspend(), with what was kicked meanwhile. Absent: EOPNOTSUPP, and no VHOST_BACKEND_F_RESUME. */
   resume?(): boolean
   /** Forgets the mappings of one address space; a device that has it keeps mappings over a reset (VHOST_BACKEND_F_IOTLB_PERSIST). */
   resetMap?(asid: number): void

@@ -13,13 +13,21 @@ import { DeviceQueue, type QueueContext } from './device-queue.js'
 
 /** Capabilities that a device may be made without; all are there by default except doorbells, sizes of single queues and pinning. */
 export interface DeviceCapabilities {
+  /** Answers VHOST_VDPA_GET_VRING_GROUP. */
   readonly groups?: boolean
+  /** Carries out VHOST_VDPA_SET_GROUP_ASID. */
   readonly groupAsid?: boolean
+  /** Carries out VHOST_VDPA_SUSPEND, and offers VHOST_BACKEND_F_SUSPEND. */
   readonly suspend?: boolean
+  /** Carries out VHOST_VDPA_RESUME, and offers VHOST_BACKEND_F_RESUME. */
   readonly resume?: boolean
+  /** Offers VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK. */
   readonly enableAfterDriverOk?: boolean
+  /** Keeps mappings over a reset when the driver acknowledged it: offers VHOST_BACKEND_F_IOTLB_PERSIST. */
   readonly persistentMaps?: boolean
+  /** Has a doorbell page for each queue (`Handle.mapDoorbell`). */
   readonly doorbell?: boolean
+  /** Answers VHOST_VDPA_GET_VRING_SIZE. */
   readonly queueMaxSize?: boolean
   /** Mapped memory is pinned, as for hardware behind an IOMMU. */
   readonly pinsMemory?: boolean
@@ -79,6 +87,7 @@ export class ModelDevice implements DeviceOps {
   readonly ringDoorbell?: (index: number, value: number) => void
   /** The bytes that drivers read. */
   readonly config: Uint8Array
+  /** Each queue as the model works with it, by index. */
   readonly queues: readonly DeviceQueue[]
   readonly #shape: DeviceShape
   readonly #model: DeviceModel
@@ -129,6 +138,7 @@ export class ModelDevice implements DeviceOps {
     this.#context = undefined
   }
 
+  /** What it was attached to; throws while it has no host. */
   get host(): DeviceHost {
     if (this.#host === undefined) throw new Error('the device has no host')
     return this.#host
@@ -140,10 +150,12 @@ export class ModelDevice implements DeviceOps {
     return this.#context
   }
 
+  /** Of all rings: `'packed'` when the driver accepted VIRTIO_F_RING_PACKED. */
   get format(): RingFormat {
     return this.hasFeature(transportFeatureBits.VIRTIO_F_RING_PACKED) ? 'packed' : 'split'
   }
 
+  /** Whether the driver accepted a feature, by bit number. */
   hasFeature(number: number): boolean {
     return (this.#driverFeatures & bit(number)) !== 0n
   }

@@ -159,8 +159,8 @@ function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetCont
 }
 
 /**
- * Serves all commands that are there; returns how many were carried out well and how many were not. A command whose memory cannot be reached gets no
- * acknowledgement, and ends the turn: the queue does not go on by itself.
+ * Serves all commands that are there, and counts them in `counters`. A command whose memory cannot be reached gets no acknowledgement, and ends the
+ * turn: the queue does not go on by itself.
  */
 export function serveControlQueue(
   queue: DeviceQueue,
