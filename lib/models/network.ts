@@ -4,7 +4,7 @@
 import { bit } from '../base/bits.js'
 import { checkInteger, rangeError } from '../base/checks.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
-import { netFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
+import { netFeatureBits } from '../uapi/virtio-features.js'
 import {
   formatMac,
   netStatus,
@@ -14,56 +14,14 @@ import {
   virtioNetHdrV1Hash,
 } from '../uapi/virtio-net.js'
 import type { DeviceQueue } from './device-queue.js'
-import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+import { ModelDevice, type DeviceModel } from './model-device.js'
 import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
-
-/** What vdpa_sim_net offers: MTU, MAC, STATUS, CTRL_VQ, CTRL_MAC_ADDR, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
-export const DEFAULT_NET_FEATURES = 0x3_0883_0028n
-
-export interface NetworkDeviceOptions {
-  /** The node; default: the next free `/dev/vhost-vdpa-N`. */
-  readonly path?: string
-  /** Default `00:00:00:00:00:00`, as a device to which nobody gave one. */
-  readonly mac?: string
-  /** Bytes; default 1500. */
-  readonly mtu?: number
-  /** Features offered besides the default, by bit number: `netFeatureBits.VIRTIO_NET_F_MRG_RXBUF`, `transportFeatureBits.VIRTIO_F_RING_PACKED` … */
-  readonly moreFeatures?: readonly number[]
-  /** All features instead of the default. */
-  readonly features?: bigint
-  /** Queue pairs; default 1. More than one needs VIRTIO_NET_F_MQ to be of use, which is then offered. */
-  readonly queuePairs?: number
-  /** The group of each queue (receive and transmit pairs, then control). Default: 0 for data, 1 for control. */
-  readonly groups?: readonly number[]
-  readonly descriptorGroups?: readonly number[]
-  /** Default 2. */
-  readonly addressSpaces?: number
-  readonly maxQueueSize?: number
-  readonly capabilities?: DeviceCapabilities
-}
-
-/** What a device counted since it was made. */
-export interface NetCounters {
-  txPackets: number
-  txBytes: number
-  txErrors: number
-  rxPackets: number
-  rxBytes: number
-  rxErrors: number
-  /** Frames that the receive filter did not let pass, or that fit no buffer. */
-  rxDrops: number
-  /** Frames for which there was no buffer. */
-  rxOverruns: number
-  commands: number
-  commandErrors: number
-}
-
-export interface NetworkDevice extends ModelDevice {
-  readonly counters: Readonly<NetCounters>
-  /** The address now, as `00:11:22:33:44:55`. */
-  readonly mac: string
-  readonly control: Readonly<NetControlState>
-}
+import {
+  DEFAULT_NET_FEATURES,
+  type NetCounters,
+  type NetworkDevice,
+  type NetworkDeviceOptions,
+} from './network-options.js'
 
 // One frame in flight at a time in the whole process: models run to the end of a turn.
 const FRAME_BYTES_LAST = 65_536 + 64
@@ -383,16 +341,3 @@ export function pair(first: ModelDevice, second: ModelDevice): void {
   a.peer = { device: second, model: b }
   b.peer = { device: first, model: a }
 }
-
-/** Features that a device can offer beyond the default because the model has what they need. */
-export const extraNetFeatures: readonly number[] = [
-  netFeatureBits.VIRTIO_NET_F_MRG_RXBUF,
-  netFeatureBits.VIRTIO_NET_F_CTRL_RX,
-  netFeatureBits.VIRTIO_NET_F_CTRL_VLAN,
-  netFeatureBits.VIRTIO_NET_F_CTRL_RX_EXTRA,
-  netFeatureBits.VIRTIO_NET_F_GUEST_ANNOUNCE,
-  transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC,
-  transportFeatureBits.VIRTIO_F_RING_EVENT_IDX,
-  transportFeatureBits.VIRTIO_F_RING_PACKED,
-  transportFeatureBits.VIRTIO_F_IN_ORDER,
-]

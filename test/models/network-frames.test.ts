@@ -1,7 +1,8 @@
 // Frames through the network model with every filter, cut and queue pair; the model's other answers are in network.test.ts.
 
 import { describe, expect, test } from '@jest/globals'
-import { extraNetFeatures, networkDevice, pair, type NetworkDevice } from '../../lib/models/network.js'
+import { networkDevice, pair } from '../../lib/models/network.js'
+import { extraNetFeatures, type NetworkDevice } from '../../lib/models/network-options.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { netCommands, parseMac, type NetCommandName, type NetCommandPayload } from '../../lib/uapi/virtio-net.js'

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
-import { networkDevice, pair, type NetworkDeviceOptions } from '../../lib/models/network.js'
+import { networkDevice, pair } from '../../lib/models/network.js'
+import type { NetworkDeviceOptions } from '../../lib/models/network-options.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { netCommands, parseMac, type NetCommandName } from '../../lib/uapi/virtio-net.js'
