@@ -8,12 +8,17 @@ import type { DeviceNode } from './chardev.js'
 
 /** A mapping: `[0x1000, 0x1fff]`, where it lies in its region, and what the device may do. */
 export interface MappingDump {
+  /** IOVAs, both ends included, as `[0x1000, 0x1fff]`. */
   readonly range: string
+  /** Bytes from the start of the memory region to the first byte of the mapping. */
   readonly offset: number
+  /** `'none'`, `'read'`, `'write'` or `'read-write'`: what the device may do. */
   readonly access: string
 }
 
+/** An address space that something was mapped in. */
 export interface AddressSpaceDump {
+  /** Its number, from 0. */
   readonly asid: number
   /** What messages are checked against. */
   readonly mappings: readonly MappingDump[]
@@ -21,32 +26,49 @@ export interface AddressSpaceDump {
   readonly isBehind: boolean
 }
 
+/** A virtqueue, as its device has it. */
 export interface QueueDump {
+  /** Its number, from 0. */
   readonly index: number
   /** Where it stands, as GET_VRING_BASE. */
   readonly state: number | undefined
+  /** Its virtqueue group; undefined where the device has no groups. */
   readonly group: number | undefined
-  /** The address space of its group, through which its DMA goes. */
+  /** The address space of its group, through which its DMA goes; undefined where the device does not say. */
   readonly asid: number | undefined
+  /** Whether it is enabled (VHOST_VDPA_SET_VRING_ENABLE); undefined for a model that keeps its queues to itself. */
   readonly isReady: boolean | undefined
+  /** Descriptors, as VHOST_SET_VRING_NUM set them; undefined for a model that keeps its queues to itself. */
   readonly size: number | undefined
+  /** Whether it has an eventfd to be kicked by. */
   readonly hasKick: boolean
 }
 
 /** One node of the simulated /dev. */
 export interface NodeDump {
+  /** As `/dev/vhost-vdpa-0`. */
   readonly path: string
+  /** The virtio device id. */
   readonly deviceId: number
+  /** Whether a handle has it open; there can be one. */
   readonly isOpen: boolean
+  /** Whether that handle made VHOST_SET_OWNER. */
   readonly isOwned: boolean
+  /** Between VHOST_VDPA_SUSPEND and the resume or reset that follows. */
   readonly isSuspended: boolean
+  /** Names of the bits that are set, as `statusNames()` gives them. */
   readonly status: readonly string[]
+  /** What the device offers. */
   readonly features: bigint
+  /** What the driver accepted of it; 0 before negotiation. */
   readonly driverFeatures: bigint
+  /** Backend features that the handle acknowledged; 0 before, and while the node is not open. */
   readonly backendFeatures: bigint
   /** The address space whose batch is open. */
   readonly batchAsid: number | undefined
+  /** Those that a mapping was ever made in since the node was opened. */
   readonly addressSpaces: readonly AddressSpaceDump[]
+  /** All queues, by index. */
   readonly queues: readonly QueueDump[]
 }
 
@@ -66,6 +88,7 @@ function dumpQueue({ ops, file }: DeviceNode, index: number): QueueDump {
   }
 }
 
+/** What a node is like now. Changes nothing. */
 export function dumpNode(node: DeviceNode): NodeDump {
   const { ops, file, dma, path } = node
   const addressSpaces = [...dma.spaces()].map(([asid, space]) => ({

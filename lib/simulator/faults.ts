@@ -13,6 +13,7 @@ export type FaultTarget = RequestName | 'open' | 'write' | 'ioctl'
 export interface FailOptions {
   /** Default: any ioctl. */
   readonly request?: FaultTarget
+  /** The errno's name: `'EBUSY'`. */
   readonly with: ErrnoName
   /** The first call that fails, counted from 1. Default 1. */
   readonly nth?: number
@@ -22,10 +23,13 @@ export interface FailOptions {
   readonly path?: string
 }
 
+/** Asynchronous calls to answer late. */
 export interface DelayOptions {
+  /** The request of an `ioctlAsync`, or `'write'` for `writeEachAsync`. */
   readonly request: RequestName | 'write'
-  /** Pieces of the scheduler's work that come before the asynchronous call settles. */
+  /** Pieces of the scheduler's work that come before the asynchronous call settles, 0..1,000,000. */
   readonly turns: number
+  /** Only calls on this node. Default: on all. */
   readonly path?: string
 }
 
@@ -53,6 +57,7 @@ export interface FaultReach {
 
 const anyIoctl: FaultTarget = 'ioctl'
 
+/** The knobs of one simulator. RangeError for an errno, a path or a count that does not exist. */
 export class Faults {
   readonly #reach: FaultReach
   readonly #rules: Rule[] = []

@@ -32,6 +32,7 @@ export type Deviation = keyof typeof deviations
 /** The law as the newest kernels and the specification have it, or Linux 6.12 with its vdpa_sim devices. */
 export type Profile = 'strict' | 'linux-6.12'
 
+/** Which deviations each profile switches on. */
 export const profiles: Readonly<Record<Profile, readonly Deviation[]>> = {
   strict: [],
   'linux-6.12': Object.keys(deviations) as Deviation[],

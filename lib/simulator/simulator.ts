@@ -19,10 +19,11 @@ import { profiles, type Deviation, type Profile } from './profiles.js'
 import type { RefusedCall } from './refusal.js'
 import { Scheduler, type SchedulerMode } from './scheduler.js'
 
+/** What kind of world a simulator pretends. */
 export interface SimulatorOptions {
   /** Default `'strict'`: the law. `'linux-6.12'`: with that kernel's deviations. */
   readonly profile?: Profile
-  /** Default `'automatic'`. */
+  /** When devices and listeners get their turn. Default `'automatic'`. */
   readonly scheduler?: SchedulerMode
   /** Milliseconds before work is done with `scheduler: 'realtime'`. Default 1. */
   readonly latency?: number
@@ -38,6 +39,7 @@ export class Simulator implements Backend {
   readonly name = 'simulator'
   readonly pageSize = PAGE_BYTES
   readonly iotlbEntryLimit = IOTLB_ENTRIES_LAST
+  /** What it was made with. */
   readonly profile: Profile
   /** Knobs that make things go wrong. */
   readonly faults: Faults
