@@ -28,7 +28,7 @@ export interface Backend {
   eventfd(fd?: number): Eventfd
   /** Opens a netlink socket of `protocol` (16 is NETLINK_GENERIC). Optional: absent where there is none. */
   netlink?(protocol: number): NetlinkSocket
-  /** The process' limit of pinned memory and what is pinned now, in bytes; `undefined` limit is unlimited. */
+  /** RLIMIT_MEMLOCK (soft) and what the process has pinned now (VmPin), in bytes. `limit` is undefined when there is none, or where it is not known. */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }
   /** Entries that one address space of a vhost-vdpa device may have (module parameter max_iotlb_entries); undefined where nobody says. */
   readonly iotlbEntryLimit?: number | undefined
@@ -96,7 +96,10 @@ export interface Doorbell extends Releasable {
 
 /** A counter that one side adds to and another waits for (eventfd(2)), without semaphore semantics, non-blocking. */
 export interface Eventfd extends Releasable {
-  /** The descriptor, for vring and configuration requests or for another process. Throws ERR_VDPA_CLOSED after close. */
+  /**
+   * The descriptor, for vring and configuration requests or for another process; where the kernel backend wraps one of the caller's, that of a
+   * duplicate. Throws ERR_VDPA_CLOSED after close.
+   */
   readonly fd: number
   /** Adds to the counter, 1..2^53-1; wakes the other side. Default 1. EAGAIN when the counter would pass 2^64-2. */
   signal(count?: number): void

@@ -3,6 +3,7 @@
 /** Bit name → bit number. Bits are numbers here, never masks: confusing the two has been a published bug of several programs. */
 export type BitNames = Readonly<Record<string, number>>
 
+/** The mask of a bit number, 0..63. */
 export function bit(number: number): bigint {
   return 1n << BigInt(number)
 }

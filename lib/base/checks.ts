@@ -17,10 +17,12 @@ function withCode<E extends Error>(error: E, code: string): E {
   return Object.assign(error, { code })
 }
 
+/** Misuse by kind, in the one grammar: `name must be what (got …)`. Its `code` is Node's `'ERR_INVALID_ARG_TYPE'`. */
 export function typeError(name: string, what: string, value: unknown): TypeError {
   return withCode(new TypeError(`${name} must be ${what} (got ${show(value)})`), 'ERR_INVALID_ARG_TYPE')
 }
 
+/** Misuse by value, in the same grammar. Its `code` is Node's `'ERR_OUT_OF_RANGE'`. */
 export function rangeError(name: string, what: string, value: unknown): RangeError {
   return withCode(new RangeError(`${name} must be ${what} (got ${show(value)})`), 'ERR_OUT_OF_RANGE')
 }
@@ -53,6 +55,7 @@ function isUint8Array(value: unknown): value is Uint8Array {
   return value instanceof Uint8Array || Object.prototype.toString.call(value) === '[object Uint8Array]'
 }
 
+/** A Uint8Array (a Buffer is one), also of another realm; of exactly `length` bytes where that is given. */
 export function checkBytes(value: unknown, name: string, length?: number): asserts value is Uint8Array {
   if (!isUint8Array(value)) {
     throw typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
@@ -62,11 +65,13 @@ export function checkBytes(value: unknown, name: string, length?: number): asser
   }
 }
 
+/** A string that is not empty and has no NUL, which would end it for the kernel. */
 export function checkString(value: unknown, name: string): asserts value is string {
   if (typeof value !== 'string') throw typeError(name, 'a string', value)
   if (value === '' || value.includes('\0')) throw rangeError(name, 'a string that is not empty and has no NUL', value)
 }
 
+/** A function. */
 export function checkFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw typeError(name, 'a function', value)
 }

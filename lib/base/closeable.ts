@@ -27,6 +27,7 @@ export class CloseStack {
   #closing: Promise<void> | undefined
   #isClosed = false
 
+  /** True from the first close on, also while its steps are still running. */
   get isClosed(): boolean {
     return this.#isClosed
   }

@@ -4,6 +4,7 @@ import { checkSignal } from './checks.js'
 import { vdpaError } from './errors.js'
 import { runAsync, runSync, type Steps } from './steps.js'
 
+/** A queue of procedures. A failure ends its own procedure only. */
 export class Serial {
   readonly #subject: string
   #last: Promise<unknown> = Promise.resolve()
@@ -14,6 +15,7 @@ export class Serial {
     this.#subject = subject
   }
 
+  /** Whether an asynchronous procedure runs or waits for its turn. */
   get isBusy(): boolean {
     return this.#waiting > 0
   }

@@ -2,7 +2,9 @@
 
 /** A call that may sleep in the kernel, in both its forms. */
 export interface SleepingCall<T> {
+  /** Makes the call on this thread. */
   now(): T
+  /** Makes the same call off the event loop's thread. */
   later(): Promise<T>
 }
 

@@ -33,6 +33,7 @@ interface Gap {
  * does not hold it, and closes nothing.
  */
 export class Arena {
+  /** What it deals out parts of. */
   readonly region: MemoryRegion
   readonly #first: number
   readonly #length: number

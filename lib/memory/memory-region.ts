@@ -10,7 +10,10 @@ export interface MemoryHold extends Releasable {
 
 /** How to make memory. */
 export interface AllocateOptions {
-  /** Page size in bytes to back the memory with: 4096 (default), or a huge page size the system offers (2 MiB, 1 GiB). */
+  /**
+   * Bytes of the pages behind the memory: `Backend.pageSize` (default), or a huge page size that the system has (2 MiB, 1 GiB). RangeError for others,
+   * ENOMEM when no huge pages are free.
+   */
   readonly pageSize?: number
   /** A name for tools (the memfd's name). */
   readonly name?: string
@@ -18,9 +21,9 @@ export interface AllocateOptions {
 
 /** How to take over memory that another program's file descriptor holds. */
 export interface AdoptOptions {
-  /** Bytes to map; a multiple of the page size. */
+  /** Bytes to map; a multiple of the file's page size, and all within the file. RangeError otherwise. */
   readonly length: number
-  /** Where in the file the memory starts; a multiple of the page size. Default 0. */
+  /** Where in the file the memory starts, in bytes; a multiple of the file's page size. Default 0. */
   readonly offset?: bigint
 }
 
