@@ -16,13 +16,19 @@ import { dmaAccess, type Dma } from './device-ops.js'
 
 /** What a queue must ask its device. */
 export interface QueueContext {
+  /** The way to guest memory. */
   readonly dma: Dma
-  /** The address space of the queue's buffers, and of its ring areas. */
+  /** The address space of a queue's buffers now. */
   bufferAsid(index: number): number
+  /** The address space of a queue's ring areas and indirect tables now; another only with descriptor groups. */
   ringAsid(index: number): number
+  /** From VIRTIO_F_RING_PACKED; as are the next three, from what the driver accepted. */
   readonly format: RingFormat
+  /** VIRTIO_F_RING_EVENT_IDX. */
   readonly eventIdx: boolean
+  /** VIRTIO_F_RING_INDIRECT_DESC. */
   readonly indirect: boolean
+  /** VIRTIO_F_IN_ORDER. */
   readonly inOrder: boolean
   /** Serve a queue whose used ring cannot be written: what it uses is lost (an oddity). */
   readonly servesUnwritable: boolean
@@ -40,9 +46,13 @@ function halves(address: bigint): readonly [number, number] {
 
 const nowhere: AreaAddresses = { descriptor: [0, 0], driver: [0, 0], device: [0, 0] }
 
+/** One virtqueue, as its model works with it: `open()`, then `next()` with `read()`, `write()` and `complete()` for each chain, then `publish()`. */
 export class DeviceQueue {
+  /** Its number in the device, from 0. */
   readonly index: number
+  /** VHOST_VDPA_SET_VRING_ENABLE. Only read it: setReady() is the way to change it. */
   isReady = false
+  /** The interrupt: what to call when the driver wants to hear of used chains. */
   callback: (() => void) | undefined
   /** Interrupts that a test wants lost. */
   interruptsToDrop = 0
@@ -73,18 +83,22 @@ export class DeviceQueue {
     this.#size = size
   }
 
+  /** Descriptors, as VHOST_SET_VRING_NUM set them; a ready queue goes on with what it began with. */
   get size(): number {
     return this.#size
   }
 
+  /** Whether the ring could be reached when it was last opened. */
   get hasRing(): boolean {
     return this.#ring !== undefined
   }
 
+  /** For the next time that the queue becomes ready. */
   setSize(size: number): void {
     this.#size = size
   }
 
+  /** IOVAs of the three areas, for the next time that the queue becomes ready. */
   setAddresses(descriptor: bigint, driver: bigint, device: bigint): void {
     this.#addresses = { descriptor: halves(descriptor), driver: halves(driver), device: halves(device) }
   }
@@ -105,6 +119,7 @@ export class DeviceQueue {
     return format === 'split' ? available : available + used * 0x1_0000
   }
 
+  /** Where the queue goes on, as VHOST_SET_VRING_BASE. */
   setState(base: number, format: RingFormat): void {
     this.#forgetRing()
     const available = base & 0xffff
@@ -113,6 +128,7 @@ export class DeviceQueue {
     this.#position = { available, used }
   }
 
+  /** Forgets all registers and the ring; `size` is the largest there may be. */
   reset(size: number): void {
     this.#ring = undefined
     this.#size = size
@@ -137,6 +153,7 @@ export class DeviceQueue {
     return this.#openRing(context, asid, version)
   }
 
+  /** The ring. Throws while there is none: after a false open(). */
   get ring(): DeviceRing {
     if (this.#ring === undefined) throw new Error('the queue has no ring')
     return this.#ring
@@ -150,11 +167,12 @@ export class DeviceQueue {
     return this.ring.next()
   }
 
-  /** Bytes that the device may read of the chain, and may write to it. */
+  /** Bytes of the chain in hand that the device may read. */
   get readableLength(): number {
     return this.ring.chain.readableLength
   }
 
+  /** Bytes of the chain in hand that the device may write. */
   get writableLength(): number {
     return this.ring.chain.writableLength
   }
@@ -266,6 +284,7 @@ export class DeviceQueue {
     this.ring.publish()
   }
 
+  /** Interrupts the driver, unless a test wants the interrupt lost. */
   interrupt(): void {
     if (this.interruptsToDrop > 0) {
       this.interruptsToDrop--

@@ -35,18 +35,27 @@ export interface DeviceCapabilities {
 
 /** What is fixed about a device. */
 export interface DeviceShape {
+  /** The node it wants; absent: the next that is free. */
   readonly path?: string
+  /** A virtio device id (`deviceIds`). */
   readonly deviceId: number
+  /** Virtqueues, 1..65535. */
   readonly queueCount: number
   /** The group of each queue; default: all in group 0. */
   readonly groups?: readonly number[]
   /** The group of each queue's ring areas (DESC_ASID); absent: no descriptor groups. */
   readonly descriptorGroups?: readonly number[]
+  /** Default 1. */
   readonly addressSpaceCount?: number
+  /** Descriptors of the largest ring; default 256. */
   readonly maxQueueSize?: number
+  /** IOVAs it can reach; default: all. */
   readonly iovaRange?: Range
+  /** Offered, as a word of bits. A device that offers ACCESS_PLATFORM refuses drivers that do not accept it. */
   readonly features: bigint
+  /** What it lacks, or has besides. */
   readonly capabilities?: DeviceCapabilities
+  /** The configuration space at first. It is not copied: the device changes these bytes. */
   readonly config: Uint8Array
 }
 
@@ -56,6 +65,7 @@ export interface DeviceModel {
   work(device: ModelDevice): boolean
   /** A driver wrote to the configuration space, which is not changed unless the model does it. */
   writeConfig?(device: ModelDevice, offset: number, bytes: Uint8Array): void
+  /** A driver is about to read the configuration space: bring `config` up to date. */
   readConfig?(device: ModelDevice, config: Uint8Array): void
   /** Forget what a reset forgets. */
   reset?(device: ModelDevice): void

@@ -16,22 +16,35 @@ import type { DeviceQueue } from './device-queue.js'
 
 /** What commands change. */
 export interface NetControlState {
-  /** Where they lie in the configuration space. */
+  /** The device's address, six bytes, where it lies in the configuration space; as are those of `status`. */
   readonly mac: Uint8Array
+  /** Two bytes, little-endian: bits of `netStatus`. */
   readonly status: Uint8Array
-  /** Which frames pass besides those to the device's own address. */
+  /** VIRTIO_NET_CTRL_RX_PROMISC: every frame passes. The flags below say which others pass, or do not, besides those to the own address. */
   isPromiscuous: boolean
+  /** VIRTIO_NET_CTRL_RX_ALLMULTI. True at first. */
   acceptsAllMulticast: boolean
+  /** VIRTIO_NET_CTRL_RX_ALLUNI. */
   acceptsAllUnicast: boolean
+  /** VIRTIO_NET_CTRL_RX_NOMULTI; stronger than ALLMULTI and the table. */
   refusesMulticast: boolean
+  /** VIRTIO_NET_CTRL_RX_NOUNI; stronger than the table and the own address, weaker than ALLUNI. */
   refusesUnicast: boolean
+  /** VIRTIO_NET_CTRL_RX_NOBCAST. */
   refusesBroadcast: boolean
+  /** VIRTIO_NET_CTRL_MAC_TABLE_SET: what passes besides the own address. */
   table: MacTable
+  /** VLAN ids, 0..4095, whose tagged frames pass once VIRTIO_NET_F_CTRL_VLAN was negotiated. */
   readonly vlans: Set<number>
+  /** Pairs in use, from VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; 1 at first. */
   queuePairs: number
+  /** The bits of VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET; kept, and of no effect. */
   offloads: bigint
+  /** How many VIRTIO_NET_CTRL_ANNOUNCE_ACK there were. */
   announceAcknowledged: number
+  /** VIRTIO_NET_CTRL_NOTF_COAL_TX_SET; kept, and of no effect. */
   transmitCoalescing: Coalescing
+  /** VIRTIO_NET_CTRL_NOTF_COAL_RX_SET; kept, and of no effect. */
   receiveCoalescing: Coalescing
 }
 
@@ -60,9 +73,13 @@ export function newControlState(mac: Uint8Array, status: Uint8Array): NetControl
 
 /** What the control queue needs of its device. */
 export interface NetControlTarget {
+  /** What commands change. */
   readonly state: NetControlState
+  /** Whether the driver accepted a feature, by bit number. */
   hasFeature(number: number): boolean
+  /** The most pairs that a command may ask for. */
   readonly maxQueuePairs: number
+  /** As DeviceHost.deviates(). */
   deviates(name: string): boolean
 }
 
