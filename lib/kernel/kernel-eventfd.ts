@@ -8,6 +8,7 @@ import { warnIfCollected } from './leak-warning.js'
 import type { NativeEventfd } from './native.js'
 import { closedError, type Refuse } from './refusal.js'
 
+/** An eventfd of this process, or a duplicate of one that the caller has. */
 export class KernelEventfd implements Eventfd {
   readonly #native: NativeEventfd
   // Bound functions of the addon: a kick is on the data path.

@@ -11,6 +11,7 @@ import type { NativeDescriptor } from './native.js'
 import { closedError, madeOr, type Refuse, type RefusedCall } from './refusal.js'
 import { writeEachAsync, writeEachFailed } from './write-each.js'
 
+/** An open file. A handle that was lost without close() is closed with a warning. */
 export class KernelHandle implements Handle {
   readonly path: string
   /** Absent where the kernel says that the node cannot be read. */

@@ -12,6 +12,7 @@ import { closedError, madeOr, type Refuse } from './refusal.js'
 // A region lives as long as its buffer: a program that keeps only `region.buffer` has not lost the region.
 const regionOfBuffer = new WeakMap<ArrayBuffer, KernelRegion>()
 
+/** One mapping. A region that was lost without close() is freed with a warning; while somebody holds it, it stays mapped. */
 export class KernelRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number

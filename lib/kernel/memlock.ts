@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 
+/** What the process may pin, and what it has pinned. */
 export interface Memlock {
   /** Bytes; undefined is unlimited. */
   readonly limit: bigint | undefined

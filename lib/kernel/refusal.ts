@@ -5,12 +5,15 @@ import { isRefused, type Refused } from './native.js'
 
 /** What was asked when the kernel refused. */
 export interface RefusedCall {
+  /** `'ioctl'`, `'mmap'` … */
   readonly syscall: string
+  /** What the call was about: a node, or words such as `fd 7`. */
   readonly path?: string
   /** The number of an ioctl. */
   readonly request?: number
   /** Why, where more is known than the errno says. */
   readonly text?: string
+  /** What a person can do about it. */
   readonly hint?: string | undefined
 }
 
