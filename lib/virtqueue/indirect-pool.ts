@@ -10,10 +10,15 @@ import type { IndirectTables, RingFormat } from './virtqueue.js'
 // Constants of this module: an imported name would be a property load each time it is used.
 const { DESCRIPTOR_BYTES, NEXT, WRITE } = layout
 
+/** The tables of one ring, in one memory, one after the other. */
 export class IndirectPool {
+  /** Descriptors a table. */
   readonly tableSize: number
+  /** How many there are. */
   readonly tables: number
+  /** The upper 32 bits of the IOVA of each table. */
   readonly iovaHigh: Uint32Array
+  /** The lower 32 bits of the same. */
   readonly iovaLow: Uint32Array
   readonly #memory: RingMemory
   readonly #isPacked: boolean

@@ -3,13 +3,17 @@
 import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
 import type { RingAreas, RingFormat, RingState } from './virtqueue.js'
 
-/** Flags of a descriptor (sections 2.7.5 and 2.8.13). */
+/** A flag of a descriptor (sections 2.7.5 and 2.8.13): the chain goes on at `next` (split), or in the descriptor that follows (packed). */
 export const NEXT = 1
+/** A flag: the device writes the bytes, and otherwise reads them. */
 export const WRITE = 2
+/** A flag: the bytes are a table of descriptors. */
 export const INDIRECT = 4
 /** Packed only: both bits together say whose the descriptor is (section 2.8.1). */
 export const AVAIL_USED = 0x8080
+/** Packed only: the driver's wrap counter, written when the descriptor is made available. */
 export const AVAIL = 0x0080
+/** Packed only: not equal to AVAIL while the descriptor is available, equal once it was used. */
 export const USED = 0x8000
 
 /** Bytes of a descriptor in either format. */
@@ -17,18 +21,24 @@ export const DESCRIPTOR_BYTES = 16
 /** The longest chain in bytes (section 2.7.5.2). */
 export const CHAIN_BYTES_LAST = 0x1_0000_0000
 
-/** Split rings: `flags`, `idx`, then the entries of either ring; the event field follows them (sections 2.7.6 and 2.7.8). */
+/** Split rings: 16 bits of `flags` at the start of either ring (sections 2.7.6 and 2.7.8). */
 export const FLAGS_AT = 0
+/** Split rings: 16 bits of `idx`, which counts entries and never stops. */
 export const INDEX_AT = 2
+/** Split rings: the entries, 2 bytes each in the available ring and 8 in the used ring; the event field follows them. */
 export const ENTRIES_AT = 4
 /** Bit 0 of `flags` in either ring: the writer does not want to be notified. */
 export const NO_NOTIFICATION = 1
 
-/** Packed: event suppression structure (section 2.8.14). */
+/** Packed: 16 bits of position in an event suppression structure (section 2.8.14), the wrap counter in bit 15. */
 export const EVENT_POSITION_AT = 0
+/** Packed: 16 bits of flags in the same, of which the lower two are one of the three below. */
 export const EVENT_FLAGS_AT = 2
+/** Notify always. */
 export const EVENT_ENABLE = 0
+/** Notify never. */
 export const EVENT_DISABLE = 1
+/** Notify when the descriptor at the position was moved; only with VIRTIO_F_RING_EVENT_IDX. */
 export const EVENT_DESCRIPTOR = 2
 
 /** The largest ring of either format (sections 2.7 and 2.8). */

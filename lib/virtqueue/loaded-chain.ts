@@ -7,6 +7,7 @@ import type { DescriptorChain, RingFormat } from './virtqueue.js'
 // Constants of this module: an imported name would be a property load each time it is used.
 const { CHAIN_BYTES_LAST } = layout
 
+/** One chain, filled again for each that is loaded. */
 export class LoadedChain implements DescriptorChain {
   id = -1
   count = 0
@@ -31,6 +32,7 @@ export class LoadedChain implements DescriptorChain {
     this.lengths = new Uint32Array(limit)
   }
 
+  /** Forgets the chain before. */
   begin(): void {
     this.id = -1
     this.count = 0

@@ -15,6 +15,7 @@ const { AVAIL, AVAIL_USED, DESCRIPTOR_BYTES, INDIRECT, NEXT, USED, WRITE } = lay
 const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
 
+/** The device's side of a packed ring (section 2.8). */
 export class PackedDeviceRing implements DeviceRing {
   readonly format = 'packed'
   readonly size: number

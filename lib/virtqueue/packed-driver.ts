@@ -18,6 +18,7 @@ const NOT_IN_FLIGHT = -1
 const NOT_HELD = -1
 const NOT_USED = -1
 
+/** The driver's side of a packed ring (section 2.8). */
 export class PackedDriverRing implements DriverRing {
   readonly format = 'packed'
   readonly size: number

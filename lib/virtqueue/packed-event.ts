@@ -14,6 +14,7 @@ export function enableEvents(event: RingMemory, hasEventIdx: boolean, position: 
   event.store16(EVENT_FLAGS_AT, hasEventIdx ? EVENT_DESCRIPTOR : EVENT_ENABLE)
 }
 
+/** Says that no notification is wanted. */
 export function disableEvents(event: RingMemory): void {
   event.store16(EVENT_FLAGS_AT, EVENT_DISABLE)
 }

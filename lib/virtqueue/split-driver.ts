@@ -15,6 +15,7 @@ const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOT
 
 const NOT_IN_FLIGHT = -1
 
+/** The driver's side of a split ring (section 2.7). */
 export class SplitDriverRing implements DriverRing {
   readonly format = 'split'
   readonly size: number

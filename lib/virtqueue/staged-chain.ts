@@ -6,14 +6,18 @@ import * as layout from './layout.js'
 // Constants of this module: an imported name would be a property load each time it is used.
 const { CHAIN_BYTES_LAST } = layout
 
+/** One chain, filled again for each that is begun. The columns have the first `limit` segments. */
 export class StagedChain {
   readonly iovaHigh: Uint32Array
   readonly iovaLow: Uint32Array
   readonly lengths: Uint32Array
   /** Segments pushed, also those that had no room: `count > limit` says that the chain is longer than any that can be. */
   count = 0
+  /** Segments that the device reads; they come first. */
   readableCount = 0
+  /** Bytes of those. */
   readableLength = 0
+  /** Bytes of the segments that the device writes. */
   writableLength = 0
   readonly #limit: number
 
@@ -25,6 +29,7 @@ export class StagedChain {
     this.lengths = new Uint32Array(limit)
   }
 
+  /** Forgets the chain before. */
   begin(): void {
     this.count = 0
     this.readableCount = 0
@@ -32,6 +37,7 @@ export class StagedChain {
     this.writableLength = 0
   }
 
+  /** As DriverRing.push(). */
   push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
     const at = this.count
     // One test, so that this function stays small enough to be inlined. Sums of two numbers below 2^32 are exact.
@@ -72,6 +78,7 @@ export class StagedChain {
     return rangeError('deviceWrites', 'true after a segment that the device writes', false)
   }
 
+  /** As DriverRing.pushAddress(). */
   pushAddress(iova: bigint, length: number, deviceWrites: boolean): void {
     const address = toU64(iova, 'iova')
     this.push(Number(address >> 32n), Number(address & 0xffff_ffffn), length, deviceWrites)
