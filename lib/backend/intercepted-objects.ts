@@ -5,6 +5,7 @@ import type { MemoryHold, MemoryRegion } from '../memory/memory-region.js'
 import type { Doorbell, Eventfd, NetlinkSocket, Subscription } from './backend.js'
 import type { Witness } from './interceptor.js'
 
+/** Memory of the inner backend, of which only close() is shown: reading and writing it are no calls. */
 export class InterceptedRegion implements MemoryRegion {
   readonly #inner: MemoryRegion
   readonly #witness: Witness
@@ -57,6 +58,7 @@ export class InterceptedRegion implements MemoryRegion {
   }
 }
 
+/** An eventfd of the inner backend. */
 export class InterceptedEventfd implements Eventfd {
   readonly #inner: Eventfd
   readonly #name: string
@@ -99,6 +101,7 @@ export class InterceptedEventfd implements Eventfd {
   }
 }
 
+/** A doorbell page of the inner backend. */
 export class InterceptedDoorbell implements Doorbell {
   readonly #inner: Doorbell
   readonly #name: string
@@ -131,6 +134,7 @@ export class InterceptedDoorbell implements Doorbell {
   }
 }
 
+/** A netlink socket of the inner backend. */
 export class InterceptedSocket implements NetlinkSocket {
   readonly #inner: NetlinkSocket
   readonly #name: string

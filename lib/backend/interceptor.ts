@@ -10,6 +10,7 @@ export type Proceed<T> = (bytes?: Uint8Array) => T
 export interface ProceedEach {
   /** What the caller gave. */
   readonly options: WriteEachOptions
+  /** By the asynchronous form, with these bytes and options in place of the caller's, when given. */
   start(bytes?: Uint8Array, options?: WriteEachOptions): Promise<number>
   /** On the spot, by the synchronous twin. */
   now(bytes: Uint8Array): number
@@ -17,8 +18,11 @@ export interface ProceedEach {
 
 /** Stands before every call. Returning without proceeding means that the inner backend never hears of it. */
 export interface Interceptor {
+  /** A synchronous call. `proceed` makes it. */
   now<T>(call: Call, proceed: Proceed<T>): T
+  /** An asynchronous call other than writeEachAsync. `start` makes it. */
   later<T>(call: Call, start: () => Promise<T>): Promise<T>
+  /** A writeEachAsync, which may be made in parts. */
   laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<number>
 }
 
@@ -46,14 +50,17 @@ export class Witness {
     return [creates, made]
   }
 
+  /** Shows a synchronous call on `object`. */
   now<T>(object: MayBeClosed, call: Call, proceed: Proceed<T>): T {
     return object.isClosed ? proceed() : this.#interceptor.now(call, proceed)
   }
 
+  /** Shows an asynchronous call on `object`. */
   later<T>(object: MayBeClosed, call: Call, start: () => Promise<T>): Promise<T> {
     return object.isClosed ? start() : this.#interceptor.later(call, start)
   }
 
+  /** Shows a writeEachAsync on `object`. */
   laterEach(object: MayBeClosed, call: WriteEachCall, proceed: ProceedEach): Promise<number> {
     return object.isClosed ? proceed.start() : this.#interceptor.laterEach(call, proceed)
   }

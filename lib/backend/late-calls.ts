@@ -2,13 +2,17 @@
 
 /** A held call, to those who only keep it. */
 export interface Held {
+  /** Whether its caller has its answer, or was told that it was given up. */
   readonly isDelivered: boolean
+  /** Has it done; its result stays back until release(). Once begun, it is not begun again. */
   begin(): void
+  /** Has it done, if it was not, and lets the caller have its result. */
   release(): void
 }
 
 /** One call that is held: not begun until it is released, or until another call on the same object wants to go after it. */
 export class LateCall<T> implements Held {
+  /** What the caller waits for. */
   readonly promise: Promise<T>
   readonly #start: () => Promise<T>
   readonly #resolve: (work: Promise<T>) => void
@@ -58,6 +62,7 @@ export class LateCall<T> implements Held {
 export class Lanes {
   readonly #held = new Map<string, Held[]>()
 
+  /** Puts a call behind those that are held on the object. */
   hold(target: string, call: Held): void {
     const lane = this.#held.get(target)?.filter((held) => !held.isDelivered) ?? []
     this.#held.set(target, [...lane, call])
@@ -82,16 +87,19 @@ export class HeldCalls {
     return this.#prune().length
   }
 
+  /** Holds one more. */
   add(call: Held): void {
     this.#prune().push(call)
     for (const arrived of this.#arrivals.splice(0)) arrived()
   }
 
+  /** As LateFault.arrival(). */
   arrival(): Promise<void> {
     if (this.waiting > 0) return Promise.resolve()
     return new Promise((resolve) => this.#arrivals.push(resolve))
   }
 
+  /** Lets the oldest `count` go on; returns how many there were. */
   release(count: number): number {
     const released = this.#prune().splice(0, count)
     for (const call of released) call.release()

@@ -15,6 +15,7 @@ import type { LocalField } from './symbols.js'
 
 /** A message that is written to, or read from, a vhost device, as its 72 bytes say it. */
 export interface IotlbMessage {
+  /** 2 is vhost_msg_v2, which has an ASID. */
   readonly version: 1 | 2
   /** The kernel's name of the type, such as `VHOST_IOTLB_UPDATE`; undefined for a type that it does not know. */
   readonly name: string | undefined

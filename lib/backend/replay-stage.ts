@@ -12,6 +12,7 @@ import type { TraceEvent } from './trace.js'
 
 /** What came of a call that was replayed. */
 export interface Answer {
+  /** How it ended here. */
   readonly outcome: Outcome
   /** The call's bytes after it, or the datagram received; undefined for a call without. */
   readonly output: PortableBytes | undefined
@@ -25,6 +26,7 @@ export interface StageOptions {
   readonly settle?: () => void | Promise<void>
 }
 
+/** The objects, by their names in the trace. Those that the trace left open are closed by close(). */
 export class Stage {
   readonly #backend: Backend
   readonly #options: StageOptions

@@ -48,6 +48,7 @@ const syscalls: Readonly<Record<FaultyOp, string>> = {
 
 const shortable: readonly string[] = ['write', 'writeEach', 'read', 'pread', 'pwrite'] satisfies FaultyOp[]
 
+/** Carries the planted faults out. */
 export class Saboteur implements Interceptor {
   readonly #lanes = new Lanes()
   #faults: Fault[] = []
@@ -61,6 +62,7 @@ export class Saboteur implements Interceptor {
     }
   }
 
+  /** Takes all faults away, and releases what they hold. */
   clear(): void {
     const faults = this.#faults
     this.#faults = []

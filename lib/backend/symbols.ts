@@ -5,7 +5,9 @@ import { vdpaError } from '../base/errors.js'
 
 /** A field of a call's bytes that holds a number of this process: a descriptor (4 bytes) or an address (8 bytes), little-endian. */
 export interface LocalField {
+  /** Bytes from the start. */
   readonly at: number
+  /** 4 bytes, or 8. */
   readonly kind: 'fd' | 'address'
 }
 
@@ -66,7 +68,9 @@ export function lengthOf(text: PortableBytes): number {
 
 /** Bytes with zeros in place of names, and the names by their place. */
 export interface NamedBytes {
+  /** All of them, names as zeros. */
   readonly bytes: Uint8Array
+  /** What stands in braces, by the offset of its first byte. */
   readonly names: ReadonlyMap<number, string>
 }
 
@@ -101,6 +105,7 @@ export class Symbols {
     this.#locals.set(name, { fds, address, length: BigInt(length), isClosed: false })
   }
 
+  /** The object was closed: its numbers may be another's from now on. */
   close(name: string): void {
     const local = this.#locals.get(name)
     if (local !== undefined) local.isClosed = true
