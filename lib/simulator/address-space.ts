@@ -9,7 +9,9 @@ import type { ProcessMemory, SimulatedRegion } from './process-memory.js'
 
 /** One address space. `tracked` is what messages are checked against; `visible` what DMA goes through. Outside batches they are one. */
 export class AddressSpace {
+  /** The mappings that messages made. */
   tracked = new IotlbTable()
+  /** The mappings that the device sees. */
   visible = this.tracked
 
   /** To be called before a change of `tracked`: the device goes on with what it sees, until publish(). */
@@ -17,6 +19,7 @@ export class AddressSpace {
     if (this.visible === this.tracked) this.tracked = this.tracked.copy()
   }
 
+  /** Has the device see what messages made. */
   publish(): void {
     this.visible = this.tracked
   }
@@ -95,6 +98,7 @@ export class DeviceDma implements Dma {
     return space
   }
 
+  /** The address space of an ASID; undefined when nothing was ever mapped there. */
   space(asid: number): AddressSpace | undefined {
     return this.#spaces[asid]
   }
@@ -120,6 +124,7 @@ export class DeviceDma implements Dma {
     this.#passesThrough.length = 0
   }
 
+  /** Forgets all address spaces, and unpins what they had. */
   clear(): void {
     for (const [asid, space] of this.spaces()) {
       if (this.pinsMemory) this.#memory.unpin(space.tracked.bytes)

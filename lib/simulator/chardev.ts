@@ -13,8 +13,11 @@ import type { Deviation } from './profiles.js'
 
 /** What the kernel keeps of one queue for one opening. */
 export interface VringState {
+  /** The eventfd of VHOST_SET_VRING_KICK. */
   kick: EventCounter | undefined
+  /** Ends the watch on it. */
   stopKick: (() => void) | undefined
+  /** Microseconds; kept, and of no effect. */
   busyloopTimeout: number
 }
 
@@ -23,16 +26,21 @@ export interface DeviceNode {
   readonly path: string
   readonly ops: DeviceOps
   readonly dma: DeviceDma
+  /** Its one opening; undefined while it is not open. */
   file: OpenFile | undefined
+  /** Unplugged: what has it open gets ENODEV. */
   isRemoved: boolean
 }
 
 /** The argument of an ioctl. */
 export interface Argument {
+  /** As many as the request moves; the caller's own, answered in place. */
   readonly bytes: Uint8Array
+  /** On the same bytes. */
   readonly view: DataView
 }
 
+/** Carries out one request: what ioctl(2) returns, or a negative errno. */
 export type Handler = (file: OpenFile, argument: Argument) => number
 
 /** The state of an open file. */
@@ -40,11 +48,15 @@ export class OpenFile {
   readonly node: DeviceNode
   readonly table: DescriptorTable
   readonly deviates: (name: Deviation) => boolean
+  /** By queue index; a queue that was never spoken of has none. */
   readonly vrings: VringState[] = []
+  /** VHOST_SET_OWNER was made. */
   isOwned = false
   /** Which kind of worker the kernel would start; kept, and of no effect here. */
   forksFromOwner = 1
+  /** Between VHOST_VDPA_SUSPEND and the resume or reset that follows. */
   isSuspended = false
+  /** What was acknowledged, as a word of bits. */
   backendFeatures = 0n
   /** Whether messages carry an ASID; asked for each. */
   hasAsid = false
@@ -68,10 +80,12 @@ export class OpenFile {
     return this.node.ops.queueCount
   }
 
+  /** Whether the device was started. */
   get hasDriverOk(): boolean {
     return (this.node.ops.status() & virtioStatus.DRIVER_OK) !== 0
   }
 
+  /** What is kept of a queue, made when there was none. */
   vring(index: number): VringState {
     return (this.vrings[index] ??= { kick: undefined, stopKick: undefined, busyloopTimeout: 0 })
   }
@@ -83,11 +97,13 @@ export class OpenFile {
     if ((this.backendFeatures & bit(backendFeatureBits.VHOST_BACKEND_F_IOTLB_PERSIST)) === 0n) this.node.dma.hideAll()
   }
 
+  /** The eventfd of VHOST_VDPA_SET_CONFIG_CALL; undefined takes it away. */
   setConfigCall(counter: EventCounter | undefined): void {
     this.#stopConfig = counter
     this.ops.setConfigCallback(counter === undefined ? undefined : () => void counter.add(1))
   }
 
+  /** Whether there is one. */
   get hasConfigCall(): boolean {
     return this.#stopConfig !== undefined
   }
@@ -267,4 +283,5 @@ export function handlersByNumber(handlers: Partial<Record<RequestName, Handler>>
   return new Map(Object.entries(handlers).map(([name, handler]) => [requests[name as RequestName].number, handler]))
 }
 
+/** Handlers of the requests that need no owner, by number. */
 export const requestsOfAll = handlersByNumber(openToAll)

@@ -10,9 +10,11 @@ import type { Scheduler } from './scheduler.js'
 
 /** An open node, as far as a descriptor knows it. */
 export interface OpenNode {
+  /** Its descriptor was closed. */
   release(): void
 }
 
+/** What a descriptor is of. */
 export type DescriptorTarget =
   | { readonly kind: 'eventfd'; readonly counter: EventCounter }
   | { readonly kind: 'memory'; readonly file: MemoryFile }
@@ -28,20 +30,24 @@ export interface OpenDescriptor {
 
 const FIRST_FD = 0x10_0000
 
+/** All descriptors of one pretended process. */
 export class DescriptorTable {
   readonly #targets = new Map<number, DescriptorTarget>()
   #next = FIRST_FD
 
+  /** Opens a descriptor: its number. */
   add(target: DescriptorTarget): number {
     const fd = this.#next++
     this.#targets.set(fd, target)
     return fd
   }
 
+  /** What a descriptor is of; undefined for a number that is not open. */
   get(fd: number): DescriptorTarget | undefined {
     return this.#targets.get(fd)
   }
 
+  /** Closes a descriptor; false when it was not open. */
   remove(fd: number): boolean {
     return this.#targets.delete(fd)
   }
@@ -83,10 +89,12 @@ export class EventCounter {
     return true
   }
 
+  /** Whether there is something to take. */
   get isSignaled(): boolean {
     return this.#count > 0
   }
 
+  /** What was added since the last take, at most 2^53-1; 0 when nothing. */
   take(): number {
     const count = this.#beyond === 0n ? this.#count : Number.MAX_SAFE_INTEGER
     this.#count = 0
@@ -111,6 +119,7 @@ export interface EventfdHost {
   readonly refuse: Refuse
 }
 
+/** An eventfd of the pretended process. What it wakes gets its turn from the scheduler. */
 export class SimulatedEventfd implements Eventfd {
   readonly #host: EventfdHost
   readonly #counter: EventCounter

@@ -52,6 +52,7 @@ interface ShortRule {
 export interface FaultReach {
   /** The device at a path; undefined when there is none. */
   device(path: string): DeviceOps | undefined
+  /** Takes the device away. */
   remove(path: string): void
 }
 

@@ -26,6 +26,7 @@ export interface HandleHost {
 /** Records of a long sequence between two looks at its signal. */
 const RECORDS_A_TURN = 64
 
+/** An open node of the pretended /dev. There is no thread: asynchronous forms do their work in turns of the event loop. */
 export class SimulatedHandle implements Handle {
   readonly path: string
   readonly #host: HandleHost

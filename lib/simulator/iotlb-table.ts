@@ -24,6 +24,7 @@ export class IotlbTable {
   #perm = new Uint8Array(4)
   #regions: SimulatedRegion[] = []
 
+  /** Entries. */
   get count(): number {
     return this.#count
   }
@@ -33,6 +34,7 @@ export class IotlbTable {
     return this.#bytes
   }
 
+  /** Whether one more would be refused. */
   isFull(): boolean {
     return this.#count >= IOTLB_ENTRIES_LAST
   }
@@ -47,12 +49,14 @@ export class IotlbTable {
     return index
   }
 
+  /** The memory of an entry. */
   region(index: number): SimulatedRegion {
     const region = this.#regions[index]
     if (region === undefined) throw new Error(`no IOTLB entry ${index}`)
     return region
   }
 
+  /** What the device may do with an entry: bits of `vhostAccess`. */
   perm(index: number): number {
     return this.#perm[index] ?? 0
   }
@@ -68,6 +72,7 @@ export class IotlbTable {
     return ((this.#lastHigh[index] ?? 0) - high) * 0x1_0000_0000 + ((this.#lastLow[index] ?? 0) - low) + 1
   }
 
+  /** Whether any entry has an address of the range. */
   overlaps(firstHigh: number, firstLow: number, lastHigh: number, lastLow: number): boolean {
     return this.#overlapsAt(this.#firstReaching(firstHigh, firstLow), lastHigh, lastLow)
   }
@@ -107,6 +112,7 @@ export class IotlbTable {
     return to - from
   }
 
+  /** Another table with the same entries. */
   copy(): IotlbTable {
     const result = new IotlbTable()
     result.#count = this.#count

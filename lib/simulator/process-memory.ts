@@ -7,10 +7,12 @@ import { Holds } from '../memory/holds.js'
 import type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
 
+/** Bytes of an ordinary page, on whatever machine the simulator runs. */
 export const PAGE_BYTES = 4096
 const PAGE_SIZES: readonly number[] = [PAGE_BYTES, 2 ** 21, 2 ** 30]
 /** Where regions begin, and the end of what a process can address on x86-64. */
 const FIRST_ADDRESS = 0x7000_0000_0000
+/** The end of what a process can address on x86-64. */
 export const ADDRESS_LIMIT = 0x7fff_ffff_f000
 
 /** Bytes of a file that regions show. They go when the last of these regions is closed. */
@@ -25,6 +27,7 @@ interface FilePart {
  * parts have a byte in common, because two ArrayBuffers cannot.
  */
 export class MemoryFile {
+  /** Bytes; whole pages. */
   readonly length: number
   readonly #parts: FilePart[] = []
 
@@ -52,6 +55,7 @@ export class MemoryFile {
     return part
   }
 
+  /** One region of the part fewer; with the last of them the bytes go, and their buffer is detached. */
   release(part: FilePart): void {
     part.users--
     if (part.users > 0) return
@@ -61,12 +65,14 @@ export class MemoryFile {
   }
 }
 
+/** Bytes at an address of the pretended process: one part of a file. */
 export class SimulatedRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number
   readonly buffer: ArrayBuffer
   /** What DMA copies from and to, and the same as words; of length 0 after close. */
   readonly bytes: Uint8Array
+  /** The same bytes as 32-bit words, for copying. */
   readonly words: Int32Array
   /** The same for rings. */
   readonly ringMemory: RingMemory
@@ -163,6 +169,7 @@ export class ProcessMemory {
     return true
   }
 
+  /** Gives back what pin() counted. */
   unpin(bytes: number): void {
     this.#pinned -= bytes
   }

@@ -11,7 +11,9 @@ export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
 /** Turns of one flush before the event loop gets its own: devices and listeners that wake one another for ever must not stop the program. */
 const TURNS_A_FLUSH = 10_000
 
+/** Pieces of work, each run once, oldest first. */
 export class Scheduler {
+  /** What it was made with. */
   readonly mode: SchedulerMode
   readonly #latency: number
   // A queue in an array: what is before #head has run.
