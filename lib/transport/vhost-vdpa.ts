@@ -47,7 +47,8 @@ class Argument {
 
 /**
  * Every request that vhost-vdpa answers, as the kernel has it. Errors are the backend's own, untouched: `VdpaError` with errno and the request's name.
- * Queue indexes are numbers from 0, u64 values are bigint.
+ * Requests about a queue, and setMemTable(), are EPERM before setOwner(), and ENOBUFS for an index past the last queue. A request that the kernel is too
+ * old for is ENOTTY, or EPERM without an owner. Queue indexes are numbers from 0, u64 values are bigint.
  */
 export class VhostVdpaTransport {
   /** The open node; whoever opened it closes it. */
@@ -62,7 +63,7 @@ export class VhostVdpaTransport {
     this.handle = handle
   }
 
-  /** VHOST_SET_OWNER: claims the device for this process. Vring requests and IOTLB messages need it. EBUSY when it has an owner. */
+  /** VHOST_SET_OWNER: claims the device for this process. Queues (EPERM) and IOTLB messages (EFAULT) need it. EBUSY when it has an owner. */
   setOwner(): void {
     this.handle.ioctl(requests.VHOST_SET_OWNER.number, 0)
   }
@@ -82,7 +83,7 @@ export class VhostVdpaTransport {
     this.#writeU64(requests.VHOST_SET_FEATURES.number, features)
   }
 
-  /** VHOST_GET_BACKEND_FEATURES (bit numbers in backendFeatureBits). */
+  /** VHOST_GET_BACKEND_FEATURES: what kernel and device offer (bit numbers in `backendFeatureBits`), not what was acknowledged. */
   backendFeatures(): bigint {
     return this.#readU64(requests.VHOST_GET_BACKEND_FEATURES.number)
   }
@@ -137,21 +138,21 @@ export class VhostVdpaTransport {
     return this.#readU32(requests.VHOST_VDPA_GET_CONFIG_SIZE.number)
   }
 
-  /** VHOST_VDPA_SET_CONFIG_CALL: the eventfd that says the configuration changed; -1 takes it away. */
+  /** VHOST_VDPA_SET_CONFIG_CALL: the eventfd that says the configuration changed; -1, or one that is refused (EBADF, EINVAL), takes it away. */
   setConfigCall(fd: number): void {
     checkInteger(fd, 'fd', -1, 0x7fff_ffff)
     this.#u32.view.setInt32(0, fd, true)
     this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG_CALL.number, this.#u32.bytes)
   }
 
-  /** VHOST_VDPA_GET_VRING_NUM: the largest ring size of any queue (16 bits). */
+  /** VHOST_VDPA_GET_VRING_NUM: descriptors of the largest ring that every queue can have (16 bits). */
   maxVringNum(): number {
     this.#u16.view.setUint16(0, 0)
     this.handle.ioctl(requests.VHOST_VDPA_GET_VRING_NUM.number, this.#u16.bytes)
     return this.#u16.view.getUint16(0, true)
   }
 
-  /** VHOST_VDPA_GET_VRING_SIZE: the largest size of one queue (since Linux 6.9). EOPNOTSUPP where the driver has none. */
+  /** VHOST_VDPA_GET_VRING_SIZE: descriptors of the largest ring of one queue (since Linux 6.9). EOPNOTSUPP where the parent does not say. */
   vringSize(index: number): number {
     return this.#getPair(requests.VHOST_VDPA_GET_VRING_SIZE.number, index)
   }
@@ -178,7 +179,7 @@ export class VhostVdpaTransport {
     return this.#readU32(requests.VHOST_VDPA_GET_AS_NUM.number)
   }
 
-  /** VHOST_VDPA_GET_VRING_GROUP: the group of a queue (since Linux 5.19). EOPNOTSUPP where the driver has no groups; ENOBUFS past the last queue. */
+  /** VHOST_VDPA_GET_VRING_GROUP: the group of a queue (since Linux 5.19). EOPNOTSUPP where the parent has no groups. */
   vringGroup(index: number): number {
     return this.#getPair(requests.VHOST_VDPA_GET_VRING_GROUP.number, index)
   }
@@ -188,7 +189,10 @@ export class VhostVdpaTransport {
     return this.#getPair(requests.VHOST_VDPA_GET_VRING_DESC_GROUP.number, index)
   }
 
-  /** VHOST_VDPA_SET_GROUP_ASID: puts a group into an address space (since Linux 5.19). EINVAL past the last of either; before DRIVER_OK only. */
+  /**
+   * VHOST_VDPA_SET_GROUP_ASID: puts a group into an address space (since Linux 5.19). EINVAL past the last of either (ENOBUFS for a group past the last
+   * queue), EOPNOTSUPP where the parent cannot. After DRIVER_OK it is EBUSY since Linux 7.0, and was carried out before.
+   */
   setGroupAsid(group: number, asid: number): void {
     this.#setPair(requests.VHOST_VDPA_SET_GROUP_ASID.number, group, asid)
   }
@@ -213,12 +217,15 @@ export class VhostVdpaTransport {
     await this.handle.ioctlAsync(requests.VHOST_VDPA_RESUME.number, 0)
   }
 
-  /** VHOST_SET_VRING_NUM: the ring's size, a power of two up to maxVringNum(). */
+  /** VHOST_SET_VRING_NUM: the ring's size in descriptors, a power of two up to maxVringNum(), also for packed rings; EINVAL otherwise. */
   setVringNum(index: number, size: number): void {
     this.#setPair(requests.VHOST_SET_VRING_NUM.number, index, size)
   }
 
-  /** VHOST_SET_VRING_ADDR: where the three areas lie, as IOVAs. EINVAL when not aligned to 16, 2 and 4, or when the device runs. */
+  /**
+   * VHOST_SET_VRING_ADDR: where the three areas lie, as IOVAs. EINVAL when the driver area is not aligned to 2 or the device area to 4 (16 for
+   * descriptors is not checked), or while the device runs and is not suspended; EOPNOTSUPP for flags but VHOST_VRING_F_LOG.
+   */
   setVringAddr(index: number, addresses: VringAddresses, flags = 0): void {
     const argument = vhostVringAddr.encode({
       index,
@@ -231,7 +238,7 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_SET_VRING_ADDR.number, argument)
   }
 
-  /** VHOST_SET_VRING_BASE: where the ring begins: 0 for split, 0x80008000 for packed, or what vringBase said before. */
+  /** VHOST_SET_VRING_BASE: where the ring begins: 0, 0x80008000 for packed, or what vringBase() said. EINVAL for split above 0xffff, or while it runs. */
   setVringBase(index: number, base: number): void {
     this.#setPair(requests.VHOST_SET_VRING_BASE.number, index, base)
   }
@@ -241,22 +248,24 @@ export class VhostVdpaTransport {
     return this.#getPair(requests.VHOST_GET_VRING_BASE.number, index)
   }
 
-  /** VHOST_SET_VRING_KICK: the eventfd by which the driver kicks; -1 takes it away. */
+  /**
+   * VHOST_SET_VRING_KICK: the eventfd by which the driver kicks; -1 takes it away. EBADF; EINVAL for an fd of another kind. What was signaled is a kick.
+   */
   setVringKick(index: number, fd: number): void {
     this.#setFile(requests.VHOST_SET_VRING_KICK.number, index, fd)
   }
 
-  /** VHOST_SET_VRING_CALL: the eventfd by which the device interrupts; -1 takes it away. */
+  /** VHOST_SET_VRING_CALL: the eventfd by which the device interrupts; -1 takes it away. EBADF, EINVAL as for a kick. */
   setVringCall(index: number, fd: number): void {
     this.#setFile(requests.VHOST_SET_VRING_CALL.number, index, fd)
   }
 
-  /** VHOST_SET_VRING_ERR: the eventfd by which the device tells of an error in the ring; -1 takes it away. */
+  /** VHOST_SET_VRING_ERR: the eventfd for errors in the ring; -1 takes it away. The kernel keeps it, and no vDPA device seen signals it. */
   setVringErr(index: number, fd: number): void {
     this.#setFile(requests.VHOST_SET_VRING_ERR.number, index, fd)
   }
 
-  /** VHOST_VDPA_SET_VRING_ENABLE. After DRIVER_OK only with the backend feature ENABLE_AFTER_DRIVER_OK. */
+  /** VHOST_VDPA_SET_VRING_ENABLE. After DRIVER_OK only with ENABLE_AFTER_DRIVER_OK: Linux 6.12 does it without, and the device may do anything. */
   setVringEnable(index: number, isEnabled: boolean): void {
     this.#setPair(requests.VHOST_VDPA_SET_VRING_ENABLE.number, index, isEnabled ? 1 : 0)
   }
