@@ -5,6 +5,7 @@ import { rangeError } from '../base/checks.js'
 
 /** Entries of a leaf: a power of two, so that positions are shifts. */
 const LEAF_SHIFT = 6
+/** Entries that a leaf may have. */
 export const LEAF_SLOTS = 1 << LEAF_SHIFT
 const LEAF_MASK = LEAF_SLOTS - 1
 
@@ -94,11 +95,13 @@ export class EntryLeaves {
     return leaf
   }
 
+  /** Gives an empty leaf back. */
   free(leaf: number): void {
     this.#spans[leaf] = 0
     this.#free.push(leaf)
   }
 
+  /** Entries of a leaf. */
   count(leaf: number): number {
     return (this.#spans[leaf] as number) >>> 8
   }
@@ -232,38 +235,47 @@ export class EntryLeaves {
     entry[7] = ((words[at + META] as number) >>> 8) - 1
   }
 
+  /** What entries are ordered by: of the entry at a slot. */
   key(index: number): number {
     return (this.#keys[index >>> CHUNK_SHIFT] as Float64Array)[index & CHUNK_MASK] as number
   }
 
+  /** The upper 32 bits of the first address of the entry at a slot. */
   firstHigh(index: number): number {
     return this.#word(index, FIRST_HIGH)
   }
 
+  /** The lower 32 bits of the same. */
   firstLow(index: number): number {
     return this.#word(index, FIRST_LOW)
   }
 
+  /** The upper 32 bits of its last address. */
   lastHigh(index: number): number {
     return this.#word(index, LAST_HIGH)
   }
 
+  /** The lower 32 bits of the same. */
   lastLow(index: number): number {
     return this.#word(index, LAST_LOW)
   }
 
+  /** The upper 32 bits of where its first address leads. */
   uaddrHigh(index: number): number {
     return this.#word(index, UADDR_HIGH)
   }
 
+  /** The lower 32 bits of the same. */
   uaddrLow(index: number): number {
     return this.#word(index, UADDR_LOW)
   }
 
+  /** What it allows: VHOST_ACCESS_* for mappings. */
   perm(index: number): number {
     return this.#word(index, META) & 0xff
   }
 
+  /** The entry's object, or NO_OBJECT. */
   object(index: number): number {
     return ((this.#word(index, META) >>> 8) - 1) >>> 0
   }

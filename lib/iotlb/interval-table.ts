@@ -132,30 +132,37 @@ export class IntervalTable {
     this.#leaves.read(index, entry)
   }
 
+  /** The upper 32 bits of the first address of the entry at `index`. */
   firstHigh(index: number): number {
     return this.#leaves.firstHigh(index)
   }
 
+  /** The lower 32 bits of the same. */
   firstLow(index: number): number {
     return this.#leaves.firstLow(index)
   }
 
+  /** The upper 32 bits of its last address. */
   lastHigh(index: number): number {
     return this.#leaves.lastHigh(index)
   }
 
+  /** The lower 32 bits of the same. */
   lastLow(index: number): number {
     return this.#leaves.lastLow(index)
   }
 
+  /** The upper 32 bits of where its first address leads. */
   uaddrHigh(index: number): number {
     return this.#leaves.uaddrHigh(index)
   }
 
+  /** The lower 32 bits of the same. */
   uaddrLow(index: number): number {
     return this.#leaves.uaddrLow(index)
   }
 
+  /** What it allows: VHOST_ACCESS_* for mappings. */
   perm(index: number): number {
     return this.#leaves.perm(index)
   }

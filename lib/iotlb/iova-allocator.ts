@@ -29,6 +29,7 @@ const RESERVED = 2
 
 /** The allocator: the lowest place that fits. Allocations and reservations never overlap. */
 export class IovaAllocator {
+  /** The addresses that it gives out of, both ends included. */
   readonly window: Range
   readonly #page: bigint
   readonly #allowZero: boolean

@@ -7,6 +7,7 @@ import type { Access } from './mapping.js'
 
 /** A part of a region, such as GuestMemory.slices() gives. */
 export interface MemorySlice {
+  /** The memory, which stays its owner's to close. */
   readonly region: MemoryRegion
   /** Bytes into the region. */
   readonly offset: number

@@ -9,11 +9,13 @@ export type Access = 'ro' | 'wo' | 'rw'
 
 /** One mapping as plain data. */
 export interface MappingSnapshot {
+  /** The first address that the device uses. */
   readonly iova: bigint
   /** Bytes, 1 to 2^64. */
   readonly size: bigint
   /** The address in the process that `iova` leads to. */
   readonly uaddr: bigint
+  /** What the device may do. */
   readonly access: Access
 }
 

@@ -58,11 +58,12 @@ export class MessageWriter {
     this.#range(this.#start(iotlbMessageTypes.VHOST_IOTLB_INVALIDATE, asid), entry)
   }
 
-  /** Until batchEnd() the device may put changes off, and takes no message of another address space. */
+  /** Until batchEnd() the device may put changes off, and takes no message of another address space (VHOST_IOTLB_BATCH_BEGIN). */
   batchBegin(asid: number): void {
     this.#start(iotlbMessageTypes.VHOST_IOTLB_BATCH_BEGIN, asid)
   }
 
+  /** Has the device make the changes since batchBegin() (VHOST_IOTLB_BATCH_END). */
   batchEnd(asid: number): void {
     this.#start(iotlbMessageTypes.VHOST_IOTLB_BATCH_END, asid)
   }

@@ -10,8 +10,11 @@ import { MessageWriter } from './message.js'
 
 /** What is to become of one address space. */
 export interface SpaceChange {
+  /** The number of the address space. */
   readonly asid: number
+  /** What the device has mapped there. */
   readonly have: IntervalTable
+  /** What it is to have. */
   readonly want: IntervalTable
 }
 

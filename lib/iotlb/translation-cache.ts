@@ -14,8 +14,9 @@ const TWO_32 = 0x1_0000_0000
 
 /** The cache. A change of the table, such as an unmap, is seen by the next translate(). The other fields are of the last call that found an entry. */
 export class TranslationCache {
-  /** The address that the IOVA leads to, in halves. */
+  /** The upper 32 bits of the address that the IOVA leads to. */
   uaddrHigh = 0
+  /** The lower 32 bits of the same. */
   uaddrLow = 0
   /** What the mapping allows. */
   perm = 0
