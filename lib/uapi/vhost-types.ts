@@ -97,7 +97,10 @@ export const iotlbMessageTypes = {
 /** What the device may do with the memory of a mapping. */
 export const vhostAccess = { VHOST_ACCESS_RO: 1, VHOST_ACCESS_WO: 2, VHOST_ACCESS_RW: 3 } as const
 
-/** Backend feature bits: numbers, not masks. */
+/**
+ * Backend feature bits: numbers, not masks. The kernels that have them: MSG_V2 since 4.19, BATCH 5.9, ASID 5.19, SUSPEND 6.0, RESUME 6.3,
+ * ENABLE_AFTER_DRIVER_OK 6.6, DESC_ASID and IOTLB_PERSIST 6.7.
+ */
 export const backendFeatureBits = {
   VHOST_BACKEND_F_IOTLB_MSG_V2: 1,
   VHOST_BACKEND_F_IOTLB_BATCH: 2,

@@ -52,7 +52,7 @@ export interface VhostRequest<T extends object = object> {
 
 const directionBits: Readonly<Record<RequestDirection, number>> = { none: 0, write: 1, read: 2, readwrite: 3 }
 
-/** `_IOC(direction, type, nr, size)` of <asm-generic/ioctl.h>, unsigned. */
+/** `_IOC(direction, type, nr, size)` of <asm-generic/ioctl.h>, unsigned: direction in bits 30 and 31, size in bytes in 16 to 29, type in 8 to 15. */
 export function ioctlNumber(direction: RequestDirection, type: number, nr: number, size: number): number {
   return directionBits[direction] * 2 ** 30 + size * 2 ** 16 + type * 2 ** 8 + nr
 }

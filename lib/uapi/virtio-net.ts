@@ -119,7 +119,7 @@ export interface NetConfig {
   readonly supportedHashTypes?: number
 }
 
-/** Reads a configuration of any length from 6 bytes up. Which fields mean something depends on the negotiated features. */
+/** Reads a configuration of any length from 6 bytes up; RangeError below. Which fields mean something depends on the negotiated features. */
 export function decodeNetConfig(config: Uint8Array): NetConfig {
   checkBytes(config, 'a network configuration')
   if (config.byteLength < 6) throw rangeError('a network configuration', 'at least 6 bytes long', config.byteLength)
@@ -145,13 +145,13 @@ export function decodeNetConfig(config: Uint8Array): NetConfig {
   return result as unknown as NetConfig
 }
 
-/** `[0, 0x11, …]` as `00:11:22:33:44:55`. */
+/** Six bytes as `00:11:22:33:44:55`. RangeError for another number of bytes. */
 export function formatMac(mac: Uint8Array): string {
   checkBytes(mac, 'mac', 6)
   return Array.from(mac, (byte) => byte.toString(16).padStart(2, '0')).join(':')
 }
 
-/** `00:11:22:33:44:55` as six bytes. */
+/** `00:11:22:33:44:55`, in either case, as six bytes. TypeError, or RangeError for another form. */
 export function parseMac(text: string): Uint8Array {
   if (typeof text !== 'string') throw typeError('mac', "a string such as '02:00:00:00:00:01'", text)
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) throw rangeError('mac', "of the form '02:00:00:00:00:01'", text)
@@ -446,7 +446,7 @@ export function netCommandOf(commandClass: number, number: number): NetCommand<u
   return Object.values(netCommands).find((entry) => entry.class === commandClass && entry.command === number)
 }
 
-/** Bytes of the header before each packet, by the features negotiated. */
+/** Bytes of the header before each packet with VIRTIO_F_VERSION_1: 12, or 20 when VIRTIO_NET_F_HASH_REPORT was negotiated. */
 export function netHeaderSize(hasHashReport: boolean): number {
   return hasHashReport ? virtioNetHdrV1Hash.size : virtioNetHdrV1.size
 }
