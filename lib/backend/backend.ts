@@ -18,15 +18,29 @@ export interface Backend {
   readonly pageSize: number
   /** Opens a node for reading and writing, close-on-exec and non-blocking. Errors: ENOENT, EACCES, EBUSY, ENXIO … */
   open(path: string): Handle
-  /** Takes over an fd that somebody passed; the handle owns it from now on. `path` is used in sentences only. */
+  /**
+   * Takes over an fd that somebody passed; the handle owns it from now on. `path` is used in sentences only. EBADF, and then there is nothing to close.
+   */
   openFd(fd: number, path?: string): Handle
-  /** Zeroed, shared, page-aligned memory (memfd), at an address that stays until it is closed. `length` in bytes, rounded up to pages. */
+  /**
+   * Zeroed, shared, page-aligned memory (memfd), at an address that stays until it is closed. `length` in bytes, rounded up to pages; RangeError for
+   * more than one ArrayBuffer can have (4 GiB on Node 20). ENOMEM, EMFILE.
+   */
   allocate(length: number, options?: AllocateOptions): MemoryRegion
-  /** Memory that another program's fd holds (a VMM's guest RAM, hugepages). The fd is duplicated and stays the caller's. */
+  /**
+   * Memory that another program's fd holds (a VMM's guest RAM, hugepages). The fd is duplicated and stays the caller's. EBADF, EACCES (not open for
+   * reading and writing), ENODEV (no memory to map).
+   */
   adopt(fd: number, options: AdoptOptions): MemoryRegion
-  /** A new eventfd, or a wrapper of the caller's own (KVM's irqfd, ioeventfd), which then stays the caller's to close. */
+  /**
+   * A new eventfd, or a wrapper of the caller's own (KVM's irqfd, ioeventfd), which then stays the caller's to close. EMFILE, EBADF; RangeError for an
+   * fd of another kind.
+   */
   eventfd(fd?: number): Eventfd
-  /** Opens a netlink socket of `protocol` (16 is NETLINK_GENERIC). Optional: absent where there is none. */
+  /**
+   * Opens a netlink socket of `protocol` (16 is NETLINK_GENERIC). Optional: absent where there is none. EPROTONOSUPPORT when the kernel lacks the
+   * protocol.
+   */
   netlink?(protocol: number): NetlinkSocket
   /** RLIMIT_MEMLOCK (soft) and what the process has pinned now (VmPin), in bytes. `limit` is undefined when there is none, or where it is not known. */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }
@@ -50,21 +64,24 @@ export interface Handle extends Closeable {
   /** One write(); returns what the kernel returned. */
   write(bytes: Uint8Array): number
   /**
-   * One write() for each record of `stride` bytes, in one native call. Returns how many succeeded when all did; otherwise throws the
-   * refusal, which has `completed: number`, the count of records written before it.
+   * One write() for each record of `stride` bytes, in one native call. Returns how many succeeded when all did; otherwise throws the refusal, which has
+   * `completed: number`, the count of records written before it. EIO for a record that was taken in part only.
    */
   writeEach(records: Uint8Array, stride: number): number
   /** The same off the event loop's thread, with progress. An abort stops between records: rejects ERR_VDPA_CANCELED with `completed`. */
   writeEachAsync(records: Uint8Array, stride: number, options?: WriteEachOptions): Promise<number>
   /** One read(); absent where the node cannot be read (vhost-vdpa). Returns bytes read. */
   read?(bytes: Uint8Array): number
-  /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. */
+  /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. One listener at a time (ERR_VDPA_STATE). */
   onReadable?(listener: () => void): Disposable
   /** One pread64() at `offset`, 0..2^63-1; returns bytes read. Absent where the node cannot be read (vhost-vdpa). */
   pread?(bytes: Uint8Array, offset: bigint): number
   /** One pwrite64() at `offset`, 0..2^63-1; returns bytes written. Absent where the backend has none. */
   pwrite?(bytes: Uint8Array, offset: bigint): number
-  /** Maps the doorbell page at `offset` (queue index × page size); absent where the backend has none. Refused with errno 524 by many devices. */
+  /**
+   * Maps the doorbell page at `offset` (queue index × page size), for writing; absent where the backend has none. Many devices refuse: errno 524
+   * (ENOTSUPP) or ENXIO; EINVAL for a queue that is not there.
+   */
   mapDoorbell?(offset: bigint): Doorbell
   /** Closes the node on a thread of its own (a device's last close may sleep). Twice is allowed. */
   close(): Promise<void>
@@ -106,8 +123,8 @@ export interface Eventfd extends Releasable {
   /** Takes the counter: what was added since the last take, 0 when nothing. Counts above 2^53-1 are clamped. */
   take(): number
   /**
-   * Calls `listener(count)` on the event loop after each wake-up, having taken the counter. One listener at a time. Does not keep the process alive
-   * unless `ref()` was called on the subscription.
+   * Calls `listener(count)` on the event loop after each wake-up, having taken the counter. One listener at a time (ERR_VDPA_STATE). Does not keep the
+   * process alive unless `ref()` was called on the subscription.
    */
   onSignal(listener: (count: number) => void): Subscription
 }
