@@ -40,7 +40,7 @@ export class KernelBackend implements Backend {
     return new KernelHandle(madeOr(this.#addon.open(path), refused, { path }), path, refused)
   }
 
-  /** Makes the fd close-on-exec and non-blocking, as `open` does. Errors: EBADF, which leaves nothing to close. */
+  /** Takes over an fd that somebody passed, and makes it close-on-exec and non-blocking, as `open` does. EBADF, which leaves nothing to close. */
   openFd(fd: number, path = `fd ${fd}`): KernelHandle {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     checkString(path, 'path')
@@ -55,7 +55,7 @@ export class KernelBackend implements Backend {
     return this.#memory.adopt(fd, options)
   }
 
-  /** Errors: EMFILE, EBADF; RangeError when the fd is no eventfd. */
+  /** A new eventfd, or a duplicate of the caller's own. EMFILE, EBADF; RangeError when the fd is no eventfd. */
   eventfd(fd?: number): KernelEventfd {
     if (fd !== undefined) checkEventfd(fd)
     return new KernelEventfd(
@@ -64,7 +64,7 @@ export class KernelBackend implements Backend {
     )
   }
 
-  /** Errors: EPROTONOSUPPORT when this kernel has no such protocol. */
+  /** Opens a netlink socket of `protocol`, 0..31. EPROTONOSUPPORT when this kernel has no such protocol. */
   netlink(protocol: number): KernelNetlinkSocket {
     checkInteger(protocol, 'protocol', 0, 31)
     return new KernelNetlinkSocket(
@@ -77,7 +77,10 @@ export class KernelBackend implements Backend {
     return readMemlock()
   }
 
-  /** Read once: the parameter is fixed while the module is loaded. */
+  /**
+   * Entries that one address space may have: max_iotlb_entries of the module vhost_vdpa, undefined while that is not loaded. Read once, because it is
+   * fixed while the module is loaded.
+   */
   get iotlbEntryLimit(): number | undefined {
     return (this.#iotlbEntryLimit ??= readIotlbEntryLimit())
   }
