@@ -11,13 +11,13 @@ export type FaultTarget = RequestName | 'open' | 'write' | 'ioctl'
 
 /** A refusal to come. */
 export interface FailOptions {
-  /** Default: any ioctl. */
+  /** A request's name, or `'open'`, `'write'` or `'ioctl'` for all of them. Default: any ioctl. */
   readonly request?: FaultTarget
   /** The errno's name: `'EBUSY'`. */
   readonly with: ErrnoName
   /** The first call that fails, counted from 1. Default 1. */
   readonly nth?: number
-  /** How many fail from then on. Default 1. */
+  /** How many fail from then on; Infinity for all, until clear(). Default 1. */
   readonly times?: number
   /** Only calls on this node. Default: on all. */
   readonly path?: string
@@ -74,7 +74,7 @@ export class Faults {
     return this.#rules.length > 0 || this.#shortRules.length > 0
   }
 
-  /** Refuses calls to come with an errno, without carrying them out. */
+  /** Refuses calls to come with an errno, without carrying them out. Of several rules, the first that is due decides; those after it do not count the call. */
   fail(options: FailOptions): void {
     const { request = anyIoctl, nth = 1, times = 1, path } = options
     if (request !== 'open' && request !== 'write' && request !== 'ioctl' && !Object.hasOwn(requests, request))
@@ -85,7 +85,7 @@ export class Faults {
     this.#rules.push({ request, path, errno: errno[options.with], toPass: nth - 1, toFail: times })
   }
 
-  /** The nth write() to come takes only `length` bytes, and does nothing. */
+  /** From the nth write() to come on, `times` of them (default 1) take only `length` bytes (default 0), and do nothing. */
   shortWrite(
     options: { readonly length?: number; readonly nth?: number; readonly times?: number; readonly path?: string } = {},
   ): void {
@@ -96,20 +96,20 @@ export class Faults {
     this.#shortRules.push({ path, length, toPass: nth - 1, toFail: times })
   }
 
-  /** Asynchronous calls of a request are carried out at once but answered later. */
+  /** Asynchronous calls of a request are carried out at once but answered later, until clear(). */
   delay(options: DelayOptions): void {
     checkInteger(options.turns, 'turns', 0, 1_000_000)
     this.#delays.push(options)
   }
 
-  /** The device sets NEEDS_RESET and raises its configuration interrupt. */
+  /** The device sets NEEDS_RESET and raises its configuration interrupt. RangeError for a path without a device. */
   needsReset(path: string): void {
     const device = this.#device(path)
     if (device.breakDown === undefined) throw rangeError('path', 'that of a device which can break down', path)
     device.breakDown()
   }
 
-  /** The next `count` interrupts of a queue get lost. */
+  /** The next `count` interrupts of a queue get lost; 0 ends it. RangeError for a queue that is not there. */
   dropInterrupts(path: string, queue: number, count = 1): void {
     checkInteger(count, 'count', 0, Number.MAX_SAFE_INTEGER)
     const found = (this.#device(path) as Partial<ModelDevice>).queues?.[queue]
@@ -117,7 +117,7 @@ export class Faults {
     found.interruptsToDrop = count
   }
 
-  /** Changes bytes of the configuration space and raises the configuration interrupt. */
+  /** Changes bytes of the configuration space and raises the configuration interrupt. RangeError for what does not lie in it. */
   changeConfig(path: string, offset: number, bytes: Uint8Array): void {
     const device = this.#device(path)
     if (device.changeConfig === undefined)
@@ -131,7 +131,7 @@ export class Faults {
     this.#reach.remove(path)
   }
 
-  /** Forgets all rules. */
+  /** Forgets all rules about calls: fail(), shortWrite() and delay(). What was done to devices stays. */
   clear(): void {
     this.#rules.length = 0
     this.#shortRules.length = 0

@@ -10,7 +10,7 @@ import { RingMemory } from '../memory/ring-memory.js'
 /** Bytes of an ordinary page, on whatever machine the simulator runs. */
 export const PAGE_BYTES = 4096
 const PAGE_SIZES: readonly number[] = [PAGE_BYTES, 2 ** 21, 2 ** 30]
-/** Where regions begin, and the end of what a process can address on x86-64. */
+/** Where regions begin. */
 const FIRST_ADDRESS = 0x7000_0000_0000
 /** The end of what a process can address on x86-64. */
 export const ADDRESS_LIMIT = 0x7fff_ffff_f000

@@ -85,7 +85,7 @@ export class Simulator implements Backend {
     return path
   }
 
-  /** Errors: ENOENT, EBUSY (a vhost-vdpa node is opened once). */
+  /** Opens the node of a device. ENOENT; EBUSY (a vhost-vdpa node is opened once). */
   open(path: string): SimulatedHandle {
     checkString(path, 'path')
     const code = this.faults.isArmed ? this.faults.refusal('open', path) : 0
@@ -97,12 +97,12 @@ export class Simulator implements Backend {
     return this.#handle(file, path, this.#table.add({ kind: 'node', path, node: file }))
   }
 
-  /** Opens a node and gives the bare descriptor, as a program that passes it on would have it. */
+  /** Opens a node and gives the bare descriptor, as a program that passes it on would have it. ENOENT, EBUSY. */
   openDescriptor(path: string): number {
     return this.open(path).fd
   }
 
-  /** Errors: EBADF for what is no open node of this simulator. */
+  /** Takes over a descriptor of openDescriptor(). EBADF for what is no open node of this simulator. */
   openFd(fd: number, path?: string): SimulatedHandle {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     if (path !== undefined) checkString(path, 'path')
@@ -122,7 +122,10 @@ export class Simulator implements Backend {
     return this.#table.add({ kind: 'memory', file: new MemoryFile(Math.ceil(length / PAGE_BYTES) * PAGE_BYTES) })
   }
 
-  /** Errors: EBADF for a descriptor that is none of memoryFile(); RangeError for a part that is not there, or that crosses one already shown. */
+  /**
+   * Shows a part of a file of memoryFile(), in whole pages. EBADF for no descriptor, ENODEV for one of another kind; RangeError for a part that is not
+   * there, or that crosses one already shown.
+   */
   adopt(fd: number, options: AdoptOptions): SimulatedRegion {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     const target = this.#table.get(fd)
@@ -133,7 +136,7 @@ export class Simulator implements Backend {
     return this.#memory.adopt(target.file, options)
   }
 
-  /** Errors: EBADF; RangeError when the fd is no eventfd. */
+  /** A new eventfd, or a wrapper of one that the program has in this simulator. EBADF; RangeError for a descriptor of another kind. */
   eventfd(fd?: number): SimulatedEventfd {
     const host = { table: this.#table, scheduler: this.#scheduler, refuse: this.#refuse }
     if (fd === undefined) return new SimulatedEventfd(host, new EventCounter())
@@ -165,12 +168,12 @@ export class Simulator implements Backend {
     return this.#scheduler.step()
   }
 
-  /** Runs work until there is none; returns how many pieces. RangeError when it would not end. */
+  /** Runs work until there is none, that which it causes included; returns how many pieces. RangeError after a million: it would not end. */
   drain(): number {
     return this.#scheduler.drain()
   }
 
-  /** The state of one device, or of all, as plain data: for a person, or for comparing. */
+  /** The state of one device, or of all, as plain data: for a person, or for comparing. RangeError for a path without a device. */
   dump(path: string): NodeDump
   dump(): NodeDump[]
   dump(path?: string): NodeDump | NodeDump[] {
