@@ -53,7 +53,7 @@ export interface Backend {
  * happens after them.
  */
 export interface Handle extends Closeable {
-  /** The path it was opened by; `'fd N'` for a descriptor that came without one. */
+  /** The path it was opened by. For a descriptor that came without one, what the backend knows: `'fd N'`, or the node's path in a simulator. */
   readonly path: string
   /** The descriptor, for passing on or for polling by others; throws ERR_VDPA_CLOSED after close. */
   readonly fd: number

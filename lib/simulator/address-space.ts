@@ -98,7 +98,7 @@ export class DeviceDma implements Dma {
     return space
   }
 
-  /** The address space of an ASID; undefined when nothing was ever mapped there. */
+  /** The address space of an ASID; undefined when no UPDATE or BATCH_BEGIN was for it. */
   space(asid: number): AddressSpace | undefined {
     return this.#spaces[asid]
   }

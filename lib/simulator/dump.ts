@@ -16,7 +16,7 @@ export interface MappingDump {
   readonly access: string
 }
 
-/** An address space that something was mapped in. */
+/** An address space that IOTLB messages made. */
 export interface AddressSpaceDump {
   /** Its number, from 0. */
   readonly asid: number
@@ -66,7 +66,7 @@ export interface NodeDump {
   readonly backendFeatures: bigint
   /** The address space whose batch is open. */
   readonly batchAsid: number | undefined
-  /** Those that a mapping was ever made in since the node was opened. */
+  /** Those that an UPDATE or BATCH_BEGIN was for since the node was opened. */
   readonly addressSpaces: readonly AddressSpaceDump[]
   /** All queues, by index. */
   readonly queues: readonly QueueDump[]
