@@ -4,9 +4,10 @@ import { describe, expect, test } from '@jest/globals'
 import type { Backend, Eventfd, Handle } from '../../lib/backend/backend.js'
 import { CloseStack } from '../../lib/base/closeable.js'
 import type { AllocateOptions, MemoryRegion } from '../../lib/memory/memory-region.js'
+import type { DeviceOps } from '../../lib/models/device-ops.js'
 
 /** The nodes that a target may have. */
-export type NodeName = 'network' | 'block' | 'doorbell'
+export type NodeName = 'network' | 'block' | 'doorbell' | 'device'
 
 /** Memory as another program would pass it. */
 export interface ForeignMemory {
@@ -20,6 +21,10 @@ export interface World {
   /** Opens a node as another program would, and gives the bare descriptor. */
   openDescriptor(path: string): number
   foreignMemory(length: number): ForeignMemory
+  /** The address of memory of this process that is no region: what a Buffer's bytes lie in. */
+  readonly privateAddress?: () => bigint
+  /** Gives a device that a test made a node; absent where devices are what they are. */
+  readonly add?: (device: DeviceOps) => string
 }
 
 /** Tests that cannot run on a target, by their full names, and why: a sentence that a person can act on. */
@@ -49,6 +54,8 @@ export class Scene {
   readonly #world: World
   readonly #target: Target
   readonly #ends = new CloseStack()
+  /** Memory goes last, because devices hold it. */
+  readonly #memory = new CloseStack()
 
   constructor(target: Target) {
     this.#target = target
@@ -75,7 +82,9 @@ export class Scene {
   }
 
   allocate(length: number, options?: AllocateOptions): MemoryRegion {
-    return this.keep(this.backend.allocate(length, options))
+    const region = this.backend.allocate(length, options)
+    this.#memory.push(() => region.close())
+    return region
   }
 
   eventfd(fd?: number): Eventfd {
@@ -86,19 +95,35 @@ export class Scene {
     return this.keep(this.#world.foreignMemory(length))
   }
 
+  privateAddress(): bigint {
+    if (this.#world.privateAddress === undefined) throw new Error(`${this.#target.name} has no memory but regions`)
+    return this.#world.privateAddress()
+  }
+
+  /** Gives a device that the test made a node, and says its path. */
+  add(device: DeviceOps): string {
+    if (this.#world.add === undefined)
+      throw new Error(`${this.#target.name} takes no devices of a test's own: skip the test there, with a reason`)
+    return this.#world.add(device)
+  }
+
   /** Closes it at the end, if it is not closed then. */
   keep<T extends { close(): void | Promise<void> }>(what: T): T {
     this.#ends.push(() => what.close())
     return what
   }
 
-  end(): Promise<void> {
-    return this.#ends.close()
+  async end(): Promise<void> {
+    try {
+      await this.#ends.close()
+    } finally {
+      await this.#memory.close()
+    }
   }
 }
 
-/** Defines the tests of all suites on a target. */
-export function describeConformance(target: Target, suites: readonly Suite[]): void {
+/** Defines the tests of all suites on a target. Returns the names of those that will run. */
+export function describeConformance(target: Target, suites: readonly Suite[]): readonly string[] {
   const skipped = new Map(target.skips.flatMap(({ reason, tests }) => tests.map((name) => [name, reason] as const)))
   const names = new Set<string>()
   describe(`conformance of ${target.name}`, () => {
@@ -114,6 +139,7 @@ export function describeConformance(target: Target, suites: readonly Suite[]): v
       expect([...skipped.keys()].filter((name) => !names.has(name))).toEqual([])
     })
   })
+  return [...names].filter((name) => !skipped.has(name))
 }
 
 function define(target: Target, name: string, body: Suite['tests'][string], reason: string | undefined): void {
