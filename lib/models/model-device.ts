@@ -216,8 +216,7 @@ export class ModelDevice implements DeviceOps {
   }
 
   writeConfig(offset: number, bytes: Uint8Array): void {
-    if (this.#host?.deviates('writable-config') === true) this.config.set(bytes, offset)
-    else this.#model.writeConfig?.(this, offset, bytes)
+    this.#model.writeConfig?.(this, offset, bytes)
   }
 
   setConfigCallback(callback: (() => void) | undefined): void {

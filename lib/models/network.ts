@@ -95,8 +95,11 @@ class NetworkModel implements DeviceModel {
   }
 
   readConfig(device: ModelDevice, config: Uint8Array): void {
-    if (device.host.deviates('writable-config'))
-      new DataView(config.buffer).setUint16(6, netStatus.VIRTIO_NET_S_LINK_UP, true)
+    if (device.host.deviates('net-writable-config')) config.set([netStatus.VIRTIO_NET_S_LINK_UP, 0], 6)
+  }
+
+  writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
+    if (device.host.deviates('net-writable-config')) device.config.set(bytes, offset)
   }
 
   work(device: ModelDevice): boolean {

@@ -11,7 +11,8 @@ export const deviations = {
   'silent-about-broken-rings': 'A device whose driver breaks a rule of the ring stops there, without NEEDS_RESET.',
   'serves-unwritable-rings':
     'A queue whose used ring the device may not write is served all the same: what it uses is lost, and it interrupts.',
-  'writable-config': 'A driver may write any byte of the configuration space; the link is always up when it is read.',
+  'net-writable-config':
+    "A driver may write any byte of a network device's configuration space; the link is always up when it is read.",
   'net-header-as-sent':
     'A looped-back frame keeps the header it was sent with (num_buffers is not set to 1), and is cut to the buffer.',
   'net-frame-of-a-page': 'A network device copies at most 4096 bytes of a frame, its header included.',

@@ -3,22 +3,11 @@
 import { describe, expect, test } from '@jest/globals'
 import { printCall } from '../../lib/backend/print-event.js'
 import { RecordingBackend } from '../../lib/backend/recording-backend.js'
-import { replay, type ToleratedDifference } from '../../lib/backend/replay.js'
+import { replay } from '../../lib/backend/replay.js'
 import type { Trace } from '../../lib/backend/trace.js'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { goldenNames, goldenPrograms } from './programs.js'
 import { readGolden, recordedNames } from './read.js'
-
-/** What the simulator is known to answer otherwise, by the trace's name. One that is no longer needed is a failure. */
-const known: Readonly<Record<string, readonly ToleratedDifference[]>> = {
-  'vdpa_sim_blk.config': [
-    {
-      name: 'vdpa_sim_blk takes every write to its configuration and ignores it',
-      op: 'ioctl',
-      request: 'VHOST_VDPA_GET_CONFIG',
-    },
-  ],
-}
 
 function simulatorFor(trace: Trace): Simulator {
   const path = trace.about['path'] ?? ''
@@ -35,8 +24,7 @@ test('each program was recorded on each device, and nothing else was', () => {
 describe.each(goldenNames())('%s', (name) => {
   test('is answered by the simulator as it was by the kernel', async () => {
     const trace = readGolden(name)
-    const report = await replay(trace, simulatorFor(trace), { tolerate: known[name] ?? [] })
-    expect(report.unused).toEqual([])
+    const report = await replay(trace, simulatorFor(trace))
     expect(report.calls).toBe(trace.events.length)
   })
 

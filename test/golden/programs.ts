@@ -10,6 +10,12 @@ import { tours } from './tour.js'
 export const goldenDevices = ['vdpa_sim_net', 'vdpa_sim_blk'] as const
 export type GoldenDevice = (typeof goldenDevices)[number]
 
+/** The variable that has the device's path in the kernel lab. */
+export const goldenVariables: Readonly<Record<GoldenDevice, string>> = {
+  vdpa_sim_net: 'VHOST_VDPA_NET',
+  vdpa_sim_blk: 'VHOST_VDPA_BLOCK',
+}
+
 /** A program opens the node at `path` itself, and leaves it closed. */
 export type GoldenProgram = (backend: Backend, path: string) => Promise<void>
 

@@ -3,14 +3,11 @@
 import { expect, test } from '@jest/globals'
 import { replay } from '../../lib/backend/replay.js'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
-import { goldenNames } from '../golden/programs.js'
+import { goldenNames, goldenVariables } from '../golden/programs.js'
 import { readGolden } from '../golden/read.js'
 import { labVariable } from './support.js'
 
-const variables: Readonly<Record<string, string>> = {
-  vdpa_sim_net: 'VHOST_VDPA_NET',
-  vdpa_sim_blk: 'VHOST_VDPA_BLOCK',
-}
+const variables: Readonly<Record<string, string>> = goldenVariables
 
 test.each(goldenNames())('%s', async (name) => {
   const trace = readGolden(name)

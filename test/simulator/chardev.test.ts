@@ -249,6 +249,8 @@ describe('configuration space', () => {
     }
     expect(write(open())).toEqual([0, 0x11, 0x22, 0x33, 0x44, 0x55])
     expect(write(open(undefined, { profile: 'linux-6.12' }))).toEqual([2, 0, 0, 0, 0, 9])
+    // A disk has no such byte, there neither.
+    expect(write(open(blockDevice(), { profile: 'linux-6.12' }))).toEqual([0, 0, 4, 0, 0, 0])
   })
 
   test('a change is announced by the config eventfd; -1 unbinds, a bad one unbinds and is refused', () => {
