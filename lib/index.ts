@@ -26,20 +26,25 @@ export {
   type ToleratedDifference,
   type TraceDifference,
 } from './backend/replay.js'
-export type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from './memory/memory-region.js'
+export type {
+  AdoptOptions,
+  AllocateOptions,
+  CloseMemoryOptions,
+  MemoryHold,
+  MemoryHolder,
+  MemoryRegion,
+} from './memory/memory-region.js'
 export * from './memory/guest-memory.js'
 export { RingMemory } from './memory/ring-memory.js'
 export * from './uapi/index.js'
 export { VhostVdpaTransport, type VringAddresses } from './transport/vhost-vdpa.js'
-export {
-  AddressSpace,
-  type ChangeOptions,
-  type MapProgress,
-  type Mapping,
-  type MemoryTable,
-  type UnmapRequest,
-} from './device/address-space.js'
-export type { Access, MappingRequest } from './device/mapping-records.js'
+export { AddressSpace, type FoundMapping, type MapRegionOptions, type UnmapRequest } from './device/address-space.js'
+export type { Mappable, MappingRequest, MemoryTable } from './device/mapping-request.js'
+export { MemoryFollower, type ChangingMemoryTable, type FollowOptions } from './device/memory-follower.js'
+export type { ChangeOptions, MapProgress } from './device/send-plan.js'
+export type { Mapping } from './device/space-contents.js'
+export { IovaAllocator, type IovaAllocatorOptions, type IovaWish, type TakenRanges } from './iotlb/iova-allocator.js'
+export type { Access, MappingSnapshot } from './iotlb/mapping.js'
 export { ConfigSpace } from './device/config-space.js'
 export { DeviceQueue, type DeviceQueueOptions, type NotifyBy, type QueueSnapshot } from './device/device-queue.js'
 export { FeatureSet, type FeatureOf, type FeatureWish } from './device/feature-set.js'

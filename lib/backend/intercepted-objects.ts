@@ -1,7 +1,7 @@
 // Regions, eventfds, doorbells and sockets that show every call to an interceptor, and pass everything on unchanged.
 
 import { checkFunction } from '../base/checks.js'
-import type { MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import type { CloseMemoryOptions, MemoryHold, MemoryHolder, MemoryRegion } from '../memory/memory-region.js'
 import type { Doorbell, Eventfd, NetlinkSocket, Subscription } from './backend.js'
 import type { Witness } from './interceptor.js'
 
@@ -45,12 +45,12 @@ export class InterceptedRegion implements MemoryRegion {
     return this.#inner.isClosed
   }
 
-  hold(holder: string): MemoryHold {
+  hold(holder: string | MemoryHolder): MemoryHold {
     return this.#inner.hold(holder)
   }
 
-  close(): void {
-    closeShown(this.#inner, this.#name, this.#witness)
+  close(options?: CloseMemoryOptions): void {
+    this.#witness.now(this.#inner, { op: 'close', target: this.#name }, () => this.#inner.close(options))
   }
 
   [Symbol.dispose](): void {

@@ -49,6 +49,11 @@ export function toU64(value: unknown, name: string): bigint {
   return value
 }
 
+/** A bigint of any size; a number in its place is a TypeError, because it may have lost digits already. */
+export function checkBigint(value: unknown, name: string): asserts value is bigint {
+  if (typeof value !== 'bigint') throw typeError(name, 'a bigint', value)
+}
+
 /** The tag recognises arrays of another realm, but takes longer than a system call; `instanceof` is enough for our own. */
 function isUint8Array(value: unknown): value is Uint8Array {
   if (!ArrayBuffer.isView(value)) return false

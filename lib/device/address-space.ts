@@ -1,479 +1,389 @@
 // One address space of a device: the mappings it has, and the changes to them. It keeps its own map, checks a change against it before the kernel is
 // asked (the kernel's answer to everything is EFAULT), sends the change as one batch, and undoes what was sent when a piece is refused or canceled.
 
-import { rangeError, typeError } from '../base/checks.js'
-import type { VdpaError } from '../base/errors.js'
-import { contains, showRange, type Range } from '../base/ranges.js'
+import { checkBigint, checkSignal, typeError } from '../base/checks.js'
+import { U64_LAST, type Range } from '../base/ranges.js'
 import { sleeping, type Steps } from '../base/steps.js'
-import type { WriteEachFailure, WriteEachOptions } from '../backend/backend.js'
-import { IntervalTable } from '../iotlb/interval-table.js'
+import { ENTRY_WORDS } from '../iotlb/entry-leaves.js'
+import { IovaAllocator } from '../iotlb/iova-allocator.js'
+import type { Access, MappingSnapshot } from '../iotlb/mapping.js'
+import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { checkOpen, refusal, type DeviceContext } from './context.js'
-import { explainRefusal } from './explain.js'
-import { accessOf, PIECE_WORDS, RecordWriter, writePiece, type Access, type MappingRequest } from './mapping-records.js'
-import { RegionBook } from './region-book.js'
-
-/** A mapping that an address space has, as plain data beside its region. */
-export interface Mapping {
-  readonly iova: bigint
-  /** Bytes. */
-  readonly size: bigint
-  readonly access: Access
-  readonly region: MemoryRegion
-  /** Bytes into the region. */
-  readonly offset: number
-}
-
-/** Memory that comes in pieces, such as a guest's: each is mapped at its guest-physical address. */
-export interface MemoryTable {
-  pieces(): Iterable<{
-    readonly address: bigint
-    readonly region: MemoryRegion
-    readonly offset: number
-    readonly size: number
-  }>
-}
-
-/** How far a whole-memory change has come. */
-export interface MapProgress {
-  readonly entries: number
-  readonly totalEntries: number
-}
-
-export interface ChangeOptions {
-  /** Stops between two messages: what was sent is undone, and ERR_VDPA_CANCELED is thrown. */
-  readonly signal?: AbortSignal
-  readonly onProgress?: (progress: MapProgress) => void
-}
+import { rangeOfEntry, RequestWriter, requestsOf, type Mappable, type MappingRequest } from './mapping-request.js'
+import { MemoryFollower, type ChangingMemoryTable, type FollowOptions } from './memory-follower.js'
+import { sendPlan, type ChangeOptions } from './send-plan.js'
+import { SpaceContents, type Mapping } from './space-contents.js'
+import { checkMemlock, entryLimitError, notMappedError, outsideError, overlapError } from './space-errors.js'
 
 /** The wish to undo exactly one mapping. */
 export interface UnmapRequest {
+  /** Where the mapping begins. */
   readonly iova: bigint
   /** Bytes, exactly as mapped. */
   readonly size: bigint
 }
 
-type Mappable = MappingRequest | readonly MappingRequest[] | MemoryTable
+/** Where a region is to be mapped, and for what. */
+export interface MapRegionOptions {
+  /** The IOVA; chosen from the top of the device's window by default. */
+  readonly iova?: bigint
+  /** What a chosen IOVA is a multiple of: a power of two; default (and at least) the page size. */
+  readonly align?: bigint
+  /** What the device may do; default `'rw'`. */
+  readonly access?: Access
+}
 
+/** What lookup() finds. */
+export interface FoundMapping {
+  /** The mapping that contains the IOVA. */
+  readonly mapping: Mapping
+  /** The memory behind it. */
+  readonly region: MemoryRegion
+  /** Where in the region the IOVA leads to, in bytes. */
+  readonly offset: number
+}
+
+/**
+ * The IOVAs of one address space, and the memory behind them: VdpaDevice.addressSpace() gives it. Every change happens whole or not at all; changes of one
+ * device are carried out in the order they were asked for. Memory that is mapped cannot be freed.
+ */
 export class AddressSpace {
+  /** Its number, from 0. */
   readonly asid: number
   readonly #context: DeviceContext
-  readonly #table = new IntervalTable()
-  readonly #book: RegionBook
+  readonly #contents: SpaceContents
+  readonly #allocator: IovaAllocator
+  readonly #followers = new Set<MemoryFollower>()
+  readonly #entry = new Uint32Array(ENTRY_WORDS)
   #isClosed = false
 
   /** @internal Made by VdpaDevice.addressSpace(). */
   constructor(context: DeviceContext, asid: number) {
+    const { path, iovaRange, pageSize } = context.facts
     this.#context = context
     this.asid = asid
-    this.#book = new RegionBook(`${context.facts.path} asid ${asid}`)
+    this.#contents = new SpaceContents(`${path} asid ${asid}`, (region) => this.unmapRegionSync(region))
+    this.#allocator = new IovaAllocator({ window: iovaRange, pageSize, besides: this.#contents })
   }
 
+  /** True once the device is closing. */
   get isClosed(): boolean {
     return this.#isClosed
   }
 
   /** How many mappings there are. */
   get size(): number {
-    return this.#table.size
+    return this.#contents.size
   }
 
   /**
    * Maps one piece, several, or a guest's whole memory, in one batch: all of it or, after a failure or a cancel, none of it.
    *
-   * Refused before the kernel is asked: ERR_VDPA_OVERLAP (naming the mapping), ERR_VDPA_IOVA_RANGE, ERR_VDPA_ENTRY_LIMIT, RangeError with the code
-   * ERR_VDPA_ALIGNMENT, ERR_VDPA_CLOSED. Explained after it refused: ERR_VDPA_MEMLOCK, ERR_VDPA_ENTRY_LIMIT, ERR_VDPA_REFUSED. (IOTLB UPDATE)
+   * Refused before the kernel is asked: ERR_VDPA_OVERLAP (naming the mapping), ERR_VDPA_IOVA_RANGE, ERR_VDPA_ENTRY_LIMIT, ERR_VDPA_MEMLOCK (where the device
+   * is known to pin memory), ERR_VDPA_NOT_SHARED, RangeError with the code ERR_VDPA_ALIGNMENT, ERR_VDPA_CLOSED, ERR_VDPA_CANCELED. Explained after it
+   * refused: ERR_VDPA_MEMLOCK, ERR_VDPA_ENTRY_LIMIT, ERR_VDPA_BATCH, ERR_VDPA_REFUSED, each naming the piece. (VHOST_IOTLB_UPDATE)
    */
   map(what: Mappable, options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#mapSteps(what, options))
+    return this.#context.serial.run(() => this.#mapSteps(requestsOf(what), options))
   }
 
   /** map() on the calling thread. */
   mapSync(what: Mappable): void {
-    this.#context.serial.runSync(() => this.#mapSteps(what, {}))
+    this.#context.serial.runSync(() => this.#mapSteps(requestsOf(what), {}))
   }
 
-  /** Undoes mappings, each named exactly (ERR_VDPA_NOT_MAPPED otherwise, and nothing changes), in one batch. (IOTLB INVALIDATE) */
+  /** Undoes mappings, each named exactly (ERR_VDPA_NOT_MAPPED otherwise, and nothing changes), in one batch. (VHOST_IOTLB_INVALIDATE) */
   unmap(what: UnmapRequest | readonly UnmapRequest[], options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() =>
-      this.#unmapSteps(() => this.#exactPieces(Array.isArray(what) ? what : [what]), options),
-    )
+    return this.#context.serial.run(() => this.#unmapSteps(() => this.#planOf(what), options))
   }
 
   /** unmap() on the calling thread. */
   unmapSync(what: UnmapRequest | readonly UnmapRequest[]): void {
-    this.#context.serial.runSync(() =>
-      this.#unmapSteps(() => this.#exactPieces(Array.isArray(what) ? what : [what]), {}),
-    )
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOf(what), {}))
   }
 
-  /** Undoes every mapping. */
+  /** Undoes every mapping, in one batch. */
   unmapAll(options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#unmapSteps(() => this.#allPieces(), options))
+    return this.#context.serial.run(() => this.#unmapSteps(() => this.#planOfAll(), options))
   }
 
+  /** unmapAll() on the calling thread. */
   unmapAllSync(): void {
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#allPieces(), {}))
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOfAll(), {}))
   }
 
-  /** Maps a whole region at an address of this space's choosing: the highest that is free. Returns the IOVA. ERR_VDPA_NO_SPACE when there is none. */
-  async mapRegion(
-    region: MemoryRegion,
-    options: { readonly iova?: bigint; readonly access?: Access } = {},
-  ): Promise<bigint> {
+  /** Undoes every mapping of a region, in one batch, so that it can be closed. */
+  unmapRegion(region: MemoryRegion, options: ChangeOptions = {}): Promise<void> {
+    return this.unmap(this.#contents.mappingsOf(region), options)
+  }
+
+  /** unmapRegion() on the calling thread. */
+  unmapRegionSync(region: MemoryRegion): void {
+    this.unmapSync(this.#contents.mappingsOf(region))
+  }
+
+  /**
+   * Maps a whole region at an address of this space's choosing, away from guest memory that may grow upwards from 0: the highest that is free and not
+   * reserved. Returns the IOVA. ERR_VDPA_NO_SPACE when there is none; else as map().
+   */
+  async mapRegion(region: MemoryRegion, options: MapRegionOptions = {}): Promise<bigint> {
     return this.#context.serial.run(() => this.#mapRegionSteps(region, options))
   }
 
-  *#mapRegionSteps(region: MemoryRegion, options: { readonly iova?: bigint; readonly access?: Access }): Steps<bigint> {
-    const iova = options.iova ?? this.#freeIova(region.length)
-    yield* this.#mapSteps({ iova, region, access: options.access ?? 'rw' }, {})
-    return iova
+  /** mapRegion() on the calling thread. */
+  mapRegionSync(region: MemoryRegion, options: MapRegionOptions = {}): bigint {
+    return this.#context.serial.runSync(() => this.#mapRegionSteps(region, options))
+  }
+
+  /** Keeps mapRegion() away from `size` bytes at `iova`, such as where guest memory may be plugged in later. ERR_VDPA_OVERLAP with another reservation. */
+  reserve(iova: bigint, size: bigint | number): void {
+    this.#allocator.reserve(iova, size)
+  }
+
+  /** Gives a reservation back, named exactly. ERR_VDPA_NOT_MAPPED when there is none. */
+  unreserve(iova: bigint, size: bigint | number): void {
+    this.#allocator.free(iova, size)
+  }
+
+  /**
+   * Maps a guest's memory and keeps following its table: pieces that are added are mapped and pieces that are removed are unmapped, each change of the table
+   * as one batch of just the difference. Resolves when the table as it is now is mapped. Errors as map().
+   */
+  async follow(table: ChangingMemoryTable, options: FollowOptions = {}): Promise<MemoryFollower> {
+    const follower: MemoryFollower = new MemoryFollower(table, options, {
+      run: (change) => this.#context.serial.run(() => this.#followSteps(follower, change)),
+      end: () => this.#followers.delete(follower),
+    })
+    this.#followers.add(follower)
+    try {
+      await follower.begin()
+    } catch (failure) {
+      await follower.close()
+      throw failure
+    }
+    return follower
   }
 
   /** Every mapping, in the order of addresses. */
   get mappings(): Mapping[] {
-    const result: Mapping[] = []
-    for (let at = this.#table.start(); at >= 0; at = this.#table.next(at)) result.push(this.#mappingAt(at))
-    return result
+    return this.#contents.mappings()
   }
 
-  /** The mapping that contains an IOVA, and where in its region the IOVA lies; undefined when there is none. */
-  lookup(
-    iova: bigint,
-  ): { readonly mapping: Mapping; readonly region: MemoryRegion; readonly offset: number } | undefined {
-    if (typeof iova !== 'bigint') throw typeError('iova', 'a bigint', iova)
-    const at = this.#table.find(Number(iova >> 32n), Number(iova & 0xffff_ffffn))
-    if (at < 0) return undefined
-    const mapping = this.#mappingAt(at)
+  /** Every mapping as plain data, in the order of addresses. */
+  snapshot(): MappingSnapshot[] {
+    return this.#contents.snapshot()
+  }
+
+  /** The mapping that contains an IOVA, and where in its region the IOVA leads to; undefined when there is none. */
+  lookup(iova: bigint): FoundMapping | undefined {
+    checkBigint(iova, 'iova')
+    if (iova < 0n || iova > U64_LAST) return undefined
+    const mapping = this.#contents.find(iova)
+    if (mapping === undefined) return undefined
     return { mapping, region: mapping.region, offset: mapping.offset + Number(iova - mapping.iova) }
   }
 
+  /** `asid 1 of /dev/vhost-vdpa-0 (3 mappings)` */
   toString(): string {
     return `asid ${this.asid} of ${this.#context.facts.path} (${this.size} mappings)`
   }
 
   /** @internal After a reset: what a parent driver may have forgotten is sent again, unless IOTLB_PERSIST says that it forgets nothing. */
   async replay(): Promise<void> {
-    if (this.#table.size === 0 || this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')) return
-    await this.#context.serial.run(() => this.#replaySteps())
+    if (this.#forgetsAtReset()) await this.#context.serial.run(() => this.#replaySteps())
   }
 
   /** @internal replay() on the calling thread. */
   replaySync(): void {
-    if (this.#table.size === 0 || this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')) return
-    this.#context.serial.runSync(() => this.#replaySteps())
+    if (this.#forgetsAtReset()) this.#context.serial.runSync(() => this.#replaySteps())
   }
 
   /** @internal Unmaps everything; the device is closing. */
   async close(): Promise<void> {
-    this.#isClosed = true
-    await this.#context.serial.run(() => this.#unmapSteps(() => this.#allPieces(), {}))
+    this.#beginClosing()
+    await this.#context.serial.run(() => this.#unmapSteps(() => this.#planOfAll(), {}))
   }
 
   /** @internal close() on the calling thread. */
   closeSync(): void {
-    this.#isClosed = true
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#allPieces(), {}))
+    this.#beginClosing()
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOfAll(), {}))
   }
 
   /** @internal The node is closed: nothing is mapped any more, whatever went wrong before. */
   release(): void {
-    this.#table.clear()
-    this.#book.clear()
+    this.#contents.clear()
   }
 
-  *#mapSteps(what: Mappable, options: ChangeOptions): Steps<void> {
+  #beginClosing(): void {
+    this.#isClosed = true
+    for (const follower of this.#followers) follower.stop()
+  }
+
+  #forgetsAtReset(): boolean {
+    return this.size > 0 && !this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')
+  }
+
+  *#mapRegionSteps(region: MemoryRegion, { iova, align, access = 'rw' }: MapRegionOptions): Steps<bigint> {
     checkOpen(this.#context)
-    throwIfAborted(this.#context, options.signal)
-    const pieces = this.#enter(requestsOf(what))
-    const count = pieces.length / PIECE_WORDS
-    if (count === 0) return
-    const records = this.#writer(count + 2)
-    const isBatch = this.#begin(records, count)
-    for (let at = 0; at < count; at++) records.update(pieceAt(pieces, at))
-    if (isBatch) records.batchEnd()
-    try {
-      yield* this.#send(records, count, options)
-    } catch (failure) {
-      const accepted = Math.min(Math.max(completedOf(failure) - (isBatch ? 1 : 0), 0), count)
-      const { pinned } = this.#context.backend.memlock()
-      const entries = this.#table.size - (count - accepted)
-      yield* this.#undoMap(pieces, accepted, isBatch && completedOf(failure) > 0)
-      throw this.#explain(failure, pieces, accepted, { pinned, entries })
-    }
+    const wish = align === undefined ? {} : { align }
+    const place = iova ?? this.#allocator.highest(BigInt(region.length), wish)
+    yield* this.#mapSteps([{ iova: place, region, access }], {})
+    return place
   }
 
-  /** Puts every piece into our own map, or none of them: this is where overlap, range and limits are found out. */
-  #enter(requests: readonly MappingRequest[]): Uint32Array {
-    const pieces = new Uint32Array(requests.length * PIECE_WORDS)
-    const limit = this.#context.backend.iotlbEntryLimit
-    let entered = 0
+  *#mapSteps(requests: readonly MappingRequest[], options: ChangeOptions): Steps<void> {
+    this.#checkChange(options)
+    const plan = new Plan(this.#planOptions(), requests.length + 2)
+    plan.begin(this.asid)
+    this.#enter(plan, requests)
+    plan.end()
+    yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
+  }
+
+  /** Puts every request into our own map and the plan, or none of them: this is where overlap, range and limits are found out. */
+  #enter(plan: Plan, requests: readonly MappingRequest[]): void {
+    const { pageSize, iovaRange } = this.#context.facts
+    const reachesAll = iovaRange.first === 0n && iovaRange.last === U64_LAST
+    const entry = this.#entry
+    const contents = this.#contents
+    const writer = new RequestWriter(pageSize)
+    this.#checkLimit(requests.length)
     try {
-      if (limit !== undefined && this.#table.size + requests.length > limit) throw this.#tooMany(requests.length, limit)
-      for (const request of requests) {
-        const piece = pieceAt(pieces, entered)
-        writePiece(request, this.#context.facts.pageSize, 0, piece)
-        this.#checkRange(piece)
-        piece[7] = this.#book.use(request.region)
-        if (!this.#table.insert(piece)) {
-          this.#book.drop(piece[7])
-          throw this.#overlap(piece)
-        }
-        entered++
+      for (let at = 0; at < requests.length; at++) {
+        const request = requests[at] as MappingRequest
+        writer.write(request, entry)
+        if (!reachesAll) this.#checkReach(rangeOfEntry(entry))
+        if (!contents.add(entry, request.region)) throw this.#overlap(entry)
+        plan.update(entry)
       }
-      return pieces
+      if (this.#context.doesPin === true) checkMemlock(this.#context, this.asid, plan)
     } catch (failure) {
-      this.#leave(pieces, entered)
+      contents.settle(plan, 0)
       throw failure
     }
   }
 
-  /** Takes the first `count` pieces out of our own map. */
-  #leave(pieces: Uint32Array, count: number): void {
-    for (let at = 0; at < count; at++) {
-      const piece = pieceAt(pieces, at)
-      this.#table.remove(piece[0] as number, piece[1] as number, piece[2] as number, piece[3] as number)
-      this.#book.drop(piece[7] as number)
-    }
-  }
-
-  *#undoMap(pieces: Uint32Array, accepted: number, isBatchOpen: boolean): Steps<void> {
-    const records = this.#writer(accepted + 1)
-    for (let at = 0; at < accepted; at++) records.invalidate(pieceAt(pieces, at))
-    if (isBatchOpen) records.batchEnd()
-    try {
-      yield* this.#send(records, accepted, {})
-    } catch {
-      // The device is gone or broken: closing the node undoes what this could not.
-    }
-    this.#leave(pieces, pieces.length / PIECE_WORDS)
-  }
-
-  *#unmapSteps(choose: () => Uint32Array, options: ChangeOptions): Steps<void> {
-    if (!this.#isClosed) checkOpen(this.#context)
-    throwIfAborted(this.#context, options.signal)
-    const pieces = choose()
-    const count = pieces.length / PIECE_WORDS
-    if (count === 0) return
-    const records = this.#writer(count + 2)
-    const isBatch = this.#begin(records, count)
-    for (let at = 0; at < count; at++) records.invalidate(pieceAt(pieces, at))
-    if (isBatch) records.batchEnd()
-    try {
-      yield* this.#send(records, count, options)
-    } catch (failure) {
-      const removed = Math.min(Math.max(completedOf(failure) - (isBatch ? 1 : 0), 0), count)
-      yield* this.#restore(pieces, removed, isBatch && completedOf(failure) > 0)
-      throw failure
-    }
-    this.#leave(pieces, count)
-  }
-
-  /** Maps again what an unmap that did not end had taken away. */
-  *#restore(pieces: Uint32Array, removed: number, isBatchOpen: boolean): Steps<void> {
-    const records = this.#writer(removed + 1)
-    for (let at = 0; at < removed; at++) records.update(pieceAt(pieces, at))
-    if (isBatchOpen) records.batchEnd()
-    try {
-      yield* this.#send(records, removed, {})
-    } catch {
-      this.#leave(pieces, removed)
-    }
+  *#unmapSteps(planOf: () => Plan, options: ChangeOptions): Steps<void> {
+    if (!this.#isClosed) this.#checkChange(options)
+    const plan = planOf()
+    if (plan.count > this.size) this.#contents.detachAll()
+    else this.#contents.detach(plan)
+    yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
   }
 
   *#replaySteps(): Steps<void> {
-    const pieces = this.#allPieces()
-    const count = pieces.length / PIECE_WORDS
-    const records = this.#writer(2 * count + 2)
-    const isBatch = this.#begin(records, 2 * count)
-    for (let at = 0; at < count; at++) records.invalidate(pieceAt(pieces, at))
-    for (let at = 0; at < count; at++) records.update(pieceAt(pieces, at))
-    if (isBatch) records.batchEnd()
-    yield* this.#send(records, 2 * count, {})
-  }
-
-  *#send(records: RecordWriter, total: number, options: ChangeOptions): Steps<void> {
+    const plan = new Plan(this.#planOptions(), 2 * this.size + 2)
+    plan.begin(this.asid)
+    this.#contents.each((entry) => plan.invalidate(entry))
+    this.#contents.each((entry) => plan.update(entry))
+    plan.end()
     const { transport } = this.#context
-    const { bytes } = records
-    if (bytes.byteLength === 0) return
-    const { signal, onProgress } = options
-    const writeOptions: WriteEachOptions = {
-      ...(signal === undefined ? {} : { signal }),
-      ...(onProgress === undefined
-        ? {}
-        : {
-            onProgress: (completed: number) => onProgress({ entries: Math.min(completed, total), totalEntries: total }),
-          }),
+    const records = plan.records()
+    yield* sleeping({ now: () => transport.writeIotlb(records), later: () => transport.writeIotlbAsync(records) })
+  }
+
+  /** What leads from what a follower had mapped to what its table has now. */
+  *#followSteps(follower: MemoryFollower, options: ChangeOptions): Steps<void> {
+    if (!this.#isClosed) this.#checkChange(options)
+    const contents = this.#contents
+    const { pageSize } = this.#context.facts
+    const isMapped = (entry: Uint32Array) => contents.hasExactly(entry)
+    const space = { asid: this.asid, pageSize, options: this.#planOptions(), isMapped }
+    const { plan, regions, done } = follower.plan(space)
+    contents.identify(plan)
+    contents.detach(plan)
+    this.#enterPlanned(plan, regions)
+    yield* sendPlan(this.#context, this.asid, contents, plan, options)
+    done()
+  }
+
+  #enterPlanned(plan: Plan, regions: readonly MemoryRegion[]): void {
+    const entry = this.#entry
+    let step = 0
+    try {
+      this.#checkLimit(0)
+      for (; step < plan.count; step++) {
+        if (plan.verb(step) !== 'update') continue
+        plan.read(step, entry)
+        const region = regions[entry[7] as number]
+        if (region === undefined) throw new Error('a piece without a region')
+        this.#checkReach(rangeOfEntry(entry))
+        this.#checkLimit(1)
+        if (!this.#contents.add(entry, region)) throw this.#overlap(entry)
+        plan.replace(step, entry)
+      }
+      if (this.#context.doesPin === true) checkMemlock(this.#context, this.asid, plan)
+    } catch (failure) {
+      this.#contents.settle(plan, 0, step)
+      throw failure
     }
-    yield* sleeping({
-      now: () => transport.writeIotlb(bytes),
-      later: () => transport.writeIotlbAsync(bytes, writeOptions),
-    })
   }
 
-  /** Opens a batch when it pays and the kernel knows batches. */
-  #begin(records: RecordWriter, count: number): boolean {
-    const isBatch = count > 1 && this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH')
-    if (isBatch) records.batchBegin()
-    return isBatch
-  }
-
-  #writer(capacity: number): RecordWriter {
-    const hasV2 = this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_MSG_V2')
-    const hasAsid = this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID')
-    if (this.asid !== 0 && !(hasV2 && hasAsid)) {
-      throw refusal(
-        this.#context,
-        'ERR_VDPA_NOT_SUPPORTED',
-        `asid ${this.asid} needs the backend features IOTLB_MSG_V2 and IOTLB_ASID: the kernel would map in asid 0`,
-      )
-    }
-    return new RecordWriter(hasV2 ? 2 : 1, this.asid, capacity)
-  }
-
-  #exactPieces(wanted: readonly UnmapRequest[]): Uint32Array {
-    const pieces = new Uint32Array(wanted.length * PIECE_WORDS)
+  #planOf(what: UnmapRequest | readonly UnmapRequest[]): Plan {
+    const wanted: readonly UnmapRequest[] = Array.isArray(what) ? what : [what]
+    const plan = new Plan(this.#planOptions(), wanted.length + 2)
     const seen = new Set<bigint>()
-    for (const [index, { iova, size }] of wanted.entries()) {
-      if (typeof iova !== 'bigint') throw typeError('iova', 'a bigint', iova)
-      if (typeof size !== 'bigint') throw typeError('size', 'a bigint', size)
-      const at = this.#table.find(Number(BigInt.asUintN(64, iova) >> 32n), Number(iova & 0xffff_ffffn))
-      const mapping = at < 0 ? undefined : this.#mappingAt(at)
-      if (mapping === undefined || mapping.iova !== iova || mapping.size !== size || seen.has(iova)) {
-        throw this.#notMapped(iova, size, mapping, seen.has(iova))
+    const entry = this.#entry
+    plan.begin(this.asid)
+    for (const wish of wanted) {
+      if (typeof wish !== 'object' || wish === null) throw typeError('what', 'a mapping, or an array of mappings', wish)
+      const { iova, size } = wish
+      checkBigint(iova, 'iova')
+      checkBigint(size, 'size')
+      const isThere = iova >= 0n && iova <= U64_LAST && this.#contents.findEntry(iova, entry)
+      const range = isThere ? rangeOfEntry(entry) : undefined
+      const isTwice = seen.has(iova)
+      if (range?.first !== iova || range.last !== iova + size - 1n || isTwice) {
+        const found = range === undefined ? undefined : this.#contents.find(range.first)
+        throw notMappedError(this.#context, this.asid, { iova, size, isTwice }, found)
       }
       seen.add(iova)
-      this.#table.read(at, pieceAt(pieces, index))
+      plan.invalidate(entry)
     }
-    return pieces
+    plan.end()
+    return plan
   }
 
-  #allPieces(): Uint32Array {
-    const pieces = new Uint32Array(this.#table.size * PIECE_WORDS)
-    for (let at = this.#table.start(), index = 0; at >= 0; at = this.#table.next(at), index++)
-      this.#table.read(at, pieceAt(pieces, index))
-    return pieces
+  #planOfAll(): Plan {
+    const plan = new Plan(this.#planOptions(), this.size + 2)
+    plan.begin(this.asid)
+    this.#contents.each((entry) => plan.invalidate(entry))
+    plan.end()
+    return plan
   }
 
-  #mappingAt(at: number): Mapping {
-    const piece = new Uint32Array(PIECE_WORDS)
-    this.#table.read(at, piece)
-    const { first, last } = rangeOfPiece(piece)
-    const region = this.#book.region(piece[7] as number)
-    if (region === undefined) throw new Error(`asid ${this.asid} has a mapping of memory that it does not know`)
-    const uaddr = joined(piece, 4)
-    return {
-      iova: first,
-      size: last - first + 1n,
-      access: accessOf(piece[6] as number),
-      region,
-      offset: Number(uaddr - region.address),
+  #planOptions(): PlanOptions {
+    const { backendFeatures } = this.#context
+    const hasV2 = backendFeatures.has('VHOST_BACKEND_F_IOTLB_MSG_V2')
+    if (this.asid !== 0 && !(hasV2 && backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID'))) {
+      const text = `asid ${this.asid} needs the backend features IOTLB_MSG_V2 and IOTLB_ASID: the kernel would map in asid 0`
+      throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', text)
     }
+    return { version: hasV2 ? 2 : 1, batch: backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH') }
   }
 
-  /** The highest free place for `length` bytes, away from guest memory that may grow upwards from 0. The very last page is left out. */
-  #freeIova(length: number): bigint {
-    const { iovaRange, pageSize } = this.#context.facts
-    const page = BigInt(pageSize)
-    const bytes = ((BigInt(length) + page - 1n) / page) * page
-    let best: bigint | undefined
-    let gapFirst = iovaRange.first < page ? page : iovaRange.first
-    const consider = (gapLast: bigint) => {
-      const place = ((gapLast + 1n - bytes) / page) * page
-      if (gapLast + 1n >= bytes && place >= gapFirst) best = place
-    }
-    for (let at = this.#table.start(); at >= 0; at = this.#table.next(at)) {
-      const { iova, size } = this.#mappingAt(at)
-      if (iova > gapFirst) consider(iova - 1n)
-      if (iova + size > gapFirst) gapFirst = iova + size
-    }
-    if (iovaRange.last - page > gapFirst) consider(iovaRange.last - page)
-    if (best === undefined)
-      throw refusal(this.#context, 'ERR_VDPA_NO_SPACE', `asid ${this.asid} has no free range of ${bytes} bytes`)
-    return best
+  #checkChange({ signal }: ChangeOptions): void {
+    checkOpen(this.#context)
+    checkSignal(signal)
+    if (signal?.aborted === true) throw refusal(this.#context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
   }
 
-  #checkRange(piece: Uint32Array): void {
-    const range = rangeOfPieceIfOutside(piece, this.#context.facts.iovaRange)
-    if (range === undefined) return
-    throw refusal(
-      this.#context,
-      'ERR_VDPA_IOVA_RANGE',
-      `${showRange(range)} is outside of what the device reaches, ${showRange(this.#context.facts.iovaRange)}`,
-      'VHOST_IOTLB_UPDATE',
-    )
+  #checkReach(range: Range): void {
+    const { iovaRange } = this.#context.facts
+    if (range.first < iovaRange.first || range.last > iovaRange.last) throw outsideError(this.#context, range)
   }
 
-  #overlap(piece: Uint32Array): VdpaError {
-    const at = this.#table.findFrom(piece[0] as number, piece[1] as number)
-    const { iova, size } = this.#mappingAt(at)
-    const text = `${showRange(rangeOfPiece(piece))} overlaps the mapping ${showRange({ first: iova, last: iova + size - 1n })} of asid ${this.asid}`
-    return refusal(this.#context, 'ERR_VDPA_OVERLAP', text, 'VHOST_IOTLB_UPDATE')
+  #checkLimit(more: number): void {
+    const limit = this.#context.backend.iotlbEntryLimit
+    if (limit !== undefined && this.size + more > limit)
+      throw entryLimitError(this.#context, this.asid, { has: this.size, more, limit })
   }
 
-  #tooMany(count: number, limit: number): VdpaError {
-    const text = `asid ${this.asid} has ${this.#table.size} mappings; ${count} more would pass the limit of ${limit} entries`
-    return refusal(this.#context, 'ERR_VDPA_ENTRY_LIMIT', text, 'VHOST_IOTLB_UPDATE')
+  #overlap(entry: Uint32Array): Error {
+    const range = rangeOfEntry(entry)
+    const other = this.#contents.firstOverlap(range.first, range.last) ?? range
+    return overlapError(this.#context, this.asid, range, other)
   }
-
-  #notMapped(iova: bigint, size: bigint, found: Mapping | undefined, isTwice: boolean): VdpaError {
-    const range =
-      size > 0n ? showRange({ first: iova, last: iova + size - 1n }) : `0x${iova.toString(16)} with size ${size}`
-    const near =
-      found === undefined
-        ? 'nothing is mapped there'
-        : `the mapping there is ${showRange({ first: found.iova, last: found.iova + found.size - 1n })}`
-    const text = isTwice ? `${range} is named twice` : `${range} is not one mapping of asid ${this.asid}: ${near}`
-    return refusal(this.#context, 'ERR_VDPA_NOT_MAPPED', text, 'VHOST_IOTLB_INVALIDATE')
-  }
-
-  #explain(
-    failure: unknown,
-    pieces: Uint32Array,
-    accepted: number,
-    then: { pinned: bigint; entries: number },
-  ): unknown {
-    const refused = rangeOfPiece(pieceAt(pieces, Math.min(accepted, pieces.length / PIECE_WORDS - 1)))
-    const { asid } = this
-    const bytes = refused.last - refused.first + 1n
-    return explainRefusal(this.#context, { asid, range: showRange(refused), bytes, accepted, ...then }, failure)
-  }
-}
-
-function requestsOf(what: Mappable): readonly MappingRequest[] {
-  if (Array.isArray(what)) return what as readonly MappingRequest[]
-  if (typeof what !== 'object' || what === null)
-    throw typeError('what', 'a mapping, an array of mappings, or a memory table', what)
-  if (!('pieces' in what)) return [what as MappingRequest]
-  return Array.from(what.pieces(), ({ address, ...piece }) => ({ iova: address, ...piece }))
-}
-
-function pieceAt(pieces: Uint32Array, index: number): Uint32Array {
-  return pieces.subarray(index * PIECE_WORDS, (index + 1) * PIECE_WORDS)
-}
-
-function joined(words: Uint32Array, at: number): bigint {
-  return (BigInt(words[at] as number) << 32n) | BigInt(words[at + 1] as number)
-}
-
-function rangeOfPiece(piece: Uint32Array): Range {
-  return { first: joined(piece, 0), last: joined(piece, 2) }
-}
-
-function rangeOfPieceIfOutside(piece: Uint32Array, allowed: Range): Range | undefined {
-  if (allowed.first === 0n && allowed.last === 0xffff_ffff_ffff_ffffn) return undefined
-  const range = rangeOfPiece(piece)
-  return contains(allowed, range) ? undefined : range
-}
-
-/** How many records were written before a failure. */
-function completedOf(failure: unknown): number {
-  const completed = (failure as Partial<WriteEachFailure> | undefined)?.completed
-  return typeof completed === 'number' ? completed : 0
-}
-
-function throwIfAborted(context: DeviceContext, signal: AbortSignal | undefined): void {
-  if (signal === undefined) return
-  if (!(signal instanceof AbortSignal)) throw rangeError('signal', 'an AbortSignal', signal)
-  if (signal.aborted) throw refusal(context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
 }

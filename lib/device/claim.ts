@@ -55,6 +55,7 @@ export function claimDevice(backend: Backend, transport: VhostVdpaTransport, opt
     features: undefined,
     isSuspended: false,
     isClosed: false,
+    doesPin: undefined,
     asidOfGroup: new Map(),
   }
   return { context, offeredBackendFeatures: offered, configSize: absent(() => transport.configSize()) }

@@ -36,6 +36,8 @@ export interface DeviceContext {
   features: FeatureSet | undefined
   isSuspended: boolean
   isClosed: boolean
+  /** Whether the parent pins what is mapped; undefined until something was mapped. */
+  doesPin: boolean | undefined
   /** The address space of each group, by group. */
   readonly asidOfGroup: Map<number, number>
 }

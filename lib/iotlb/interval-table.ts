@@ -32,6 +32,10 @@ export class IntervalTable {
   // Where #seek came to: the last entry of `leaf` that starts at or below the address; -1 is before the first one.
   #leaf = 0
   #position = -1
+  // The end of the table, while it is known: the leaf with the last entry, and where that entry ends. -1 when it must be looked for.
+  #endLeaf = -1
+  #endHigh = 0
+  #endLow = 0
 
   /** Entries. */
   get size(): number {
@@ -48,16 +52,38 @@ export class IntervalTable {
     checkEntry(entry)
     const firstHigh = entry[0] as number
     const firstLow = entry[1] as number
+    const end = this.#endLeaf
+    if (
+      end >= 0 &&
+      (firstHigh > this.#endHigh || (firstHigh === this.#endHigh && firstLow > this.#endLow)) &&
+      this.#leaves.count(end) < LEAF_SLOTS
+    ) {
+      // In the order of addresses, as memory mostly comes: no search.
+      this.#leaves.write(this.#leaves.open(end, this.#leaves.count(end)), entry)
+      this.#endHigh = entry[2] as number
+      this.#endLow = entry[3] as number
+      this.#size++
+      this.#version++
+      return true
+    }
+    this.#endLeaf = -1
+    let isLast = true
     if (this.#size === 0) this.#leaves.allocate(false)
     else {
       this.#seek(firstHigh, firstLow)
       const before = this.#here()
       if (before >= 0 && this.#reaches(before, firstHigh, firstLow)) return false
       const after = this.#after()
-      if (after >= 0 && !this.#startsAbove(after, entry[2] as number, entry[3] as number)) return false
+      isLast = after < 0
+      if (!isLast && !this.#startsAbove(after, entry[2] as number, entry[3] as number)) return false
     }
     if (this.#leaves.count(this.#leaf) === LEAF_SLOTS) this.#split(firstHigh * TWO_32 + firstLow)
     this.#leaves.write(this.#leaves.open(this.#leaf, this.#position + 1), entry)
+    if (isLast) {
+      this.#endLeaf = this.#leaf
+      this.#endHigh = entry[2] as number
+      this.#endLow = entry[3] as number
+    }
     this.#size++
     this.#version++
     return true
@@ -125,6 +151,7 @@ export class IntervalTable {
     this.#version++
     this.#leaf = 0
     this.#position = -1
+    this.#endLeaf = -1
   }
 
   /** Copies the entry at `index` into `entry`. */
@@ -255,6 +282,7 @@ export class IntervalTable {
     }
     this.#size--
     this.#version++
+    this.#endLeaf = -1
     this.#leaves.close(this.#leaf, this.#position)
     const count = this.#leaves.count(this.#leaf)
     if (count === 0) {

@@ -5,12 +5,20 @@ import { vdpaError } from '../base/errors.js'
 import { contains, rangeOf, showRange, type Range } from '../base/ranges.js'
 import { IntervalMap } from './interval-map.js'
 
+/** An account of taken ranges that is kept elsewhere. */
+export interface TakenRanges {
+  /** The lowest taken range that has an address of [first, last]. */
+  firstOverlap(first: bigint, last: bigint): Range | undefined
+}
+
 /** What the window is. */
 export interface IovaAllocatorOptions {
   /** The addresses the device can reach: VHOST_VDPA_GET_IOVA_RANGE. */
   readonly window: Range
   /** Bytes a page, a power of two; sizes are rounded up to it, addresses are multiples of it. Default 4096. */
   readonly pageSize?: number
+  /** What else is taken, and is asked each time: mappings that somebody keeps account of already. */
+  readonly besides?: TakenRanges
   /** Whether the page at 0 may be given. Default false: many a driver takes the address 0 for none. */
   readonly allowZero?: boolean
 }
@@ -33,10 +41,11 @@ export class IovaAllocator {
   readonly window: Range
   readonly #page: bigint
   readonly #allowZero: boolean
+  readonly #besides: TakenRanges | undefined
   readonly #taken = new IntervalMap()
 
   /** RangeError for a window or page size that is none. */
-  constructor({ window, pageSize = 4096, allowZero = false }: IovaAllocatorOptions) {
+  constructor({ window, pageSize = 4096, besides, allowZero = false }: IovaAllocatorOptions) {
     const first = toU64(window.first, 'window.first')
     const last = toU64(window.last, 'window.last')
     if (first > last) throw rangeError('window.last', 'at or above window.first', last)
@@ -46,6 +55,7 @@ export class IovaAllocator {
     this.window = Object.freeze({ first, last })
     this.#page = BigInt(pageSize)
     this.#allowZero = allowZero
+    this.#besides = besides
   }
 
   /** What is taken, lowest first: allocations and reservations. */
@@ -63,6 +73,18 @@ export class IovaAllocator {
     const range = this.#lowest(bytes, align, wish.within ?? this.window)
     if (range === undefined) throw this.#noSpace(bytes, align, wish.within)
     this.#taken.insert(range.first, range.last, 0n, ALLOCATED)
+    return range.first
+  }
+
+  /**
+   * The highest `size` bytes (rounded up to pages) that are free and as wished, and does not take them. The window's last page is never given: an end of
+   * 2^64 is no u64. Returns the first address. Errors as allocate().
+   */
+  highest(size: bigint | number, wish: IovaWish = {}): bigint {
+    const bytes = this.#bytes(size)
+    const align = this.#align(wish.align)
+    const range = this.#highest(bytes, align, wish.within ?? this.window)
+    if (range === undefined) throw this.#noSpace(bytes, align, wish.within)
     return range.first
   }
 
@@ -91,17 +113,41 @@ export class IovaAllocator {
   }
 
   #lowest(bytes: bigint, align: bigint, within: Range): Range | undefined {
-    let from = within.first > this.window.first ? within.first : this.window.first
-    const last = within.last < this.window.last ? within.last : this.window.last
-    if (from === 0n && !this.#allowZero) from = this.#page
+    const { first, last } = this.#inWindow(within)
+    let from = first
     // Gap by gap: each turn starts behind one taken range and ends in front of the next.
     for (;;) {
       const range = rangeOf(roundUp(from, align), bytes)
       if (range === undefined || !contains({ first: from, last }, range)) return undefined
-      const inTheWay = this.#taken.firstOverlap(range.first, range.last)
+      const inTheWay = this.#firstOverlap(range)
       if (inTheWay === undefined) return range
       from = inTheWay.last + 1n
     }
+  }
+
+  #highest(bytes: bigint, align: bigint, within: Range): Range | undefined {
+    const { first, last } = this.#inWindow(within)
+    let end = last > this.window.last - this.#page ? this.window.last + 1n - this.#page : last + 1n
+    for (;;) {
+      const from = end >= bytes ? roundDown(end - bytes, align) : -1n
+      if (from < first) return undefined
+      const inTheWay = this.#firstOverlap({ first: from, last: from + bytes - 1n })
+      if (inTheWay === undefined) return { first: from, last: from + bytes - 1n }
+      end = inTheWay.first
+    }
+  }
+
+  #inWindow(within: Range): Range {
+    const first = within.first > this.window.first ? within.first : this.window.first
+    const last = within.last < this.window.last ? within.last : this.window.last
+    return { first: first === 0n && !this.#allowZero ? this.#page : first, last }
+  }
+
+  /** The lowest range in the way, of either account. */
+  #firstOverlap({ first, last }: Range): Range | undefined {
+    const own = this.#taken.firstOverlap(first, last)
+    const other = this.#besides?.firstOverlap(first, last)
+    return own === undefined || (other !== undefined && other.first < own.first) ? other : own
   }
 
   #bytes(size: bigint | number): bigint {

@@ -3,36 +3,65 @@
 
 import { rangeError } from '../base/checks.js'
 import { iotlbMessageTypes, vhostMessageTypes, vhostMsgV2 } from '../uapi/vhost-types.js'
-import { EntryWord } from './entry-leaves.js'
 
 /** Bytes of a record, of either version. The kernel answers 72 to every write that it takes. */
 export const RECORD_BYTES = vhostMsgV2.size
 
-// Where the fields lie in a record (struct vhost_msg_v2; version 1 has the same places and no asid). Checked against the codec by a test.
-const ASID = 4
-const IOVA = 8
-const SIZE = 16
-const UADDR = 24
-const PERM = 32
-const TYPE = 33
+// Where the fields lie in a record, in 32-bit words (struct vhost_msg_v2; version 1 has the same places and no asid). Checked against the codec by a test.
+const RECORD_WORDS = RECORD_BYTES / 4
+const HEAD = 0
+const ASID = 1
+const IOVA = 2
+const SIZE = 4
+const UADDR = 6
+/** perm in the lowest byte, type in the next one. */
+const PERM_AND_TYPE = 8
+
+// An entry's words are named by number here, as EntryWord has them: this is the loop. Types where they stand in that word.
+const UPDATE = iotlbMessageTypes.VHOST_IOTLB_UPDATE << 8
+const INVALIDATE = iotlbMessageTypes.VHOST_IOTLB_INVALIDATE << 8
+const BATCH_BEGIN = iotlbMessageTypes.VHOST_IOTLB_BATCH_BEGIN << 8
+const BATCH_END = iotlbMessageTypes.VHOST_IOTLB_BATCH_END << 8
 
 const TWO_32 = 0x1_0000_0000
+const isBigEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] !== 1
+
+function littleEndian(word: number): number {
+  if (!isBigEndian) return word
+  return ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
+}
+
+/** The entry's range as iova and size = last - first + 1. The size is 0 only for the whole space, where it is 2^64. */
+function putRange(words: Uint32Array, at: number, entry: Uint32Array): void {
+  const firstHigh = entry[0] as number
+  const firstLow = entry[1] as number
+  const low = (entry[3] as number) - firstLow + 1
+  const carry = low < 0 ? -1 : low >= TWO_32 ? 1 : 0
+  const high = (entry[2] as number) - firstHigh + carry
+  if (high >= TWO_32) throw rangeError('size', 'below 2^64: one message cannot say it, two halves can', high * TWO_32)
+  words[at + IOVA] = littleEndian(firstLow)
+  words[at + IOVA + 1] = littleEndian(firstHigh)
+  words[at + SIZE] = littleEndian(low)
+  words[at + SIZE + 1] = littleEndian(high)
+}
 
 /**
  * A growing sequence of records. Entries are 8 words, as IntervalTable reads them (EntryWord). Version 2 carries the ASID, which the kernel
  * heeds only when VHOST_BACKEND_F_IOTLB_ASID was acknowledged, and otherwise takes for 0 without a word; version 1 has none.
  */
 export class MessageWriter {
+  readonly #head: number
   readonly #version: 1 | 2
-  #bytes: Uint8Array
-  #view: DataView
+  // Whole words, because a store a word is what a record costs. The words behind PERM_AND_TYPE stay 0.
+  #words: Uint32Array
   #count = 0
 
   /** `capacity` records are made room for; more are taken. */
   constructor(version: 1 | 2, capacity = 16) {
+    const { VHOST_IOTLB_MSG, VHOST_IOTLB_MSG_V2 } = vhostMessageTypes
     this.#version = version
-    this.#bytes = new Uint8Array(Math.max(1, capacity) * RECORD_BYTES)
-    this.#view = new DataView(this.#bytes.buffer)
+    this.#head = littleEndian(version === 1 ? VHOST_IOTLB_MSG : VHOST_IOTLB_MSG_V2)
+    this.#words = new Uint32Array(Math.max(1, capacity) * RECORD_WORDS)
   }
 
   /** Records written. */
@@ -42,69 +71,62 @@ export class MessageWriter {
 
   /** The records: `count` times RECORD_BYTES, not a copy. What is written later may lie elsewhere. */
   get bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#count * RECORD_BYTES)
+    return new Uint8Array(this.#words.buffer, 0, this.#count * RECORD_BYTES)
   }
 
   /** Maps the entry (VHOST_IOTLB_UPDATE). RangeError for the whole 2^64, whose size is not a u64. */
   update(asid: number, entry: Uint32Array): void {
-    const at = this.#start(iotlbMessageTypes.VHOST_IOTLB_UPDATE, asid)
-    this.#range(at, entry)
-    this.#u64(at + UADDR, entry[EntryWord.uaddrHigh] as number, entry[EntryWord.uaddrLow] as number)
-    this.#bytes[at + PERM] = entry[EntryWord.perm] as number
+    const at = this.#start(asid)
+    const words = this.#words
+    putRange(words, at, entry)
+    words[at + UADDR] = littleEndian(entry[5] as number)
+    words[at + UADDR + 1] = littleEndian(entry[4] as number)
+    words[at + PERM_AND_TYPE] = littleEndian((entry[6] as number) | UPDATE)
+    this.#count++
   }
 
   /** Takes away the mapping that is exactly the entry's range (VHOST_IOTLB_INVALIDATE). RangeError for the whole 2^64. */
   invalidate(asid: number, entry: Uint32Array): void {
-    this.#range(this.#start(iotlbMessageTypes.VHOST_IOTLB_INVALIDATE, asid), entry)
+    const at = this.#start(asid)
+    putRange(this.#words, at, entry)
+    this.#words[at + PERM_AND_TYPE] = littleEndian(INVALIDATE)
+    this.#count++
   }
 
   /** Until batchEnd() the device may put changes off, and takes no message of another address space (VHOST_IOTLB_BATCH_BEGIN). */
   batchBegin(asid: number): void {
-    this.#start(iotlbMessageTypes.VHOST_IOTLB_BATCH_BEGIN, asid)
+    const at = this.#start(asid)
+    this.#words[at + PERM_AND_TYPE] = littleEndian(BATCH_BEGIN)
+    this.#count++
   }
 
   /** Has the device make the changes since batchBegin() (VHOST_IOTLB_BATCH_END). */
   batchEnd(asid: number): void {
-    this.#start(iotlbMessageTypes.VHOST_IOTLB_BATCH_END, asid)
-  }
-
-  #range(at: number, entry: Uint32Array): void {
-    const firstHigh = entry[EntryWord.firstHigh] as number
-    const firstLow = entry[EntryWord.firstLow] as number
-    // size = last - first + 1, with a borrow or a carry. It is 0 only for the whole space, where it is 2^64.
-    const low = (entry[EntryWord.lastLow] as number) - firstLow + 1
-    const high = (entry[EntryWord.lastHigh] as number) - firstHigh + Math.floor(low / TWO_32)
-    if (high >= TWO_32) {
-      this.#count--
-      this.#bytes.fill(0, at, at + RECORD_BYTES)
-      throw rangeError('size', 'below 2^64: one message cannot say it, two halves can', high * TWO_32)
-    }
-    this.#u64(at + IOVA, firstHigh, firstLow)
-    this.#u64(at + SIZE, high, low)
-  }
-
-  /** Begins a record, all zeros as every byte behind the last one; returns where it is. */
-  #start(type: number, asid: number): number {
-    if (this.#version === 1 && asid !== 0) throw rangeError('asid', '0 in a version 1 message, which has none', asid)
-    const at = this.#count * RECORD_BYTES
-    if (at === this.#bytes.length) this.#grow()
-    const { VHOST_IOTLB_MSG, VHOST_IOTLB_MSG_V2 } = vhostMessageTypes
-    this.#view.setUint32(at, this.#version === 1 ? VHOST_IOTLB_MSG : VHOST_IOTLB_MSG_V2, true)
-    this.#view.setUint32(at + ASID, asid, true)
-    this.#bytes[at + TYPE] = type
+    const at = this.#start(asid)
+    this.#words[at + PERM_AND_TYPE] = littleEndian(BATCH_END)
     this.#count++
+  }
+
+  /** Takes the record at `index` out. */
+  drop(index: number): void {
+    this.#words.copyWithin(index * RECORD_WORDS, (index + 1) * RECORD_WORDS, this.#count * RECORD_WORDS)
+    this.#count--
+    this.#words.fill(0, this.#count * RECORD_WORDS, (this.#count + 1) * RECORD_WORDS)
+  }
+
+  /** Begins a record and returns where it is; it counts once it is whole. */
+  #start(asid: number): number {
+    if (this.#version === 1 && asid !== 0) throw rangeError('asid', '0 in a version 1 message, which has none', asid)
+    const at = this.#count * RECORD_WORDS
+    if (at === this.#words.length) this.#grow()
+    this.#words[at + HEAD] = this.#head
+    this.#words[at + ASID] = littleEndian(asid)
     return at
   }
 
-  #u64(at: number, high: number, low: number): void {
-    this.#view.setUint32(at, low, true)
-    this.#view.setUint32(at + 4, high, true)
-  }
-
   #grow(): void {
-    const larger = new Uint8Array(this.#bytes.length * 2)
-    larger.set(this.#bytes)
-    this.#bytes = larger
-    this.#view = new DataView(larger.buffer)
+    const larger = new Uint32Array(this.#words.length * 2)
+    larger.set(this.#words)
+    this.#words = larger
   }
 }

@@ -1,5 +1,5 @@
-// From the mappings that address spaces have to those they should have: the fewest IOTLB messages in the right order, and for each point where
-// sending them may stop, the messages that lead back. It sends nothing and changes no table.
+// IOTLB messages to be sent in order, and for each point where sending them may stop, the messages that lead back. A plan is put together step by step, or
+// from the mappings that address spaces have and those they should have. It sends nothing and changes no table.
 
 import { checkInteger } from '../base/checks.js'
 import { showRange } from '../base/ranges.js'
@@ -29,6 +29,7 @@ export interface PlanOptions {
 const { VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE, VHOST_IOTLB_BATCH_BEGIN, VHOST_IOTLB_BATCH_END } = iotlbMessageTypes
 const HALF = 0x8000_0000
 const LAST = 0xffff_ffff
+const TWO_32 = 0x1_0000_0000
 
 /**
  * Plans the changes, one address space after the other: messages of two never mix, because a batch takes only its own (EFAULT otherwise). In each,
@@ -36,115 +37,158 @@ const LAST = 0xffff_ffff
  * batches. An entry of the whole 2^64, which no message can say, is two halves. RangeError for an asid that version 1 cannot say.
  */
 export function planChanges(changes: readonly SpaceChange[], options: PlanOptions): Plan {
-  const steps = new Steps()
+  const plan = new Plan(options)
   for (const { asid, have, want } of changes) {
-    checkInteger(asid, 'asid', 0, options.version === 1 ? 0 : LAST)
-    const begin = steps.count
-    if (options.batch) steps.add(VHOST_IOTLB_BATCH_BEGIN, asid)
-    const from = steps.count
-    eachOnlyIn(have, want, (entry) => steps.add(VHOST_IOTLB_INVALIDATE, asid, entry))
-    eachOnlyIn(want, have, (entry) => steps.add(VHOST_IOTLB_UPDATE, asid, entry))
-    const added = steps.count - from
-    if (options.batch && added > 1) steps.add(VHOST_IOTLB_BATCH_END, asid)
-    else if (options.batch) steps.dropBatch(begin)
+    plan.begin(asid)
+    eachOnlyIn(have, want, (entry) => plan.invalidate(entry))
+    eachOnlyIn(want, have, (entry) => plan.update(entry))
+    plan.end()
   }
-  return new Plan(steps, options)
+  return plan
 }
 
-/** Messages to send, in order, as records for `writeEach`. */
+/** Messages in flat columns: type, asid, and the whole entry, so that an invalidation can be turned back into the update it undid. */
 export class Plan {
-  readonly #steps: Steps
   readonly #options: PlanOptions
+  readonly #writer: MessageWriter
+  #count = 0
+  #types: Uint8Array
+  #asids: Uint32Array
+  #entries: Uint32Array
+  #asid = 0
+  #begin = -1
 
-  /** @internal planChanges() makes plans. */
-  constructor(steps: Steps, options: PlanOptions) {
-    this.#steps = steps
+  /** `capacity` messages are made room for; more are taken. */
+  constructor(options: PlanOptions, capacity = 8) {
     this.#options = options
+    this.#writer = new MessageWriter(options.version, capacity)
+    this.#types = new Uint8Array(Math.max(1, capacity))
+    this.#asids = new Uint32Array(Math.max(1, capacity))
+    this.#entries = new Uint32Array(Math.max(1, capacity) * ENTRY_WORDS)
   }
 
-  /** Records. 0: nothing has to change. */
+  /** Messages. 0: nothing has to change. */
   get count(): number {
-    return this.#steps.count
+    return this.#count
   }
 
-  /** The records, RECORD_BYTES each. */
+  /** From here to end(), steps are for this address space; more than one of them are a batch. RangeError for an asid that version 1 cannot say. */
+  begin(asid: number): void {
+    checkInteger(asid, 'asid', 0, this.#options.version === 1 ? 0 : LAST)
+    this.#asid = asid
+    this.#begin = this.#count
+    if (!this.#options.batch) return
+    this.#writer.batchBegin(asid)
+    this.#add(VHOST_IOTLB_BATCH_BEGIN)
+  }
+
+  /** Maps an entry (8 words, EntryWord). */
+  update(entry: Uint32Array): void {
+    this.#writer.update(this.#asid, entry)
+    this.#add(VHOST_IOTLB_UPDATE, entry)
+  }
+
+  /** Takes away a mapping, exactly; the whole entry is given, because undo() maps it again. */
+  invalidate(entry: Uint32Array): void {
+    this.#writer.invalidate(this.#asid, entry)
+    this.#add(VHOST_IOTLB_INVALIDATE, entry)
+  }
+
+  /** Ends the steps of an address space. A batch of less than two is none. */
+  end(): void {
+    if (!this.#options.batch) return
+    if (this.#count - this.#begin <= 2) {
+      this.#dropBatch()
+      return
+    }
+    this.#writer.batchEnd(this.#asid)
+    this.#add(VHOST_IOTLB_BATCH_END)
+  }
+
+  /** The records, RECORD_BYTES each; not a copy. */
   records(): Uint8Array {
-    const writer = new MessageWriter(this.#options.version, this.count)
-    for (let step = 0; step < this.count; step++) this.#steps.write(step, this.#steps.type(step), writer)
-    return writer.bytes
+    return this.#writer.bytes
   }
 
   /**
    * The records that lead back to what was there before, when the first `completed` records were accepted and no more: newest first, inside the
-   * batch that was left open and with its end, then each earlier address space in a batch of its own.
+   * batch that was left open and with its end, then each earlier address space in a batch of its own. As many as were accepted.
    */
   undo(completed: number): Uint8Array {
-    checkInteger(completed, 'completed', 0, this.count)
+    checkInteger(completed, 'completed', 0, this.#count)
     const writer = new MessageWriter(this.#options.version, completed + 1)
-    for (let step = completed - 1; step >= 0; step--) this.#steps.write(step, inverse(this.#steps.type(step)), writer)
+    for (let step = completed - 1; step >= 0; step--) this.#write(step, inverse(this.#types[step] as number), writer)
     return writer.bytes
+  }
+
+  /** Whether a step maps something, takes something away, or begins or ends a batch. */
+  verb(step: number): 'update' | 'invalidate' | 'batch' {
+    const type = this.#types[step]
+    return type === VHOST_IOTLB_UPDATE ? 'update' : type === VHOST_IOTLB_INVALIDATE ? 'invalidate' : 'batch'
+  }
+
+  /** Copies a step's entry into `entry`; of a batch's ends it says nothing. */
+  read(step: number, entry: Uint32Array): void {
+    copyWords(this.#entries, step * ENTRY_WORDS, entry, 0)
+  }
+
+  /** Puts another entry, of the same range, in a step's place: its object or address was not known when it was planned. */
+  replace(step: number, entry: Uint32Array): void {
+    copyWords(entry, 0, this.#entries, step * ENTRY_WORDS)
+  }
+
+  /** Bytes that a step maps or takes away; 0 for the ends of a batch. */
+  bytes(step: number): number {
+    if (this.verb(step) === 'batch') return 0
+    const at = step * ENTRY_WORDS
+    const words = this.#entries
+    const high = (words[at + EntryWord.lastHigh] as number) - (words[at + EntryWord.firstHigh] as number)
+    return high * TWO_32 + (words[at + EntryWord.lastLow] as number) - (words[at + EntryWord.firstLow] as number) + 1
   }
 
   /** A record in words, for the sentence that says which one was refused: `VHOST_IOTLB_UPDATE [0x1000, 0x1fff] of asid 0`. */
   describe(record: number): string {
-    checkInteger(record, 'record', 0, this.count - 1)
-    return this.#steps.describe(record)
-  }
-}
-
-function inverse(type: number): number {
-  if (type === VHOST_IOTLB_UPDATE) return VHOST_IOTLB_INVALIDATE
-  if (type === VHOST_IOTLB_INVALIDATE) return VHOST_IOTLB_UPDATE
-  return type === VHOST_IOTLB_BATCH_BEGIN ? VHOST_IOTLB_BATCH_END : VHOST_IOTLB_BATCH_BEGIN
-}
-
-/** Messages in flat columns: type, asid, and the whole entry, so that an invalidation can be turned back into the update it undid. */
-class Steps {
-  count = 0
-  #types = new Uint8Array(8)
-  #asids = new Uint32Array(8)
-  #entries = new Uint32Array(8 * ENTRY_WORDS)
-
-  add(type: number, asid: number, entry?: Uint32Array): void {
-    if (this.count === this.#types.length) this.#grow()
-    this.#types[this.count] = type
-    this.#asids[this.count] = asid
-    if (entry !== undefined) this.#entries.set(entry, this.count * ENTRY_WORDS)
-    this.count++
+    checkInteger(record, 'record', 0, this.#count - 1)
+    const name = Object.entries(iotlbMessageTypes).find(([, type]) => type === this.#types[record])?.[0] ?? ''
+    const range = this.verb(record) === 'batch' ? '' : ` ${this.rangeText(record)}`
+    return `${name}${range} of asid ${this.#asids[record]}`
   }
 
-  /** Takes the BATCH_BEGIN at `step` away again; at most one step came after it. */
-  dropBatch(step: number): void {
-    this.#types.copyWithin(step, step + 1, this.count)
-    this.#asids.copyWithin(step, step + 1, this.count)
-    this.#entries.copyWithin(step * ENTRY_WORDS, (step + 1) * ENTRY_WORDS, this.count * ENTRY_WORDS)
-    this.count--
+  /** A step's range: `[0x1000, 0x1fff]`. */
+  rangeText(step: number): string {
+    const at = step * ENTRY_WORDS
+    const first = joined(this.#entries, at + EntryWord.firstHigh)
+    return showRange({ first, last: joined(this.#entries, at + EntryWord.lastHigh) })
   }
 
-  type(step: number): number {
-    return this.#types[step] as number
+  #add(type: number, entry?: Uint32Array): void {
+    const step = this.#count
+    if (step === this.#types.length) this.#grow()
+    this.#types[step] = type
+    this.#asids[step] = this.#asid
+    if (entry !== undefined) copyWords(entry, 0, this.#entries, step * ENTRY_WORDS)
+    this.#count = step + 1
   }
 
-  /** Writes a step's message, as `type`. */
-  write(step: number, type: number, writer: MessageWriter): void {
+  /** Takes the batch's beginning away again; at most one step came after it. */
+  #dropBatch(): void {
+    const from = this.#begin
+    this.#writer.drop(from)
+    this.#types.copyWithin(from, from + 1, this.#count)
+    this.#asids.copyWithin(from, from + 1, this.#count)
+    this.#entries.copyWithin(from * ENTRY_WORDS, (from + 1) * ENTRY_WORDS, this.#count * ENTRY_WORDS)
+    this.#count--
+  }
+
+  #write(step: number, type: number, writer: MessageWriter): void {
     const asid = this.#asids[step] as number
     if (type === VHOST_IOTLB_BATCH_BEGIN) writer.batchBegin(asid)
     else if (type === VHOST_IOTLB_BATCH_END) writer.batchEnd(asid)
-    else if (type === VHOST_IOTLB_UPDATE) writer.update(asid, this.#entry(step))
-    else writer.invalidate(asid, this.#entry(step))
-  }
-
-  describe(step: number): string {
-    const name = Object.entries(iotlbMessageTypes).find(([, type]) => type === this.type(step))?.[0] ?? ''
-    const isBatch = this.type(step) === VHOST_IOTLB_BATCH_BEGIN || this.type(step) === VHOST_IOTLB_BATCH_END
-    const entry = this.#entry(step)
-    const first = joined(entry, EntryWord.firstHigh)
-    const range = isBatch ? '' : ` ${showRange({ first, last: joined(entry, EntryWord.lastHigh) })}`
-    return `${name}${range} of asid ${this.#asids[step]}`
-  }
-
-  #entry(step: number): Uint32Array {
-    return this.#entries.subarray(step * ENTRY_WORDS, (step + 1) * ENTRY_WORDS)
+    else {
+      this.read(step, scratch)
+      if (type === VHOST_IOTLB_UPDATE) writer.update(asid, scratch)
+      else writer.invalidate(asid, scratch)
+    }
   }
 
   #grow(): void {
@@ -156,6 +200,19 @@ class Steps {
     this.#asids.set(asids)
     this.#entries.set(entries)
   }
+}
+
+const scratch = new Uint32Array(ENTRY_WORDS)
+
+/** An entry. Eight stores take less time than a subarray and set(). */
+function copyWords(from: Uint32Array, at: number, to: Uint32Array, toAt: number): void {
+  for (let word = 0; word < ENTRY_WORDS; word++) to[toAt + word] = from[at + word] as number
+}
+
+function inverse(type: number): number {
+  if (type === VHOST_IOTLB_UPDATE) return VHOST_IOTLB_INVALIDATE
+  if (type === VHOST_IOTLB_INVALIDATE) return VHOST_IOTLB_UPDATE
+  return type === VHOST_IOTLB_BATCH_BEGIN ? VHOST_IOTLB_BATCH_END : VHOST_IOTLB_BATCH_BEGIN
 }
 
 /** Calls `visit` with each piece of `table` that `other` does not have just so, lowest first. The words are valid during the call. */

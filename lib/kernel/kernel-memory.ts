@@ -4,7 +4,14 @@ import { constants } from 'node:buffer'
 import { readdirSync, statfsSync, statSync } from 'node:fs'
 import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
 import { Holds } from '../memory/holds.js'
-import type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import type {
+  AdoptOptions,
+  AllocateOptions,
+  CloseMemoryOptions,
+  MemoryHold,
+  MemoryHolder,
+  MemoryRegion,
+} from '../memory/memory-region.js'
 import { warnIfCollected } from './leak-warning.js'
 import type { NativeAddon, NativeRegion } from './native.js'
 import { closedError, madeOr, type Refuse } from './refusal.js'
@@ -52,13 +59,14 @@ export class KernelRegion implements MemoryRegion {
   }
 
   /** Errors: ERR_VDPA_CLOSED. */
-  hold(holder: string): MemoryHold {
+  hold(holder: string | MemoryHolder): MemoryHold {
     this.#checkOpen()
     return this.#holds.take(holder, this, (isHeld) => this.#native.hold(isHeld))
   }
 
-  close(): void {
+  close(options: CloseMemoryOptions = {}): void {
     if (this.#isClosed) return
+    if (options.unmap === true) this.#holds.letGo()
     this.#holds.refuseWhileHeld(`memory of ${this.length} bytes`)
     this.#isClosed = true
     this.#forgetLeak()

@@ -1,36 +1,41 @@
 // Who holds a piece of memory, for every implementation of MemoryRegion: the list of holders, and the refusal to free what is held.
 // It does not know what a hold means to the memory itself; the region is told when the first comes and when the last goes.
 
-import { checkString } from '../base/checks.js'
+import { checkString, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
-import type { MemoryHold } from './memory-region.js'
+import type { MemoryHold, MemoryHolder } from './memory-region.js'
 
 /**
  * The holds on one region. It does not refer to the region, but each hold does: memory is not collected while anybody still has a hold on it,
  * and what is left in the list when the region was collected are holds that nobody can give up any more.
  */
 export class Holds {
-  readonly #holders = new Map<number, string>()
+  readonly #holders = new Map<number, MemoryHolder>()
   #nextKey = 0
 
   /** What holds the memory now, oldest first. */
   get names(): readonly string[] {
-    return [...this.#holders.values()]
+    return Array.from(this.#holders.values(), (holder) => holder.describe())
   }
 
   /**
-   * Takes a hold on `region`. `holder` is what a person would say, such as `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`. `onChange` is called with
+   * Takes a hold on `region`. `holder` is what a person would say, such as `/dev/vhost-vdpa-0 asid 1`, or what says it. `onChange` is called with
    * true if this is the first hold, and with false if it is the last to be given up.
    */
-  take(holder: string, region: object, onChange?: (isHeld: boolean) => void): MemoryHold {
-    checkString(holder, 'holder')
+  take(holder: string | MemoryHolder, region: object, onChange?: (isHeld: boolean) => void): MemoryHold {
+    const who = holderOf(holder)
     const key = this.#nextKey++
-    this.#holders.set(key, holder)
+    this.#holders.set(key, who)
     if (this.#holders.size === 1) onChange?.(true)
-    return new Hold(holder, region, () => {
+    return new Hold(who, region, () => {
       this.#holders.delete(key)
       if (this.#holders.size === 0) onChange?.(false)
     })
+  }
+
+  /** Has every holder that can let go do so. What one of them throws is thrown, and the rest is not asked. */
+  letGo(): void {
+    for (const holder of [...this.#holders.values()]) holder.letGo?.()
   }
 
   /** Throws ERR_VDPA_MEMORY_HELD, naming the holders, while there are any. `memory` is the subject of the sentence. */
@@ -43,14 +48,27 @@ export class Holds {
   }
 }
 
+function holderOf(holder: string | MemoryHolder): MemoryHolder {
+  if (typeof holder === 'object' && holder !== null) {
+    if (typeof holder.describe !== 'function') throw typeError('holder', 'a name, or a MemoryHolder', holder)
+    return holder
+  }
+  checkString(holder, 'holder')
+  return { describe: () => holder }
+}
+
 class Hold implements MemoryHold {
-  readonly holder: string
+  readonly #holder: MemoryHolder
   // Forgotten with the claim: a hold that was given up keeps nothing.
   #claim: { readonly region: object; readonly giveUp: () => void } | undefined
 
-  constructor(holder: string, region: object, giveUp: () => void) {
-    this.holder = holder
+  constructor(holder: MemoryHolder, region: object, giveUp: () => void) {
+    this.#holder = holder
     this.#claim = { region, giveUp }
+  }
+
+  get holder(): string {
+    return this.#holder.describe()
   }
 
   get isClosed(): boolean {

@@ -8,6 +8,20 @@ export interface MemoryHold extends Releasable {
   readonly holder: string
 }
 
+/** Who holds memory, where a fixed name would not do. Keep no strong reference to the region in it: a region that everybody forgot could not be reported. */
+export interface MemoryHolder {
+  /** Who it is and what it holds the memory for, now: `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`. */
+  describe(): string
+  /** Gives the memory up on the spot, as by unmapping it; throws when that is refused. Absent where it cannot. */
+  letGo?(): void
+}
+
+/** How to free memory. */
+export interface CloseMemoryOptions {
+  /** Has every holder that can let go of the memory first: what is mapped is unmapped. Default false: while it is held it is not freed. */
+  readonly unmap?: boolean
+}
+
 /** How to make memory. */
 export interface AllocateOptions {
   /**
@@ -44,8 +58,11 @@ export interface MemoryRegion extends Releasable {
   readonly fd: number | undefined
   /** Who holds it now, oldest first. */
   readonly holders: readonly string[]
-  /** Keeps the memory from being freed until the hold is closed; `holder` is what people will read. Throws ERR_VDPA_CLOSED. */
-  hold(holder: string): MemoryHold
-  /** Frees the memory. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. */
-  close(): void
+  /** Keeps the memory from being freed until the hold is closed. `holder` says who it is, for the refusal to free it. ERR_VDPA_CLOSED. */
+  hold(holder: string | MemoryHolder): MemoryHold
+  /**
+   * Frees the memory. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. With `unmap`, address spaces unmap it first, on the calling
+   * thread; what refuses that is thrown, and the memory stays.
+   */
+  close(options?: CloseMemoryOptions): void
 }

@@ -4,7 +4,14 @@ import { constants } from 'node:buffer'
 import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Holds } from '../memory/holds.js'
-import type { AdoptOptions, AllocateOptions, MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import type {
+  AdoptOptions,
+  AllocateOptions,
+  CloseMemoryOptions,
+  MemoryHold,
+  MemoryHolder,
+  MemoryRegion,
+} from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
 
 /** Bytes of an ordinary page, on whatever machine the simulator runs. */
@@ -122,13 +129,14 @@ export class SimulatedRegion implements MemoryRegion {
   }
 
   /** Errors: ERR_VDPA_CLOSED. */
-  hold(holder: string): MemoryHold {
+  hold(holder: string | MemoryHolder): MemoryHold {
     this.#checkOpen()
     return this.#holds.take(holder, this)
   }
 
-  close(): void {
+  close(options: CloseMemoryOptions = {}): void {
     if (this.#isClosed) return
+    if (options.unmap === true) this.#holds.letGo()
     this.#holds.refuseWhileHeld(`memory of ${this.length} bytes`)
     this.#isClosed = true
     this.#forget(this)

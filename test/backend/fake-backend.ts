@@ -10,7 +10,7 @@ import type {
   WriteEachOptions,
 } from '../../lib/backend/backend.js'
 import { systemError, vdpaError } from '../../lib/base/errors.js'
-import type { MemoryHold, MemoryRegion } from '../../lib/memory/memory-region.js'
+import type { MemoryHold, MemoryHolder, MemoryRegion } from '../../lib/memory/memory-region.js'
 
 /** How an ioctl answers: a return value, having changed the bytes or not, or a throw. */
 export type IoctlAnswer = (request: number, argument: Uint8Array | number) => number
@@ -190,7 +190,8 @@ class FakeRegion implements MemoryRegion {
     this.buffer = new ArrayBuffer(length)
   }
 
-  hold(holder: string): MemoryHold {
+  hold(who: string | MemoryHolder): MemoryHold {
+    const holder = typeof who === 'string' ? who : who.describe()
     this.holders.push(holder)
     const close = () => void this.holders.pop()
     return { holder, isClosed: false, close, [Symbol.dispose]: close }

@@ -1,0 +1,212 @@
+// What one address space has mapped, as far as we know: the entries, and the memory behind them, which stays while it is mapped. It asks the kernel nothing.
+
+import { showRange, type Range } from '../base/ranges.js'
+import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
+import { IntervalTable } from '../iotlb/interval-table.js'
+import { accessOf, type Access, type MappingSnapshot } from '../iotlb/mapping.js'
+import type { Plan } from '../iotlb/plan.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import { addressAt, putAddress, rangeOfEntry } from './mapping-request.js'
+import { RegionBook } from './region-book.js'
+
+/** A mapping that an address space has, as plain data beside its region. */
+export interface Mapping {
+  /** Where the device finds it. */
+  readonly iova: bigint
+  /** Bytes. */
+  readonly size: bigint
+  /** What the device may do. */
+  readonly access: Access
+  /** The memory. */
+  readonly region: MemoryRegion
+  /** Bytes into the region. */
+  readonly offset: number
+}
+
+/** How many mappings of a region are named in a sentence. */
+const NAMED = 2
+
+export class SpaceContents {
+  readonly #name: string
+  readonly #table = new IntervalTable()
+  readonly #book: RegionBook
+  readonly #entry = new Uint32Array(ENTRY_WORDS)
+
+  /** `name` is the address space's, for sentences; `letGo` unmaps what is mapped of a region, on the spot. */
+  constructor(name: string, letGo: (region: MemoryRegion) => void) {
+    this.#name = name
+    // Weak, because a region's list of holders outlives a region that everybody forgot: it is what reports it.
+    const weak = new WeakRef(this)
+    this.#book = new RegionBook((number) => ({
+      describe: () => weak.deref()?.describe(number) ?? name,
+      letGo: () => {
+        const region = weak.deref()?.regionOf(number)
+        if (region !== undefined) letGo(region)
+      },
+    }))
+  }
+
+  /** Mappings. */
+  get size(): number {
+    return this.#table.size
+  }
+
+  /** Adds an entry whose object is not known yet, and holds its region. False, and no change, when it overlaps another. */
+  add(entry: Uint32Array, region: MemoryRegion): boolean {
+    const number = this.#book.use(region)
+    entry[EntryWord.object] = number
+    if (this.#table.insert(entry)) return true
+    this.#book.drop(number)
+    return false
+  }
+
+  /** Whether an entry's range is mapped, exactly and to the same address. */
+  hasExactly(entry: Uint32Array): boolean {
+    const found = this.#entry
+    if (!this.findEntry(addressAt(entry, EntryWord.firstHigh), found)) return false
+    for (let word = 0; word <= EntryWord.perm; word++) if (found[word] !== entry[word]) return false
+    return true
+  }
+
+  /** Puts our own entries into the invalidations of a plan that was made from another account of the same mappings. */
+  identify(plan: Plan): void {
+    for (let step = 0; step < plan.count; step++) {
+      if (plan.verb(step) !== 'invalidate') continue
+      plan.read(step, this.#entry)
+      this.findEntry(addressAt(this.#entry, EntryWord.firstHigh), this.#entry)
+      plan.replace(step, this.#entry)
+    }
+  }
+
+  /** Makes the table what it is after the first `steps` of a plan, as far as they take away. The memory stays held: see settle(). */
+  detach(plan: Plan): void {
+    const { count } = plan
+    for (let step = 0; step < count; step++) {
+      if (plan.verb(step) !== 'invalidate') continue
+      plan.read(step, this.#entry)
+      this.#remove(this.#entry)
+    }
+  }
+
+  /** detach() of a plan that takes everything away. */
+  detachAll(): void {
+    this.#table.clear()
+  }
+
+  /**
+   * A plan whose invalidations were detached, and whose first `added` updates were added, was carried out up to `done`: the table follows, and so does
+   * what is held.
+   */
+  settle(plan: Plan, done: number, added = plan.count): void {
+    const entry = this.#entry
+    const { count } = plan
+    for (let step = done; step < added; step++) {
+      if (plan.verb(step) !== 'update') continue
+      plan.read(step, entry)
+      this.#remove(entry)
+      this.#book.drop(entry[EntryWord.object] as number)
+    }
+    for (let step = 0; step < count; step++) {
+      if (plan.verb(step) !== 'invalidate') continue
+      plan.read(step, entry)
+      if (step >= done) this.#table.insert(entry)
+      else this.#book.drop(entry[EntryWord.object] as number)
+    }
+  }
+
+  /** Forgets everything, and lets go of all memory. */
+  clear(): void {
+    this.#table.clear()
+    this.#book.clear()
+  }
+
+  /** Calls `visit` with each entry, in the order of addresses. The words are valid during the call. */
+  each(visit: (entry: Uint32Array) => void): void {
+    for (let at = this.#table.start(); at >= 0; at = this.#table.next(at)) {
+      this.#table.read(at, this.#entry)
+      visit(this.#entry)
+    }
+  }
+
+  /** Every mapping, in the order of addresses. */
+  mappings(): Mapping[] {
+    const result: Mapping[] = []
+    this.each((entry) => result.push(this.#mappingOf(entry)))
+    return result
+  }
+
+  /** Every mapping as plain data. */
+  snapshot(): MappingSnapshot[] {
+    const result: MappingSnapshot[] = []
+    this.each((entry) => {
+      const { first, last } = rangeOfEntry(entry)
+      const access = accessOf(entry[EntryWord.perm] as number)
+      result.push({ iova: first, size: last - first + 1n, uaddr: addressAt(entry, EntryWord.uaddrHigh), access })
+    })
+    return result
+  }
+
+  /** The mapping that contains an address. */
+  find(address: bigint): Mapping | undefined {
+    return this.findEntry(address, this.#entry) ? this.#mappingOf(this.#entry) : undefined
+  }
+
+  /** Copies the entry that contains an address into `entry`; false when there is none. */
+  findEntry(address: bigint, entry: Uint32Array): boolean {
+    putAddress(entry, EntryWord.firstHigh, address)
+    const at = this.#table.find(entry[EntryWord.firstHigh] as number, entry[EntryWord.firstLow] as number)
+    if (at >= 0) this.#table.read(at, entry)
+    return at >= 0
+  }
+
+  /** The lowest mapping that has an address of the range. */
+  firstOverlap(first: bigint, last: bigint): Range | undefined {
+    const entry = this.#entry
+    putAddress(entry, EntryWord.firstHigh, first)
+    const at = this.#table.findFrom(entry[EntryWord.firstHigh] as number, entry[EntryWord.firstLow] as number)
+    if (at < 0) return undefined
+    this.#table.read(at, entry)
+    const found = rangeOfEntry(entry)
+    return found.first <= last ? found : undefined
+  }
+
+  /** What is mapped of a region. */
+  mappingsOf(region: MemoryRegion): Mapping[] {
+    return this.mappings().filter((mapping) => mapping.region === region)
+  }
+
+  /** The region of an entry's object. */
+  regionOf(number: number): MemoryRegion | undefined {
+    return this.#book.region(number)
+  }
+
+  /** `/dev/vhost-vdpa-0 asid 1 [0x1000, 0x1fff]`, for a region by its number. */
+  describe(number: number): string {
+    const ranges: string[] = []
+    let more = 0
+    this.each((entry) => {
+      if (entry[EntryWord.object] !== number) return
+      if (ranges.length < NAMED) ranges.push(showRange(rangeOfEntry(entry)))
+      else more++
+    })
+    return `${this.#name} ${ranges.join(', ')}${more === 0 ? '' : ` and ${more} more mappings`}`
+  }
+
+  #remove(entry: Uint32Array): void {
+    const { firstHigh, firstLow, lastHigh, lastLow } = EntryWord
+    this.#table.remove(
+      entry[firstHigh] as number,
+      entry[firstLow] as number,
+      entry[lastHigh] as number,
+      entry[lastLow] as number,
+    )
+  }
+
+  #mappingOf(entry: Uint32Array): Mapping {
+    const { first, last } = rangeOfEntry(entry)
+    const region = this.#book.region(entry[EntryWord.object] as number)
+    if (region === undefined) throw new Error(`${this.#name} has a mapping of memory that it does not know`)
+    const offset = Number(addressAt(entry, EntryWord.uaddrHigh) - region.address)
+    return { iova: first, size: last - first + 1n, access: accessOf(entry[EntryWord.perm] as number), region, offset }
+  }
+}
