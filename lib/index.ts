@@ -55,7 +55,15 @@ export { VdpaDevice, type CancelOptions } from './device/vdpa-device.js'
 export { Vring, type EventfdLike, type VringSetup } from './device/vring.js'
 export { ControlQueue, type CommandOptions, type ControlPort } from './control/control-queue.js'
 export { NetControlQueue, type ControlHost, type NetControlOptions } from './control/net-control-queue.js'
-export { NetDriver, type NetCounters, type NetDriverOptions } from './drivers/net-driver.js'
+export type { NetCounters } from './drivers/net-counters.js'
+export {
+  NetDriver,
+  type FrameWaitOptions,
+  type NetDriverOptions,
+  type NetDriverSnapshot,
+} from './drivers/net-driver.js'
+export type { PacketHeader, ReceivedHeader } from './drivers/net-header.js'
+export type { FrameHandler, FramePartsHandler } from './drivers/net-receiver.js'
 export * from './virtqueue/virtqueue.js'
 export { createDeviceRing, createDriverRing } from './virtqueue/create.js'
 export { areaSizes, initialState, type AreaSizes } from './virtqueue/layout.js'

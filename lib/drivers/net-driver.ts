@@ -1,239 +1,301 @@
-// A small network driver: frames out of, and into, the queue pairs of an open device. Buffers are posted once and used again; in steady state
-// nothing is allocated but the views that the caller is shown.
+// A network driver: frames out of, and into, the queue pairs of an open device. Buffers are posted once and used again; in steady state nothing is allocated
+// but the views that the caller is shown. What is in a frame is not known here.
 
-import { checkBytes, checkInteger } from '../base/checks.js'
+import { checkFunction, checkInteger, rangeError } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
-import { vdpaError } from '../base/errors.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
+import type { CommandOptions } from '../control/control-queue.js'
+import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
-import type { DeviceQueue, NotifyBy } from '../device/device-queue.js'
+import type { NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { netHeaderSize } from '../uapi/virtio-net.js'
+import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
+import { NetHeaders, type PacketHeader } from './net-header.js'
+import { makePairs, type QueuePair } from './net-pairs.js'
+import type { FrameHandler, FramePartsHandler } from './net-receiver.js'
+import type { Waiter } from './queue-waiters.js'
 
+/** How a network driver is made. */
 export interface NetDriverOptions {
   /** The address space of the data queues' group; asid 0 by default. */
   readonly addressSpace?: AddressSpace
-  /** Descriptors of each ring. */
+  /** Descriptors of each ring, and buffers of each queue; the smaller of 256 and the largest the queue allows by default. */
   readonly size?: number
-  /** Bytes of one buffer, header included: 2048 by default, enough for a frame of 1518. */
+  /**
+   * Bytes of one buffer, header included: 2048 by default, enough for a frame of 1518. The longest frame that can be sent is a header shorter. A
+   * received frame may be longer with VIRTIO_NET_F_MRG_RXBUF, which spreads it over several. 64 to 66,560.
+   */
   readonly bufferBytes?: number
+  /** How the device is told of work; `'eventfd'` by default. */
   readonly notifyBy?: NotifyBy
-  /** Queue pairs to use; 1 by default. More need VIRTIO_NET_F_MQ, and the command VQ_PAIRS_SET. */
+  /** Queue pairs to use; 1 by default. More need VIRTIO_NET_F_MQ, and usePairs() once the device runs. */
   readonly pairs?: number
+  /** Goes on where a driver stood that was saved: with its rings, and the frames in them. `size`, `bufferBytes` and `pairs` are those of the snapshot. */
+  readonly restore?: NetDriverSnapshot
 }
 
-/** What has gone through a driver so far. */
-export interface NetCounters {
-  readonly sentFrames: number
-  readonly sentBytes: number
-  readonly receivedFrames: number
-  readonly receivedBytes: number
-  /** Frames that did not fit into their buffer, or had no valid length. */
-  readonly droppedFrames: number
-}
-
-const TWO_32 = 0x1_0000_0000
-
-/** Buffers of one queue, in flat numbers: buffer i is at i × bufferBytes. */
-class Buffers {
-  readonly queue: DeviceQueue
-  readonly bytes: Uint8Array
+/** A driver that was saved, for NetDriver.start() after a reset. The memory of its queues stays allocated. */
+export interface NetDriverSnapshot {
   readonly bufferBytes: number
-  readonly #iovaHigh: number
-  readonly #iovaLow: number
-
-  constructor(queue: DeviceQueue, bufferBytes: number) {
-    this.queue = queue
-    this.bytes = queue.buffers.bytes()
-    this.bufferBytes = bufferBytes
-    this.#iovaHigh = Number(queue.buffersIova >> 32n)
-    this.#iovaLow = Number(queue.buffersIova & 0xffff_ffffn)
-  }
-
-  /** Puts buffer `index` into the ring, `length` bytes of it. */
-  add(index: number, length: number, deviceWrites: boolean): void {
-    const { ring } = this.queue
-    const low = this.#iovaLow + index * this.bufferBytes
-    ring.begin()
-    ring.push(this.#iovaHigh + (low >= TWO_32 ? 1 : 0), low >= TWO_32 ? low - TWO_32 : low, length, deviceWrites)
-    ring.commit(index)
-  }
+  readonly activePairs: number
+  /** Receive and transmit queue of each pair, as VdpaDevice.createQueue() takes them back. */
+  readonly queues: readonly QueueSnapshot[]
 }
 
-/** One receive queue and one transmit queue. */
-class QueuePair {
-  readonly receive: Buffers
-  readonly transmit: Buffers
-  readonly freeTransmit: number[]
-
-  constructor(receive: Buffers, transmit: Buffers) {
-    this.receive = receive
-    this.transmit = transmit
-    this.freeTransmit = Array.from({ length: transmit.queue.ring.size }, (_, index) => index)
-  }
+/** A way out of waiting, and the pair to wait for. */
+export interface FrameWaitOptions {
+  /** Ends the wait with ERR_VDPA_CANCELED. */
+  readonly signal?: AbortSignal
+  /** Queue pair; 0 by default. */
+  readonly pair?: number
 }
 
+const BUFFER_BYTES_LAST = 66_560
+/** A frame of 65,535 with its link header, and the header of virtio_net (section 5.1.6.3.1). */
+const SEGMENTS_BUFFER_BYTES = 65_562
+
+/** Frames in and out of an open network device (spec section 5.1.6). Every verb of a closed driver throws ERR_VDPA_CLOSED. */
 export class NetDriver implements Closeable {
-  /** Bytes of the header before each frame in a buffer (12, or 20 with HASH_REPORT). */
+  /** Bytes of the header before each frame in a buffer: 12, or 20 with VIRTIO_NET_F_HASH_REPORT. */
   readonly headerBytes: number
+  /** Queue pairs that were made. */
+  readonly pairs: number
   readonly #path: string
+  readonly #bufferBytes: number
   readonly #pairs: readonly QueuePair[]
   readonly #closing = new CloseStack()
-  readonly #counters = { sentFrames: 0, sentBytes: 0, receivedFrames: 0, receivedBytes: 0, droppedFrames: 0 }
+  readonly #counters: MutableNetCounters
+  #activePairs: number
 
-  private constructor(path: string, headerBytes: number, pairs: readonly QueuePair[]) {
+  private constructor(
+    path: string,
+    parts: {
+      readonly headers: NetHeaders
+      readonly counters: MutableNetCounters
+      readonly pairs: readonly QueuePair[]
+      readonly bufferBytes: number
+      readonly activePairs: number
+    },
+  ) {
     this.#path = path
-    this.headerBytes = headerBytes
-    this.#pairs = pairs
-    for (const { receive, transmit } of pairs) {
-      this.#closing.push(() => receive.queue.close())
-      this.#closing.push(() => transmit.queue.close())
+    this.headerBytes = parts.headers.size
+    this.pairs = parts.pairs.length
+    this.#bufferBytes = parts.bufferBytes
+    this.#pairs = parts.pairs
+    this.#counters = parts.counters
+    this.#activePairs = parts.activePairs
+    for (const { receiver, transmitter } of parts.pairs) {
+      this.#closing.push(() => receiver.buffers.queue.close())
+      this.#closing.push(() => transmitter.buffers.queue.close())
     }
   }
 
-  /** Makes the data queues and posts every receive buffer, before device.start(). Queue 2n receives and queue 2n+1 transmits (spec section 5.1.2). */
+  /**
+   * Makes the data queues and posts every receive buffer, before device.start(). Queue 2n receives and queue 2n+1 transmits (section 5.1.2). ERR_VDPA_STATE
+   * before negotiate(), ERR_VDPA_FEATURES for more than one pair without VIRTIO_NET_F_MQ, RangeError for buffers that are too small for frames that the
+   * device may give (section 5.1.6.3.1). Nothing stays behind when it fails.
+   */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
-    const { bufferBytes = 2048, pairs = 1, addressSpace = device.addressSpace(0) } = options
-    checkInteger(bufferBytes, 'bufferBytes', 64, 0x1_0000)
+    const { restore } = options
+    const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? 2048
+    const pairs = restore === undefined ? (options.pairs ?? 1) : restore.queues.length / 2
+    checkInteger(bufferBytes, 'bufferBytes', 64, BUFFER_BYTES_LAST)
     checkInteger(pairs, 'pairs', 1, Math.floor((device.queueCount ?? 2) / 2))
     const features = device.features
-    if (features === undefined)
+    if (features === undefined) {
       throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', {
         path: device.path,
       })
-    const headerBytes = netHeaderSize(features.has('VIRTIO_NET_F_HASH_REPORT'))
-    const made: DeviceQueue[] = []
-    try {
-      const queue = async (index: number) => {
-        const size = options.size ?? Math.min(256, device.vring(index).maxSize)
-        const result = await device.createQueue(index, {
-          addressSpace,
-          size,
-          bufferBytes: size * bufferBytes,
-          ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),
-        })
-        made.push(result)
-        return new Buffers(result, bufferBytes)
-      }
-      const list: QueuePair[] = []
-      for (let pair = 0; pair < pairs; pair++)
-        list.push(new QueuePair(await queue(2 * pair), await queue(2 * pair + 1)))
-      for (const { receive, transmit } of list) {
-        for (let index = 0; index < receive.queue.ring.size; index++) receive.add(index, bufferBytes, true)
-        receive.queue.ring.publish()
-        transmit.queue.ring.disableCalls()
-      }
-      return new NetDriver(device.path, headerBytes, list)
-    } catch (failure) {
-      for (const queue of made.reverse()) await queue.close().catch(() => undefined)
-      throw failure
     }
+    if (pairs > 1 && !features.has('VIRTIO_NET_F_MQ')) {
+      throw vdpaError('ERR_VDPA_FEATURES', `${pairs} queue pairs need VIRTIO_NET_F_MQ`, { path: device.path })
+    }
+    const headers = new NetHeaders((name) => features.has(name))
+    const getsSegments = (['TSO4', 'TSO6', 'UFO'] as const).some((name) => features.has(`VIRTIO_NET_F_GUEST_${name}`))
+    if (getsSegments && !headers.isMergeable && bufferBytes < SEGMENTS_BUFFER_BYTES) {
+      const least = `at least ${SEGMENTS_BUFFER_BYTES} with VIRTIO_NET_F_GUEST_TSO4, TSO6 or UFO and without MRG_RXBUF`
+      throw rangeError('bufferBytes', least, bufferBytes)
+    }
+    const counters = newNetCounters()
+    const made = await makePairs(device, { ...options, bufferBytes, pairs, headers, counters })
+    const activePairs = restore?.activePairs ?? 1
+    return new NetDriver(device.path, { headers, counters, pairs: made, bufferBytes, activePairs })
   }
 
+  /** True from close() on, and when the device was closed or reset. */
   get isClosed(): boolean {
-    return this.#closing.isClosed
+    return this.#closing.isClosed || this.#pairs[0]?.receiver.buffers.queue.isClosed === true
   }
 
+  /** What has gone through so far. */
   get counters(): NetCounters {
     return { ...this.#counters }
   }
 
-  /** Tells the device of the receive buffers; called once after device.start(), because a kick before DRIVER_OK may be lost. */
-  kickReceive(): void {
-    for (const { receive } of this.#pairs) receive.queue.kick()
+  /** Pairs that frames may be sent on; 1 until usePairs(). */
+  get activePairs(): number {
+    return this.#activePairs
   }
 
-  /** Sends one frame (without header). False when the transmit queue is full: try again after the device has taken some. RangeError for an empty or too long frame. */
-  send(frame: Uint8Array, pair = 0): boolean {
-    checkBytes(frame, 'frame')
-    const { transmit, freeTransmit } = this.#pair(pair)
-    checkInteger(frame.byteLength, 'frame.byteLength', 1, transmit.bufferBytes - this.headerBytes)
-    if (freeTransmit.length === 0) this.reclaim(pair)
-    const index = freeTransmit.pop()
-    if (index === undefined) return false
-    const at = index * transmit.bufferBytes
-    transmit.bytes.fill(0, at, at + this.headerBytes)
-    transmit.bytes.set(frame, at + this.headerBytes)
-    transmit.add(index, this.headerBytes + frame.byteLength, false)
-    this.#counters.sentFrames++
-    this.#counters.sentBytes += frame.byteLength
-    transmit.queue.publish()
+  /** The longest frame that can be sent. */
+  get frameBytesLast(): number {
+    return this.#bufferBytes - this.headerBytes
+  }
+
+  /**
+   * Tells the device of the receive buffers, and after a restore of the frames that it had not taken; called once after device.start(), because a kick
+   * before DRIVER_OK may be lost.
+   */
+  kickReceive(): void {
+    for (const { receiver, transmitter } of this.#pairs) {
+      receiver.buffers.queue.kick()
+      if (transmitter.buffers.queue.ring.inFlight > 0) transmitter.buffers.queue.kick()
+    }
+  }
+
+  /**
+   * Has the device spread traffic over the first `count` pairs (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, section 5.1.6.5.5), once it runs. Frames are
+   * refused at once on pairs that are no longer used. Errors: those of a command.
+   */
+  async usePairs(control: NetControlQueue, count = this.pairs, options?: CommandOptions): Promise<void> {
+    checkInteger(count, 'count', 1, this.pairs)
+    const before = this.#activePairs
+    // From the command on, the device may not look at queues past the new count.
+    this.#activePairs = Math.min(before, count)
+    try {
+      await control.setQueuePairs(count, options)
+      this.#activePairs = count
+    } catch (failure) {
+      // Refused: the device goes on as before. Given up: it may carry the command out later.
+      if (isVdpaError(failure) && failure.code === 'ERR_VDPA_REFUSED') this.#activePairs = before
+      throw failure
+    }
+  }
+
+  /**
+   * Sends one frame (without header). False when the transmit queue is full: try again after room(). RangeError for an empty or too long frame.
+   * `header` asks for an offload (section 5.1.6.2): ERR_VDPA_NOT_SUPPORTED when it was not negotiated.
+   */
+  send(frame: Uint8Array, pair = 0, header?: PacketHeader): boolean {
+    const { transmitter } = this.#sendingPair(pair)
+    transmitter.check(frame)
+    if (!transmitter.stage(frame, header)) return false
+    transmitter.buffers.queue.publish()
     return true
   }
 
-  /** Takes back the buffers of frames that were sent; returns how many. */
+  /** Sends a frame of `length` bytes that `write` writes where the device reads it: no copy. Otherwise as send(). The view is valid during the call only. */
+  sendInPlace(length: number, write: (frame: Uint8Array) => void, pair = 0, header?: PacketHeader): boolean {
+    checkFunction(write, 'write')
+    const { transmitter } = this.#sendingPair(pair)
+    transmitter.checkLength(length)
+    if (!transmitter.stageInPlace(length, write, header)) return false
+    transmitter.buffers.queue.publish()
+    return true
+  }
+
+  /** Sends as many of `frames` as there is room for, and tells the device once; returns how many. A bad frame throws, as in send(), and none is sent. */
+  sendBatch(frames: readonly Uint8Array[], pair = 0): number {
+    const { transmitter } = this.#sendingPair(pair)
+    for (const frame of frames) transmitter.check(frame)
+    let count = 0
+    for (const frame of frames) {
+      if (!transmitter.stage(frame, undefined)) break
+      count++
+    }
+    if (count > 0) transmitter.buffers.queue.publish()
+    return count
+  }
+
+  /** Takes back the buffers of frames that were sent; returns how many. send() does it when it needs one. */
   reclaim(pair = 0): number {
-    const { transmit, freeTransmit } = this.#pair(pair)
-    let count = 0
-    for (let index = transmit.queue.ring.take(); index >= 0; index = transmit.queue.ring.take(), count++)
-      freeTransmit.push(index)
-    return count
+    return this.#pair(pair).transmitter.reclaim()
   }
 
-  /** Calls `handler` for each frame that has come, at most `budget` of them; the view is valid during the call only. Returns how many came. */
-  receive(handler: (frame: Uint8Array) => void, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
-    const { receive } = this.#pair(pair)
-    const { ring } = receive.queue
-    let count = 0
-    while (count < budget) {
-      const index = ring.take()
-      if (index < 0) break
-      const length = ring.usedLength - this.headerBytes
-      const at = index * receive.bufferBytes + this.headerBytes
-      if (length > 0) {
-        count++
-        this.#counters.receivedFrames++
-        this.#counters.receivedBytes += length
-      } else this.#counters.droppedFrames++
+  /** Resolves when a frame can be sent, by interrupt; with how many can. ERR_VDPA_CANCELED when `signal` aborts or the queue closes. */
+  async room(options: FrameWaitOptions = {}): Promise<number> {
+    const { transmitter, sent } = this.#pair(options.pair ?? 0)
+    return sent.until(() => {
+      transmitter.reclaim()
+      return transmitter.freeCount > 0 ? transmitter.freeCount : undefined
+    }, options.signal)
+  }
+
+  /**
+   * Calls `handler` for each frame that has come, at most `budget` of them; returns how many came. A frame that came in several buffers
+   * (VIRTIO_NET_F_MRG_RXBUF) is joined in a copy. What the handler is shown is valid during the call only. Without an interrupt: to be called again and
+   * again. ERR_VDPA_RING_BROKEN when the device broke a rule, from then on: used bytes past a buffer's end, or a count of buffers that cannot be.
+   */
+  receive(handler: FrameHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
+    return this.#pair(pair).receiver.receive(handler, budget)
+  }
+
+  /** As receive(), without any copy: the handler is given the pieces in which the frame came, the first without its header. */
+  receiveParts(handler: FramePartsHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
+    return this.#pair(pair).receiver.receiveParts(handler, budget)
+  }
+
+  /**
+   * Calls `handler` for each frame as interrupts tell of them, until the returned function is called or the driver closes. Keeps the process alive
+   * meanwhile. `onFailure` is told, once, when the device broke a rule or the handler threw; without it that is an uncaught exception.
+   */
+  onFrame(handler: FrameHandler, pair = 0, onFailure?: (failure: Error) => void): () => void {
+    checkFunction(handler, 'handler')
+    const { receiver, received } = this.#pair(pair)
+    const waiter: Waiter = {
+      attempt: () => {
+        receiver.receive(handler, receiver.buffers.queue.ring.size)
+        return false
+      },
+      fail: (failure) => {
+        if (isVdpaError(failure) && failure.code === 'ERR_VDPA_CANCELED') return
+        if (onFailure !== undefined) onFailure(failure)
+        else
+          process.nextTick(() => {
+            throw failure
+          })
+      },
+    }
+    received.add(waiter)
+    return () => received.remove(waiter)
+  }
+
+  /** Resolves with a copy of the next frame. ERR_VDPA_CANCELED when `signal` aborts or the driver closes; ERR_VDPA_RING_BROKEN as receive(). */
+  async nextFrame(options: FrameWaitOptions = {}): Promise<Uint8Array> {
+    const { receiver, received } = this.#pair(options.pair ?? 0)
+    return received.until(() => {
+      let frame: Uint8Array | undefined
+      receiver.receive((view) => (frame = view.slice()), 1)
+      return frame
+    }, options.signal)
+  }
+
+  /** Copies of the frames as they come, until the driver closes. ERR_VDPA_CANCELED when `signal` aborts; ERR_VDPA_RING_BROKEN as receive(). */
+  async *frames(options: FrameWaitOptions = {}): AsyncGenerator<Uint8Array, void> {
+    while (!this.isClosed) {
+      let frame: Uint8Array
       try {
-        if (length > 0) handler(receive.bytes.subarray(at, at + length))
-      } finally {
-        receive.add(index, receive.bufferBytes, true)
+        frame = await this.nextFrame(options)
+      } catch (failure) {
+        if (this.isClosed && options.signal?.aborted !== true) return
+        throw failure
       }
+      yield frame
     }
-    if (count > 0) receive.queue.publish()
-    return count
   }
 
-  /** Calls `handler` for each frame as interrupts tell of them, until the returned function is called. Keeps the process alive meanwhile. */
-  onFrame(handler: (frame: Uint8Array) => void, pair = 0): () => void {
-    const { receive } = this.#pair(pair)
-    const serve = () => {
-      do this.receive(handler, Number.MAX_SAFE_INTEGER, pair)
-      while (!this.isClosed && !receive.queue.ring.enableCalls())
+  /**
+   * Saves the queues of a suspended device and closes the driver; pass the snapshot to start() after reset() and negotiate() to go on: no frame is lost or
+   * doubled. ERR_VDPA_STATE while the device runs. Who waits is told ERR_VDPA_CANCELED.
+   */
+  async save(): Promise<NetDriverSnapshot> {
+    this.#pair(0)
+    const queues: QueueSnapshot[] = []
+    for (const { receiver, transmitter } of this.#pairs) {
+      queues.push(await receiver.buffers.queue.save(), await transmitter.buffers.queue.save())
     }
-    const subscription = receive.queue.onCall(serve).ref()
-    serve()
-    return () => subscription.close()
-  }
-
-  /** Resolves with a copy of the next frame. Rejects with the signal's reason when it aborts. */
-  nextFrame(options: { readonly signal?: AbortSignal; readonly pair?: number } = {}): Promise<Uint8Array> {
-    const { signal, pair = 0 } = options
-    return new Promise((resolve, reject) => {
-      signal?.throwIfAborted()
-      const { receive } = this.#pair(pair)
-      const end = () => {
-        subscription.close()
-        signal?.removeEventListener('abort', onAbort)
-      }
-      const onAbort = () => {
-        end()
-        reject(signal?.reason as Error)
-      }
-      const serve = () => {
-        do {
-          let frame: Uint8Array | undefined
-          this.receive((view) => (frame = view.slice()), 1, pair)
-          if (frame === undefined) continue
-          end()
-          resolve(frame)
-          return
-        } while (!receive.queue.ring.enableCalls())
-      }
-      const subscription = receive.queue.onCall(serve).ref()
-      signal?.addEventListener('abort', onAbort)
-      serve()
-    })
+    await this.close()
+    return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, queues }
   }
 
   /** Closes the data queues; VdpaDevice.close() and reset() do it as well. The device must be stopped. */
@@ -241,6 +303,7 @@ export class NetDriver implements Closeable {
     return this.#closing.close()
   }
 
+  /** close() */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
@@ -250,7 +313,22 @@ export class NetDriver implements Closeable {
     const pair = this.#pairs[index]
     if (pair === undefined) {
       checkInteger(index, 'pair', 0, this.#pairs.length - 1)
-      throw vdpaError('ERR_VDPA_STATE', `there is no pair ${index}`, { path: this.#path })
+      throw rangeError('pair', 'that of a queue pair', index)
+    }
+    return pair
+  }
+
+  #sendingPair(index: number): QueuePair {
+    const pair = this.#pair(index)
+    if (index >= this.#activePairs) {
+      throw vdpaError(
+        'ERR_VDPA_STATE',
+        `pair ${index} is not in use: the device was told to use ${this.#activePairs}`,
+        {
+          path: this.#path,
+          hint: 'call usePairs()',
+        },
+      )
     }
     return pair
   }

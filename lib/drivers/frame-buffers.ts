@@ -1,0 +1,62 @@
+// The buffers of one data queue: as many as its ring has descriptors, of one size, side by side. Buffer i is token i in the ring. It knows no header.
+
+import type { DeviceQueue } from '../device/device-queue.js'
+import type { RingMemory } from '../memory/ring-memory.js'
+
+const TWO_32 = 0x1_0000_0000
+
+/** Buffers that travel through a queue and come back to be used again. Nothing allocates in steady state but views of lengths that were not seen before. */
+export class FrameBuffers {
+  readonly queue: DeviceQueue
+  /** All buffers. */
+  readonly memory: RingMemory
+  /** The same, as bytes. */
+  readonly bytes: Uint8Array
+  /** Bytes of each. */
+  readonly bufferBytes: number
+  readonly #iovaHigh: number
+  readonly #iovaLow: number
+  // The view of each buffer that was shown last, and what it is of.
+  readonly #views: (Uint8Array | undefined)[]
+  readonly #viewLengths: Int32Array
+  readonly #viewOffsets: Int32Array
+
+  constructor(queue: DeviceQueue, bufferBytes: number) {
+    this.queue = queue
+    this.memory = queue.buffers
+    this.bytes = queue.buffers.bytes()
+    this.bufferBytes = bufferBytes
+    this.#iovaHigh = Number(queue.buffersIova >> 32n)
+    this.#iovaLow = Number(queue.buffersIova & 0xffff_ffffn)
+    this.#views = new Array<Uint8Array | undefined>(queue.ring.size).fill(undefined)
+    this.#viewLengths = new Int32Array(queue.ring.size)
+    this.#viewOffsets = new Int32Array(queue.ring.size)
+  }
+
+  /** Puts buffer `index` into the ring, `length` bytes of it. */
+  add(index: number, length: number, deviceWrites: boolean): void {
+    const { ring } = this.queue
+    const low = this.#iovaLow + index * this.bufferBytes
+    ring.begin()
+    ring.push(this.#iovaHigh + (low >= TWO_32 ? 1 : 0), low >= TWO_32 ? low - TWO_32 : low, length, deviceWrites)
+    ring.commit(index)
+  }
+
+  /** `length` bytes of buffer `index` from `offset` on. The view of the last time is used again when it fits: frames are often of one length. */
+  view(index: number, offset: number, length: number): Uint8Array {
+    const last = this.#views[index]
+    if (last !== undefined && this.#viewLengths[index] === length && this.#viewOffsets[index] === offset) return last
+    const from = index * this.bufferBytes + offset
+    const view = this.bytes.subarray(from, from + length)
+    this.#views[index] = view
+    this.#viewLengths[index] = length
+    this.#viewOffsets[index] = offset
+    return view
+  }
+
+  /** The buffers that are not in the ring. */
+  idle(): number[] {
+    const busy = new Set(this.queue.ring.save().chains.map((chain) => chain.token))
+    return Array.from({ length: this.queue.ring.size }, (_, index) => index).filter((index) => !busy.has(index))
+  }
+}

@@ -1,0 +1,75 @@
+// The queue pairs of a network driver, made on a device or made again from what was saved. What they carry is in net-receiver.ts and net-transmitter.ts.
+
+import type { AddressSpace } from '../device/address-space.js'
+import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import { FrameBuffers } from './frame-buffers.js'
+import type { MutableNetCounters } from './net-counters.js'
+import type { NetHeaders } from './net-header.js'
+import { NetReceiver } from './net-receiver.js'
+import { NetTransmitter } from './net-transmitter.js'
+import { QueueWaiters } from './queue-waiters.js'
+
+/** One receive queue and one transmit queue, and who waits for either. */
+export interface QueuePair {
+  readonly receiver: NetReceiver
+  readonly received: QueueWaiters
+  readonly transmitter: NetTransmitter
+  readonly sent: QueueWaiters
+}
+
+/** What pairs are made of. */
+export interface PairOptions {
+  readonly pairs: number
+  readonly bufferBytes: number
+  readonly headers: NetHeaders
+  readonly counters: MutableNetCounters
+  readonly addressSpace?: AddressSpace
+  readonly size?: number
+  readonly notifyBy?: NotifyBy
+  readonly restore?: { readonly queues: readonly QueueSnapshot[] }
+}
+
+/** Makes the queues and posts every idle receive buffer. Closes what it made when it fails. */
+export async function makePairs(device: VdpaDevice<'net'>, options: PairOptions): Promise<QueuePair[]> {
+  const made: DeviceQueue[] = []
+  try {
+    for (let index = 0; index < 2 * options.pairs; index++) made.push(await makeQueue(device, index, options))
+    const result: QueuePair[] = []
+    for (let pair = 0; pair < options.pairs; pair++) {
+      const [receive, transmit] = [made[2 * pair], made[2 * pair + 1]]
+      if (receive !== undefined && transmit !== undefined) result.push(pairOf(device.path, receive, transmit, options))
+    }
+    return result
+  } catch (failure) {
+    for (const queue of made.reverse()) await queue.close().catch(() => undefined)
+    throw failure
+  }
+}
+
+async function makeQueue(device: VdpaDevice<'net'>, index: number, options: PairOptions): Promise<DeviceQueue> {
+  const restore = options.restore?.queues[index]
+  const size = restore?.ring.size ?? options.size ?? Math.min(256, device.vring(index).maxSize)
+  return device.createQueue(index, {
+    addressSpace: options.addressSpace ?? device.addressSpace(0),
+    size,
+    bufferBytes: size * options.bufferBytes,
+    ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),
+    ...(restore === undefined ? {} : { restore }),
+  })
+}
+
+function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, options: PairOptions): QueuePair {
+  const { bufferBytes, headers, counters } = options
+  const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters)
+  receiver.post(receiver.buffers.idle())
+  const buffers = new FrameBuffers(transmit, bufferBytes)
+  const idle = buffers.idle()
+  const transmitter = new NetTransmitter(buffers, headers, counters, { idle, isNew: options.restore === undefined })
+  return {
+    receiver,
+    received: new QueueWaiters(receive, path),
+    transmitter,
+    sent: new QueueWaiters(transmit, path),
+  }
+}

@@ -1,0 +1,169 @@
+// One receive queue: frames out of its buffers, merged where they came in several, and the buffers back into the ring. Sections are those of virtio 1.2.
+
+import { ringBroken, rule } from '../virtqueue/broken.js'
+import type { FrameBuffers } from './frame-buffers.js'
+import type { MutableNetCounters } from './net-counters.js'
+import type { NetHeaders, ReceivedHeader } from './net-header.js'
+
+/** Is shown each frame. Both are valid during the call only. */
+export type FrameHandler = (frame: Uint8Array, header: ReceivedHeader) => void
+
+/** Is shown each frame in the pieces in which it came. All are valid during the call only. */
+export type FramePartsHandler = (parts: readonly Uint8Array[], header: ReceivedHeader) => void
+
+/** The receiving half of a queue pair. */
+export class NetReceiver {
+  readonly buffers: FrameBuffers
+  readonly #headers: NetHeaders
+  readonly #counters: MutableNetCounters
+  // The buffers of the frame in hand, and how many bytes the device wrote to each.
+  readonly #taken: Int32Array
+  readonly #written: Float64Array
+  #takenCount = 0
+  // Where a frame of several buffers is joined; grows to the longest seen.
+  #joined = new Uint8Array(0)
+  #failure: string | undefined
+
+  constructor(buffers: FrameBuffers, headers: NetHeaders, counters: MutableNetCounters) {
+    this.buffers = buffers
+    this.#headers = headers
+    this.#counters = counters
+    this.#taken = new Int32Array(buffers.queue.ring.size)
+    this.#written = new Float64Array(buffers.queue.ring.size)
+  }
+
+  /** Puts buffers that are not in the ring there. */
+  post(indexes: readonly number[]): void {
+    for (const index of indexes) this.buffers.add(index, this.buffers.bufferBytes, true)
+    this.buffers.queue.ring.publish()
+  }
+
+  /** Gives each frame that has come to `handler`, at most `budget` of them, and posts the buffers again. Returns how many were given. */
+  receive(handler: FrameHandler, budget: number): number {
+    return this.#each(budget, (frameBytes, header) => handler(this.#frame(frameBytes), header))
+  }
+
+  /** The same without a copy: a frame that came in several buffers is given as several views. */
+  receiveParts(handler: FramePartsHandler, budget: number): number {
+    return this.#each(budget, (_frameBytes, header) => handler(this.#parts(), header))
+  }
+
+  #each(budget: number, give: (frameBytes: number, header: ReceivedHeader) => void): number {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const { queue } = this.buffers
+    let given = 0
+    let posted = 0
+    try {
+      while (given < budget) {
+        const frameBytes = this.#take()
+        if (frameBytes === NOTHING) break
+        posted++
+        try {
+          if (frameBytes !== DROPPED) {
+            given++
+            give(frameBytes, this.#headers.received)
+          }
+        } finally {
+          this.#post()
+        }
+      }
+    } finally {
+      if (posted > 0 && !queue.isClosed && !queue.ring.isBroken) queue.publish()
+    }
+    return given
+  }
+
+  /** Takes the buffers of the next frame: its bytes, DROPPED when it is none to give, NOTHING when none has come. */
+  #take(): number {
+    const { ring } = this.buffers.queue
+    const index = ring.take()
+    if (index < 0) return NOTHING
+    const headerBytes = this.#headers.size
+    this.#taken[0] = index
+    this.#written[0] = ring.usedLength
+    this.#takenCount = 1
+    const counters = this.#counters
+    if (ring.usedLength < headerBytes) {
+      // Not even a header: what else would have come with it cannot be told.
+      counters.droppedFrames++
+      return DROPPED
+    }
+    this.#headers.read(this.buffers.memory, index * this.buffers.bufferBytes)
+    let frameBytes = ring.usedLength - headerBytes
+    if (this.#headers.received.numBuffers !== 1) frameBytes += this.#takeRest(this.#headers.received.numBuffers)
+    if (frameBytes === 0) {
+      counters.droppedFrames++
+      return DROPPED
+    }
+    if (!this.#headers.isReceivable(frameBytes)) {
+      counters.invalidFrames++
+      return DROPPED
+    }
+    counters.receivedFrames++
+    counters.receivedBytes += frameBytes
+    return frameBytes
+  }
+
+  /** Takes the other buffers of a frame that says it has `count`; returns their bytes. Section 5.1.6.4: so many are in the used ring by then. */
+  #takeRest(count: number): number {
+    const { ring } = this.buffers.queue
+    const section = '5.1.6.4'
+    if (count === 0) this.#break('a received frame says that it came in 0 buffers', section)
+    if (count > ring.size)
+      this.#break(`a received frame says that it came in ${count} of ${ring.size} buffers`, section)
+    let bytes = 0
+    for (let at = 1; at < count; at++) {
+      const index = ring.take()
+      if (index < 0) this.#break(`a received frame says that it came in ${count} buffers, and ${at} were used`, section)
+      this.#taken[at] = index
+      this.#written[at] = ring.usedLength
+      this.#takenCount = at + 1
+      bytes += ring.usedLength
+    }
+    return bytes
+  }
+
+  /** The frame in hand in one piece: where it lies, or joined. */
+  #frame(frameBytes: number): Uint8Array {
+    const { size } = this.#headers
+    if (this.#takenCount === 1) return this.buffers.view(this.#taken[0] as number, size, frameBytes)
+    if (this.#joined.byteLength < frameBytes) this.#joined = new Uint8Array(frameBytes)
+    let at = 0
+    for (let part = 0; part < this.#takenCount; part++) {
+      const view = this.#part(part)
+      this.#joined.set(view, at)
+      at += view.byteLength
+    }
+    return this.#joined.subarray(0, frameBytes)
+  }
+
+  #parts(): Uint8Array[] {
+    const parts: Uint8Array[] = []
+    for (let part = 0; part < this.#takenCount; part++) {
+      const view = this.#part(part)
+      if (view.byteLength > 0) parts.push(view)
+    }
+    return parts
+  }
+
+  #part(part: number): Uint8Array {
+    const offset = part === 0 ? this.#headers.size : 0
+    return this.buffers.view(this.#taken[part] as number, offset, (this.#written[part] as number) - offset)
+  }
+
+  /** Puts the buffers of the frame in hand back into the ring; they are shown to the device with the next publish(). */
+  #post(): void {
+    const { queue, bufferBytes } = this.buffers
+    if (queue.isClosed) return
+    for (let part = 0; part < this.#takenCount; part++) this.buffers.add(this.#taken[part] as number, bufferBytes, true)
+  }
+
+  #break(what: string, section: string): never {
+    this.#failure = rule(what, section)
+    this.#counters.droppedFrames++
+    throw ringBroken(this.#failure)
+  }
+}
+
+const NOTHING = -1
+const DROPPED = -2

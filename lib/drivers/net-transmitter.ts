@@ -1,0 +1,110 @@
+// One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
+
+import { checkBytes, checkInteger } from '../base/checks.js'
+import type { FrameBuffers } from './frame-buffers.js'
+import type { MutableNetCounters } from './net-counters.js'
+import type { NetHeaders, PacketHeader } from './net-header.js'
+
+/** The sending half of a queue pair. */
+export class NetTransmitter {
+  readonly buffers: FrameBuffers
+  readonly #headers: NetHeaders
+  readonly #counters: MutableNetCounters
+  // A stack of free buffers.
+  readonly #free: Int32Array
+  #freeCount = 0
+  /** Buffers whose header is not all 0: it stays in the buffer from frame to frame. */
+  readonly #hasHeader: Uint8Array
+
+  /** `idle`: the buffers that are not in the ring. `isNew`: nothing was ever written to them. */
+  constructor(
+    buffers: FrameBuffers,
+    headers: NetHeaders,
+    counters: MutableNetCounters,
+    { idle, isNew }: { readonly idle: readonly number[]; readonly isNew: boolean },
+  ) {
+    this.buffers = buffers
+    this.#headers = headers
+    this.#counters = counters
+    this.#free = new Int32Array(buffers.queue.ring.size)
+    this.#hasHeader = new Uint8Array(buffers.queue.ring.size).fill(isNew ? 0 : 1)
+    for (const index of idle.toReversed()) this.#free[this.#freeCount++] = index
+  }
+
+  /** The longest frame. */
+  get frameBytesLast(): number {
+    return this.buffers.bufferBytes - this.#headers.size
+  }
+
+  /** Frames that can be taken now, without asking the device. */
+  get freeCount(): number {
+    return this.#freeCount
+  }
+
+  /** Takes back the buffers of frames that were sent; returns how many. */
+  reclaim(): number {
+    const { ring } = this.buffers.queue
+    let count = 0
+    for (let index = ring.take(); index >= 0; index = ring.take(), count++) this.#free[this.#freeCount++] = index
+    return count
+  }
+
+  /** Checks a frame; see NetDriver.send(). */
+  check(frame: Uint8Array): void {
+    checkBytes(frame, 'frame')
+    this.checkLength(frame.byteLength)
+  }
+
+  checkLength(length: number): void {
+    checkInteger(length, 'frame.byteLength', 1, this.frameBytesLast)
+  }
+
+  /** Puts a checked frame in a buffer and in the ring, to be published; false when there is no buffer. */
+  stage(frame: Uint8Array, header: PacketHeader | undefined): boolean {
+    if (header !== undefined) this.#headers.checkSendable(header, frame.byteLength)
+    const index = this.#begin(header)
+    if (index < 0) return false
+    this.buffers.bytes.set(frame, index * this.buffers.bufferBytes + this.#headers.size)
+    this.#end(index, frame.byteLength)
+    return true
+  }
+
+  /** The same for a frame of `length` bytes that `write` writes where it will be sent from. */
+  stageInPlace(length: number, write: (frame: Uint8Array) => void, header: PacketHeader | undefined): boolean {
+    if (header !== undefined) this.#headers.checkSendable(header, length)
+    const index = this.#begin(header)
+    if (index < 0) return false
+    try {
+      write(this.buffers.view(index, this.#headers.size, length))
+    } catch (failure) {
+      this.#free[this.#freeCount++] = index
+      throw failure
+    }
+    this.#end(index, length)
+    return true
+  }
+
+  /** Takes a free buffer and writes its header. */
+  #begin(header: PacketHeader | undefined): number {
+    if (this.#freeCount === 0 && this.reclaim() === 0) {
+      this.#counters.refusedFrames++
+      return -1
+    }
+    const index = this.#free[--this.#freeCount] as number
+    if (header !== undefined) {
+      this.#headers.clear(this.buffers.memory, index * this.buffers.bufferBytes)
+      this.#headers.write(this.buffers.memory, index * this.buffers.bufferBytes, header)
+      this.#hasHeader[index] = 1
+    } else if (this.#hasHeader[index] === 1) {
+      this.#headers.clear(this.buffers.memory, index * this.buffers.bufferBytes)
+      this.#hasHeader[index] = 0
+    }
+    return index
+  }
+
+  #end(index: number, length: number): void {
+    this.buffers.add(index, this.#headers.size + length, false)
+    this.#counters.sentFrames++
+    this.#counters.sentBytes += length
+  }
+}

@@ -1,0 +1,110 @@
+// Who waits for the interrupts of one queue: served in the order in which they came, told when the queue breaks or closes. What they wait for is theirs to know.
+
+import { checkSignal } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import type { Subscription } from '../backend/backend.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+
+/** Somebody who waits. */
+export interface Waiter {
+  /** Called now and after interrupts, until it returns true. */
+  attempt(): boolean
+  /** Called at most once, when nothing will come any more. */
+  fail(failure: Error): void
+}
+
+/** Rounds of a busy queue before the event loop gets its turn. */
+const ROUNDS_A_TURN = 8
+
+/** The waiters of one queue. While there are none, the device is asked not to interrupt. */
+export class QueueWaiters {
+  readonly #queue: DeviceQueue
+  readonly #path: string
+  readonly #waiters = new Set<Waiter>()
+  #calls: Subscription | undefined
+  #isServing = false
+
+  constructor(queue: DeviceQueue, path: string) {
+    this.#queue = queue
+    this.#path = path
+    queue.ring.disableCalls()
+    queue.onClose(() => {
+      this.#calls?.close()
+      this.#failAll(this.#canceled('the queue was closed', undefined))
+    })
+  }
+
+  /** Serves `waiter` from now on. Keeps the process alive meanwhile. */
+  add(waiter: Waiter): void {
+    this.#waiters.add(waiter)
+    this.#calls ??= this.#queue.onCall(() => this.#serve())
+    this.#calls.ref()
+    this.#serve()
+  }
+
+  remove(waiter: Waiter): void {
+    if (!this.#waiters.delete(waiter) || this.#waiters.size > 0) return
+    this.#calls?.unref()
+    if (!this.#queue.isClosed && !this.#queue.ring.isBroken) this.#queue.ring.disableCalls()
+  }
+
+  /**
+   * Resolves with what `attempt` returns, once that is not undefined. ERR_VDPA_CANCELED when `signal` aborts or the queue closes, what `attempt` throws
+   * when it does.
+   */
+  async until<T>(attempt: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
+    checkSignal(signal)
+    if (signal?.aborted === true) throw this.#canceled('the wait was given up', signal.reason)
+    return new Promise<T>((resolve, reject) => {
+      const waiter: Waiter = {
+        attempt: () => {
+          const result = attempt()
+          if (result === undefined) return false
+          end(() => resolve(result))
+          return true
+        },
+        fail: (failure) => end(() => reject(failure)),
+      }
+      const end = (settle: () => void) => {
+        this.remove(waiter)
+        signal?.removeEventListener('abort', onAbort)
+        settle()
+      }
+      const onAbort = () => waiter.fail(this.#canceled('the wait was given up', signal?.reason))
+      signal?.addEventListener('abort', onAbort)
+      this.add(waiter)
+    })
+  }
+
+  /** Asks every waiter, until the device agrees to interrupt for what comes next. */
+  #serve(): void {
+    if (this.#isServing) return
+    this.#isServing = true
+    try {
+      for (let round = 0; this.#waiters.size > 0; round++) {
+        if (round === ROUNDS_A_TURN) {
+          setImmediate(() => this.#serve())
+          return
+        }
+        for (const waiter of this.#waiters) if (waiter.attempt()) this.remove(waiter)
+        if (this.#waiters.size === 0 || this.#queue.isClosed || this.#queue.ring.enableCalls()) return
+      }
+    } catch (failure) {
+      this.#failAll(failure as Error)
+    } finally {
+      this.#isServing = false
+    }
+  }
+
+  #failAll(failure: Error): void {
+    for (const waiter of this.#waiters) {
+      this.remove(waiter)
+      waiter.fail(failure)
+    }
+  }
+
+  #canceled(text: string, cause: unknown): Error {
+    const details = { path: this.#path, request: `queue ${this.#queue.index}` }
+    return vdpaError('ERR_VDPA_CANCELED', text, cause === undefined ? details : { ...details, cause })
+  }
+}
