@@ -230,7 +230,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return queue
   }
 
-  /** Sets DRIVER_OK: the device runs. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or FAILED. */
+  /** Sets DRIVER_OK: the device runs, and is told of what its queues hold already. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or FAILED. */
   start(options: CancelOptions = {}): Promise<void> {
     return this.#context.serial.run(() => this.#startSteps(), options.signal)
   }
@@ -255,6 +255,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
         'VHOST_VDPA_SET_STATUS',
       )
     }
+    this.#kickQueues()
   }
 
   /** Stops the rings where they stand, so that their state can be read. ERR_VDPA_NOT_SUPPORTED where SUSPEND was not offered. (Linux 6.1) */
@@ -288,6 +289,12 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     if (verb === 'SUSPEND') yield* sleeping({ now: () => transport.suspend(), later: () => transport.suspendAsync() })
     else yield* sleeping({ now: () => transport.resume(), later: () => transport.resumeAsync() })
     this.#context.isSuspended = verb === 'SUSPEND'
+    if (verb === 'RESUME') this.#kickQueues()
+  }
+
+  /** A kick before DRIVER_OK may be lost (spec section 3.1.1), and vdpa_sim forgets at SUSPEND what it had not got to: one too many does no harm. */
+  #kickQueues(): void {
+    for (const queue of this.#queues) if (!queue.isClosed && queue.ring.inFlight > 0) queue.kick()
   }
 
   /**
