@@ -64,6 +64,15 @@ export {
 } from './drivers/net-driver.js'
 export type { PacketHeader, ReceivedHeader } from './drivers/net-header.js'
 export type { FrameHandler, FramePartsHandler } from './drivers/net-receiver.js'
+export {
+  BlockDriver,
+  type BlockDriverOptions,
+  type BlockRequestOptions,
+  type BlockSnapshot,
+} from './drivers/block-driver.js'
+export { BlockQueue, type BlockCompletions, type BlockCounters, type BlockDone } from './drivers/block-queue.js'
+export { BLOCK_NO_STATUS } from './drivers/block-errors.js'
+export type { BlockLimits, RangeLimits } from './drivers/block-limits.js'
 export * from './virtqueue/virtqueue.js'
 export { createDeviceRing, createDriverRing } from './virtqueue/create.js'
 export { areaSizes, initialState, type AreaSizes } from './virtqueue/layout.js'

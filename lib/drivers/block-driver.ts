@@ -1,0 +1,377 @@
+// A block driver: a disk behind the queues of an open device (spec section 5.2). Promises for ranges of any length here; slots, views and callbacks for
+// the hot path in `queues`. What the bytes mean to a program is not known here.
+
+import { checkBytes, checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
+import type { Closeable } from '../base/closeable.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
+import type { AddressSpace } from '../device/address-space.js'
+import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import {
+  BLOCK_ID_BYTES,
+  blockRequestTypes,
+  SECTOR_BYTES,
+  VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+} from '../uapi/virtio-blk.js'
+import { blockLimits, type BlockLimits } from './block-limits.js'
+import { BlockQueue, type BlockCompletions } from './block-queue.js'
+import { slotMemory } from './block-slots.js'
+import type { Wish } from './block-transfer.js'
+import { BlockTransfers } from './block-transfers.js'
+
+export interface BlockDriverOptions {
+  /** The address space of the queues' group; asid 0 by default. */
+  readonly addressSpace?: AddressSpace
+  /** Request queues to use; 1 by default. More need VIRTIO_BLK_F_MQ. */
+  readonly queues?: number
+  /** Descriptors of each ring; the smaller of 256 and the largest by default. */
+  readonly size?: number
+  /** Requests under way in each queue; 64 by default, fewer where the ring is small. Their memory is allocated and mapped at once. */
+  readonly slots?: number
+  /** Data bytes of one request, a multiple of 512: 16 KiB by default, less where the device takes less. Longer ranges are split. */
+  readonly slotBytes?: number
+  readonly notifyBy?: NotifyBy
+  /** `'interrupt'` (default), or `'poll'`: the device is asked not to interrupt, promises look by themselves, and callbacks come from poll(). */
+  readonly completions?: BlockCompletions
+  /** Goes on where save() stopped another driver; the other options are as they were then. */
+  readonly restore?: BlockSnapshot
+}
+
+/** A stopped driver: the queues with what is under way in them, and everybody who waits for it. */
+export interface BlockSnapshot {
+  readonly queues: readonly QueueSnapshot[]
+  /** @internal */
+  readonly lanes: readonly BlockTransfers[]
+  /** @internal */
+  readonly shape: QueueShape
+}
+
+/** What may be said of one request. */
+export interface BlockRequestOptions {
+  /** Gives up waiting: rejects with ERR_VDPA_CANCELED at once. What the device has already, it may still carry out. */
+  readonly signal?: AbortSignal
+}
+
+interface QueueShape {
+  readonly size: number
+  readonly slots: number
+  readonly slotBytes: number
+  readonly indirectTableSize: number
+  readonly notifyBy: NotifyBy
+  readonly completions: BlockCompletions
+}
+
+const DEFAULT_SLOTS = 64
+const DEFAULT_SLOT_BYTES = 0x4000
+
+export class BlockDriver implements Closeable {
+  readonly #device: VdpaDevice<'block'>
+  readonly #lanes: readonly BlockTransfers[]
+  readonly #shape: QueueShape
+  readonly #deviceQueues: readonly DeviceQueue[]
+  readonly #onConfig = () => this.#refresh()
+  readonly #onNeedsReset = () => this.#fail('ERR_VDPA_DEVICE_BROKEN', 'the device broke down and needs a reset')
+  #limits: BlockLimits
+  #closing: Promise<void> | undefined
+
+  private constructor(
+    device: VdpaDevice<'block'>,
+    limits: BlockLimits,
+    shape: QueueShape,
+    deviceQueues: readonly DeviceQueue[],
+    lanes: readonly BlockTransfers[],
+  ) {
+    this.#device = device
+    this.#limits = limits
+    this.#shape = shape
+    this.#deviceQueues = deviceQueues
+    this.#lanes = lanes
+    device.events.on('config', this.#onConfig)
+    device.events.on('needsReset', this.#onNeedsReset)
+  }
+
+  /**
+   * Makes the request queues of a negotiated device, before device.start(). Errors: ERR_VDPA_STATE before negotiate() or after start(),
+   * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has, RangeError.
+   */
+  static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
+    const { features, path } = device
+    if (features === undefined)
+      throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', { path })
+    const limits = blockLimits(features, device.config.block())
+    const { restore } = options
+    const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
+    const shape = restore?.shape ?? shapeOf(device, limits, isIndirect, options)
+    const count = restore?.queues.length ?? options.queues ?? 1
+    checkInteger(count, 'queues', 1, 0xffff)
+    if (count > limits.maxQueues)
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the device has ${limits.maxQueues} request queues, not ${count}`, {
+        path,
+      })
+    const made: DeviceQueue[] = []
+    try {
+      for (let index = 0; index < count; index++)
+        made.push(await makeQueue(device, index, shape, options.addressSpace, restore?.queues[index]))
+    } catch (failure) {
+      for (const queue of made.reverse()) await queue.close().catch(() => undefined)
+      const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path, cause: failure })
+      for (const { queue } of restore?.lanes ?? []) queue.fail(gone)
+      throw failure
+    }
+    const lanes = made.map((queue, index) => {
+      const lane = restore?.lanes[index]
+      if (lane === undefined)
+        return new BlockTransfers(new BlockQueue(queue, { path, limits, isIndirect, ...shape }), path)
+      lane.queue.attach(queue, limits)
+      return lane
+    })
+    return new BlockDriver(device, limits, shape, made, lanes)
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined
+  }
+
+  /** What the device can do; the capacity is read again when the configuration changes. */
+  get limits(): BlockLimits {
+    return this.#limits
+  }
+
+  /** Sectors of 512 bytes. */
+  get capacity(): number {
+    return this.#limits.capacity
+  }
+
+  /** The request queues themselves: slots, views and callbacks, without promises. */
+  get queues(): readonly BlockQueue[] {
+    return this.#lanes.map((lane) => lane.queue)
+  }
+
+  /** Reads sectors into `target`, whole sectors of bytes, which is the promise's own until it settles; after a failure its content is unknown. */
+  async readInto(sector: number, target: Uint8Array, options: BlockRequestOptions = {}): Promise<Uint8Array> {
+    checkBytes(target, 'target')
+    const sectors = this.#sectorsOf(sector, target, 'target')
+    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_IN, sector, sectors, bytes: target }, options)
+    return target
+  }
+
+  /** Reads `sectors` sectors. Errors: ERR_VDPA_REFUSED naming the sector, RangeError outside of the disk, ERR_VDPA_CANCELED, ERR_VDPA_STATE, ERR_VDPA_CLOSED. */
+  async read(sector: number, sectors: number, options: BlockRequestOptions = {}): Promise<Uint8Array> {
+    this.#checkRange(sector, sectors)
+    return this.readInto(sector, new Uint8Array(sectors * SECTOR_BYTES), options)
+  }
+
+  /**
+   * Writes whole sectors of bytes, which must not change until the promise settles. Errors as read(), and ERR_VDPA_NOT_SUPPORTED on a read-only disk. After
+   * a failure any part may have been written.
+   */
+  async write(sector: number, bytes: Uint8Array, options: BlockRequestOptions = {}): Promise<void> {
+    checkBytes(bytes, 'bytes')
+    this.#checkWritable('VIRTIO_BLK_T_OUT')
+    const sectors = this.#sectorsOf(sector, bytes, 'bytes')
+    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_OUT, sector, sectors, bytes }, options)
+  }
+
+  /**
+   * Makes writes that have been answered survive a loss of power. Those that are still under way are not part of it (section 5.2.6.2). ERR_VDPA_NOT_SUPPORTED
+   * without VIRTIO_BLK_F_FLUSH, where the disk has no cache or never says.
+   */
+  async flush(options: BlockRequestOptions = {}): Promise<void> {
+    if (!this.#limits.canFlush) throw this.#unsupported('VIRTIO_BLK_F_FLUSH', 'VIRTIO_BLK_T_FLUSH')
+    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_FLUSH, sector: 0, sectors: 0 }, options)
+  }
+
+  /** Says that sectors are of no use any more: what they hold afterwards is the device's choice. ERR_VDPA_NOT_SUPPORTED without VIRTIO_BLK_F_DISCARD. */
+  async discard(sector: number, sectors: number, options: BlockRequestOptions = {}): Promise<void> {
+    const range = this.#limits.discard
+    if (range === undefined) throw this.#unsupported('VIRTIO_BLK_F_DISCARD', 'VIRTIO_BLK_T_DISCARD')
+    await this.#runRange('VIRTIO_BLK_T_DISCARD', { sector, sectors, range, flags: 0 }, options)
+  }
+
+  /**
+   * Makes sectors zero without sending zeroes. With `unmap` the device may give the space back; ERR_VDPA_NOT_SUPPORTED where it never does, and without
+   * VIRTIO_BLK_F_WRITE_ZEROES.
+   */
+  async writeZeroes(
+    sector: number,
+    sectors: number,
+    options: BlockRequestOptions & { readonly unmap?: boolean } = {},
+  ): Promise<void> {
+    const range = this.#limits.writeZeroes
+    if (range === undefined) throw this.#unsupported('VIRTIO_BLK_F_WRITE_ZEROES', 'VIRTIO_BLK_T_WRITE_ZEROES')
+    if (options.unmap === true && !range.mayUnmap)
+      throw this.#error('ERR_VDPA_NOT_SUPPORTED', 'the device does not unmap sectors', 'VIRTIO_BLK_T_WRITE_ZEROES')
+    const flags = options.unmap === true ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0
+    await this.#runRange('VIRTIO_BLK_T_WRITE_ZEROES', { sector, sectors, range, flags }, options)
+  }
+
+  /** The device's own name for the disk: up to 20 characters. A device without one may answer ERR_VDPA_NOT_SUPPORTED. */
+  async getId(options: BlockRequestOptions = {}): Promise<string> {
+    const bytes = new Uint8Array(BLOCK_ID_BYTES)
+    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_GET_ID, sector: 0, sectors: 0, bytes }, options)
+    const end = bytes.indexOf(0)
+    return new TextDecoder('latin1').decode(end < 0 ? bytes : bytes.subarray(0, end))
+  }
+
+  /** Resolves when nothing waits and nothing is under way. */
+  async idle(): Promise<void> {
+    for (const lane of this.#lanes) await lane.idle()
+  }
+
+  /** Takes the answers that are there, in every queue; returns how many. For `completions: 'poll'`; interrupts do it by themselves. */
+  poll(): number {
+    let count = 0
+    for (const { queue } of this.#lanes) count += queue.poll()
+    return count
+  }
+
+  /**
+   * Stops at a suspended device (ERR_VDPA_STATE otherwise), whatever is under way; this driver is closed then. Pass the snapshot to start() after the device was
+   * reset and negotiated with the same features: every promise settles there, requests that the device had not carried out are carried out, and no other twice.
+   */
+  async save(): Promise<BlockSnapshot> {
+    this.#checkOpen()
+    if (!this.#device.isSuspended)
+      throw this.#error('ERR_VDPA_STATE', 'a driver is saved while its device is suspended')
+    for (const { queue } of this.#lanes) queue.park()
+    this.#stopListening()
+    this.#closing = Promise.resolve()
+    const queues: QueueSnapshot[] = []
+    for (const queue of this.#deviceQueues) queues.push(await queue.save())
+    return { queues, lanes: this.#lanes, shape: this.#shape }
+  }
+
+  /**
+   * Rejects what is under way, and what waits, with ERR_VDPA_CANCELED, and resets the device if it runs: after that it reaches no memory of the driver, which is
+   * freed. To let requests end first, wait for idle().
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    this.#stopListening()
+    this.#fail('ERR_VDPA_CANCELED', 'the block driver was closed')
+    if (this.#device.isClosed) return this.#device.close()
+    if (this.#device.isRunning) await this.#device.reset()
+    for (const queue of this.#deviceQueues) await queue.close()
+  }
+
+  #stopListening(): void {
+    this.#device.events.off('config', this.#onConfig)
+    this.#device.events.off('needsReset', this.#onNeedsReset)
+  }
+
+  #refresh(): void {
+    const { features } = this.#device
+    if (features === undefined || this.#device.isClosed) return
+    this.#limits = blockLimits(features, this.#device.config.block())
+    for (const { queue } of this.#lanes) queue.setLimits(this.#limits)
+  }
+
+  #fail(code: 'ERR_VDPA_CANCELED' | 'ERR_VDPA_DEVICE_BROKEN', text: string): void {
+    for (const { queue } of this.#lanes) queue.fail(this.#error(code, text))
+  }
+
+  /** Gives a wish to the queue that has the least to do. */
+  #run(wish: Wish, { signal }: BlockRequestOptions): Promise<void> {
+    this.#checkOpen()
+    if (!this.#device.isRunning) throw this.#error('ERR_VDPA_STATE', 'requests are sent after device.start()')
+    if (signal !== undefined && !(signal instanceof AbortSignal)) throw typeError('signal', 'an AbortSignal', signal)
+    let best: BlockTransfers | undefined
+    for (const lane of this.#lanes) if (best === undefined || lane.load < best.load) best = lane
+    return best === undefined ? Promise.resolve() : best.start(wish, signal)
+  }
+
+  async #runRange(
+    name: 'VIRTIO_BLK_T_DISCARD' | 'VIRTIO_BLK_T_WRITE_ZEROES',
+    wish: Omit<Wish, 'type'>,
+    options: BlockRequestOptions,
+  ): Promise<void> {
+    this.#checkWritable(name)
+    this.#checkRange(wish.sector, wish.sectors)
+    await this.#run({ ...wish, type: blockRequestTypes[name] }, options)
+  }
+
+  #sectorsOf(sector: number, bytes: Uint8Array, name: string): number {
+    const { byteLength } = bytes
+    if (byteLength === 0 || byteLength % SECTOR_BYTES !== 0)
+      throw rangeError(`${name}.byteLength`, `a multiple of ${SECTOR_BYTES} that is not 0`, byteLength)
+    this.#checkRange(sector, byteLength / SECTOR_BYTES)
+    return byteLength / SECTOR_BYTES
+  }
+
+  #checkRange(sector: number, sectors: number): void {
+    checkInteger(sector, 'sector', 0, this.capacity - 1)
+    checkInteger(sectors, 'sectors', 1, this.capacity - sector)
+  }
+
+  #checkWritable(request: string): void {
+    if (this.#limits.isReadOnly) throw this.#error('ERR_VDPA_NOT_SUPPORTED', 'the disk is read-only', request)
+  }
+
+  #checkOpen(): void {
+    if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the block driver is closed')
+  }
+
+  #unsupported(feature: string, request: string): VdpaError {
+    return this.#error('ERR_VDPA_NOT_SUPPORTED', `${feature} was not negotiated`, request)
+  }
+
+  #error(code: Parameters<typeof vdpaError>[0], text: string, request?: string): VdpaError {
+    const { path } = this.#device
+    return vdpaError(code, text, request === undefined ? { path } : { path, request })
+  }
+}
+
+/** Sizes that fit each other, the device and its limits. */
+function shapeOf(
+  device: VdpaDevice<'block'>,
+  limits: BlockLimits,
+  isIndirect: boolean,
+  options: BlockDriverOptions,
+): QueueShape {
+  const { completions = 'interrupt', notifyBy = 'eventfd' } = options
+  checkOneOf(completions, 'completions', ['interrupt', 'poll'])
+  const largest = device.vring(0).maxSize
+  const size = options.size ?? Math.min(256, largest)
+  checkInteger(size, 'size', 3, largest)
+  // A chain is not longer than the ring, also in an indirect table (sections 2.7.5.3.1 and 2.8.17); two segments are head and status.
+  const segments = Math.min(limits.maxSegments, size - 2)
+  const mostBytes = Math.floor((segments * limits.segmentBytes) / SECTOR_BYTES) * SECTOR_BYTES
+  if (mostBytes === 0)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `a request of ${mostBytes} bytes at most holds no sector`, {
+      path: device.path,
+    })
+  const slotBytes = options.slotBytes ?? Math.min(DEFAULT_SLOT_BYTES, mostBytes)
+  checkInteger(slotBytes, 'slotBytes', SECTOR_BYTES, Math.min(mostBytes, 2 ** 26))
+  if (slotBytes % SECTOR_BYTES !== 0) throw rangeError('slotBytes', `a multiple of ${SECTOR_BYTES}`, slotBytes)
+  const mostSlots = isIndirect ? size : Math.floor(size / 2)
+  const slots = options.slots ?? Math.min(DEFAULT_SLOTS, mostSlots)
+  checkInteger(slots, 'slots', 1, mostSlots)
+  const indirectTableSize = isIndirect ? 2 + Math.ceil(slotBytes / limits.segmentBytes) : 0
+  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions }
+}
+
+function makeQueue(
+  device: VdpaDevice<'block'>,
+  index: number,
+  shape: QueueShape,
+  addressSpace: AddressSpace = device.addressSpace(0),
+  restore: QueueSnapshot | undefined,
+): Promise<DeviceQueue> {
+  const { size, notifyBy, indirectTableSize } = shape
+  return device.createQueue(index, {
+    addressSpace,
+    size,
+    bufferBytes: slotMemory(shape.slots, shape.slotBytes),
+    notifyBy,
+    indirectTableSize,
+    ...(restore !== undefined && { restore }),
+  })
+}

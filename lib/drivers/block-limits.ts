@@ -1,0 +1,78 @@
+// What a block device says it can do (spec section 5.2.4), as the numbers that requests are checked against and split by. It asks nothing of the device.
+
+import type { FeatureSet } from '../device/feature-set.js'
+import { SECTOR_BYTES, type BlockConfig } from '../uapi/virtio-blk.js'
+import type { BlockFeature } from '../uapi/virtio-features.js'
+
+const UNLIMITED = 0xffff_ffff
+
+/** The limits of one kind of range request (discard, write-zeroes). */
+export interface RangeLimits {
+  /** Sectors of one request. */
+  readonly maxSectors: number
+  /** Where a long range is best cut: multiples of this many sectors. */
+  readonly alignment: number
+}
+
+/** A block device under the negotiated features. Sectors are of 512 bytes, whatever the block size. */
+export interface BlockLimits {
+  /** Sectors. */
+  readonly capacity: number
+  readonly isReadOnly: boolean
+  /** Bytes of the device's own block (VIRTIO_BLK_F_BLK_SIZE; 512 otherwise): requests may be smaller, and are slower then. */
+  readonly blockSize: number
+  /** Absent without VIRTIO_BLK_F_TOPOLOGY. Sizes in blocks, as the device says them (section 5.2.4). */
+  readonly topology?: BlockConfig['topology']
+  /** Whether writes are kept in a cache until a flush; undefined without VIRTIO_BLK_F_CONFIG_WCE. */
+  readonly hasWriteCache?: boolean
+  readonly canFlush: boolean
+  /** Request queues; 1 without VIRTIO_BLK_F_MQ. */
+  readonly maxQueues: number
+  /** Bytes of one segment of a request (VIRTIO_BLK_F_SIZE_MAX). */
+  readonly segmentBytes: number
+  /** Data segments of one request (VIRTIO_BLK_F_SEG_MAX; 1 otherwise, because nothing promises more). */
+  readonly maxSegments: number
+  /** Absent where VIRTIO_BLK_F_DISCARD was not negotiated. */
+  readonly discard?: RangeLimits
+  /** Absent where VIRTIO_BLK_F_WRITE_ZEROES was not negotiated. */
+  readonly writeZeroes?: RangeLimits & { readonly mayUnmap: boolean }
+}
+
+/** Takes from a configuration what the negotiated features make meaningful. */
+export function blockLimits(features: FeatureSet<BlockFeature>, config: BlockConfig): BlockLimits {
+  const { topology, discard, writeZeroes } = config
+  return {
+    // A disk of 2^53 sectors is larger than any; numbers stay exact up to there.
+    capacity: Number(config.capacity > 2n ** 53n - 1n ? 2n ** 53n - 1n : config.capacity),
+    isReadOnly: features.has('VIRTIO_BLK_F_RO'),
+    blockSize: features.has('VIRTIO_BLK_F_BLK_SIZE') && config.blockSize > 0 ? config.blockSize : SECTOR_BYTES,
+    ...(features.has('VIRTIO_BLK_F_TOPOLOGY') && { topology }),
+    ...(features.has('VIRTIO_BLK_F_CONFIG_WCE') && { hasWriteCache: config.writeCache }),
+    canFlush: features.has('VIRTIO_BLK_F_FLUSH'),
+    maxQueues: features.has('VIRTIO_BLK_F_MQ') ? Math.max(config.numQueues, 1) : 1,
+    segmentBytes: features.has('VIRTIO_BLK_F_SIZE_MAX') ? orUnlimited(config.sizeMax) : UNLIMITED,
+    maxSegments: features.has('VIRTIO_BLK_F_SEG_MAX') ? Math.max(config.segMax, 1) : 1,
+    ...(features.has('VIRTIO_BLK_F_DISCARD') && {
+      discard: { maxSectors: orUnlimited(discard.maxSectors), alignment: Math.max(discard.sectorAlignment, 1) },
+    }),
+    ...(features.has('VIRTIO_BLK_F_WRITE_ZEROES') && {
+      writeZeroes: {
+        maxSectors: orUnlimited(writeZeroes.maxSectors),
+        alignment: 1,
+        mayUnmap: writeZeroes.mayUnmap,
+      },
+    }),
+  }
+}
+
+/** A device that says 0 where a limit belongs has none to say. */
+function orUnlimited(limit: number): number {
+  return limit === 0 ? UNLIMITED : limit
+}
+
+/** Sectors of the next request of a range: as many as fit, cut where the device likes it when there is such a place. */
+export function nextRange(sector: number, left: number, { maxSectors, alignment }: RangeLimits): number {
+  if (left <= maxSectors) return left
+  const beyond = (sector + maxSectors) % alignment
+  return beyond < maxSectors ? maxSectors - beyond : maxSectors
+}

@@ -1,0 +1,387 @@
+// One request queue of a block device in flat numbers: preallocated slots, requests into the ring, answers out of it by callback (spec section
+// 5.2.6). It waits for nothing and splits nothing; promises are made in block-transfers.ts.
+
+import { rangeError } from '../base/checks.js'
+import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
+import type { Subscription } from '../backend/backend.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+import type { DriverRing } from '../virtqueue/virtqueue.js'
+import { blockRequestTypes, blockStatus, SECTOR_BYTES } from '../uapi/virtio-blk.js'
+import { BLOCK_NO_STATUS, statusError } from './block-errors.js'
+import type { BlockLimits } from './block-limits.js'
+import { BlockSlots, HEADER_BYTES } from './block-slots.js'
+
+// Constants of this module: an imported name would be a property load each time it is used.
+const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID } = blockRequestTypes
+const { VIRTIO_BLK_S_OK } = blockStatus
+const SECTOR_SHIFT = 9
+const [FREE, OWNED, IN_FLIGHT] = [0, 1, 2]
+/** What a status byte holds before the device writes it: no status of any device. */
+const UNANSWERED = 0xff
+
+/**
+ * Called once for each request, with its slot and a status: 0 is success, others are the device's (`blockStatus`), BLOCK_NO_STATUS is none at all. The slot
+ * is the caller's again: use its data, send another request in it, or release() it.
+ */
+export type BlockDone = (slot: number, status: number) => void
+
+/** How a driver learns of completions: by interrupts, or by being polled. */
+export type BlockCompletions = 'interrupt' | 'poll'
+
+/** What a queue has done so far. */
+export interface BlockCounters {
+  /** Requests that were put into the ring. */
+  readonly requests: number
+  /** Requests that the device answered, and of these, those not with success. */
+  readonly answers: number
+  readonly failures: number
+  /** Times that poll() found something: `answers / rounds` answers were taken at once. */
+  readonly rounds: number
+}
+
+/** @internal What a queue is made of. */
+export interface BlockQueueParts {
+  readonly path: string
+  readonly limits: BlockLimits
+  readonly slots: number
+  readonly slotBytes: number
+  readonly completions: BlockCompletions
+  /** Whether chains go to indirect tables, so that each takes one place of the ring. */
+  readonly isIndirect: boolean
+}
+
+/** The hot form of a block driver: nothing here allocates per request. Made by BlockDriver; `driver.queues[n]`. */
+export class BlockQueue {
+  readonly index: number
+  /** Requests that may be under way, as far as the ring has room for their segments. */
+  readonly slots: number
+  /** Data bytes of one slot, and so the most of one request. */
+  readonly slotBytes: number
+  readonly completions: BlockCompletions
+  readonly #path: string
+  readonly #isIndirect: boolean
+  readonly #segmentBytes: number
+  readonly #memory: BlockSlots
+  #limits: BlockLimits
+  #queue: DeviceQueue
+  #ring: DriverRing
+  #subscription: Subscription | undefined
+  #stopWatchingClose: () => void = () => undefined
+  #isReferenced = false
+  // By slot.
+  readonly #state: Uint8Array
+  readonly #types: Uint8Array
+  readonly #sectors: Float64Array
+  readonly #wanted: Int32Array
+  readonly #used: Float64Array
+  readonly #done: BlockDone[]
+  // Free slots, a stack: the slot freed last is the one that is still in the cache.
+  readonly #free: Int32Array
+  #freeCount: number
+  #inFlight = 0
+  #answers = 0
+  #failures = 0
+  #rounds = 0
+  #requests = 0
+  #failure: VdpaError | undefined
+  #isParked = false
+  #onRoom: (() => void) | undefined
+  #hasWaiting: () => boolean = () => false
+
+  /** @internal */
+  constructor(queue: DeviceQueue, parts: BlockQueueParts) {
+    const { slots, slotBytes } = parts
+    this.index = queue.index
+    this.slots = slots
+    this.slotBytes = slotBytes
+    this.completions = parts.completions
+    this.#path = parts.path
+    this.#limits = parts.limits
+    this.#isIndirect = parts.isIndirect
+    this.#segmentBytes = parts.limits.segmentBytes
+    this.#memory = new BlockSlots(queue, slots, slotBytes)
+    this.#state = new Uint8Array(slots)
+    this.#types = new Uint8Array(slots)
+    this.#sectors = new Float64Array(slots)
+    this.#wanted = new Int32Array(slots)
+    this.#used = new Float64Array(slots)
+    this.#done = new Array<BlockDone>(slots).fill(() => undefined)
+    this.#free = Int32Array.from({ length: slots }, (_, at) => slots - 1 - at)
+    this.#freeCount = slots
+    this.#queue = queue
+    this.#ring = queue.ring
+    this.#listen()
+  }
+
+  /** Requests that the device has and has not answered. */
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  get counters(): BlockCounters {
+    return { requests: this.#requests, answers: this.#answers, failures: this.#failures, rounds: this.#rounds }
+  }
+
+  /** What the queue ended with: everything throws it. Undefined while the queue works. */
+  get failure(): VdpaError | undefined {
+    return this.#failure
+  }
+
+  /** A free slot, which is the caller's until release(); -1 when there is none, or when others wait for one. Throws what the queue ended with. */
+  acquire(): number {
+    if (this.#failure !== undefined) throw this.#failure
+    return this.#hasWaiting() ? -1 : this.take()
+  }
+
+  /** Gives a slot back. RangeError for one that is not the caller's, such as one whose request is under way. */
+  release(slot: number): void {
+    this.#checkOwned(slot)
+    this.#state[slot] = FREE
+    this.#free[this.#freeCount++] = slot
+    this.#onRoom?.()
+  }
+
+  /** The data bytes of a slot: always the same view, which the device reads and writes while a request is under way. */
+  data(slot: number): Uint8Array {
+    return this.#memory.views[slot] ?? this.#noSlot(slot)
+  }
+
+  /**
+   * Reads `length` bytes (a multiple of 512, up to `slotBytes`) from `sector` on into the slot's data. `done` tells the end. False when the ring has no room:
+   * again after poll(). The device sees it after publish(). RangeError outside of the disk. (VIRTIO_BLK_T_IN)
+   */
+  read(slot: number, sector: number, length: number, done: BlockDone): boolean {
+    this.#checkSectors(sector, length)
+    return this.submit(slot, VIRTIO_BLK_T_IN, sector, length, done)
+  }
+
+  /** Writes the first `length` bytes of the slot's data, as read(). ERR_VDPA_NOT_SUPPORTED on a read-only disk. (VIRTIO_BLK_T_OUT) */
+  write(slot: number, sector: number, length: number, done: BlockDone): boolean {
+    if (this.#limits.isReadOnly) throw this.#unsupported('the disk is read-only', 'VIRTIO_BLK_T_OUT')
+    this.#checkSectors(sector, length)
+    return this.submit(slot, VIRTIO_BLK_T_OUT, sector, length, done)
+  }
+
+  /** Makes what was written, and answered, before this call survive a loss of power. ERR_VDPA_NOT_SUPPORTED without VIRTIO_BLK_F_FLUSH. (VIRTIO_BLK_T_FLUSH) */
+  flush(slot: number, done: BlockDone): boolean {
+    if (!this.#limits.canFlush) throw this.#unsupported('VIRTIO_BLK_F_FLUSH was not negotiated', 'VIRTIO_BLK_T_FLUSH')
+    return this.submit(slot, VIRTIO_BLK_T_FLUSH, 0, 0, done)
+  }
+
+  /** Makes all requests so far visible to the device and tells it, if it wants to be told. One call for many requests; poll() does it for its callbacks. */
+  publish(): void {
+    if (this.#failure !== undefined) throw this.#failure
+    if (!this.#isParked) this.#queue.publish()
+  }
+
+  /**
+   * Takes the answers that are there, at most `budget`, and calls their callbacks; then publishes what these have sent. Returns how many there were. Interrupts
+   * do it by themselves. Throws ERR_VDPA_RING_BROKEN, after every request was told, when the device broke a rule.
+   */
+  poll(budget = Number.MAX_SAFE_INTEGER): number {
+    if (this.#failure !== undefined) throw this.#failure
+    const ring = this.#ring
+    let count = 0
+    try {
+      for (; count < budget; count++) {
+        const slot = ring.take()
+        if (slot < 0) break
+        this.#finish(slot, ring.usedLength)
+      }
+    } catch (error) {
+      if (ring.isBroken) this.fail(error as VdpaError)
+      throw error
+    }
+    if (count === 0) return 0
+    this.#rounds++
+    this.#onRoom?.()
+    if (this.#failure === undefined && !this.#isParked) this.#queue.publish()
+    if (this.#inFlight === 0) this.#reference(false)
+    return count
+  }
+
+  /** The error that a status means for the request that was in this slot last. */
+  errorOf(slot: number, status: number): VdpaError {
+    if (status === BLOCK_NO_STATUS && this.#failure !== undefined) return this.#failure
+    const place = {
+      path: this.#path,
+      type: this.#types[slot] ?? 0,
+      sector: this.#sectors[slot] ?? 0,
+      usedLength: this.#used[slot] ?? 0,
+    }
+    return statusError(place, status)
+  }
+
+  /** @internal As acquire(), whoever waits. */
+  take(): number {
+    if (this.#freeCount === 0) return -1
+    const slot = this.#free[--this.#freeCount] as number
+    this.#state[slot] = OWNED
+    return slot
+  }
+
+  /** @internal Puts one request into the ring: with the first `length` bytes of the slot's data, which the type says who writes. */
+  submit(slot: number, type: number, sector: number, length: number, done: BlockDone): boolean {
+    if (this.#failure !== undefined) throw this.#failure
+    this.#checkOwned(slot)
+    const ring = this.#ring
+    const deviceWrites = type === VIRTIO_BLK_T_IN || type === VIRTIO_BLK_T_GET_ID
+    const segments = length <= this.#segmentBytes ? (length === 0 ? 2 : 3) : 2 + Math.ceil(length / this.#segmentBytes)
+    if (ring.freeCount < (this.#isIndirect ? 1 : segments) || this.#isParked) return false
+    const memory = this.#memory
+    memory.writeHeader(slot, type, sector)
+    ring.begin()
+    ring.push(memory.headHigh[slot] as number, memory.headLow[slot] as number, HEADER_BYTES, false)
+    if (segments === 3) ring.push(memory.dataHigh[slot] as number, memory.dataLow[slot] as number, length, deviceWrites)
+    else if (segments > 3) memory.pushData(ring, slot, length, this.#segmentBytes, deviceWrites)
+    ring.push(memory.headHigh[slot] as number, memory.statusLow[slot] as number, 1, true)
+    ring.commit(slot)
+    this.#state[slot] = IN_FLIGHT
+    this.#types[slot] = type
+    this.#sectors[slot] = sector
+    this.#wanted[slot] = deviceWrites ? length : 0
+    this.#done[slot] = done
+    this.#requests++
+    if (this.#inFlight++ === 0) this.#reference(true)
+    return true
+  }
+
+  /** @internal Who is asked whether somebody waits, and told when there is room. */
+  setWaiting(hasWaiting: () => boolean, onRoom: () => void): void {
+    this.#hasWaiting = hasWaiting
+    this.#onRoom = onRoom
+  }
+
+  /** @internal Ends the queue: each request under way is told BLOCK_NO_STATUS, and everything after that throws `failure`. The memory stays the device's. */
+  fail(failure: VdpaError): void {
+    if (this.#failure !== undefined) return
+    this.#failure = failure
+    this.#isParked = true
+    this.#subscription?.close()
+    this.#inFlight = 0
+    const thrown: unknown[] = []
+    for (let slot = 0; slot < this.slots; slot++) {
+      if (this.#state[slot] !== IN_FLIGHT) continue
+      this.#state[slot] = OWNED
+      try {
+        this.#done[slot]?.(slot, BLOCK_NO_STATUS)
+      } catch (error) {
+        thrown.push(error)
+      }
+    }
+    this.#onRoom?.()
+    if (thrown.length > 0) throw thrown[0]
+  }
+
+  /** @internal Stops at a suspended device: what is in the ring stays there, and nothing more goes in. */
+  park(): DeviceQueue {
+    this.poll()
+    this.#isParked = true
+    this.#ring.publish()
+    this.#reference(false)
+    this.#subscription?.close()
+    this.#stopWatchingClose()
+    return this.#queue
+  }
+
+  /** @internal Goes on in a queue that was restored from the parked one. */
+  attach(queue: DeviceQueue, limits: BlockLimits): void {
+    this.#queue = queue
+    this.#ring = queue.ring
+    this.#limits = limits
+    this.#isParked = false
+    this.#listen()
+    if (this.#inFlight > 0) this.#reference(true)
+    this.#onRoom?.()
+  }
+
+  /** @internal Reads the limits again, after the disk has grown. */
+  setLimits(limits: BlockLimits): void {
+    this.#limits = limits
+  }
+
+  #listen(): void {
+    this.#stopWatchingClose = this.#queue.onClose(() =>
+      this.fail(vdpaError('ERR_VDPA_CANCELED', 'the device was reset or closed', { path: this.#path })),
+    )
+    if (this.completions === 'poll') this.#ring.disableCalls()
+    else {
+      this.#isReferenced = false
+      this.#subscription = this.#queue.onCall(() => this.#serve())
+      this.#ring.enableCalls()
+    }
+  }
+
+  /** One interrupt: answers are taken until there are none, without more interrupts meanwhile. A callback that throws does not keep others from being called. */
+  #serve(): void {
+    const thrown: unknown[] = []
+    do {
+      try {
+        this.#ring.disableCalls()
+        this.poll()
+      } catch (error) {
+        if (this.#failure === undefined || !isVdpaError(error)) thrown.push(error)
+      }
+    } while (this.#failure === undefined && !this.#isParked && !this.#ring.enableCalls())
+    if (thrown.length > 0) throw thrown[0]
+  }
+
+  #finish(slot: number, usedLength: number): void {
+    let status: number = this.#memory.status(slot)
+    // The driver may rely on no byte beyond the length that the device gave (section 2.7.8.2), the status included.
+    if (usedLength === 0 || status === UNANSWERED) status = BLOCK_NO_STATUS
+    else if (status === VIRTIO_BLK_S_OK && usedLength <= (this.#wanted[slot] as number)) status = BLOCK_NO_STATUS
+    this.#state[slot] = OWNED
+    this.#used[slot] = usedLength
+    this.#inFlight--
+    this.#answers++
+    if (status !== VIRTIO_BLK_S_OK) this.#failures++
+    const done = this.#done[slot] as BlockDone
+    done(slot, status)
+  }
+
+  /** A process with requests under way is kept alive, an idle one is not. */
+  #reference(wanted: boolean): void {
+    if (wanted === this.#isReferenced || this.#subscription === undefined) return
+    this.#isReferenced = wanted
+    if (wanted) this.#subscription.ref()
+    else this.#subscription.unref()
+  }
+
+  #checkOwned(slot: number): void {
+    if (this.#state[slot] === OWNED) return
+    if (this.#state[slot] === undefined) this.#noSlot(slot)
+    throw rangeError('slot', 'acquired, and its request answered', slot)
+  }
+
+  #noSlot(slot: number): never {
+    throw rangeError('slot', `an integer from 0 to ${this.slots - 1}`, slot)
+  }
+
+  /** Whole sectors of the disk that fit into a slot. One test, so that this function stays small enough to be inlined. */
+  #checkSectors(sector: number, length: number): void {
+    if (
+      (length & (SECTOR_BYTES - 1)) !== 0 ||
+      !(length > 0 && length <= this.slotBytes) ||
+      !(sector >= 0 && sector + (length >>> SECTOR_SHIFT) <= this.#limits.capacity) ||
+      Math.floor(sector) !== sector
+    )
+      this.#refuse(sector, length)
+  }
+
+  #refuse(sector: number, length: number): never {
+    const last = Math.floor(this.slotBytes / SECTOR_BYTES) * SECTOR_BYTES
+    if (!(length > 0 && length <= last && length % SECTOR_BYTES === 0))
+      throw rangeError('length', `a multiple of ${SECTOR_BYTES} from ${SECTOR_BYTES} to ${last}`, length)
+    const { capacity } = this.#limits
+    throw rangeError(
+      'sector',
+      `such that ${length / SECTOR_BYTES} sectors end within the ${capacity} of the disk`,
+      sector,
+    )
+  }
+
+  #unsupported(text: string, request: string): VdpaError {
+    return vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path: this.#path, request })
+  }
+}
