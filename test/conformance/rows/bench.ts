@@ -2,7 +2,8 @@
 
 import type { Backend, Handle } from '../../../lib/backend/backend.js'
 import { isVdpaError } from '../../../lib/base/errors.js'
-import type { ClaimOptions, VdpaDevice } from '../../../lib/device/vdpa-device.js'
+import type { ClaimOptions } from '../../../lib/device/claim.js'
+import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import type { MemoryRegion } from '../../../lib/memory/memory-region.js'
 import { openDevice } from '../../../lib/open.js'
 import { VhostVdpaTransport } from '../../../lib/transport/vhost-vdpa.js'
