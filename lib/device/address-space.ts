@@ -267,6 +267,8 @@ export class AddressSpace {
 
   *#unmapSteps(planOf: () => Plan, options: ChangeOptions): Steps<void> {
     if (!this.#isClosed) this.#checkChange(options)
+    // An address space that no message can name has nothing to undo when the device closes.
+    else if (this.size === 0) return
     const plan = planOf()
     if (plan.count > this.size) this.#contents.detachAll()
     else this.#contents.detach(plan)
