@@ -32,8 +32,9 @@ export function explainRefusal(context: DeviceContext, message: RefusedMessage, 
   const entryLimit = context.backend.iotlbEntryLimit
   if (limit !== undefined && pinned + message.bytes > limit && (doesPin || message.accepted === 0))
     return memlockError(context, { ...message, limit }, failure)
-  if (entryLimit === undefined || (message.entries < entryLimit && !doesPin))
-    return unexplained(context, message, failure)
+  // Where memory is pinned a mapping may take an entry for each page, and never more.
+  const entries = doesPin ? (pinned + message.bytes) / BigInt(context.facts.pageSize) : BigInt(message.entries)
+  if (entryLimit === undefined || entries < BigInt(entryLimit)) return unexplained(context, message, failure)
   return vdpaError(
     'ERR_VDPA_ENTRY_LIMIT',
     `mapping ${message.range} finds no free entry in the IOTLB of asid ${message.asid} (${message.entries} mappings; each takes at least one of ${entryLimit} entries, one for each physically contiguous run)`,
