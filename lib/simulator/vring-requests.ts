@@ -114,7 +114,7 @@ function getVringDescGroup(file: OpenFile, argument: Argument): number {
 function setGroupAsid(file: OpenFile, argument: Argument): number {
   const lateIsFine: Deviation = 'group-asid-after-driver-ok'
   const asid = number(argument)
-  if (asid >= file.ops.addressSpaceCount) return -errno.EINVAL
+  if (index(argument) >= file.ops.groupCount || asid >= file.ops.addressSpaceCount) return -errno.EINVAL
   if (file.ops.setGroupAsid === undefined) return -errno.EOPNOTSUPP
   if (file.hasDriverOk && !file.deviates(lateIsFine)) return -errno.EBUSY
   return file.ops.setGroupAsid(index(argument), asid) ? OK : -errno.EINVAL
