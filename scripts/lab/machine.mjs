@@ -93,6 +93,8 @@ export function machineArguments(plan) {
   // Linux patches its own code while it starts. QEMU before 8.1 can lose such a patch to another processor that is translating the
   // same page just then, and the kernel dies of a stray breakpoint. So it starts on one; guest/init brings up the others.
   words.push('maxcpus=1', 'noreplace-smp')
+  // The kernel waits a moment of the host's time for timer interrupts, and panics when a busy host gives the machine none of it.
+  words.push('no_timer_check')
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-machine', 'q35,kernel-irqchip=split', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
