@@ -4,13 +4,12 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import type { Backend } from '../../lib/backend/backend.js'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
-import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice } from '../../lib/open.js'
-import { netCommands } from '../../lib/uapi/virtio-net.js'
 import { statusNames } from '../../lib/uapi/virtio-status.js'
+import { frameTo, macCommand, sendCommand } from './support.js'
 
 /** Where the suite runs, and what the device there is. */
 export interface MainJobTarget {
@@ -277,32 +276,4 @@ export function describeMainJob(target: MainJobTarget): void {
       },
     )
   })
-}
-
-function frameTo(mac: string): Uint8Array {
-  const frame = new Uint8Array(64)
-  frame.set(mac.split(':').map((part) => parseInt(part, 16)))
-  frame.set([0x02, 0, 0, 0, 0, 0x02, 0x88, 0xb5], 6)
-  return frame.fill(0x5a, 14)
-}
-
-function macCommand(mac: string): Uint8Array {
-  return Uint8Array.from([1, 1, ...netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET.encode(mac)])
-}
-
-/** Puts one raw command into the ring; resolves with its acknowledgement, or undefined when none comes in time. */
-async function sendCommand(queue: DeviceQueue, commandIova: bigint, milliseconds = 5000): Promise<number | undefined> {
-  const ackAt = 0x800
-  queue.buffers.setU8(ackAt, 0xff)
-  queue.ring.begin()
-  queue.ring.pushAddress(commandIova, 8, false)
-  queue.ring.pushAddress(queue.buffersIova + BigInt(ackAt), 1, true)
-  queue.ring.commit(7)
-  queue.publish()
-  for (let waited = 0; waited < milliseconds; waited += 5) {
-    if (queue.ring.take() === 7) return queue.buffers.u8(ackAt)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-  expect(queue.buffers.u8(ackAt)).toBe(0xff)
-  return undefined
 }

@@ -2,10 +2,12 @@
 
 import { expect } from '@jest/globals'
 import type { Handle } from '../../lib/backend/backend.js'
+import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import { isVdpaError, type VdpaError } from '../../lib/base/errors.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { u8Value, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import { requests, type RequestName } from '../../lib/uapi/vhost.js'
+import { netCommands } from '../../lib/uapi/virtio-net.js'
 
 /** What `call` throws or rejects with. */
 export async function failureOf(call: () => unknown): Promise<unknown> {
@@ -91,4 +93,38 @@ export async function until(isTrue: () => boolean, milliseconds = 10_000): Promi
 /** Turns of the event loop in which something could happen that must not. */
 export async function turns(count = 5): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setTimeout(resolve, 1))
+}
+
+/** A frame of 64 bytes to an address. */
+export function frameTo(mac: string): Uint8Array {
+  const frame = new Uint8Array(64)
+  frame.set(mac.split(':').map((part) => parseInt(part, 16)))
+  frame.set([0x02, 0, 0, 0, 0, 0x02, 0x88, 0xb5], 6)
+  return frame.fill(0x5a, 14)
+}
+
+/** The bytes of VIRTIO_NET_CTRL_MAC_ADDR_SET. */
+export function macCommand(mac: string): Uint8Array {
+  return Uint8Array.from([1, 1, ...netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET.encode(mac)])
+}
+
+/** Puts one raw command into the ring; resolves with its acknowledgement, or undefined when none comes in time. */
+export async function sendCommand(
+  queue: DeviceQueue,
+  commandIova: bigint,
+  milliseconds = 5000,
+): Promise<number | undefined> {
+  const ackAt = 0x800
+  queue.buffers.setU8(ackAt, 0xff)
+  queue.ring.begin()
+  queue.ring.pushAddress(commandIova, 8, false)
+  queue.ring.pushAddress(queue.buffersIova + BigInt(ackAt), 1, true)
+  queue.ring.commit(7)
+  queue.publish()
+  for (let waited = 0; waited < milliseconds; waited += 5) {
+    if (queue.ring.take() === 7) return queue.buffers.u8(ackAt)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  expect(queue.buffers.u8(ackAt)).toBe(0xff)
+  return undefined
 }

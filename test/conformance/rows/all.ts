@@ -1,9 +1,17 @@
 // Every list of rows, and how many each has: what a runner registers, and what it compares with.
 
 import { layouts } from './layouts.js'
+import { pitfallsOfMapping } from './pitfalls-mapping.js'
+import { pitfallsOfOpening } from './pitfalls-opening.js'
 import { published } from './published.js'
 import type { RowCounts, RowList } from './row.js'
 
-export const allRows: readonly RowList[] = [published, layouts]
+const pitfalls: RowList = {
+  title: 'the pitfalls that clients of vhost-vdpa have met',
+  prefix: 'B.6',
+  rows: { ...pitfallsOfOpening, ...pitfallsOfMapping },
+}
 
-export const rowCounts: RowCounts = { D: 33, 'D layout': 17 }
+export const allRows: readonly RowList[] = [published, layouts, pitfalls]
+
+export const rowCounts: RowCounts = { D: 33, 'D layout': 17, 'B.6': 28 }
