@@ -140,8 +140,9 @@ function setBackendFeatures(file: OpenFile, { view }: Argument): number {
   return OK
 }
 
-function setFeatures(file: OpenFile, { view }: Argument): number {
+function setFeatures(file: OpenFile, { bytes, view }: Argument): number {
   if ((file.ops.status() & virtioStatus.FEATURES_OK) !== 0) return -errno.EBUSY
+  if (bytes.byteLength === 0) return -errno.EFAULT
   return file.ops.setFeatures(view.getBigUint64(0, true)) ? OK : -errno.EINVAL
 }
 

@@ -124,7 +124,7 @@ export class SimulatedHandle implements Handle {
     const { ops } = this.#file
     const page = offset / BigInt(PAGE_BYTES)
     const code =
-      offset % BigInt(PAGE_BYTES) !== 0n || page > 0xffffn
+      offset % BigInt(PAGE_BYTES) !== 0n
         ? errno.EINVAL
         : ops.ringDoorbell === undefined
           ? errno.ENOTSUPP

@@ -177,6 +177,7 @@ const empty: Argument = { bytes: new Uint8Array(0), view: new DataView(new Array
 /** Requests that do not look at their argument, or not before they have refused for another reason: a null pointer is no matter to them. */
 const blindToArguments: ReadonlySet<number> = new Set([
   requests.VHOST_SET_OWNER.number,
+  requests.VHOST_SET_FEATURES.number,
   requests.VHOST_VDPA_SUSPEND.number,
   requests.VHOST_VDPA_RESUME.number,
   requests.VHOST_SET_LOG_BASE.number,

@@ -278,6 +278,14 @@ describe('arguments', () => {
     expect(codeOf(() => handle.ioctl(requests.VHOST_SET_OWNER.number, 0))).toBe(0)
   })
 
+  test('features are settled before the argument is looked at: a null pointer is EBUSY after FEATURES_OK', () => {
+    const client = open()
+    const ask = () => codeOf(() => client.handle.ioctl(requests.VHOST_SET_FEATURES.number, 0))
+    expect(ask()).toBe('EFAULT')
+    client.set('VHOST_VDPA_SET_STATUS', 11)
+    expect(ask()).toBe('EBUSY')
+  })
+
   test('unknown requests are taken for requests about a queue: owner, index, and only then ENOTTY', () => {
     const client = open()
     const unknown = 0x4008_af99

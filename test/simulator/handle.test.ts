@@ -19,6 +19,14 @@ describe('doorbells', () => {
     )
   })
 
+  test('are absent at whichever whole page; between pages is nowhere', () => {
+    const { client } = start(false)
+    expect([0x7fff_f000n, 0x800n].map((offset) => codeOf(() => client.handle.mapDoorbell?.(offset)))).toEqual([
+      'ENOTSUPP',
+      'EINVAL',
+    ])
+  })
+
   test('are a page for each queue', () => {
     const { client } = start(true)
     for (const offset of [1n, 4095n, 3n * 4096n, 2n ** 40n])
