@@ -1,0 +1,31 @@
+// The simulator with the kernel's profile against the kernel, for the suites in test/kernel. One suite a device, so that two of them use two processors.
+
+import { expect, test } from '@jest/globals'
+import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { goldenVariables } from '../golden/programs.js'
+import { labVariable } from '../kernel/support.js'
+import { compare } from './compare.js'
+import { numberFrom, simulated, targets, type TargetName } from './targets.js'
+
+/**
+ * The same random sequences on both, and not one difference. A failure prints the shortest sequence that shows one; the seed is in the test's name, and VDPA_SEED
+ * runs it again. VDPA_RUNS says how many sequences; the default makes 10,000 with both devices.
+ */
+export function describeDifferential(name: TargetName): void {
+  const seed = numberFrom('VDPA_SEED', Date.now() & 0x7fff_ffff)
+  const runs = numberFrom('VDPA_RUNS', 5000)
+
+  test(`${name} answers ${runs} sequences as its simulation does (seed ${seed})`, () => {
+    const kernel = new KernelBackend()
+    const sides = [
+      { name: 'kernel', path: labVariable(goldenVariables[name]), backend: () => kernel, isKept: true },
+      simulated(name, 'linux-6.12'),
+    ] as const
+    const began = Date.now()
+    const { found, ...counts } = compare({ sides, subject: targets[name].subject, seed, runs })
+    console.log(`${name}, seed ${seed}: ${JSON.stringify(counts)} in ${Date.now() - began} ms`)
+    expect(found?.text).toBeUndefined()
+    expect(counts.sequences).toBe(runs)
+    expect(counts.fewestRequests).toBeGreaterThanOrEqual(20)
+  }, 1_500_000)
+}

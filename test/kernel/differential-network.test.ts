@@ -1,0 +1,5 @@
+// Random sequences of requests on vdpa_sim_net, and on its simulation.
+
+import { describeDifferential } from '../differential/kernel.js'
+
+describeDifferential('vdpa_sim_net')
