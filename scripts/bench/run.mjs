@@ -56,6 +56,23 @@ function deviceRows() {
   }
 }
 
+/** Reads of a disk; run inside the lab. */
+function blockRows() {
+  const path = process.env.VHOST_VDPA_BLOCK
+  const names = [
+    ['interrupt', '4 KiB random reads a second, 16 in flight, on vdpa_sim_blk', 'at least 0.8x'],
+    ['promise', 'the same by promises', 'no number asked'],
+  ]
+  for (const [mode, name, reach] of names) {
+    const pairs = Array.from({ length: rounds }, () => [
+      number(process.execPath, `${here}trials/block.mjs`, path, mode),
+      number(`${built}/block`, path),
+    ])
+    const [ours, baseline] = [pairs.map(([first]) => first), pairs.map(([, second]) => second)]
+    print({ name, unit: 'reads/s', ours, baseline, reach })
+  }
+}
+
 function memoryRows() {
   const names = [
     ['lifecycle', 'simulator: open, isolate, map 1 GiB, DRIVER_OK, close', 'ms', 'at most 20'],
@@ -71,8 +88,10 @@ function memoryRows() {
   }
 }
 
-if (values.inside) deviceRows()
-else {
+if (values.inside) {
+  deviceRows()
+  blockRows()
+} else {
   mkdirSync(built, { recursive: true })
   execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
   for (const { name, unit, ours, baseline, ratio, spread, note } of ringRows({ rounds })) {
@@ -84,9 +103,10 @@ else {
   for (const row of intervalMapRows({ rounds })) print(row)
   memoryRows()
   if (values.lab) {
-    execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/device`, `${here}device.c`], {
-      stdio: 'inherit',
-    })
+    for (const name of ['device', 'block'])
+      execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`], {
+        stdio: 'inherit',
+      })
     const { status } = spawnSync(
       process.execPath,
       [`${root}scripts/lab/run.mjs`, '--', 'node', `${here}run.mjs`, '--inside', '--rounds', String(rounds)],
