@@ -132,9 +132,12 @@ function setBackendFeatures(file: OpenFile, { view }: Argument): number {
   const features = view.getBigUint64(0, true)
   const descAsid = bit(backendFeatureBits.VHOST_BACKEND_F_DESC_ASID)
   const asid = bit(backendFeatureBits.VHOST_BACKEND_F_IOTLB_ASID)
-  if ((features & ~(offered(file) | descAsid)) !== 0n) return -errno.EOPNOTSUPP
+  const isTakenAnyway: Deviation = 'takes-enable-after-driver-ok'
+  const late = file.deviates(isTakenAnyway) ? bit(backendFeatureBits.VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK) : 0n
+  const taken = offered(file) | late
+  if ((features & ~(taken | descAsid)) !== 0n) return -errno.EOPNOTSUPP
   if ((features & descAsid) !== 0n && (features & asid) === 0n) return -errno.EINVAL
-  if ((features & ~offered(file)) !== 0n) return -errno.EOPNOTSUPP
+  if ((features & ~taken) !== 0n) return -errno.EOPNOTSUPP
   file.backendFeatures = features
   file.hasAsid = (features & asid) !== 0n
   return OK

@@ -6,6 +6,8 @@ export const deviations = {
     'VHOST_VDPA_SET_GROUP_ASID is carried out after DRIVER_OK; kernels since 7.0, and the law, refuse it with EBUSY.',
   'enable-after-driver-ok':
     'VHOST_VDPA_SET_VRING_ENABLE is carried out after DRIVER_OK without VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK acknowledged; the law leaves that undefined, and here refuses it with EINVAL.',
+  'takes-enable-after-driver-ok':
+    'SET_BACKEND_FEATURES takes ENABLE_AFTER_DRIVER_OK from any driver, offered or not; other bits that are not offered are EOPNOTSUPP.',
   'passthrough-before-first-map':
     'An address space that was never mapped, or was cleared by a reset, lets the device use addresses of the process as IOVAs.',
   'silent-about-broken-rings': 'A device whose driver breaks a rule of the ring stops there, without NEEDS_RESET.',
