@@ -28,13 +28,12 @@ export interface DeviceFacts {
   readonly hasPacked: boolean
   /** It is a network device whose frames come back. */
   readonly isLoopback: boolean
-  /** It raises the configuration interrupt by itself, or nobody can make it. */
   readonly hasControlQueue: boolean
   /** The process has memory besides regions, as real ones have. */
   readonly hasPrivateMemory: boolean
   /** It stands in a simulator: a row may make a device of its own. */
   readonly takesDevices: boolean
-  /** What reads of a node answer can be asked of the system. */
+  /** The descriptor of its node means something to the system. */
   readonly isKernel: boolean
 }
 
@@ -54,8 +53,8 @@ export const needs = {
   groups: need(({ hasGroups }) => hasGroups, 'the device has no virtqueue groups; vdpa_sim_net has'),
   noGroups: need(({ hasGroups }) => !hasGroups, 'the row is about a parent driver without groups, such as vp_vdpa'),
   spaces: need(({ addressSpaces }) => addressSpaces > 1, 'the device has one address space; vdpa_sim_net has two'),
-  spareGroup: need(
-    ({ groups, queues, hasGroups }) => hasGroups && groups < queues,
+  spareIndex: need(
+    ({ groups, queues }) => groups < queues,
     'the device has as many groups as queues, so no index is a queue and not a group; vdpa_sim_net has fewer',
   ),
   suspend: need(({ canSuspend }) => canSuspend, 'the parent driver cannot suspend; vdpa_sim can'),
@@ -70,6 +69,10 @@ export const needs = {
   ),
   control: need(({ hasControlQueue }) => hasControlQueue, 'the device has no control queue; network devices have'),
   loopback: need(({ isLoopback }) => isLoopback, 'frames do not come back from this device; vdpa_sim_net loops them'),
+  pairs: need(
+    ({ takesDevices, law }) => takesDevices && law === 'strict',
+    'no device here has a second pair, the command for it, and a loopback to see its traffic by; the simulator under the law takes one that has',
+  ),
   packed: need(({ hasPacked }) => hasPacked, 'the device has no packed rings; virtio-net-pci with packed=on has'),
   positions: need(({ keepsPositions }) => keepsPositions, 'vp_vdpa keeps no position of a queue; vdpa_sim does'),
   noPositions: need(({ keepsPositions }) => !keepsPositions, 'the row is about vp_vdpa, which keeps no positions'),

@@ -164,8 +164,8 @@ export const pitfallsOfOpening: Readonly<Record<number, Row>> = {
       expect(asked.slice(last)).toContain(requests.VHOST_VDPA_GET_STATUS.number)
       if (!bench.facts.takesDevices) return
       const stubborn = customDevice({ deviceId: 42 })
-      const { setStatus } = stubborn
-      const refusing = (status: number) => setStatus.call(stubborn, status & ~8)
+      const setStatus = stubborn.setStatus.bind(stubborn)
+      const refusing = (status: number) => setStatus(status & ~8)
       Object.defineProperty(stubborn, 'setStatus', { value: refusing })
       const refused = await bench.device({ path: bench.scene.add(stubborn) })
       expect(await laterCodeOf(() => refused.negotiate([]))).toBe('ERR_VDPA_FEATURES')
