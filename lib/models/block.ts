@@ -142,10 +142,11 @@ class BlockModel implements DeviceModel {
         queue.publish()
       } else {
         this.counters.errors++
-        // Without a status the driver is told nothing; vdpa_sim_blk uses the chain all the same, and tells nobody.
+        // Without a status the driver is told nothing; vdpa_sim_blk uses the chain all the same, tells nobody, and rests.
         if (this.#isVdpaSim) {
           queue.complete()
           queue.publishSilently()
+          return false
         }
       }
       if (count === REQUESTS_A_TURN) return true

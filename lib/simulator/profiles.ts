@@ -25,7 +25,7 @@ export const deviations = {
   'net-filter-of-strings':
     'The receive filter compares addresses as C strings, up to the first zero byte: a device whose address begins with 00 receives frames for all that do.',
   'block-of-vdpa-sim':
-    'A block device takes lengths that are no multiple of 512, answers unknown requests IOERR, writes its identification over the status where there is no room for both, leaves discarded sectors as they are, and uses a chain whose status cannot be written without an interrupt.',
+    'A block device takes lengths that are no multiple of 512, answers unknown requests IOERR, writes its identification over the status where there is no room for both, leaves discarded sectors as they are, and uses a chain whose status cannot be written without an interrupt, and rests until the next kick.',
   'masks-features': 'SET_FEATURES with bits that are not offered succeeds without them.',
 } as const
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals'
 import { blockDevice, DEFAULT_BLOCK_FEATURES, type BlockDeviceOptions } from '../../lib/models/block.js'
 import type { SimulatorOptions } from '../../lib/simulator/simulator.js'
 import { blockRequestTypes as types, decodeBlockConfig, virtioBlkOutHdr } from '../../lib/uapi/virtio-blk.js'
+import { send } from '../simulator/support.js'
 import { drive } from './support.js'
 
 const HEAD = 0x1_0000
@@ -133,6 +134,31 @@ describe('a block device', () => {
     expect(queues[0]?.call.take()).toBe(0)
     expect(request(types.VIRTIO_BLK_T_IN, 0, none, 100)).toMatchObject({ status: OK, used: 101 })
     expect(request(99, 0, none).status).toBe(IOERR)
+  })
+
+  test.each([
+    ['strict', 2],
+    ['linux-6.12', 1],
+  ] as const)('goes on after such a chain by the law, and rests on 6.12 until the next kick (%s)', (profile, first) => {
+    const { bytes, queues, simulator } = disk({}, { profile })
+    virtioBlkOutHdr.encodeInto({ type: types.VIRTIO_BLK_T_FLUSH, ioprio: 0, sector: 0n }, bytes, HEAD)
+    const [queue] = queues
+    if (queue === undefined) throw new Error('a disk has a queue')
+    send(queue, [[BigInt(HEAD), 16, false]], 1)
+    send(
+      queue,
+      [
+        [BigInt(HEAD), 16, false],
+        [BigInt(STATUS), 1, true],
+      ],
+      2,
+    )
+    simulator.drain()
+    expect(queue.ring.take()).toBe(first)
+    expect(queue.ring.take()).toBe(-1)
+    queue.kick.signal()
+    simulator.drain()
+    expect(queue.ring.take()).toBe(profile === 'strict' ? -1 : 2)
   })
 
   test('refuses options that no disk can have', () => {
