@@ -6,33 +6,23 @@ import { U64_LAST, type Range } from '../base/ranges.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import { ENTRY_WORDS } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
-import type { Access, MappingSnapshot } from '../iotlb/mapping.js'
+import type { MappingSnapshot } from '../iotlb/mapping.js'
 import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { checkOpen, refusal, type DeviceContext } from './context.js'
-import { rangeOfEntry, RequestWriter, requestsOf, type Mappable, type MappingRequest } from './mapping-request.js'
+import {
+  rangeOfEntry,
+  RequestWriter,
+  requestsOf,
+  type Mappable,
+  type MappingRequest,
+  type MapRegionOptions,
+  type UnmapRequest,
+} from './mapping-request.js'
 import { MemoryFollower, type ChangingMemoryTable, type FollowOptions } from './memory-follower.js'
 import { sendPlan, type ChangeOptions } from './send-plan.js'
 import { SpaceContents, type Mapping } from './space-contents.js'
 import { checkMemlock, entryLimitError, notMappedError, outsideError, overlapError } from './space-errors.js'
-
-/** The wish to undo exactly one mapping. */
-export interface UnmapRequest {
-  /** Where the mapping begins. */
-  readonly iova: bigint
-  /** Bytes, exactly as mapped. */
-  readonly size: bigint
-}
-
-/** Where a region is to be mapped, and for what. */
-export interface MapRegionOptions {
-  /** The IOVA; chosen from the top of the device's window by default. */
-  readonly iova?: bigint
-  /** What a chosen IOVA is a multiple of: a power of two; default (and at least) the page size. */
-  readonly align?: bigint
-  /** What the device may do; default `'rw'`. */
-  readonly access?: Access
-}
 
 /** What lookup() finds. */
 export interface FoundMapping {
@@ -43,6 +33,9 @@ export interface FoundMapping {
   /** Where in the region the IOVA leads to, in bytes. */
   readonly offset: number
 }
+
+/** Changes of the largest plan whose memory is kept for the next one: 0.4 MiB. */
+const SPARE_CHANGES = 4096
 
 /**
  * The IOVAs of one address space, and the memory behind them: VdpaDevice.addressSpace() gives it. Every change happens whole or not at all; changes of one
@@ -56,6 +49,7 @@ export class AddressSpace {
   readonly #allocator: IovaAllocator
   readonly #followers = new Set<MemoryFollower>()
   readonly #entry = new Uint32Array(ENTRY_WORDS)
+  #spare: Plan | undefined
   #isClosed = false
 
   /** @internal Made by VdpaDevice.addressSpace(). */
@@ -235,7 +229,7 @@ export class AddressSpace {
 
   *#mapSteps(requests: readonly MappingRequest[], options: ChangeOptions): Steps<void> {
     this.#checkChange(options)
-    const plan = new Plan(this.#planOptions(), requests.length + 2)
+    const plan = this.#newPlan(requests.length)
     plan.begin(this.asid)
     this.#enter(plan, requests)
     plan.end()
@@ -276,7 +270,7 @@ export class AddressSpace {
   }
 
   *#replaySteps(): Steps<void> {
-    const plan = new Plan(this.#planOptions(), 2 * this.size + 2)
+    const plan = this.#newPlan(2 * this.size)
     plan.begin(this.asid)
     this.#contents.each((entry) => plan.invalidate(entry))
     this.#contents.each((entry) => plan.update(entry))
@@ -325,7 +319,7 @@ export class AddressSpace {
 
   #planOf(what: UnmapRequest | readonly UnmapRequest[]): Plan {
     const wanted: readonly UnmapRequest[] = Array.isArray(what) ? what : [what]
-    const plan = new Plan(this.#planOptions(), wanted.length + 2)
+    const plan = this.#newPlan(wanted.length)
     const seen = new Set<bigint>()
     const entry = this.#entry
     plan.begin(this.asid)
@@ -349,10 +343,23 @@ export class AddressSpace {
   }
 
   #planOfAll(): Plan {
-    const plan = new Plan(this.#planOptions(), this.size + 2)
+    const plan = this.#newPlan(this.size)
     plan.begin(this.asid)
     this.#contents.each((entry) => plan.invalidate(entry))
     plan.end()
+    return plan
+  }
+
+  /** An empty plan with room for `changes` in a batch: the one of the last time where it is large enough, because changes come one at a time. */
+  #newPlan(changes: number): Plan {
+    const options = this.#planOptions()
+    const spare = this.#spare
+    if (spare !== undefined && spare.capacity >= changes + 2) {
+      spare.clear()
+      return spare
+    }
+    const plan = new Plan(options, changes + 2)
+    if (changes <= SPARE_CHANGES) this.#spare = plan
     return plan
   }
 

@@ -22,6 +22,24 @@ export interface MappingRequest {
   readonly access?: Access
 }
 
+/** The wish to undo exactly one mapping. */
+export interface UnmapRequest {
+  /** Where the mapping begins. */
+  readonly iova: bigint
+  /** Bytes, exactly as mapped. */
+  readonly size: bigint
+}
+
+/** Where a region is to be mapped, and for what. */
+export interface MapRegionOptions {
+  /** The IOVA; chosen from the top of the device's window by default. */
+  readonly iova?: bigint
+  /** What a chosen IOVA is a multiple of: a power of two; default (and at least) the page size. */
+  readonly align?: bigint
+  /** What the device may do; default `'rw'`. */
+  readonly access?: Access
+}
+
 /** Memory that comes in pieces, such as a guest's (`GuestMemory`): each is mapped at its guest-physical address. */
 export interface MemoryTable {
   /** The pieces, in any order; they do not overlap. */

@@ -108,9 +108,12 @@ export class SpaceContents {
     }
     for (let step = 0; step < count; step++) {
       if (plan.verb(step) !== 'invalidate') continue
+      if (step < done) {
+        this.#book.drop(plan.object(step))
+        continue
+      }
       plan.read(step, entry)
-      if (step >= done) this.#table.insert(entry)
-      else this.#book.drop(entry[EntryWord.object] as number)
+      this.#table.insert(entry)
     }
   }
 

@@ -88,30 +88,40 @@ export class MessageWriter {
   /** Takes away the mapping that is exactly the entry's range (VHOST_IOTLB_INVALIDATE). RangeError for the whole 2^64. */
   invalidate(asid: number, entry: Uint32Array): void {
     const at = this.#start(asid)
-    putRange(this.#words, at, entry)
-    this.#words[at + PERM_AND_TYPE] = littleEndian(INVALIDATE)
+    const words = this.#words
+    putRange(words, at, entry)
+    words[at + UADDR] = 0
+    words[at + UADDR + 1] = 0
+    words[at + PERM_AND_TYPE] = littleEndian(INVALIDATE)
     this.#count++
   }
 
   /** Until batchEnd() the device may put changes off, and takes no message of another address space (VHOST_IOTLB_BATCH_BEGIN). */
   batchBegin(asid: number): void {
-    const at = this.#start(asid)
-    this.#words[at + PERM_AND_TYPE] = littleEndian(BATCH_BEGIN)
-    this.#count++
+    this.#batchEdge(asid, BATCH_BEGIN)
   }
 
   /** Has the device make the changes since batchBegin() (VHOST_IOTLB_BATCH_END). */
   batchEnd(asid: number): void {
-    const at = this.#start(asid)
-    this.#words[at + PERM_AND_TYPE] = littleEndian(BATCH_END)
-    this.#count++
+    this.#batchEdge(asid, BATCH_END)
+  }
+
+  /** Begins anew, in the memory that is there. */
+  clear(): void {
+    this.#count = 0
   }
 
   /** Takes the record at `index` out. */
   drop(index: number): void {
     this.#words.copyWithin(index * RECORD_WORDS, (index + 1) * RECORD_WORDS, this.#count * RECORD_WORDS)
     this.#count--
-    this.#words.fill(0, this.#count * RECORD_WORDS, (this.#count + 1) * RECORD_WORDS)
+  }
+
+  #batchEdge(asid: number, type: number): void {
+    const at = this.#start(asid)
+    this.#words.fill(0, at + IOVA, at + PERM_AND_TYPE)
+    this.#words[at + PERM_AND_TYPE] = littleEndian(type)
+    this.#count++
   }
 
   /** Begins a record and returns where it is; it counts once it is whole. */

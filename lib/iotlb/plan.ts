@@ -67,6 +67,18 @@ export class Plan {
     this.#entries = new Uint32Array(Math.max(1, capacity) * ENTRY_WORDS)
   }
 
+  /** Begins anew, in the memory that is there. What records() gave before is written over. */
+  clear(): void {
+    this.#count = 0
+    this.#begin = -1
+    this.#writer.clear()
+  }
+
+  /** Messages that there is room for without growing. */
+  get capacity(): number {
+    return this.#types.length
+  }
+
   /** Messages. 0: nothing has to change. */
   get count(): number {
     return this.#count
@@ -130,6 +142,11 @@ export class Plan {
   /** Copies a step's entry into `entry`; of a batch's ends it says nothing. */
   read(step: number, entry: Uint32Array): void {
     copyWords(this.#entries, step * ENTRY_WORDS, entry, 0)
+  }
+
+  /** The object of a step's entry. */
+  object(step: number): number {
+    return this.#entries[step * ENTRY_WORDS + EntryWord.object] as number
   }
 
   /** Puts another entry, of the same range, in a step's place: its object or address was not known when it was planned. */

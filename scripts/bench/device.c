@@ -137,7 +137,7 @@ int main(int argc, char** argv) {
   double result = 0;
   if (strcmp(argv[1], "status") == 0) result = Status(fd, 200000);
   if (strcmp(argv[1], "group") == 0) result = Group(fd, 200000);
-  if (strcmp(argv[1], "maps") == 0) result = Maps(fd, 10);
+  if (strcmp(argv[1], "maps") == 0) result = Maps(fd, 50);
   if (strcmp(argv[1], "control") == 0) result = Control(fd, 2000);
   printf("%.1f\n", result);
   return 0;

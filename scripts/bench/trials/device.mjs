@@ -44,10 +44,10 @@ const trials = {
       space.mapSync(pieces)
       space.unmapAllSync()
     }
-    for (let warm = 0; warm < 5; warm++) round()
+    for (let warm = 0; warm < 50; warm++) round()
     const start = now()
-    for (let index = 0; index < 10; index++) round()
-    return (now() - start) / (10 * 2 * 2000)
+    for (let index = 0; index < 50; index++) round()
+    return (now() - start) / (50 * 2 * 2000)
   },
   async control() {
     const { device } = await isolated()
