@@ -34,6 +34,12 @@ export interface FoundMapping {
   readonly offset: number
 }
 
+/** What is to be unmapped, and how our own map lets go of it. */
+interface Removal {
+  readonly plan: Plan
+  readonly detach: () => void
+}
+
 /** Changes of the largest plan whose memory is kept for the next one: 0.4 MiB. */
 const SPARE_CHANGES = 4096
 
@@ -89,22 +95,22 @@ export class AddressSpace {
 
   /** Undoes mappings, each named exactly (ERR_VDPA_NOT_MAPPED otherwise, and nothing changes), in one batch. (VHOST_IOTLB_INVALIDATE) */
   unmap(what: UnmapRequest | readonly UnmapRequest[], options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#unmapSteps(() => this.#planOf(what), options))
+    return this.#context.serial.run(() => this.#unmapSteps(() => this.#exactly(what), options))
   }
 
   /** unmap() on the calling thread. */
   unmapSync(what: UnmapRequest | readonly UnmapRequest[]): void {
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOf(what), {}))
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#exactly(what), {}))
   }
 
   /** Undoes every mapping, in one batch. */
   unmapAll(options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#unmapSteps(() => this.#planOfAll(), options))
+    return this.#context.serial.run(() => this.#unmapSteps(() => this.#everything(), options))
   }
 
   /** unmapAll() on the calling thread. */
   unmapAllSync(): void {
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOfAll(), {}))
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#everything(), {}))
   }
 
   /** Undoes every mapping of a region, in one batch, so that it can be closed. */
@@ -196,13 +202,13 @@ export class AddressSpace {
   /** @internal Unmaps everything; the device is closing. */
   async close(): Promise<void> {
     this.#beginClosing()
-    await this.#context.serial.run(() => this.#unmapSteps(() => this.#planOfAll(), {}))
+    await this.#context.serial.run(() => this.#unmapSteps(() => this.#everything(), {}))
   }
 
   /** @internal close() on the calling thread. */
   closeSync(): void {
     this.#beginClosing()
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#planOfAll(), {}))
+    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#everything(), {}))
   }
 
   /** @internal The node is closed: nothing is mapped any more, whatever went wrong before. */
@@ -221,8 +227,7 @@ export class AddressSpace {
 
   *#mapRegionSteps(region: MemoryRegion, { iova, align, access = 'rw' }: MapRegionOptions): Steps<bigint> {
     checkOpen(this.#context)
-    const wish = align === undefined ? {} : { align }
-    const place = iova ?? this.#allocator.highest(BigInt(region.length), wish)
+    const place = iova ?? this.#allocator.highest(region.length, align === undefined ? {} : { align })
     yield* this.#mapSteps([{ iova: place, region, access }], {})
     return place
   }
@@ -259,13 +264,12 @@ export class AddressSpace {
     }
   }
 
-  *#unmapSteps(planOf: () => Plan, options: ChangeOptions): Steps<void> {
+  *#unmapSteps(choose: () => Removal, options: ChangeOptions): Steps<void> {
     if (!this.#isClosed) this.#checkChange(options)
     // An address space that no message can name has nothing to undo when the device closes.
     else if (this.size === 0) return
-    const plan = planOf()
-    if (plan.count > this.size) this.#contents.detachAll()
-    else this.#contents.detach(plan)
+    const { plan, detach } = choose()
+    detach()
     yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
   }
 
@@ -317,7 +321,7 @@ export class AddressSpace {
     }
   }
 
-  #planOf(what: UnmapRequest | readonly UnmapRequest[]): Plan {
+  #exactly(what: UnmapRequest | readonly UnmapRequest[]): Removal {
     const wanted: readonly UnmapRequest[] = Array.isArray(what) ? what : [what]
     const plan = this.#newPlan(wanted.length)
     const seen = new Set<bigint>()
@@ -339,15 +343,15 @@ export class AddressSpace {
       plan.invalidate(entry)
     }
     plan.end()
-    return plan
+    return { plan, detach: () => this.#contents.detach(plan) }
   }
 
-  #planOfAll(): Plan {
+  #everything(): Removal {
     const plan = this.#newPlan(this.size)
     plan.begin(this.asid)
     this.#contents.each((entry) => plan.invalidate(entry))
     plan.end()
-    return plan
+    return { plan, detach: () => this.#contents.detachAll() }
   }
 
   /** An empty plan with room for `changes` in a batch: the one of the last time where it is large enough, because changes come one at a time. */

@@ -10,8 +10,9 @@ export interface RefusedMessage {
   /** The piece refused: `[0x1000, 0x1fff]`. */
   readonly range: string
   readonly bytes: bigint
-  /** Mappings of this address space that the kernel had when it refused. */
+  /** Mappings of this address space that the kernel had when it refused, and their bytes. */
   readonly entries: number
+  readonly mapped: bigint
   /** Bytes that the process had pinned then. */
   readonly pinned: bigint
   /** Messages of the change that the kernel had accepted, all undone by now. */
@@ -32,9 +33,10 @@ export function explainRefusal(context: DeviceContext, message: RefusedMessage, 
   const entryLimit = context.backend.iotlbEntryLimit
   if (limit !== undefined && pinned + message.bytes > limit && (doesPin || message.accepted === 0))
     return memlockError(context, { ...message, limit }, failure)
-  // Where memory is pinned a mapping may take an entry for each page, and never more.
-  const entries = doesPin ? (pinned + message.bytes) / BigInt(context.facts.pageSize) : BigInt(message.entries)
-  if (entryLimit === undefined || entries < BigInt(entryLimit)) return unexplained(context, message, failure)
+  // A parent that pins takes an entry for each physically contiguous run: at worst one a page.
+  const pages = Number((message.mapped + message.bytes) / BigInt(context.facts.pageSize))
+  if (entryLimit === undefined || (doesPin ? pages <= entryLimit : message.entries < entryLimit))
+    return unexplained(context, message, failure)
   return vdpaError(
     'ERR_VDPA_ENTRY_LIMIT',
     `mapping ${message.range} finds no free entry in the IOTLB of asid ${message.asid} (${message.entries} mappings; each takes at least one of ${entryLimit} entries, one for each physically contiguous run)`,

@@ -52,7 +52,10 @@ export function* sendPlan(
   } catch (failure) {
     const completed = completedOf(failure)
     const { pinned } = context.backend.memlock()
-    const entries = contents.size - remainingUpdates(plan, completed)
+    // What the kernel had when it refused.
+    const rest = remaining(plan, completed)
+    const entries = contents.size - rest.entries
+    const mapped = contents.bytes - rest.bytes
     contents.settle(plan, completed - (yield* undo(context, plan, completed)))
     const verb = completed < plan.count ? plan.verb(completed) : 'batch'
     const range = verb === 'batch' ? '' : plan.rangeText(completed)
@@ -60,7 +63,7 @@ export function* sendPlan(
     const isOthersBatch = yield* hasOthersBatch(context, asid, failure)
     throw explainRefusal(
       context,
-      { asid, verb, range, bytes, entries, pinned, accepted: completed, isOthersBatch },
+      { asid, verb, range, bytes, entries, mapped, pinned, accepted: completed, isOthersBatch },
       failure,
     )
   }
@@ -128,10 +131,16 @@ function progressOf(plan: Plan, onProgress: (progress: MapProgress) => void): (c
   }
 }
 
-function remainingUpdates(plan: Plan, completed: number): number {
-  let count = 0
-  for (let step = completed; step < plan.count; step++) if (plan.verb(step) === 'update') count++
-  return count
+/** What the messages from `completed` on would have added, in mappings and bytes; negative where they take away. */
+function remaining(plan: Plan, completed: number): { readonly entries: number; readonly bytes: bigint } {
+  let [entries, bytes] = [0, 0]
+  for (let step = completed; step < plan.count; step++) {
+    const verb = plan.verb(step)
+    const sign = verb === 'update' ? 1 : verb === 'invalidate' ? -1 : 0
+    entries += sign
+    bytes += sign * plan.bytes(step)
+  }
+  return { entries, bytes: BigInt(bytes) }
 }
 
 /** How many records were written before a failure. */

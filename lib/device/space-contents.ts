@@ -51,6 +51,16 @@ export class SpaceContents {
     return this.#table.size
   }
 
+  /** Bytes of all mappings. */
+  get bytes(): bigint {
+    let sum = 0n
+    this.each((entry) => {
+      const { first, last } = rangeOfEntry(entry)
+      sum += last - first + 1n
+    })
+    return sum
+  }
+
   /** Adds an entry whose object is not known yet, and holds its region. False, and no change, when it overlaps another. */
   add(entry: Uint32Array, region: MemoryRegion): boolean {
     const number = this.#book.use(region)

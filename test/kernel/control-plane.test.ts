@@ -1,12 +1,18 @@
-// The control plane's law on the three real devices.
+// The control plane's law, and that of its address spaces, on the three real devices.
 
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
-import { describeControlPlane } from '../conformance/control-plane.js'
+import { describeAddressSpace } from '../conformance/address-space.js'
+import { describeControlPlane, type ControlPlaneTarget } from '../conformance/control-plane.js'
 import { labVariable } from './support.js'
 
 const backend = () => new KernelBackend()
 
-describeControlPlane({
+function describeDevice(target: ControlPlaneTarget): void {
+  describeControlPlane(target)
+  describeAddressSpace(target)
+}
+
+describeDevice({
   name: 'vdpa_sim_net',
   backend,
   path: () => labVariable('VHOST_VDPA_NET'),
@@ -17,7 +23,7 @@ describeControlPlane({
   configSize: 24,
   doesPin: false,
 })
-describeControlPlane({
+describeDevice({
   name: 'vdpa_sim_blk',
   backend,
   path: () => labVariable('VHOST_VDPA_BLOCK'),
@@ -28,7 +34,7 @@ describeControlPlane({
   configSize: 96,
   doesPin: false,
 })
-describeControlPlane({
+describeDevice({
   name: 'vp_vdpa',
   backend,
   path: () => labVariable('VHOST_VDPA_PCI'),
