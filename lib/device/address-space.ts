@@ -60,11 +60,11 @@ export class AddressSpace {
 
   /** @internal Made by VdpaDevice.addressSpace(). */
   constructor(context: DeviceContext, asid: number) {
-    const { path, iovaRange, pageSize } = context.facts
+    const { path, iovaRange: window, pageSize } = context.facts
     this.#context = context
     this.asid = asid
     this.#contents = new SpaceContents(`${path} asid ${asid}`, (region) => this.unmapRegionSync(region))
-    this.#allocator = new IovaAllocator({ window: iovaRange, pageSize, besides: this.#contents })
+    this.#allocator = new IovaAllocator({ window, pageSize, besides: this.#contents })
   }
 
   /** True once the device is closing. */
