@@ -18,6 +18,8 @@ const SECTOR_SHIFT = 9
 const [FREE, OWNED, IN_FLIGHT] = [0, 1, 2]
 /** What a status byte holds before the device writes it: no status of any device. */
 const UNANSWERED = 0xff
+/** Rounds of answers before the event loop has another turn. */
+const ROUNDS_A_TURN = 16
 
 /**
  * Called once for each request, with its slot and a status: 0 is success, others are the device's (`blockStatus`), BLOCK_NO_STATUS is none at all. The slot
@@ -75,6 +77,7 @@ export class BlockQueue {
   readonly #wanted: Int32Array
   readonly #used: Float64Array
   readonly #done: BlockDone[]
+  readonly #goOn = () => this.#serve()
   // Free slots, a stack: the slot freed last is the one that is still in the cache.
   readonly #free: Int32Array
   #freeCount: number
@@ -194,7 +197,7 @@ export class BlockQueue {
     }
     if (count === 0) return 0
     this.#rounds++
-    this.#onRoom?.()
+    if (this.#hasWaiting()) this.#onRoom?.()
     if (this.#failure === undefined && !this.#isParked) this.#queue.publish()
     if (this.#inFlight === 0) this.#reference(false)
     return count
@@ -312,17 +315,27 @@ export class BlockQueue {
     }
   }
 
-  /** One interrupt: answers are taken until there are none, without more interrupts meanwhile. A callback that throws does not keep others from being called. */
+  /**
+   * One interrupt: answers are taken until there are none, without more interrupts meanwhile. A device that is as fast as we are must not keep the event
+   * loop for itself: after some rounds others have a turn. A callback that throws does not keep others from being called.
+   */
   #serve(): void {
+    const ring = this.#ring
     const thrown: unknown[] = []
-    do {
+    for (let round = 0; ; round++) {
+      if (this.#failure !== undefined || this.#isParked) break
+      if (round === ROUNDS_A_TURN) {
+        setImmediate(this.#goOn)
+        break
+      }
       try {
-        this.#ring.disableCalls()
+        ring.disableCalls()
         this.poll()
+        if (this.#failure === undefined && !this.#isParked && ring.enableCalls()) break
       } catch (error) {
         if (this.#failure === undefined || !isVdpaError(error)) thrown.push(error)
       }
-    } while (this.#failure === undefined && !this.#isParked && !this.#ring.enableCalls())
+    }
     if (thrown.length > 0) throw thrown[0]
   }
 

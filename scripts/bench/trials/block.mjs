@@ -45,7 +45,7 @@ const pass = (milliseconds) => {
     for (let turn = 0; turn < 100; turn++) queue.poll()
 }
 
-await pass(Number(process.env.BENCH_WARM ?? 2000))
+await pass(Number(process.env.BENCH_WARM ?? 3000))
 const [start, before, cpu] = [performance.now(), count, process.cpuUsage()]
 await pass(3000)
 const reads = count - before
