@@ -148,7 +148,7 @@ export const pitfallsOfOpening: Readonly<Record<number, Row>> = {
     },
   },
   8: {
-    title: 'status bits are not taken away (EINVAL), their order is nobody else to watch, and FEATURES_OK is read back',
+    title: 'status bits are not taken away (EINVAL), their order is not looked at, and FEATURES_OK is read back by us',
     run: async (bench) => {
       const transport = bench.owned()
       transport.setStatus(2)
