@@ -19,6 +19,7 @@ import { slotMemory } from './block-slots.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
 
+/** How a block driver is made. */
 export interface BlockDriverOptions {
   /** The address space of the queues' group; asid 0 by default. */
   readonly addressSpace?: AddressSpace
@@ -30,6 +31,7 @@ export interface BlockDriverOptions {
   readonly slots?: number
   /** Data bytes of one request, a multiple of 512: 16 KiB by default, less where the device takes less. Longer ranges are split. */
   readonly slotBytes?: number
+  /** How the device is told of requests; `'eventfd'` by default. */
   readonly notifyBy?: NotifyBy
   /** `'interrupt'` (default), or `'poll'`: the device is asked not to interrupt, promises look by themselves, and callbacks come from poll(). */
   readonly completions?: BlockCompletions
@@ -39,6 +41,7 @@ export interface BlockDriverOptions {
 
 /** A stopped driver: the queues with what is under way in them, and everybody who waits for it. */
 export interface BlockSnapshot {
+  /** The queues, as VdpaDevice.createQueue() takes them back. Their memory stays allocated. */
   readonly queues: readonly QueueSnapshot[]
   /** @internal */
   readonly lanes: readonly BlockTransfers[]
@@ -64,6 +67,10 @@ interface QueueShape {
 const DEFAULT_SLOTS = 64
 const DEFAULT_SLOT_BYTES = 0x4000
 
+/**
+ * A disk: ranges of bytes by promise, of any length, split into as many requests as the device wants (spec section 5.2.6). `queues` is the hot form. Start it
+ * after negotiate() and before device.start().
+ */
 export class BlockDriver implements Closeable {
   readonly #device: VdpaDevice<'block'>
   readonly #lanes: readonly BlockTransfers[]

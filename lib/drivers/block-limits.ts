@@ -18,6 +18,7 @@ export interface RangeLimits {
 export interface BlockLimits {
   /** Sectors. */
   readonly capacity: number
+  /** VIRTIO_BLK_F_RO was negotiated: writes are refused. */
   readonly isReadOnly: boolean
   /** Bytes of the device's own block (VIRTIO_BLK_F_BLK_SIZE; 512 otherwise): requests may be smaller, and are slower then. */
   readonly blockSize: number
@@ -25,6 +26,7 @@ export interface BlockLimits {
   readonly topology?: BlockConfig['topology']
   /** Whether writes are kept in a cache until a flush; undefined without VIRTIO_BLK_F_CONFIG_WCE. */
   readonly hasWriteCache?: boolean
+  /** VIRTIO_BLK_F_FLUSH was negotiated. */
   readonly canFlush: boolean
   /** Request queues; 1 without VIRTIO_BLK_F_MQ. */
   readonly maxQueues: number

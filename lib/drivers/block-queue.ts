@@ -36,6 +36,7 @@ export interface BlockCounters {
   readonly requests: number
   /** Requests that the device answered, and of these, those not with success. */
   readonly answers: number
+  /** Answers whose status was not VIRTIO_BLK_S_OK. */
   readonly failures: number
   /** Times that poll() found something: `answers / rounds` answers were taken at once. */
   readonly rounds: number
@@ -54,11 +55,13 @@ export interface BlockQueueParts {
 
 /** The hot form of a block driver: nothing here allocates per request. Made by BlockDriver; `driver.queues[n]`. */
 export class BlockQueue {
+  /** The virtqueue's number, from 0. */
   readonly index: number
   /** Requests that may be under way, as far as the ring has room for their segments. */
   readonly slots: number
   /** Data bytes of one slot, and so the most of one request. */
   readonly slotBytes: number
+  /** How completions are learned of. */
   readonly completions: BlockCompletions
   readonly #path: string
   readonly #isIndirect: boolean
@@ -121,6 +124,7 @@ export class BlockQueue {
     return this.#inFlight
   }
 
+  /** What was done so far. */
   get counters(): BlockCounters {
     return { requests: this.#requests, answers: this.#answers, failures: this.#failures, rounds: this.#rounds }
   }

@@ -36,7 +36,9 @@ export interface NetDriverOptions {
 
 /** A driver that was saved, for NetDriver.start() after a reset. The memory of its queues stays allocated. */
 export interface NetDriverSnapshot {
+  /** Bytes of one buffer, header included. */
   readonly bufferBytes: number
+  /** Pairs that usePairs() had put to use. */
   readonly activePairs: number
   /** Receive and transmit queue of each pair, as VdpaDevice.createQueue() takes them back. */
   readonly queues: readonly QueueSnapshot[]
