@@ -294,6 +294,7 @@ export class NetDriver implements Closeable {
     this.#pair(0)
     const queues: QueueSnapshot[] = []
     for (const { receiver, transmitter } of this.#pairs) {
+      receiver.settle()
       queues.push(await receiver.buffers.queue.save(), await transmitter.buffers.queue.save())
     }
     await this.close()

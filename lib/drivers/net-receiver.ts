@@ -5,6 +5,11 @@ import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders, ReceivedHeader } from './net-header.js'
 
+const NOTHING = -1
+const DROPPED = -2
+/** A frame of 65,535 with its link header, and the header of virtio_net (section 5.1.6.3.1). */
+const LONGEST_BYTES = 65_562
+
 /** Is shown each frame. Both are valid during the call only. */
 export type FrameHandler = (frame: Uint8Array, header: ReceivedHeader) => void
 
@@ -23,6 +28,9 @@ export class NetReceiver {
   // Where a frame of several buffers is joined; grows to the longest seen.
   #joined = new Uint8Array(0)
   #failure: string | undefined
+  // Buffers in the ring that the device was not shown yet, and how many are shown at once.
+  #unpublished = 0
+  readonly #publishAt: number
 
   constructor(buffers: FrameBuffers, headers: NetHeaders, counters: MutableNetCounters) {
     this.buffers = buffers
@@ -30,11 +38,21 @@ export class NetReceiver {
     this.#counters = counters
     this.#taken = new Int32Array(buffers.queue.ring.size)
     this.#written = new Float64Array(buffers.queue.ring.size)
+    // A quarter of the ring at once, as a notification may cost more than a frame. The device keeps three quarters, which must do for the longest frame.
+    const rest = buffers.queue.ring.size - (buffers.queue.ring.size >>> 2)
+    const isEnough = !headers.isMergeable || rest * buffers.bufferBytes >= LONGEST_BYTES
+    this.#publishAt = isEnough ? Math.max(1, buffers.queue.ring.size >>> 2) : 1
   }
 
   /** Puts buffers that are not in the ring there. */
   post(indexes: readonly number[]): void {
     for (const index of indexes) this.buffers.add(index, this.buffers.bufferBytes, true)
+    this.buffers.queue.ring.publish()
+  }
+
+  /** Shows the device, which stands still, what was put back since the last time. */
+  settle(): void {
+    this.#unpublished = 0
     this.buffers.queue.ring.publish()
   }
 
@@ -52,12 +70,10 @@ export class NetReceiver {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     const { queue } = this.buffers
     let given = 0
-    let posted = 0
     try {
       while (given < budget) {
         const frameBytes = this.#take()
         if (frameBytes === NOTHING) break
-        posted++
         try {
           if (frameBytes !== DROPPED) {
             given++
@@ -68,7 +84,10 @@ export class NetReceiver {
         }
       }
     } finally {
-      if (posted > 0 && !queue.isClosed && !queue.ring.isBroken) queue.publish()
+      if (this.#unpublished >= this.#publishAt && !queue.isClosed && !queue.ring.isBroken) {
+        this.#unpublished = 0
+        queue.publish()
+      }
     }
     return given
   }
@@ -151,11 +170,12 @@ export class NetReceiver {
     return this.buffers.view(this.#taken[part] as number, offset, (this.#written[part] as number) - offset)
   }
 
-  /** Puts the buffers of the frame in hand back into the ring; they are shown to the device with the next publish(). */
+  /** Puts the buffers of the frame in hand back into the ring. */
   #post(): void {
     const { queue, bufferBytes } = this.buffers
     if (queue.isClosed) return
     for (let part = 0; part < this.#takenCount; part++) this.buffers.add(this.#taken[part] as number, bufferBytes, true)
+    this.#unpublished += this.#takenCount
   }
 
   #break(what: string, section: string): never {
@@ -164,6 +184,3 @@ export class NetReceiver {
     throw ringBroken(this.#failure)
   }
 }
-
-const NOTHING = -1
-const DROPPED = -2
