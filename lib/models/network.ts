@@ -13,7 +13,7 @@ import {
   virtioNetHdrV1,
   virtioNetHdrV1Hash,
 } from '../uapi/virtio-net.js'
-import type { DeviceQueue } from './device-queue.js'
+import type { DeviceQueue, QueueContext } from './device-queue.js'
 import { ModelDevice, type DeviceModel } from './model-device.js'
 import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
 import {
@@ -55,6 +55,10 @@ class NetworkModel implements DeviceModel {
   /** Where frames go: back to the device itself, or to the other end of a wire. */
   peer: { readonly device: ModelDevice; readonly model: NetworkModel } | undefined
   #device: ModelDevice | undefined
+  // What the fields below were looked up in: made anew when the features change.
+  #context: QueueContext | undefined
+  #hasControl = false
+  #hasPairs = false
   #headerBytes = 12
   #hasMergeable = false
   #sendsHeadersAsTheyCame = false
@@ -111,9 +115,13 @@ class NetworkModel implements DeviceModel {
     return wantsMore
   }
 
-  /** Looks up what the features say; cheap, because a peer does it each turn. */
+  /** Looks up what the features say, when they are others than the last time: a peer asks each turn, too. */
   begin(device: ModelDevice): void {
+    if (this.#context === device.context) return
+    this.#context = device.context
     this.#device = device
+    this.#hasControl = device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
+    this.#hasPairs = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MQ)
     this.#hasMergeable = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MRG_RXBUF)
     this.#filtersVlans = device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VLAN)
     this.#headerBytes = device.hasFeature(netFeatureBits.VIRTIO_NET_F_HASH_REPORT)
@@ -127,10 +135,8 @@ class NetworkModel implements DeviceModel {
 
   /** A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
   #serveControl(device: ModelDevice): boolean {
-    if (!device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)) return false
-    const index = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MQ)
-      ? 2 * this.maxQueuePairs
-      : Math.min(2, device.queueCount - 1)
+    if (!this.#hasControl) return false
+    const index = this.#hasPairs ? 2 * this.maxQueuePairs : Math.min(2, device.queueCount - 1)
     const queue = device.queues[index]
     if (queue?.open(device.context) === true) serveControlQueue(queue, this, this.counters)
     return false

@@ -67,6 +67,25 @@ function copy(source: Words, from: number, target: Words, to: number, length: nu
   for (; done < length; done++) targetBytes[to + done] = sourceBytes[from + done] as number
 }
 
+/** A piece of memory that DMA went to last: from IOVA (high, first) to (high, last) in one address space. */
+interface Window {
+  /** -1: none. */
+  asid: number
+  high: number
+  first: number
+  last: number
+  perm: number
+  region: SimulatedRegion | undefined
+  /** Where `first` lies in the region. */
+  offset: number
+  /** Bytes that the region had: memory may be freed behind a mapping's back. */
+  regionBytes: number
+}
+
+function noWindow(): Window {
+  return { asid: -1, high: 0, first: 0, last: 0, perm: 0, region: undefined, offset: 0, regionBytes: 0 }
+}
+
 /** The device's way to memory. */
 export class DeviceDma implements Dma {
   readonly #memory: ProcessMemory
@@ -80,6 +99,9 @@ export class DeviceDma implements Dma {
   readonly #location: { memory: RingMemory; offset: number } = { memory: new RingMemory(new ArrayBuffer(0)), offset: 0 }
   // The bytes outside guest memory that were used last: models keep a few arrays.
   readonly #outside: Words = { bytes: new Uint8Array(0), words: noWords }
+  // What was read last and what was written last: a device that moves bytes from one queue's buffers to another's goes back and forth between two mappings.
+  readonly #readWindow = noWindow()
+  readonly #writeWindow = noWindow()
   // The answer of #resolve.
   #region: SimulatedRegion | undefined
   #offset = 0
@@ -205,6 +227,27 @@ export class DeviceDma implements Dma {
 
   /** Finds region, offset and length of the piece that begins at the address; false when the device may not go there. */
   #resolve(asid: number, high: number, low: number, access: number): boolean {
+    const window = (access & dmaAccess.WRITE) === 0 ? this.#readWindow : this.#writeWindow
+    const { region } = window
+    if (
+      window.asid === asid &&
+      window.high === high &&
+      low >= window.first &&
+      low <= window.last &&
+      (window.perm & access) === access &&
+      region !== undefined &&
+      region.bytes.byteLength === window.regionBytes
+    ) {
+      this.#region = region
+      this.#offset = window.offset + (low - window.first)
+      this.#length = window.last - low + 1
+      return true
+    }
+    return this.#lookUp(asid, high, low, access, window)
+  }
+
+  /** The same by the table; keeps what it finds in `window`. */
+  #lookUp(asid: number, high: number, low: number, access: number, window: Window): boolean {
     const table = this.#spaces[asid]?.visible
     const index = table === undefined ? -1 : table.find(high, low)
     if (table === undefined || index < 0) return this.#resolvePassthrough(asid, high, low)
@@ -215,7 +258,18 @@ export class DeviceDma implements Dma {
     const inRegion = region.bytes.byteLength - this.#offset
     this.#length = inEntry < inRegion ? inEntry : inRegion
     this.#region = region
-    return this.#length > 0
+    if (this.#length <= 0) return false
+    // As much of the entry as lies in the same 4 GiB.
+    const before = Math.min(table.lengthBefore(index, high, low), low)
+    window.asid = asid
+    window.high = high
+    window.first = low - before
+    window.last = Math.min(low + this.#length - 1, 0xffff_ffff)
+    window.perm = table.perm(index)
+    window.region = region
+    window.offset = this.#offset - before
+    window.regionBytes = region.bytes.byteLength
+    return true
   }
 
   #resolvePassthrough(asid: number, high: number, low: number): boolean {
@@ -230,6 +284,7 @@ export class DeviceDma implements Dma {
   }
 
   #changed(asid: number): void {
+    this.#readWindow.asid = this.#writeWindow.asid = -1
     this.#versions[asid] = (this.#versions[asid] ?? 0) + 1
   }
 }

@@ -63,8 +63,12 @@ export class IotlbTable {
 
   /** Where the address lies in the entry's region, in bytes. */
   offsetOf(index: number, high: number, low: number): number {
-    const inEntry = (high - (this.#firstHigh[index] ?? 0)) * 0x1_0000_0000 + (low - (this.#firstLow[index] ?? 0))
-    return (this.#offset[index] ?? 0) + inEntry
+    return (this.#offset[index] ?? 0) + this.lengthBefore(index, high, low)
+  }
+
+  /** Bytes from the beginning of the entry to the address. */
+  lengthBefore(index: number, high: number, low: number): number {
+    return (high - (this.#firstHigh[index] ?? 0)) * 0x1_0000_0000 + (low - (this.#firstLow[index] ?? 0))
   }
 
   /** Bytes from the address to the end of the entry. Above 2^53 only roughly, which is still more than any memory. */
