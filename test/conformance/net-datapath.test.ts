@@ -84,7 +84,10 @@ async function farEnd(backend: Backend): Promise<Wire> {
       driver.reclaim()
       driver.send(udpFrame(macs, { from: '192.0.2.1', to: '192.0.2.255' }, port, payload))
     },
-    setLink: async (isUp) => devices.get(backend)?.changeConfig(6, Uint8Array.of(isUp ? 1 : 0, 0)),
+    setLink: (isUp) => {
+      devices.get(backend)?.changeConfig(6, Uint8Array.of(isUp ? 1 : 0, 0))
+      return Promise.resolve()
+    },
     close: () => void device.close(),
   }
 }

@@ -45,6 +45,7 @@ describeNetDatapath({
 })
 
 if (process.env['VHOST_VDPA_PCI_MQ'] === undefined) {
+  // eslint-disable-next-line jest/no-disabled-tests -- the title says what makes it run
   test.skip('vp_vdpa with several queue pairs (skipped: VHOST_VDPA_PCI_MQ is not set; the lab makes the device when it runs as root, with /dev/net/tun)', () =>
     undefined)
 } else {
