@@ -40,11 +40,11 @@ const trials = {
     const driver = await NetDriver.start(device)
     device.startSync()
     driver.kickReceive()
-    const frame = new Uint8Array(64).fill(0xff, 0, 6)
+    const frames = Array.from({ length: 32 }, () => new Uint8Array(64).fill(0xff, 0, 6))
     let received = 0
     const count = () => received++
     const round = () => {
-      for (let index = 0; index < 32; index++) driver.send(frame)
+      driver.sendBatch(frames)
       backend.drain()
       driver.receive(count)
       driver.reclaim()
