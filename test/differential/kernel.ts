@@ -4,8 +4,11 @@ import { expect, test } from '@jest/globals'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { goldenVariables } from '../golden/programs.js'
 import { labVariable } from '../kernel/support.js'
+import { Simulator } from '../../lib/simulator/index.js'
 import { compare } from './compare.js'
+import { compareTraffic } from './compare-traffic.js'
 import { numberFrom, simulated, targets, type TargetName } from './targets.js'
+import { kinds } from './traffic-kinds.js'
 
 /**
  * The same random sequences on both, and not one difference. A failure prints the shortest sequence that shows one; the seed is in the test's name, and VDPA_SEED
@@ -28,4 +31,29 @@ export function describeDifferential(name: TargetName): void {
     expect(counts.sequences).toBe(runs)
     expect(counts.fewestRequests).toBeGreaterThanOrEqual(20)
   }, 1_500_000)
+}
+
+/**
+ * The same with traffic: chains of random shape while the device runs, is suspended, loses its mappings. The kernel's device works on a thread of its own, so
+ * each look waits until it shows what the simulator's did, for a while. VDPA_TRAFFIC_RUNS says how many sequences.
+ */
+export function describeTraffic(name: TargetName): void {
+  const seed = numberFrom('VDPA_SEED', Date.now() & 0x7fff_ffff)
+  const runs = numberFrom('VDPA_TRAFFIC_RUNS', 150)
+
+  test(`${name} moves the traffic of ${runs} sequences as its simulation does (seed ${seed})`, async () => {
+    const path = '/dev/vhost-vdpa-0'
+    const simulator = () => {
+      const backend = new Simulator({ profile: 'linux-6.12', scheduler: 'manual' })
+      backend.add(targets[name].make(path))
+      return { backend, path }
+    }
+    const other = { backend: new KernelBackend(), path: labVariable(goldenVariables[name]) }
+    const began = Date.now()
+    const { subject } = targets[name]
+    const { found, ...counts } = await compareTraffic({ subject, kind: kinds[name], simulator, other, seed, runs })
+    console.log(`${name}, traffic, seed ${seed}: ${JSON.stringify(counts)} in ${Date.now() - began} ms`)
+    expect(found).toBeUndefined()
+    expect(counts.sequences).toBe(runs)
+  }, 600_000)
 }

@@ -68,7 +68,7 @@ function update(asid: number, pages: number): Step {
 }
 
 /** A device brought up as a good driver does, one queue after another. Its rings lie in the region, which is zero: there is nothing in them. */
-function bringUp({ queues, features }: Subject): Step[] {
+export function bringUp({ queues, features }: Subject): Step[] {
   const steps = [
     set('VHOST_SET_OWNER'),
     set('VHOST_SET_BACKEND_FEATURES', 0x17e),
@@ -109,7 +109,7 @@ export function stepsOf({ prelude: [length, taken], steps }: Sequence, subject: 
 }
 
 /** Gives the device the configuration that it has at first. */
-function restoreConfig(world: World, { config }: Subject): void {
+export function restoreConfig(world: World, { config }: Subject): void {
   world.blank()
   world.view.setUint32(4, config.byteLength, true)
   world.bytes.set(config, 8)
