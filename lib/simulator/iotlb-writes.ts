@@ -94,7 +94,7 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
   // All of the range is looked at before any of it is mapped, so that a refusal leaves nothing behind.
   const uaddr = word(7) * 0x1_0000_0000 + word(6)
   const size = sizeHigh * 0x1_0000_0000 + sizeLow
-  if (uaddr + size > ADDRESS_LIMIT) return false
+  if (uaddr + size > ADDRESS_LIMIT) return refuseAddress(file, space, asid, high === 0 && low === 0)
   if (!hasRoom(memory, space, uaddr, size)) return false
   if (file.batchAsid !== -1) space.fork()
   const perm = view.bytes[32] ?? 0
@@ -115,6 +115,15 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
   }
   if (file.batchAsid === -1) file.node.dma.publish(asid)
   return true
+}
+
+/** Refuses an update whose memory is none of the process's. */
+function refuseAddress(file: OpenFile, space: AddressSpace, asid: number, isAtZero: boolean): false {
+  if (!isAtZero || !file.deviates('refused-update-at-zero')) return false
+  if (file.batchAsid !== -1) space.fork()
+  space.tracked.removeOverlapping(0, 0, 0xffff_ffff, 0xffff_ffff)
+  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  return false
 }
 
 /**

@@ -13,6 +13,8 @@ export const deviations = {
   'silent-about-broken-rings': 'A device whose driver breaks a rule of the ring stops there, without NEEDS_RESET.',
   'serves-unwritable-rings':
     'A queue whose used ring the device may not write is served all the same: what it uses is lost, and it interrupts.',
+  'refused-update-at-zero':
+    'An UPDATE at IOVA 0 that is refused for its user address takes every mapping of the address space away.',
   'net-writable-config':
     "A driver may write any byte of a network device's configuration space; the link is always up when it is read.",
   'net-header-as-sent':

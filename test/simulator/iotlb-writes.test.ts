@@ -328,3 +328,19 @@ describe('many records in one call', () => {
     expect(codeOf(() => start().client.handle.writeEach(new Uint8Array(length), stride))).toBe('ERR_OUT_OF_RANGE')
   })
 })
+
+test.each([
+  ['strict', 'EFAULT'],
+  ['linux-6.12', 72],
+] as const)('an update at 0 that is refused for its address forgets the others on 6.12 only (%s)', (profile, again) => {
+  const simulator = new Simulator({ profile, scheduler: 'manual' })
+  const { handle } = new Client(simulator, simulator.add(networkDevice())).owner()
+  const region = simulator.allocate(4096)
+  const update = (iova: bigint, uaddr: bigint) =>
+    codeOf(() => handle.write(vhostMsgV2.encode({ message: 2, asid: 0, iova, size: 4096n, uaddr, perm: 3, type: 2 })))
+  expect(update(0x1000n, region.address)).toBe(72)
+  expect(update(0x5000n, 0xffff_8000_0000_0000n)).toBe('EFAULT')
+  expect(update(0x1000n, region.address)).toBe('EFAULT')
+  expect(update(0n, 0xffff_8000_0000_0000n)).toBe('EFAULT')
+  expect(update(0x1000n, region.address)).toBe(again)
+})
