@@ -79,6 +79,7 @@ function memoryRows() {
     ['delay', 'event-loop delay p99 while 2,000 maps are under way', 'ms', 'at most idle + 5'],
     ['fleet', 'simulator: 10,000 devices open and running, each', 'KiB', 'at most 64'],
     ['loopback', 'simulator: 64-byte frames looped', 'frames/s', 'at least 2,000,000'],
+    ['collections', 'simulator: major collections in 1,000,000 frames looped', 'collections', 'none'],
   ]
   for (const [trial, name, unit, reach] of names) {
     const ours = Array.from({ length: rounds }, () =>

@@ -1,6 +1,6 @@
 // Rows that need no device and have no C baseline: node memory.mjs TRIAL. Prints one number; the unit is in run.mjs.
 import { createRequire } from 'node:module'
-import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { constants, monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks'
 
 const require = createRequire(import.meta.url)
 const { NetDriver, openDevice, openDeviceSync } = require('../../../dist/index.js')
@@ -13,6 +13,21 @@ function simulated() {
   const backend = new Simulator()
   backend.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
   return backend
+}
+
+/** Counts from now on; the function it returns resolves with how many there were. */
+function countMajorCollections() {
+  let major = 0
+  const count = (entries) => {
+    for (const { detail } of entries) if (detail.kind !== constants.NODE_PERFORMANCE_GC_MINOR) major++
+  }
+  const observer = new PerformanceObserver((list) => count(list.getEntries()))
+  observer.observe({ entryTypes: ['gc'] })
+  return async () => {
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate)
+    count(observer.takeRecords())
+    return major
+  }
 }
 
 const trials = {
@@ -33,7 +48,7 @@ const trials = {
     return once()
   },
   /** Frames a second through driver, control plane and device model, 64 bytes each. */
-  async loopback() {
+  async loopback(wantsCollections = false) {
     const backend = simulated()
     const device = openDeviceSync(path, { backend, expect: 'net' })
     device.negotiateSync(['VIRTIO_NET_F_MAC'])
@@ -51,10 +66,14 @@ const trials = {
     }
     for (let warm = 0; warm < 3000; warm++) round()
     received = 0
+    const majors = countMajorCollections()
     const start = now()
-    for (let index = 0; index < 10_000; index++) round()
-    return received / ((now() - start) / 1e9)
+    for (let index = 0; index < 31_250; index++) round()
+    const perSecond = received / ((now() - start) / 1e9)
+    return wantsCollections ? majors() : perSecond
   },
+  /** Major collections of garbage while 1,000,000 frames were looped. */
+  collections: () => trials.loopback(true),
   /** p99 of the event loop's delay in milliseconds while 2,000 maps are under way. */
   async delay() {
     const backend = simulated()
