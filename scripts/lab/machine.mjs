@@ -87,7 +87,15 @@ export function machineArguments(plan) {
   const { kernel, sockets, shareFolder } = plan
   const devices = pciDevices.filter((device) => !plan.absent.has(device.name))
   // A fault in the kernel ends the machine at once instead of leaving a test to wait for its time limit.
-  const words = ['console=ttyS0', 'panic=-1', 'oops=panic', 'quiet', 'loglevel=2', 'intel_iommu=on', `hugepages=${plan.hugepages}`]
+  const words = [
+    'console=ttyS0',
+    'panic=-1',
+    'oops=panic',
+    'quiet',
+    'loglevel=2',
+    'intel_iommu=on',
+    `hugepages=${plan.hugepages}`,
+  ]
   // Protections and self-tests that an emulated machine of our own does not need cost it seconds.
   words.push('mitigations=off', 'nokaslr', 'cryptomgr.notests')
   // Linux patches its own code while it starts. QEMU before 8.1 can lose such a patch to another processor that is translating the
