@@ -70,7 +70,8 @@ export {
   type BlockRequestOptions,
   type BlockSnapshot,
 } from './drivers/block-driver.js'
-export { BlockQueue, type BlockCompletions, type BlockCounters, type BlockDone } from './drivers/block-queue.js'
+export { BlockQueue } from './drivers/block-queue.js'
+export type { BlockCompletions, BlockCounters, BlockDone } from './drivers/block-queue-types.js'
 export { BLOCK_NO_STATUS } from './drivers/block-errors.js'
 export type { BlockLimits, RangeLimits } from './drivers/block-limits.js'
 export * from './virtqueue/virtqueue.js'

@@ -14,7 +14,8 @@ import {
   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 } from '../uapi/virtio-blk.js'
 import { blockLimits, type BlockLimits } from './block-limits.js'
-import { BlockQueue, type BlockCompletions } from './block-queue.js'
+import { BlockQueue } from './block-queue.js'
+import type { BlockCompletions } from './block-queue-types.js'
 import { slotMemory } from './block-slots.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'

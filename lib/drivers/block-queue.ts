@@ -9,6 +9,7 @@ import type { DriverRing } from '../virtqueue/virtqueue.js'
 import { blockRequestTypes, blockStatus, SECTOR_BYTES } from '../uapi/virtio-blk.js'
 import { BLOCK_NO_STATUS, statusError } from './block-errors.js'
 import type { BlockLimits } from './block-limits.js'
+import type { BlockCompletions, BlockCounters, BlockDone, BlockQueueParts } from './block-queue-types.js'
 import { BlockSlots, HEADER_BYTES } from './block-slots.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
@@ -20,38 +21,6 @@ const [FREE, OWNED, IN_FLIGHT] = [0, 1, 2]
 const UNANSWERED = 0xff
 /** Rounds of answers before the event loop has another turn. */
 const ROUNDS_A_TURN = 16
-
-/**
- * Called once for each request, with its slot and a status: 0 is success, others are the device's (`blockStatus`), BLOCK_NO_STATUS is none at all. The slot
- * is the caller's again: use its data, send another request in it, or release() it.
- */
-export type BlockDone = (slot: number, status: number) => void
-
-/** How a driver learns of completions: by interrupts, or by being polled. */
-export type BlockCompletions = 'interrupt' | 'poll'
-
-/** What a queue has done so far. */
-export interface BlockCounters {
-  /** Requests that were put into the ring. */
-  readonly requests: number
-  /** Requests that the device answered, and of these, those not with success. */
-  readonly answers: number
-  /** Answers whose status was not VIRTIO_BLK_S_OK. */
-  readonly failures: number
-  /** Times that poll() found something: `answers / rounds` answers were taken at once. */
-  readonly rounds: number
-}
-
-/** @internal What a queue is made of. */
-export interface BlockQueueParts {
-  readonly path: string
-  readonly limits: BlockLimits
-  readonly slots: number
-  readonly slotBytes: number
-  readonly completions: BlockCompletions
-  /** Whether chains go to indirect tables, so that each takes one place of the ring. */
-  readonly isIndirect: boolean
-}
 
 /** The hot form of a block driver: nothing here allocates per request. Made by BlockDriver; `driver.queues[n]`. */
 export class BlockQueue {

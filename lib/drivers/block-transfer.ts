@@ -3,7 +3,8 @@
 
 import { blockRequestTypes, SECTOR_BYTES, virtioBlkDiscardWriteZeroes } from '../uapi/virtio-blk.js'
 import { nextRange, type RangeLimits } from './block-limits.js'
-import type { BlockDone, BlockQueue } from './block-queue.js'
+import type { BlockQueue } from './block-queue.js'
+import type { BlockDone } from './block-queue-types.js'
 
 /** What is asked for. */
 export interface Wish {
