@@ -1,13 +1,15 @@
 // The golden traces on the kernel that they speak of: they hold today, on devices that other tests have used before.
 
-import { expect, test } from '@jest/globals'
+import { beforeAll, expect, test } from '@jest/globals'
 import { replay } from '../../lib/backend/replay.js'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { goldenNames, goldenVariables } from '../golden/programs.js'
 import { readGolden } from '../golden/read.js'
-import { labVariable } from './support.js'
+import { labVariable, restoreMac } from './support.js'
 
 const variables: Readonly<Record<string, string>> = goldenVariables
+
+beforeAll(restoreMac)
 
 test.each(goldenNames())('%s', async (name) => {
   const trace = readGolden(name)
