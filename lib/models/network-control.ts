@@ -152,10 +152,13 @@ const acts = new Map<unknown, Act>([
   }),
 ])
 
-/** Carries one command out: VIRTIO_NET_OK, or VIRTIO_NET_ERR for one that is unknown, not negotiated, or malformed. */
-function answer(command: Uint8Array, target: NetControlTarget): number {
+/**
+ * Carries one command out: VIRTIO_NET_OK, or VIRTIO_NET_ERR for one that is unknown, not negotiated, or malformed. `previous` is the answer to the command
+ * before it in the same turn.
+ */
+function answer(command: Uint8Array, target: NetControlTarget, previous: number): number {
   const entry = netCommandOf(command[0] ?? 0, command[1] ?? 0)
-  if (target.deviates('net-control-of-vdpa-sim')) return answerAsVdpaSim(entry, command, target)
+  if (target.deviates('net-control-of-vdpa-sim')) return answerAsVdpaSim(entry, command, target, previous)
   const change = acts.get(entry)
   if (entry === undefined || change === undefined) return netAck.VIRTIO_NET_ERR
   let value: unknown
@@ -167,8 +170,9 @@ function answer(command: Uint8Array, target: NetControlTarget): number {
   return change(target, value as never) ? netAck.VIRTIO_NET_OK : netAck.VIRTIO_NET_ERR
 }
 
-/** Only the address can be set; what follows it, and whether commands were negotiated, does not matter. */
-function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetControlTarget): number {
+/** Only the address can be set; what follows it, and whether commands were negotiated, does not matter. Another class is answered as the command before it was. */
+function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetControlTarget, previous: number): number {
+  if (command[0] !== netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET.class) return previous
   if (entry !== netCommands.VIRTIO_NET_CTRL_MAC_ADDR_SET || command.byteLength < HEAD_BYTES + 6)
     return netAck.VIRTIO_NET_ERR
   state.mac.set(command.subarray(HEAD_BYTES, HEAD_BYTES + 6))
@@ -184,6 +188,7 @@ export function serveControlQueue(
   target: NetControlTarget,
   counters: { commands: number; commandErrors: number },
 ): void {
+  let last: number = netAck.VIRTIO_NET_ERR
   while (queue.next()) {
     counters.commands++
     const length = queue.readableLength
@@ -196,8 +201,9 @@ export function serveControlQueue(
       counters.commandErrors++
       return
     }
-    ack[0] = answer(scratch.subarray(0, length), target)
-    if (ack[0] !== netAck.VIRTIO_NET_OK) counters.commandErrors++
+    last = answer(scratch.subarray(0, length), target, last)
+    ack[0] = last
+    if (last !== netAck.VIRTIO_NET_OK) counters.commandErrors++
     if (queue.write(ack, 0, 1) >= 0) queue.complete()
     else if (target.deviates('net-control-of-vdpa-sim')) queue.completeWith(EFAULT_AS_LENGTH)
     else return

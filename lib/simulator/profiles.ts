@@ -21,7 +21,7 @@ export const deviations = {
     'A looped-back frame keeps the header it was sent with (num_buffers is not set to 1), and is cut to the buffer.',
   'net-frame-of-a-page': 'A network device copies at most 4096 bytes of a frame, its header included.',
   'net-control-of-vdpa-sim':
-    'The control queue sets the address, negotiated or not and whatever follows it, and knows nothing else; where the acknowledgement cannot be written, the chain is used with length -EFAULT.',
+    'The control queue sets the address, negotiated or not and whatever follows it, and knows nothing else: a command of another class is acknowledged as the one before it in the same turn was. Where the acknowledgement cannot be written, the chain is used with length -EFAULT.',
   'net-stops-at-odd-chains':
     'A transmit chain with a device-writable descriptor, or a receive chain with a readable one, is taken, never used, and ends the turn.',
   'net-filter-of-strings':

@@ -50,6 +50,25 @@ describe.each(['strict', 'linux-6.12'] as const)('the main job, profile %s', (pr
     expect([...client.config(0, 6)]).toEqual([2, 0, 0, 0, 0, 1])
   })
 
+  test('a command of an unknown class is refused; 6.12 answers it as the command before it', () => {
+    const { simulator, own, control } = start(profile)
+    const bytes = new Uint8Array(own.buffer)
+    bytes.set([1, 1, 2, 0, 0, 0, 0, 1], 0x8000)
+    bytes.set([4, 0, 1, 0], 0x8020)
+    bytes.fill(0xff, 0x8010, 0x8013)
+    const sendAt = (at: bigint, length: number, ackAt: bigint) =>
+      send(control, [
+        [CONTROL_IOVA + at, length, false],
+        [CONTROL_IOVA + ackAt, 1, true],
+      ])
+    sendAt(0x8000n, 8, 0x8010n)
+    sendAt(0x8020n, 4, 0x8011n)
+    simulator.drain()
+    sendAt(0x8020n, 4, 0x8012n)
+    simulator.drain()
+    expect([...bytes.subarray(0x8010, 0x8013)]).toEqual(profile === 'strict' ? [0, 1, 1] : [0, 0, 1])
+  })
+
   test('a command whose buffer only the guest can reach gets no acknowledgement and no interrupt', () => {
     const { simulator, device, guest, control } = start(profile)
     new Uint8Array(guest.buffer).set([1, 1, 2, 0, 0, 0, 0, 1], 0x8000)
