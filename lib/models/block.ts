@@ -239,7 +239,8 @@ class BlockModel implements DeviceModel {
     const isDiscard = type === blockRequestTypes.VIRTIO_BLK_T_DISCARD
     // Section 5.2.6.2: discards have no flags; unknown flags are not supported.
     if (isDiscard ? flags !== 0 : (flags & ~1) !== 0) return blockStatus.VIRTIO_BLK_S_UNSUPP
-    if (count > CLEAR_SECTORS_MAX || sector > BigInt(this.#capacity) || count > this.#capacity - Number(sector))
+    // Even of no sectors, a range begins on the disk.
+    if (count > CLEAR_SECTORS_MAX || sector >= BigInt(this.#capacity) || count > this.#capacity - Number(sector))
       return blockStatus.VIRTIO_BLK_S_IOERR
     this.counters.clears++
     // A device may leave discarded sectors as they are; vdpa_sim_blk does.

@@ -110,6 +110,7 @@ describe('a block device', () => {
     ['of two ranges', new Uint8Array(32), IOERR],
     ['of half a range', new Uint8Array(8), IOERR],
     ['with a flag that discards do not have', range(0, 1, 1), UNSUPP],
+    ['of nothing behind the last sector', range(1024, 0), IOERR],
   ])('refuses a discard %s', (_, ranges, status) => {
     expect(disk().request(types.VIRTIO_BLK_T_DISCARD, 0, ranges).status).toBe(status)
   })
