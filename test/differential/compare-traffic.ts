@@ -110,5 +110,8 @@ function tell(expected: readonly string[], came: readonly string[]): string {
   })
   const [memory, otherMemory] = [expected.at(-1) ?? '', came.at(-1) ?? '']
   const at = [...memory].findIndex((byte, index) => byte !== otherMemory[index])
-  return ['', ...lines, at < 0 ? '  memory is equal' : `! memory differs from 0x${at.toString(16)} on`].join('\n')
+  if (at < 0) return ['', ...lines, '  memory is equal'].join('\n')
+  const bytes = (of: string) => Buffer.from(of.slice(at, at + 16), 'latin1').toString('hex')
+  const place = `! memory from 0x${at.toString(16)} on`
+  return ['', ...lines, `${place}: simulator ${bytes(memory)}, other ${bytes(otherMemory)}`].join('\n')
 }

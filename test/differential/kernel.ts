@@ -10,12 +10,15 @@ import { compareTraffic } from './compare-traffic.js'
 import { numberFrom, simulated, targets, type TargetName } from './targets.js'
 import { kinds } from './traffic-kinds.js'
 
+/** Where the numbers begin unless VDPA_SEED says otherwise: a change is judged by the sequences that judged the one before it. */
+const FIRST_SEED = 1
+
 /**
  * The same random sequences on both, and not one difference. A failure prints the shortest sequence that shows one; the seed is in the test's name, and VDPA_SEED
  * runs it again. VDPA_RUNS says how many sequences; the default makes 10,000 with both devices.
  */
 export function describeDifferential(name: TargetName): void {
-  const seed = numberFrom('VDPA_SEED', Date.now() & 0x7fff_ffff)
+  const seed = numberFrom('VDPA_SEED', FIRST_SEED)
   const runs = numberFrom('VDPA_RUNS', 5000)
 
   test(`${name} answers ${runs} sequences as its simulation does (seed ${seed})`, () => {
@@ -38,7 +41,7 @@ export function describeDifferential(name: TargetName): void {
  * each look waits until it shows what the simulator's did, for a while. VDPA_TRAFFIC_RUNS says how many sequences.
  */
 export function describeTraffic(name: TargetName): void {
-  const seed = numberFrom('VDPA_SEED', Date.now() & 0x7fff_ffff)
+  const seed = numberFrom('VDPA_SEED', FIRST_SEED)
   const runs = numberFrom('VDPA_TRAFFIC_RUNS', 150)
 
   test(`${name} moves the traffic of ${runs} sequences as its simulation does (seed ${seed})`, async () => {

@@ -1,5 +1,6 @@
-// Random sequences of requests on vdpa_sim_blk, and on its simulation.
+// Random sequences of requests, and random traffic, on vdpa_sim_blk and on its simulation.
 
-import { describeDifferential } from '../differential/kernel.js'
+import { describeDifferential, describeTraffic } from '../differential/kernel.js'
 
+describeTraffic('vdpa_sim_blk')
 describeDifferential('vdpa_sim_blk')
