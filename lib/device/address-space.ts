@@ -146,10 +146,7 @@ export class AddressSpace {
     this.#allocator.free(iova, size)
   }
 
-  /**
-   * Maps a guest's memory and keeps following its table: pieces that are added are mapped and pieces that are removed are unmapped, each change of the table
-   * as one batch of just the difference. Resolves when the table as it is now is mapped. Errors as map().
-   */
+  /** Maps a guest's memory and keeps following its table, each change as one batch of the difference. Resolves when it is mapped as it is now. Errors as map(). */
   async follow(table: ChangingMemoryTable, options: FollowOptions = {}): Promise<MemoryFollower> {
     const follower: MemoryFollower = new MemoryFollower(table, options, {
       run: (change) => this.#context.serial.run(() => this.#followSteps(follower, change)),
