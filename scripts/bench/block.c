@@ -1,37 +1,12 @@
 // The baseline of the disk row: 4 KiB random reads, 16 in flight, through a split ring of 256 by interrupt, in C. Prints reads a second.
 // Usage: block PATH
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <linux/vhost.h>
+#include "vdpa.h"
 #include <linux/virtio_blk.h>
-#include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { kSize = 256, kInFlight = 16, kBytes = 4096, kAvailable = 0x1000, kUsed = 0x2000, kHeads = 0x3000, kData = 0x4000 };
 enum { kMemory = kData + kInFlight * kBytes };
 static const uint64_t kIova = 0x100000;
-
-static void Check(int failed, const char* what) {
-  if (failed) {
-    perror(what);
-    exit(1);
-  }
-}
-
-static double Now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static unsigned char* at;
 static int kick;
@@ -40,15 +15,8 @@ static uint16_t published, available;
 static uint32_t seed = 1, units;
 static uint64_t total, rounds;
 
-static void SetStatus(int fd, uint8_t status) { Check(ioctl(fd, VHOST_VDPA_SET_STATUS, &status) < 0, "status"); }
-
 static void SetUp(int fd) {
-  uint64_t backend = 0xe, features = 1ULL << 33 | 1ULL << 32 | 1ULL << 1 | 1ULL << 2;
-  Check(ioctl(fd, VHOST_SET_OWNER) < 0, "owner");
-  Check(ioctl(fd, VHOST_SET_BACKEND_FEATURES, &backend) < 0, "backend features");
-  SetStatus(fd, 3);
-  Check(ioctl(fd, VHOST_SET_FEATURES, &features) < 0, "features");
-  SetStatus(fd, 11);
+  Negotiate(fd, 1ULL << 33 | 1ULL << 32 | 1ULL << 1 | 1ULL << 2);
   union {
     struct vhost_vdpa_config head;
     unsigned char bytes[sizeof(struct vhost_vdpa_config) + 8];
@@ -58,24 +26,9 @@ static void SetUp(int fd) {
   memcpy(&capacity, config.bytes + sizeof(struct vhost_vdpa_config), 8);
   units = capacity / 8;
 
-  int memory = memfd_create("bench", MFD_CLOEXEC);
-  Check(memory < 0 || ftruncate(memory, kMemory) < 0, "memfd");
-  at = mmap(NULL, kMemory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memory, 0);
-  Check(at == MAP_FAILED, "mmap");
-  struct vhost_msg_v2 message = {.type = VHOST_IOTLB_MSG_V2};
-  message.iotlb = (struct vhost_iotlb_msg){
-      .iova = kIova, .size = kMemory, .uaddr = (uintptr_t)at, .perm = VHOST_ACCESS_RW, .type = VHOST_IOTLB_UPDATE};
-  Check(write(fd, &message, sizeof(message)) < 0, "iotlb");
-
-  struct vhost_vring_state num = {0, kSize}, base = {0, 0}, enable = {0, 1};
-  struct vhost_vring_addr addresses = {0, 0, kIova, kIova + kUsed, kIova + kAvailable, 0};
-  kick = eventfd(0, EFD_CLOEXEC);
-  call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  struct vhost_vring_file kick_file = {0, kick}, call_file = {0, call};
-  Check(ioctl(fd, VHOST_SET_VRING_NUM, &num) < 0 || ioctl(fd, VHOST_SET_VRING_BASE, &base) < 0 ||
-            ioctl(fd, VHOST_SET_VRING_ADDR, &addresses) < 0 || ioctl(fd, VHOST_SET_VRING_KICK, &kick_file) < 0 ||
-            ioctl(fd, VHOST_SET_VRING_CALL, &call_file) < 0 || ioctl(fd, VHOST_VDPA_SET_VRING_ENABLE, &enable) < 0,
-        "vring");
+  at = Shared(kMemory);
+  Message(fd, 0, VHOST_IOTLB_UPDATE, kIova, kMemory, at);
+  SetUpRing(fd, 0, kIova, &kick, &call);
   SetStatus(fd, 15);
 }
 
@@ -147,10 +100,10 @@ int main(int argc, char** argv) {
   SetUp(fd);
   for (unsigned slot = 0; slot < kInFlight; slot++) Submit(slot);
   Publish();
-  Run(Now() + 2);
+  Run(Now() + 2e9);
   double start = Now();
-  uint64_t count = Run(start + 3);
-  printf("%.0f\n", count / (Now() - start));
+  uint64_t count = Run(start + 3e9);
+  printf("%.0f\n", count / (Now() - start) * 1e9);
   if (getenv("BENCH_DETAILS")) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

@@ -1,62 +1,6 @@
 // The baseline of the device rows: the same system calls and the same ring in C. One trial a process; prints nanoseconds per operation.
 // Usage: device status|group|maps|control PATH
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <linux/vhost.h>
-#include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
-
-static void Check(int failed, const char* what) {
-  if (failed) {
-    perror(what);
-    exit(1);
-  }
-}
-
-static double Now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1e9 + t.tv_nsec;
-}
-
-static void SetStatus(int fd, uint8_t status) { Check(ioctl(fd, VHOST_VDPA_SET_STATUS, &status) < 0, "status"); }
-
-static void* Shared(size_t bytes) {
-  int fd = memfd_create("bench", MFD_CLOEXEC);
-  Check(fd < 0 || ftruncate(fd, bytes) < 0, "memfd");
-  void* at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
-  Check(at == MAP_FAILED, "mmap");
-  return at;
-}
-
-static void Message(int fd, uint32_t asid, uint8_t type, uint64_t iova, uint64_t size, void* at) {
-  struct vhost_msg_v2 message = {0};
-  message.type = VHOST_IOTLB_MSG_V2;
-  message.asid = asid;
-  message.iotlb.iova = iova;
-  message.iotlb.size = size;
-  message.iotlb.uaddr = (uint64_t)(uintptr_t)at;
-  message.iotlb.perm = type == VHOST_IOTLB_UPDATE ? VHOST_ACCESS_RW : 0;
-  message.iotlb.type = type;
-  Check(write(fd, &message, sizeof(message)) < 0, "iotlb");
-}
-
-static void Negotiate(int fd, uint64_t features) {
-  uint64_t backend = 0xe;
-  Check(ioctl(fd, VHOST_SET_OWNER) < 0, "owner");
-  Check(ioctl(fd, VHOST_SET_BACKEND_FEATURES, &backend) < 0, "backend features");
-  SetStatus(fd, 3);
-  Check(ioctl(fd, VHOST_SET_FEATURES, &features) < 0, "features");
-  SetStatus(fd, 11);
-}
+#include "vdpa.h"
 
 static double Status(int fd, int count) {
   uint8_t status = 0;
@@ -94,16 +38,11 @@ static double Control(int fd, int count) {
   struct vring_desc* descriptors = (struct vring_desc*)at;
   volatile uint16_t* available = (volatile uint16_t*)(at + 0x1000);
   volatile uint16_t* used = (volatile uint16_t*)(at + 0x2000);
-  struct vhost_vring_state group = {1, 1}, num = {2, 256}, base = {2, 0}, enable = {2, 1};
-  struct vhost_vring_addr addresses = {2, 0, iova, iova + 0x2000, iova + 0x1000, 0};
-  int kick = eventfd(0, EFD_CLOEXEC), call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  struct vhost_vring_file kick_file = {2, kick}, call_file = {2, call};
+  struct vhost_vring_state group = {1, 1};
+  int kick, call;
   Check(ioctl(fd, VHOST_VDPA_SET_GROUP_ASID, &group) < 0, "asid");
   Message(fd, 1, VHOST_IOTLB_UPDATE, iova, 0x4000, at);
-  Check(ioctl(fd, VHOST_SET_VRING_NUM, &num) < 0 || ioctl(fd, VHOST_SET_VRING_BASE, &base) < 0 ||
-            ioctl(fd, VHOST_SET_VRING_ADDR, &addresses) < 0 || ioctl(fd, VHOST_SET_VRING_KICK, &kick_file) < 0 ||
-            ioctl(fd, VHOST_SET_VRING_CALL, &call_file) < 0 || ioctl(fd, VHOST_VDPA_SET_VRING_ENABLE, &enable) < 0,
-        "vring");
+  SetUpRing(fd, 2, iova, &kick, &call);
   SetStatus(fd, 15);
   const unsigned char command[8] = {1, 1, 2, 0x11, 0x22, 0x33, 0x44, 1};
   uint16_t next = 0;
