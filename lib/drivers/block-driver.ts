@@ -19,6 +19,7 @@ import type { BlockCompletions } from './block-queue-types.js'
 import { slotMemory } from './block-slots.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
+import { makeQueues, negotiatedFeatures } from './driver-queues.js'
 
 /** How a block driver is made. */
 export interface BlockDriverOptions {
@@ -103,9 +104,8 @@ export class BlockDriver implements Closeable {
    * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has, RangeError.
    */
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
-    const { features, path } = device
-    if (features === undefined)
-      throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', { path })
+    const { path } = device
+    const features = negotiatedFeatures(device)
     const limits = blockLimits(features, device.config.block())
     const { restore } = options
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
@@ -116,16 +116,12 @@ export class BlockDriver implements Closeable {
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the device has ${limits.maxQueues} request queues, not ${count}`, {
         path,
       })
-    const made: DeviceQueue[] = []
-    try {
-      for (let index = 0; index < count; index++)
-        made.push(await makeQueue(device, index, shape, options.addressSpace, restore?.queues[index]))
-    } catch (failure) {
-      for (const queue of made.reverse()) await queue.close().catch(() => undefined)
+    const make = (index: number) => makeQueue(device, index, shape, options.addressSpace, restore?.queues[index])
+    const made = await makeQueues(count, make).catch((failure: unknown) => {
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path, cause: failure })
       for (const { queue } of restore?.lanes ?? []) queue.fail(gone)
       throw failure
-    }
+    })
     const lanes = made.map((queue, index) => {
       const lane = restore?.lanes[index]
       if (lane === undefined)

@@ -9,6 +9,7 @@ import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
+import { negotiatedFeatures } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
@@ -103,12 +104,7 @@ export class NetDriver implements Closeable {
     const pairs = restore === undefined ? (options.pairs ?? 1) : restore.queues.length / 2
     checkInteger(bufferBytes, 'bufferBytes', 64, BUFFER_BYTES_LAST)
     checkInteger(pairs, 'pairs', 1, Math.floor((device.queueCount ?? 2) / 2))
-    const features = device.features
-    if (features === undefined) {
-      throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', {
-        path: device.path,
-      })
-    }
+    const features = negotiatedFeatures(device)
     if (pairs > 1 && !features.has('VIRTIO_NET_F_MQ')) {
       throw vdpaError('ERR_VDPA_FEATURES', `${pairs} queue pairs need VIRTIO_NET_F_MQ`, { path: device.path })
     }

@@ -3,6 +3,7 @@
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
+import { closeQueues, makeQueues } from './driver-queues.js'
 import { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders } from './net-header.js'
@@ -32,9 +33,8 @@ export interface PairOptions {
 
 /** Makes the queues and posts every idle receive buffer. Closes what it made when it fails. */
 export async function makePairs(device: VdpaDevice<'net'>, options: PairOptions): Promise<QueuePair[]> {
-  const made: DeviceQueue[] = []
+  const made = await makeQueues(2 * options.pairs, (index) => makeQueue(device, index, options))
   try {
-    for (let index = 0; index < 2 * options.pairs; index++) made.push(await makeQueue(device, index, options))
     const result: QueuePair[] = []
     for (let pair = 0; pair < options.pairs; pair++) {
       const [receive, transmit] = [made[2 * pair], made[2 * pair + 1]]
@@ -42,7 +42,7 @@ export async function makePairs(device: VdpaDevice<'net'>, options: PairOptions)
     }
     return result
   } catch (failure) {
-    for (const queue of made.reverse()) await queue.close().catch(() => undefined)
+    await closeQueues(made)
     throw failure
   }
 }
