@@ -41,6 +41,12 @@ export class Serial {
 
   /** Runs it on the spot; refused with ERR_VDPA_STATE while an asynchronous one is under way, because it may not overtake it. */
   runSync<T>(start: () => Steps<T>): T {
+    this.checkIdle()
+    return runSync(start())
+  }
+
+  /** Throws ERR_VDPA_STATE while an asynchronous procedure is under way. */
+  checkIdle(): void {
     if (this.isBusy) {
       throw vdpaError(
         'ERR_VDPA_STATE',
@@ -50,7 +56,6 @@ export class Serial {
         },
       )
     }
-    return runSync(start())
   }
 
   #canceled(signal: AbortSignal): Error {

@@ -4,7 +4,7 @@
 import { checkBigint, checkSignal, typeError } from '../base/checks.js'
 import { U64_LAST, type Range } from '../base/ranges.js'
 import { sleeping, type Steps } from '../base/steps.js'
-import { ENTRY_WORDS } from '../iotlb/entry-leaves.js'
+import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
 import type { MappingSnapshot } from '../iotlb/mapping.js'
 import { Plan, type PlanOptions } from '../iotlb/plan.js'
@@ -300,11 +300,10 @@ export class AddressSpace {
     const entry = this.#entry
     let step = 0
     try {
-      this.#checkLimit(0)
       for (; step < plan.count; step++) {
         if (plan.verb(step) !== 'update') continue
         plan.read(step, entry)
-        const region = regions[entry[7] as number]
+        const region = regions[entry[EntryWord.object] as number]
         if (region === undefined) throw new Error('a piece without a region')
         this.#checkReach(rangeOfEntry(entry))
         this.#checkLimit(1)

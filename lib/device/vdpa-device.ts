@@ -346,7 +346,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** close() on the calling thread; does nothing when close() was called. ERR_VDPA_STATE while an asynchronous call is under way. */
   closeSync(): void {
     if (this.#closing !== undefined) return
-    this.#context.serial.runSync(function* (): Steps<void> {})
+    this.#context.serial.checkIdle()
     this.#closing = Promise.resolve()
     runSync(this.#closeSteps())
   }
