@@ -2,7 +2,7 @@
 // asked (the kernel's answer to everything is EFAULT), sends the change as one batch, and undoes what was sent when a piece is refused or canceled.
 
 import { checkBigint, checkSignal, typeError } from '../base/checks.js'
-import { U64_LAST, type Range } from '../base/ranges.js'
+import { U64_LAST } from '../base/ranges.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
@@ -11,6 +11,8 @@ import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { checkOpen, refusal, type DeviceContext } from './context.js'
 import {
+  entryOfRange,
+  isWithin,
   rangeOfEntry,
   RequestWriter,
   requestsOf,
@@ -55,6 +57,7 @@ export class AddressSpace {
   readonly #allocator: IovaAllocator
   readonly #followers = new Set<MemoryFollower>()
   readonly #entry = new Uint32Array(ENTRY_WORDS)
+  readonly #window: Uint32Array
   #spare: Plan | undefined
   #isClosed = false
 
@@ -64,6 +67,7 @@ export class AddressSpace {
     this.#context = context
     this.asid = asid
     this.#contents = new SpaceContents(`${path} asid ${asid}`, (region) => this.unmapRegionSync(region))
+    this.#window = entryOfRange(window)
     this.#allocator = new IovaAllocator({ window, pageSize, besides: this.#contents })
   }
 
@@ -240,17 +244,16 @@ export class AddressSpace {
 
   /** Puts every request into our own map and the plan, or none of them: this is where overlap, range and limits are found out. */
   #enter(plan: Plan, requests: readonly MappingRequest[]): void {
-    const { pageSize, iovaRange } = this.#context.facts
-    const reachesAll = iovaRange.first === 0n && iovaRange.last === U64_LAST
+    const window = this.#window
     const entry = this.#entry
     const contents = this.#contents
-    const writer = new RequestWriter(pageSize)
+    const writer = new RequestWriter(this.#context.facts.pageSize)
     this.#checkLimit(requests.length)
     try {
       for (let at = 0; at < requests.length; at++) {
         const request = requests[at] as MappingRequest
         writer.write(request, entry)
-        if (!reachesAll) this.#checkReach(rangeOfEntry(entry))
+        if (!isWithin(entry, window)) throw outsideError(this.#context, rangeOfEntry(entry))
         if (!contents.add(entry, request.region)) throw this.#overlap(entry)
         plan.update(entry)
       }
@@ -273,7 +276,7 @@ export class AddressSpace {
   *#replaySteps(): Steps<void> {
     const plan = this.#newPlan(2 * this.size)
     plan.begin(this.asid)
-    this.#contents.each((entry) => plan.invalidate(entry))
+    this.#contents.planRemoval(plan)
     this.#contents.each((entry) => plan.update(entry))
     plan.end()
     const { transport } = this.#context
@@ -305,10 +308,10 @@ export class AddressSpace {
         plan.read(step, entry)
         const region = regions[entry[EntryWord.object] as number]
         if (region === undefined) throw new Error('a piece without a region')
-        this.#checkReach(rangeOfEntry(entry))
+        if (!isWithin(entry, this.#window)) throw outsideError(this.#context, rangeOfEntry(entry))
         this.#checkLimit(1)
         if (!this.#contents.add(entry, region)) throw this.#overlap(entry)
-        plan.replace(step, entry)
+        plan.complete(step, entry)
       }
       if (this.#context.doesPin === true) checkMemlock(this.#context, this.asid, plan)
     } catch (failure) {
@@ -345,7 +348,7 @@ export class AddressSpace {
   #everything(): Removal {
     const plan = this.#newPlan(this.size)
     plan.begin(this.asid)
-    this.#contents.each((entry) => plan.invalidate(entry))
+    this.#contents.planRemoval(plan)
     plan.end()
     return { plan, detach: () => this.#contents.detachAll() }
   }
@@ -377,11 +380,6 @@ export class AddressSpace {
     checkOpen(this.#context)
     checkSignal(signal)
     if (signal?.aborted === true) throw refusal(this.#context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
-  }
-
-  #checkReach(range: Range): void {
-    const { iovaRange } = this.#context.facts
-    if (range.first < iovaRange.first || range.last > iovaRange.last) throw outsideError(this.#context, range)
   }
 
   #checkLimit(more: number): void {

@@ -4,7 +4,7 @@
 import { rangeError, show, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
-import { EntryWord } from '../iotlb/entry-leaves.js'
+import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { permOf, type Access } from '../iotlb/mapping.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 
@@ -72,14 +72,16 @@ const READ_WRITE = permOf('rw')
 /** The last region that was written, because the next request is mostly of the same. Good for one change only: a region may be closed between two. */
 export class RequestWriter {
   readonly #pageSize: number
+  readonly #mask: number
   #region: MemoryRegion | undefined
   #length = 0
   #high = 0
   #low = 0
 
-  /** `pageSize` is what everything must be a multiple of. */
+  /** `pageSize` is what everything must be a multiple of: a power of two. */
   constructor(pageSize: number) {
     this.#pageSize = pageSize
+    this.#mask = pageSize - 1
   }
 
   /** Checks one request and writes it into an entry, all but its object. Misuse throws TypeError or RangeError; memory of another kind ERR_VDPA_NOT_SHARED. */
@@ -90,7 +92,6 @@ export class RequestWriter {
     const length = this.#length
     const offset = request.offset ?? 0
     const size = request.size ?? length - offset
-    const pageSize = this.#pageSize
     if (typeof iova !== 'bigint') throw typeError('iova', 'a bigint', iova)
     scratch64[0] = iova
     const high = scratch32[HIGH] as number
@@ -98,8 +99,7 @@ export class RequestWriter {
     if (BigInt.asUintN(64, iova) !== iova) throw rangeError('iova', 'from 0 to 2^64-1', iova)
     if (!Number.isInteger(offset) || offset < 0 || offset >= length) throw badOffset(offset, length)
     if (!Number.isInteger(size) || size < 1 || size > length - offset) throw badSize(size, length - offset)
-    if (low % pageSize !== 0 || offset % pageSize !== 0 || size % pageSize !== 0)
-      throw alignment(iova, offset, size, pageSize)
+    if (((low | offset | size) & this.#mask) !== 0) throw alignment(iova, offset, size, this.#pageSize)
     entry[EntryWord.firstHigh] = high
     entry[EntryWord.firstLow] = low
     if (!add(high, low, size - 1, entry, EntryWord.lastHigh)) throw wraps(iova, size)
@@ -119,21 +119,39 @@ export class RequestWriter {
 
 /** Adds a number of bytes below 2^53 to an address and puts the sum at `entry[to]` (high) and behind it; false when it passes 2^64-1. */
 function add(high: number, low: number, bytes: number, entry: Uint32Array, to: number): boolean {
-  const sum = low + bytes
-  if (sum < TWO_32) {
-    entry[to] = high
-    entry[to + 1] = sum
-    return true
-  }
-  const carried = high + Math.floor(sum / TWO_32)
-  entry[to] = carried
-  entry[to + 1] = sum % TWO_32
-  return carried < TWO_32
+  // Below 4 GiB, as regions are, nothing here leaves 32 bits: no doubles.
+  const sum = (low + (bytes >>> 0)) >>> 0
+  const carry = (sum < low ? 1 : 0) + (bytes >>> 0 === bytes ? 0 : Math.floor(bytes / TWO_32))
+  entry[to] = high + carry
+  entry[to + 1] = sum
+  return carry === 0 || high + carry < TWO_32
 }
 
 /** Both ends of an entry as bigints. */
 export function rangeOfEntry(entry: Uint32Array): Range {
   return { first: addressAt(entry, EntryWord.firstHigh), last: addressAt(entry, EntryWord.lastHigh) }
+}
+
+/** A range in the first four words of an entry. */
+export function entryOfRange({ first, last }: Range): Uint32Array {
+  const entry = new Uint32Array(ENTRY_WORDS)
+  putAddress(entry, EntryWord.firstHigh, first)
+  putAddress(entry, EntryWord.lastHigh, last)
+  return entry
+}
+
+/** Whether an entry's range lies in another's. */
+export function isWithin(entry: Uint32Array, outer: Uint32Array): boolean {
+  return (
+    !isBelow(entry, EntryWord.firstHigh, outer, EntryWord.firstHigh) &&
+    !isBelow(outer, EntryWord.lastHigh, entry, EntryWord.lastHigh)
+  )
+}
+
+function isBelow(a: Uint32Array, aWord: number, b: Uint32Array, bWord: number): boolean {
+  const aHigh = a[aWord] as number
+  const bHigh = b[bWord] as number
+  return aHigh < bHigh || (aHigh === bHigh && (a[aWord + 1] as number) < (b[bWord + 1] as number))
 }
 
 /** The address whose halves begin at a word of an entry. */

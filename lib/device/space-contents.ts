@@ -84,7 +84,7 @@ export class SpaceContents {
       if (plan.verb(step) !== 'invalidate') continue
       plan.read(step, this.#entry)
       this.findEntry(addressAt(this.#entry, EntryWord.firstHigh), this.#entry)
-      plan.replace(step, this.#entry)
+      plan.complete(step, this.#entry)
     }
   }
 
@@ -98,7 +98,17 @@ export class SpaceContents {
     }
   }
 
-  /** detach() of a plan that takes everything away. */
+  /** Plans to take everything away. */
+  planRemoval(plan: Plan): void {
+    const table = this.#table
+    const entry = this.#entry
+    for (let at = table.start(); at >= 0; at = table.next(at)) {
+      table.read(at, entry)
+      plan.invalidate(entry)
+    }
+  }
+
+  /** detach() of such a plan. */
   detachAll(): void {
     this.#table.clear()
   }
@@ -116,6 +126,11 @@ export class SpaceContents {
       this.#remove(entry)
       this.#book.drop(entry[EntryWord.object] as number)
     }
+    if (done === count && this.size === 0) {
+      this.#book.clear()
+      return
+    }
+    if (!plan.hasInvalidations) return
     for (let step = 0; step < count; step++) {
       if (plan.verb(step) !== 'invalidate') continue
       if (step < done) {

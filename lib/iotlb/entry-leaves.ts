@@ -16,6 +16,9 @@ const CHUNK_SLOTS = 1 << CHUNK_SHIFT
 const CHUNK_MASK = CHUNK_SLOTS - 1
 const SMALLEST_LEAF = 4
 
+/** Entries of the largest first chunk that clear() keeps: 144 KiB. Growing again would cost as much as filling. */
+const KEPT_SLOTS = 4096
+
 /** So few entries are moved in a loop; calling copyWithin costs more. */
 const FEW = 4
 
@@ -70,11 +73,14 @@ export class EntryLeaves {
   #made = 0
   #free: number[] = []
 
-  /** Gives all memory back. */
+  /** Gives all memory back, but for the first chunk of a table that was small: it will be filled again. */
   clear(): void {
-    this.#keys = []
-    this.#words = []
-    this.#spans = noSpans
+    const isSmall = this.#keys.length === 1 && (this.#keys[0] as Float64Array).length <= KEPT_SLOTS
+    if (!isSmall) {
+      this.#keys = []
+      this.#words = []
+      this.#spans = noSpans
+    }
     this.#made = 0
     this.#free = []
   }
@@ -147,6 +153,18 @@ export class EntryLeaves {
     )
   }
 
+  /** Writes an entry behind the last one of a leaf, which has one; false, and no change, when that would move or grow anything. `checkEntry` first. */
+  append(leaf: number, entry: Uint32Array): boolean {
+    const span = this.#spans[leaf] as number
+    const end = (span & 0xff) + (span >>> 8)
+    const slot = ((leaf << LEAF_SHIFT) & CHUNK_MASK) + end
+    const keys = this.#keys[leaf >>> CHUNK_LEAVES_SHIFT] as Float64Array
+    if (end === LEAF_SLOTS || slot >= keys.length) return false
+    this.#spans[leaf] = span + 0x100
+    put(entry, keys, this.#words[leaf >>> CHUNK_LEAVES_SHIFT] as Uint32Array, slot)
+    return true
+  }
+
   /** Makes a slot before the entry at `position` of a leaf that has fewer than 64 entries; returns its index. The shorter side moves, where it can. */
   open(leaf: number, position: number): number {
     let span = this.#spans[leaf] as number
@@ -207,18 +225,7 @@ export class EntryLeaves {
   /** Writes the entry at `index`; `checkEntry` first. */
   write(index: number, entry: Uint32Array): void {
     const chunk = index >>> CHUNK_SHIFT
-    const slot = index & CHUNK_MASK
-    const words = this.#words[chunk] as Uint32Array
-    const at = slot * WORDS
-    ;(this.#keys[chunk] as Float64Array)[slot] = (entry[0] as number) * TWO_32 + (entry[1] as number)
-    words[at + FIRST_HIGH] = entry[0] as number
-    words[at + FIRST_LOW] = entry[1] as number
-    words[at + LAST_HIGH] = entry[2] as number
-    words[at + LAST_LOW] = entry[3] as number
-    words[at + UADDR_HIGH] = entry[4] as number
-    words[at + UADDR_LOW] = entry[5] as number
-    // NO_OBJECT + 1 is 2^32: what is kept of it is 0.
-    words[at + META] = (entry[6] as number) | (((entry[7] as number) + 1) << 8)
+    put(entry, this.#keys[chunk] as Float64Array, this.#words[chunk] as Uint32Array, index & CHUNK_MASK)
   }
 
   /** Copies the entry at `index` into `entry`. */
@@ -336,6 +343,20 @@ export class EntryLeaves {
   }
 }
 
+function put(entry: Uint32Array, keys: Float64Array, words: Uint32Array, slot: number): void {
+  const at = slot * WORDS
+  const high = entry[0] as number
+  keys[slot] = high === 0 ? (entry[1] as number) : high * TWO_32 + (entry[1] as number)
+  words[at + FIRST_HIGH] = high
+  words[at + FIRST_LOW] = entry[1] as number
+  words[at + LAST_HIGH] = entry[2] as number
+  words[at + LAST_LOW] = entry[3] as number
+  words[at + UADDR_HIGH] = entry[4] as number
+  words[at + UADDR_LOW] = entry[5] as number
+  // NO_OBJECT + 1 is 2^32: what is kept of it is 0.
+  words[at + META] = (entry[6] as number) | (((entry[7] as number) + 1) << 8)
+}
+
 function grown<T extends Float64Array | Uint32Array | Uint16Array>(from: T, to: T): T {
   to.set(from)
   return to
@@ -343,8 +364,9 @@ function grown<T extends Float64Array | Uint32Array | Uint16Array>(from: T, to: 
 
 /** Throws RangeError for an entry that no table can hold: `last` below `first`, or a perm or object that is too large. */
 export function checkEntry(entry: Uint32Array): void {
-  const high = (entry[2] as number) - (entry[0] as number)
-  if (high < 0 || (high === 0 && (entry[3] as number) < (entry[1] as number))) {
+  const firstHigh = entry[0] as number
+  const lastHigh = entry[2] as number
+  if (lastHigh < firstHigh || (lastHigh === firstHigh && (entry[3] as number) < (entry[1] as number))) {
     throw rangeError('last', 'at or above first', `${hex(entry, 2)} < ${hex(entry, 0)}`)
   }
   const perm = entry[6] as number

@@ -52,14 +52,8 @@ export class IntervalTable {
     checkEntry(entry)
     const firstHigh = entry[0] as number
     const firstLow = entry[1] as number
-    const end = this.#endLeaf
-    if (
-      end >= 0 &&
-      (firstHigh > this.#endHigh || (firstHigh === this.#endHigh && firstLow > this.#endLow)) &&
-      this.#leaves.count(end) < LEAF_SLOTS
-    ) {
-      // In the order of addresses, as memory mostly comes: no search.
-      this.#leaves.write(this.#leaves.open(end, this.#leaves.count(end)), entry)
+    // In the order of addresses, as memory mostly comes: no search.
+    if (this.#endLeaf >= 0 && this.#isAboveEnd(firstHigh, firstLow) && this.#leaves.append(this.#endLeaf, entry)) {
       this.#endHigh = entry[2] as number
       this.#endLow = entry[3] as number
       this.#size++
@@ -143,7 +137,7 @@ export class IntervalTable {
     this.#removeHere()
   }
 
-  /** Removes everything and gives the memory back, as removing the last entry does. */
+  /** Removes everything; what a small table took is kept for the next entries, all else is given back. Removing the last entry does the same. */
   clear(): void {
     this.#leaves.clear()
     this.#order.clear()
@@ -243,6 +237,10 @@ export class IntervalTable {
   #reaches(index: number, high: number, low: number): boolean {
     const lastHigh = this.#leaves.lastHigh(index)
     return lastHigh > high || (lastHigh === high && this.#leaves.lastLow(index) >= low)
+  }
+
+  #isAboveEnd(high: number, low: number): boolean {
+    return high > this.#endHigh || (high === this.#endHigh && low > this.#endLow)
   }
 
   #startsAbove(index: number, high: number, low: number): boolean {

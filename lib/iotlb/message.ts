@@ -23,26 +23,24 @@ const INVALIDATE = iotlbMessageTypes.VHOST_IOTLB_INVALIDATE << 8
 const BATCH_BEGIN = iotlbMessageTypes.VHOST_IOTLB_BATCH_BEGIN << 8
 const BATCH_END = iotlbMessageTypes.VHOST_IOTLB_BATCH_END << 8
 
-const TWO_32 = 0x1_0000_0000
+const LAST = 0xffff_ffff
 const isBigEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] !== 1
 
-function littleEndian(word: number): number {
-  if (!isBigEndian) return word
-  return ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
-}
-
-/** The entry's range as iova and size = last - first + 1. The size is 0 only for the whole space, where it is 2^64. */
+/** The entry's range as iova and size = last - first + 1. The size is 0 only for the whole space, where it is 2^64. Nothing here leaves 32 bits: no doubles. */
 function putRange(words: Uint32Array, at: number, entry: Uint32Array): void {
   const firstHigh = entry[0] as number
   const firstLow = entry[1] as number
-  const low = (entry[3] as number) - firstLow + 1
-  const carry = low < 0 ? -1 : low >= TWO_32 ? 1 : 0
-  const high = (entry[2] as number) - firstHigh + carry
-  if (high >= TWO_32) throw rangeError('size', 'below 2^64: one message cannot say it, two halves can', high * TWO_32)
-  words[at + IOVA] = littleEndian(firstLow)
-  words[at + IOVA + 1] = littleEndian(firstHigh)
-  words[at + SIZE] = littleEndian(low)
-  words[at + SIZE + 1] = littleEndian(high)
+  const lastLow = entry[3] as number
+  const low = (lastLow - firstLow + 1) | 0
+  const isBelow = lastLow < firstLow
+  const carry = low === 0 ? (isBelow ? 0 : 1) : isBelow ? -1 : 0
+  const high = ((entry[2] as number) - firstHigh + carry) | 0
+  if (high === 0 && low === 0)
+    throw rangeError('size', 'below 2^64: one message cannot say it, two halves can', 2 ** 64)
+  words[at + IOVA] = firstLow
+  words[at + IOVA + 1] = firstHigh
+  words[at + SIZE] = low
+  words[at + SIZE + 1] = high
 }
 
 /**
@@ -60,7 +58,7 @@ export class MessageWriter {
   constructor(version: 1 | 2, capacity = 16) {
     const { VHOST_IOTLB_MSG, VHOST_IOTLB_MSG_V2 } = vhostMessageTypes
     this.#version = version
-    this.#head = littleEndian(version === 1 ? VHOST_IOTLB_MSG : VHOST_IOTLB_MSG_V2)
+    this.#head = version === 1 ? VHOST_IOTLB_MSG : VHOST_IOTLB_MSG_V2
     this.#words = new Uint32Array(Math.max(1, capacity) * RECORD_WORDS)
   }
 
@@ -69,9 +67,10 @@ export class MessageWriter {
     return this.#count
   }
 
-  /** The records: `count` times RECORD_BYTES, not a copy. What is written later may lie elsewhere. */
+  /** The records as vDPA takes them, little-endian: `count` times RECORD_BYTES, not a copy where that is the processor's order. What is written later may lie elsewhere. */
   get bytes(): Uint8Array {
-    return new Uint8Array(this.#words.buffer, 0, this.#count * RECORD_BYTES)
+    const words = isBigEndian ? swapped(this.#words) : this.#words
+    return new Uint8Array(words.buffer, 0, this.#count * RECORD_BYTES)
   }
 
   /** Maps the entry (VHOST_IOTLB_UPDATE). RangeError for the whole 2^64, whose size is not a u64. */
@@ -79,9 +78,9 @@ export class MessageWriter {
     const at = this.#start(asid)
     const words = this.#words
     putRange(words, at, entry)
-    words[at + UADDR] = littleEndian(entry[5] as number)
-    words[at + UADDR + 1] = littleEndian(entry[4] as number)
-    words[at + PERM_AND_TYPE] = littleEndian((entry[6] as number) | UPDATE)
+    words[at + UADDR] = entry[5] as number
+    words[at + UADDR + 1] = entry[4] as number
+    words[at + PERM_AND_TYPE] = (entry[6] as number) | UPDATE
     this.#count++
   }
 
@@ -92,7 +91,7 @@ export class MessageWriter {
     putRange(words, at, entry)
     words[at + UADDR] = 0
     words[at + UADDR + 1] = 0
-    words[at + PERM_AND_TYPE] = littleEndian(INVALIDATE)
+    words[at + PERM_AND_TYPE] = INVALIDATE
     this.#count++
   }
 
@@ -104,6 +103,29 @@ export class MessageWriter {
   /** Has the device make the changes since batchBegin() (VHOST_IOTLB_BATCH_END). */
   batchEnd(asid: number): void {
     this.#batchEdge(asid, BATCH_END)
+  }
+
+  /** The type of the record at `index`: VHOST_IOTLB_*. */
+  type(index: number): number {
+    return (this.#words[index * RECORD_WORDS + PERM_AND_TYPE] as number) >>> 8
+  }
+
+  /** The address space of the record at `index`. */
+  asid(index: number): number {
+    return this.#words[index * RECORD_WORDS + ASID] as number
+  }
+
+  /** Puts the range of the record at `index`, an update or an invalidation, into the first four words of `entry`. */
+  readRange(index: number, entry: Uint32Array): void {
+    const words = this.#words
+    const at = index * RECORD_WORDS
+    const firstLow = words[at + IOVA] as number
+    const firstHigh = words[at + IOVA + 1] as number
+    const sum = firstLow + (words[at + SIZE] as number) - 1
+    entry[0] = firstHigh
+    entry[1] = firstLow
+    entry[2] = firstHigh + (words[at + SIZE + 1] as number) + (sum < 0 ? -1 : sum > LAST ? 1 : 0)
+    entry[3] = sum
   }
 
   /** Begins anew, in the memory that is there. */
@@ -120,17 +142,17 @@ export class MessageWriter {
   #batchEdge(asid: number, type: number): void {
     const at = this.#start(asid)
     this.#words.fill(0, at + IOVA, at + PERM_AND_TYPE)
-    this.#words[at + PERM_AND_TYPE] = littleEndian(type)
+    this.#words[at + PERM_AND_TYPE] = type
     this.#count++
   }
 
   /** Begins a record and returns where it is; it counts once it is whole. */
   #start(asid: number): number {
-    if (this.#version === 1 && asid !== 0) throw rangeError('asid', '0 in a version 1 message, which has none', asid)
+    if (asid !== 0 && this.#version === 1) throw rangeError('asid', '0 in a version 1 message, which has none', asid)
     const at = this.#count * RECORD_WORDS
     if (at === this.#words.length) this.#grow()
     this.#words[at + HEAD] = this.#head
-    this.#words[at + ASID] = littleEndian(asid)
+    this.#words[at + ASID] = asid
     return at
   }
 
@@ -139,4 +161,9 @@ export class MessageWriter {
     larger.set(this.#words)
     this.#words = larger
   }
+}
+
+function swapped(words: Uint32Array): Uint32Array {
+  const bytes = Buffer.from(Uint32Array.from(words).buffer).swap32()
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, words.length)
 }

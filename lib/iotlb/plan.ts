@@ -26,7 +26,7 @@ export interface PlanOptions {
   readonly batch: boolean
 }
 
-const { VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE, VHOST_IOTLB_BATCH_BEGIN, VHOST_IOTLB_BATCH_END } = iotlbMessageTypes
+const { VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE, VHOST_IOTLB_BATCH_BEGIN } = iotlbMessageTypes
 const HALF = 0x8000_0000
 const LAST = 0xffff_ffff
 const TWO_32 = 0x1_0000_0000
@@ -47,74 +47,73 @@ export function planChanges(changes: readonly SpaceChange[], options: PlanOption
   return plan
 }
 
-/** Messages in flat columns: type, asid, and the whole entry, so that an invalidation can be turned back into the update it undid. */
+/** What a record does not say, or an invalidation's does not: where the mapping leads (2 words), and perm | object + 1 << 8. */
+const KEPT_WORDS = 3
+
+/** Records as they are sent, and beside them what they do not say, so that an invalidation can be turned back into the update it undid. */
 export class Plan {
   readonly #options: PlanOptions
   readonly #writer: MessageWriter
-  #count = 0
-  #types: Uint8Array
-  #asids: Uint32Array
-  #entries: Uint32Array
+  #kept: Uint32Array
   #asid = 0
   #begin = -1
+  #hasInvalidations = false
 
   /** `capacity` messages are made room for; more are taken. */
   constructor(options: PlanOptions, capacity = 8) {
     this.#options = options
     this.#writer = new MessageWriter(options.version, capacity)
-    this.#types = new Uint8Array(Math.max(1, capacity))
-    this.#asids = new Uint32Array(Math.max(1, capacity))
-    this.#entries = new Uint32Array(Math.max(1, capacity) * ENTRY_WORDS)
+    this.#kept = new Uint32Array(Math.max(1, capacity) * KEPT_WORDS)
   }
 
   /** Begins anew, in the memory that is there. What records() gave before is written over. */
   clear(): void {
-    this.#count = 0
     this.#begin = -1
+    this.#hasInvalidations = false
     this.#writer.clear()
   }
 
   /** Messages that there is room for without growing. */
   get capacity(): number {
-    return this.#types.length
+    return this.#kept.length / KEPT_WORDS
   }
 
   /** Messages. 0: nothing has to change. */
   get count(): number {
-    return this.#count
+    return this.#writer.count
+  }
+
+  /** Whether a step takes something away. */
+  get hasInvalidations(): boolean {
+    return this.#hasInvalidations
   }
 
   /** From here to end(), steps are for this address space; more than one of them are a batch. RangeError for an asid that version 1 cannot say. */
   begin(asid: number): void {
     checkInteger(asid, 'asid', 0, this.#options.version === 1 ? 0 : LAST)
     this.#asid = asid
-    this.#begin = this.#count
-    if (!this.#options.batch) return
-    this.#writer.batchBegin(asid)
-    this.#add(VHOST_IOTLB_BATCH_BEGIN)
+    this.#begin = this.count
+    if (this.#options.batch) this.#writer.batchBegin(asid)
   }
 
   /** Maps an entry (8 words, EntryWord). */
   update(entry: Uint32Array): void {
+    this.#keep(this.#writer.count, entry)
     this.#writer.update(this.#asid, entry)
-    this.#add(VHOST_IOTLB_UPDATE, entry)
   }
 
   /** Takes away a mapping, exactly; the whole entry is given, because undo() maps it again. */
   invalidate(entry: Uint32Array): void {
+    this.#keep(this.#writer.count, entry)
     this.#writer.invalidate(this.#asid, entry)
-    this.#add(VHOST_IOTLB_INVALIDATE, entry)
+    this.#hasInvalidations = true
   }
 
   /** Ends the steps of an address space. A batch of less than two is none. */
   end(): void {
     if (!this.#options.batch) return
-    if (this.#count - this.#begin <= 2) {
-      this.#dropBatch()
-      return
-    }
-    this.#writer.batchEnd(this.#asid)
-    this.#add(VHOST_IOTLB_BATCH_END)
+    if (this.count - this.#begin > 2) this.#writer.batchEnd(this.#asid)
+    else this.#dropBatch()
   }
 
   /** The records, RECORD_BYTES each; not a copy. */
@@ -127,110 +126,96 @@ export class Plan {
    * batch that was left open and with its end, then each earlier address space in a batch of its own. As many as were accepted.
    */
   undo(completed: number): Uint8Array {
-    checkInteger(completed, 'completed', 0, this.#count)
+    checkInteger(completed, 'completed', 0, this.count)
     const writer = new MessageWriter(this.#options.version, completed + 1)
-    for (let step = completed - 1; step >= 0; step--) this.#write(step, inverse(this.#types[step] as number), writer)
+    for (let step = completed - 1; step >= 0; step--) this.#writeInverse(step, writer)
     return writer.bytes
   }
 
   /** Whether a step maps something, takes something away, or begins or ends a batch. */
   verb(step: number): 'update' | 'invalidate' | 'batch' {
-    const type = this.#types[step]
+    const type = this.#writer.type(step)
     return type === VHOST_IOTLB_UPDATE ? 'update' : type === VHOST_IOTLB_INVALIDATE ? 'invalidate' : 'batch'
   }
 
   /** Copies a step's entry into `entry`; of a batch's ends it says nothing. */
   read(step: number, entry: Uint32Array): void {
-    copyWords(this.#entries, step * ENTRY_WORDS, entry, 0)
+    this.#writer.readRange(step, entry)
+    const kept = this.#kept
+    const at = step * KEPT_WORDS
+    entry[EntryWord.uaddrHigh] = kept[at] as number
+    entry[EntryWord.uaddrLow] = kept[at + 1] as number
+    entry[EntryWord.perm] = (kept[at + 2] as number) & 0xff
+    entry[EntryWord.object] = this.object(step)
   }
 
   /** The object of a step's entry. */
   object(step: number): number {
-    return this.#entries[step * ENTRY_WORDS + EntryWord.object] as number
+    return (((this.#kept[step * KEPT_WORDS + 2] as number) >>> 8) - 1) >>> 0
   }
 
-  /** Puts another entry, of the same range, in a step's place: its object or address was not known when it was planned. */
-  replace(step: number, entry: Uint32Array): void {
-    copyWords(entry, 0, this.#entries, step * ENTRY_WORDS)
+  /** Says what was not known when a step was planned: the object of its entry and, where it takes away, where the mapping led and what it allowed. */
+  complete(step: number, entry: Uint32Array): void {
+    this.#keep(step, entry)
   }
 
   /** Bytes that a step maps or takes away; 0 for the ends of a batch. */
   bytes(step: number): number {
     if (this.verb(step) === 'batch') return 0
-    const at = step * ENTRY_WORDS
-    const words = this.#entries
-    const high = (words[at + EntryWord.lastHigh] as number) - (words[at + EntryWord.firstHigh] as number)
-    return high * TWO_32 + (words[at + EntryWord.lastLow] as number) - (words[at + EntryWord.firstLow] as number) + 1
+    this.#writer.readRange(step, scratch)
+    const high = (scratch[EntryWord.lastHigh] as number) - (scratch[EntryWord.firstHigh] as number)
+    return high * TWO_32 + (scratch[EntryWord.lastLow] as number) - (scratch[EntryWord.firstLow] as number) + 1
   }
 
   /** A record in words, for the sentence that says which one was refused: `VHOST_IOTLB_UPDATE [0x1000, 0x1fff] of asid 0`. */
   describe(record: number): string {
-    checkInteger(record, 'record', 0, this.#count - 1)
-    const name = Object.entries(iotlbMessageTypes).find(([, type]) => type === this.#types[record])?.[0] ?? ''
+    checkInteger(record, 'record', 0, this.count - 1)
+    const type = this.#writer.type(record)
+    const name = Object.entries(iotlbMessageTypes).find(([, number]) => number === type)?.[0] ?? ''
     const range = this.verb(record) === 'batch' ? '' : ` ${this.rangeText(record)}`
-    return `${name}${range} of asid ${this.#asids[record]}`
+    return `${name}${range} of asid ${this.#writer.asid(record)}`
   }
 
   /** A step's range: `[0x1000, 0x1fff]`. */
   rangeText(step: number): string {
-    const at = step * ENTRY_WORDS
-    const first = joined(this.#entries, at + EntryWord.firstHigh)
-    return showRange({ first, last: joined(this.#entries, at + EntryWord.lastHigh) })
+    this.#writer.readRange(step, scratch)
+    return showRange({ first: joined(scratch, EntryWord.firstHigh), last: joined(scratch, EntryWord.lastHigh) })
   }
 
-  #add(type: number, entry?: Uint32Array): void {
-    const step = this.#count
-    if (step === this.#types.length) this.#grow()
-    this.#types[step] = type
-    this.#asids[step] = this.#asid
-    if (entry !== undefined) copyWords(entry, 0, this.#entries, step * ENTRY_WORDS)
-    this.#count = step + 1
+  #keep(step: number, entry: Uint32Array): void {
+    const at = step * KEPT_WORDS
+    if (at >= this.#kept.length) this.#grow()
+    const kept = this.#kept
+    kept[at] = entry[4] as number
+    kept[at + 1] = entry[5] as number
+    kept[at + 2] = (entry[6] as number) | (((entry[7] as number) + 1) << 8)
   }
 
   /** Takes the batch's beginning away again; at most one step came after it. */
   #dropBatch(): void {
     const from = this.#begin
+    this.#kept.copyWithin(from * KEPT_WORDS, (from + 1) * KEPT_WORDS, this.count * KEPT_WORDS)
     this.#writer.drop(from)
-    this.#types.copyWithin(from, from + 1, this.#count)
-    this.#asids.copyWithin(from, from + 1, this.#count)
-    this.#entries.copyWithin(from * ENTRY_WORDS, (from + 1) * ENTRY_WORDS, this.#count * ENTRY_WORDS)
-    this.#count--
   }
 
-  #write(step: number, type: number, writer: MessageWriter): void {
-    const asid = this.#asids[step] as number
-    if (type === VHOST_IOTLB_BATCH_BEGIN) writer.batchBegin(asid)
-    else if (type === VHOST_IOTLB_BATCH_END) writer.batchEnd(asid)
-    else {
-      this.read(step, scratch)
-      if (type === VHOST_IOTLB_UPDATE) writer.update(asid, scratch)
-      else writer.invalidate(asid, scratch)
-    }
+  #writeInverse(step: number, writer: MessageWriter): void {
+    const asid = this.#writer.asid(step)
+    const type = this.#writer.type(step)
+    this.read(step, scratch)
+    if (type === VHOST_IOTLB_UPDATE) writer.invalidate(asid, scratch)
+    else if (type === VHOST_IOTLB_INVALIDATE) writer.update(asid, scratch)
+    else if (type === VHOST_IOTLB_BATCH_BEGIN) writer.batchEnd(asid)
+    else writer.batchBegin(asid)
   }
 
   #grow(): void {
-    const [types, asids, entries] = [this.#types, this.#asids, this.#entries]
-    this.#types = new Uint8Array(types.length * 2)
-    this.#asids = new Uint32Array(types.length * 2)
-    this.#entries = new Uint32Array(entries.length * 2)
-    this.#types.set(types)
-    this.#asids.set(asids)
-    this.#entries.set(entries)
+    const kept = this.#kept
+    this.#kept = new Uint32Array(kept.length * 2)
+    this.#kept.set(kept)
   }
 }
 
 const scratch = new Uint32Array(ENTRY_WORDS)
-
-/** An entry. Eight stores take less time than a subarray and set(). */
-function copyWords(from: Uint32Array, at: number, to: Uint32Array, toAt: number): void {
-  for (let word = 0; word < ENTRY_WORDS; word++) to[toAt + word] = from[at + word] as number
-}
-
-function inverse(type: number): number {
-  if (type === VHOST_IOTLB_UPDATE) return VHOST_IOTLB_INVALIDATE
-  if (type === VHOST_IOTLB_INVALIDATE) return VHOST_IOTLB_UPDATE
-  return type === VHOST_IOTLB_BATCH_BEGIN ? VHOST_IOTLB_BATCH_END : VHOST_IOTLB_BATCH_BEGIN
-}
 
 /** Calls `visit` with each piece of `table` that `other` does not have just so, lowest first. The words are valid during the call. */
 function eachOnlyIn(table: IntervalTable, other: IntervalTable, visit: (entry: Uint32Array) => void): void {

@@ -97,3 +97,24 @@ describe('what cannot be said', () => {
     expect(hex(writer.bytes)).toBe(`0200000001000000${'00'.repeat(25)}06`.padEnd(144, '0'))
   })
 })
+
+describe('sizes at the edges of 32 bits', () => {
+  test.each<[bigint, bigint]>([
+    [0n, 0xffff_ffffn],
+    [0x1_0000_0000n, 0x1_ffff_ffffn],
+    [1n, 0x1_0000_0000n],
+    [0x5000n, 0x1_0000_4fffn],
+    [0xffff_f000n, 0x1_0000_0fffn],
+    [0n, 0xffff_ffff_ffff_fffen],
+    [1n, 0xffff_ffff_ffff_ffffn],
+    [0x8000_0000_0000_0000n, 0xffff_ffff_ffff_ffffn],
+  ])('%s to %s', (first, last) => {
+    const writer = new MessageWriter(2)
+    const words = Uint32Array.of(...halves(first), ...halves(last), 0, 0, 3, 0)
+    writer.update(0, words)
+    expect(vhostMsgV2.decode(writer.bytes)).toMatchObject({ iova: first, size: last - first + 1n })
+    const back = new Uint32Array(8)
+    writer.readRange(0, back)
+    expect([...back.subarray(0, 4)]).toEqual([...words.subarray(0, 4)])
+  })
+})
