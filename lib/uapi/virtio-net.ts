@@ -155,7 +155,9 @@ export function formatMac(mac: Uint8Array): string {
 export function parseMac(text: string): Uint8Array {
   if (typeof text !== 'string') throw typeError('mac', "a string such as '02:00:00:00:00:01'", text)
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) throw rangeError('mac', "of the form '02:00:00:00:00:01'", text)
-  return Uint8Array.from(text.split(':'), (part) => parseInt(part, 16))
+  const bytes = new Uint8Array(6)
+  for (let byte = 0; byte < 6; byte++) bytes[byte] = parseInt(text.slice(3 * byte, 3 * byte + 2), 16)
+  return bytes
 }
 
 /** A control command: class, number within the class, and the codec of what follows the two-byte head. */
