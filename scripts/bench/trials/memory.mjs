@@ -30,6 +30,16 @@ function countMajorCollections() {
   }
 }
 
+async function delayOf(work) {
+  const histogram = monitorEventLoopDelay({ resolution: 1 })
+  histogram.enable()
+  for (let round = 0; round < 20; round++) {
+    await work()
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  return histogram.percentile(99) / 1e6
+}
+
 const trials = {
   /** Milliseconds from open to close, 1 GiB mapped. */
   async lifecycle() {
@@ -75,7 +85,7 @@ const trials = {
   /** Major collections of garbage while 1,000,000 frames were looped. */
   collections: () => trials.loopback(true),
   /** p99 of the event loop's delay in milliseconds while 2,000 maps are under way. */
-  async delay() {
+  delay: () => {
     const backend = simulated()
     const device = openDeviceSync(path, { backend })
     const memory = backend.allocate(2000 * 4096)
@@ -85,15 +95,13 @@ const trials = {
       offset: index * 4096,
       size: 4096,
     }))
-    const histogram = monitorEventLoopDelay({ resolution: 1 })
-    histogram.enable()
-    for (let round = 0; round < 20; round++) {
+    return delayOf(async () => {
       await device.addressSpace(0).map(pieces)
       await device.addressSpace(0).unmapAll()
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
-    return histogram.percentile(99) / 1e6
+    })
   },
+  /** The same while nothing is. */
+  idle: () => delayOf(async () => {}),
   /** KiB a running device takes, of 10,000 in one simulator. */
   async fleet() {
     const backend = new Simulator()
