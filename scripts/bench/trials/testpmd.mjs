@@ -12,7 +12,7 @@ const forwarding = ['--forward-mode=flowgen', '--nb-cores=1', '--stats-period', 
 const testpmd = spawn(
   'dpdk-testpmd',
   [...environment, `--vdev=net_virtio_user0,path=${path},mac=${mac}`, '--', ...forwarding],
-  { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, XDG_RUNTIME_DIR: '/tmp' } },
+  { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, XDG_RUNTIME_DIR: '/tmp' } },
 )
 const deadline = setTimeout(() => testpmd.kill('SIGKILL'), 90_000)
 const errors = []
@@ -22,8 +22,8 @@ for await (const line of createInterface({ input: testpmd.stdout })) {
   const rate = /Rx-pps:\s+(\d+)/.exec(line)
   if (rate === null) continue
   reports.push(Number(rate[1]))
-  // The first ones are of the time in which it starts. A line ends it.
-  if (reports.length === REPORTS + 2) testpmd.stdin.write('\n')
+  // The first ones are of the time in which it starts.
+  if (reports.length === REPORTS + 2) testpmd.kill('SIGTERM')
 }
 clearTimeout(deadline)
 const counted = reports.slice(2, REPORTS + 2).sort((a, b) => a - b)
