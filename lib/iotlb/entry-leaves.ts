@@ -165,6 +165,12 @@ export class EntryLeaves {
     return true
   }
 
+  /** Whether the last slot of a leaf is used. */
+  isUsedToTheEnd(leaf: number): boolean {
+    const span = this.#spans[leaf] as number
+    return (span & 0xff) + (span >>> 8) === LEAF_SLOTS
+  }
+
   /** Makes a slot before the entry at `position` of a leaf that has fewer than 64 entries; returns its index. The shorter side moves, where it can. */
   open(leaf: number, position: number): number {
     let span = this.#spans[leaf] as number

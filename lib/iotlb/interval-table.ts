@@ -53,7 +53,7 @@ export class IntervalTable {
     const firstHigh = entry[0] as number
     const firstLow = entry[1] as number
     // In the order of addresses, as memory mostly comes: no search.
-    if (this.#endLeaf >= 0 && this.#isAboveEnd(firstHigh, firstLow) && this.#leaves.append(this.#endLeaf, entry)) {
+    if (this.#endLeaf >= 0 && this.#isAboveEnd(firstHigh, firstLow) && this.#append(entry)) {
       this.#endHigh = entry[2] as number
       this.#endLow = entry[3] as number
       this.#size++
@@ -237,6 +237,15 @@ export class IntervalTable {
   #reaches(index: number, high: number, low: number): boolean {
     const lastHigh = this.#leaves.lastHigh(index)
     return lastHigh > high || (lastHigh === high && this.#leaves.lastLow(index) >= low)
+  }
+
+  /** Writes an entry that is above all others behind the last one; false, and no change, when the table has to grow for it. */
+  #append(entry: Uint32Array): boolean {
+    if (this.#leaves.append(this.#endLeaf, entry)) return true
+    if (!this.#leaves.isUsedToTheEnd(this.#endLeaf)) return false
+    this.#endLeaf = this.#leaves.allocate(false)
+    this.#order.insertLast((entry[0] as number) * TWO_32 + (entry[1] as number), this.#endLeaf)
+    return this.#leaves.append(this.#endLeaf, entry)
   }
 
   #isAboveEnd(high: number, low: number): boolean {

@@ -129,6 +129,22 @@ export class LeafOrder {
     else this.#goTo(this.#place - 1, this.#countAt(this.#place - 1) - 1)
   }
 
+  /** Adds a leaf after the last one. */
+  insertLast(key: number, leaf: number): void {
+    if (this.#directoryCount === 0) this.#start()
+    const place = this.#directoryCount - 1
+    const node = this.#directoryNodes[place] as number
+    const count = this.#counts[node] as number
+    if (count === NODE_SLOTS) {
+      this.#goTo(place, count - 1)
+      this.insertAfter(key, leaf)
+      return
+    }
+    this.#keys[(node << NODE_SHIFT) + count] = key
+    this.#leaves[(node << NODE_SHIFT) + count] = leaf
+    this.#counts[node] = count + 1
+  }
+
   /** Adds a leaf after this one. Stays here. */
   insertAfter(key: number, leaf: number): void {
     if (this.#directoryCount === 0) this.#start()
