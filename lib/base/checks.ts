@@ -29,10 +29,14 @@ export function rangeError(name: string, what: string, value: unknown): RangeErr
 
 /** An integer number from `first` to `last`, both included. */
 export function checkInteger(value: unknown, name: string, first: number, last: number): asserts value is number {
-  if (typeof value !== 'number') throw typeError(name, `an integer from ${first} to ${last}`, value)
-  if (!Number.isInteger(value) || value < first || value > last) {
-    throw rangeError(name, `an integer from ${first} to ${last}`, value)
-  }
+  if (!Number.isInteger(value) || (value as number) < first || (value as number) > last)
+    throw notInteger(value, name, first, last)
+}
+
+/** Apart from the check, which is then short enough for the compiler to inline. */
+function notInteger(value: unknown, name: string, first: number, last: number): Error {
+  const makeError = typeof value === 'number' ? rangeError : typeError
+  return makeError(name, `an integer from ${first} to ${last}`, value)
 }
 
 const u64Last = 0xffff_ffff_ffff_ffffn
@@ -62,12 +66,12 @@ function isUint8Array(value: unknown): value is Uint8Array {
 
 /** A Uint8Array (a Buffer is one), also of another realm; of exactly `length` bytes where that is given. */
 export function checkBytes(value: unknown, name: string, length?: number): asserts value is Uint8Array {
-  if (!isUint8Array(value)) {
-    throw typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
-  }
-  if (length !== undefined && value.byteLength !== length) {
-    throw rangeError(name, `${length} bytes long`, value.byteLength)
-  }
+  if (!isUint8Array(value) || (length !== undefined && value.length !== length)) throw notBytes(value, name, length)
+}
+
+function notBytes(value: unknown, name: string, length: number | undefined): Error {
+  if (isUint8Array(value)) return rangeError(name, `${length} bytes long`, value.length)
+  return typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
 }
 
 /** A string that is not empty and has no NUL, which would end it for the kernel. */

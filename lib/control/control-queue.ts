@@ -92,8 +92,8 @@ export class ControlQueue implements Closeable {
     const { timeout = this.#timeout, signal } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
     checkBytes(bytes, 'bytes')
-    if (bytes.byteLength === 0 || bytes.byteLength > SLOT_BYTES - 1)
-      throw rangeError('a command', `1 to ${SLOT_BYTES - 1} bytes long`, bytes.byteLength)
+    if (bytes.length === 0 || bytes.length > SLOT_BYTES - 1)
+      throw rangeError('a command', `1 to ${SLOT_BYTES - 1} bytes long`, bytes.length)
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     checkSignal(signal)
     if (signal?.aborted === true) throw this.#canceled(signal)
@@ -159,10 +159,10 @@ export class ControlQueue implements Closeable {
     const { ring, buffers, buffersIova } = this.#port
     const at = slot * SLOT_BYTES
     const ackAt = at + SLOT_BYTES - 1
-    buffers.bytes(at, bytes.byteLength).set(bytes)
+    buffers.bytes(at, bytes.length).set(bytes)
     buffers.setU8(ackAt, UNANSWERED)
     ring.begin()
-    ring.pushAddress(buffersIova + BigInt(at), bytes.byteLength, false)
+    ring.pushAddress(buffersIova + BigInt(at), bytes.length, false)
     ring.pushAddress(buffersIova + BigInt(ackAt), 1, true)
     ring.commit(slot)
     this.#port.publish()

@@ -303,11 +303,11 @@ export class BlockDriver implements Closeable {
   }
 
   #sectorsOf(sector: number, bytes: Uint8Array, name: string): number {
-    const { byteLength } = bytes
-    if (byteLength === 0 || byteLength % SECTOR_BYTES !== 0)
-      throw rangeError(`${name}.byteLength`, `a multiple of ${SECTOR_BYTES} that is not 0`, byteLength)
-    this.#checkRange(sector, byteLength / SECTOR_BYTES)
-    return byteLength / SECTOR_BYTES
+    const { length } = bytes
+    if (length === 0 || length % SECTOR_BYTES !== 0)
+      throw rangeError(`${name}.byteLength`, `a multiple of ${SECTOR_BYTES} that is not 0`, length)
+    this.#checkRange(sector, length / SECTOR_BYTES)
+    return length / SECTOR_BYTES
   }
 
   #checkRange(sector: number, sectors: number): void {

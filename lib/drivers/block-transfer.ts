@@ -78,7 +78,7 @@ export class Transfer {
         isAccepted = queue.write(slot, at, count * SECTOR_BYTES, done)
         break
       case blockRequestTypes.VIRTIO_BLK_T_GET_ID:
-        isAccepted = queue.submit(slot, type, 0, bytes?.byteLength ?? 0, done)
+        isAccepted = queue.submit(slot, type, 0, bytes?.length ?? 0, done)
         break
       case blockRequestTypes.VIRTIO_BLK_T_FLUSH:
         isAccepted = queue.flush(slot, done)

@@ -1,9 +1,19 @@
-// The buffers of one data queue: as many as its ring has descriptors, of one size, side by side. Buffer i is token i in the ring. It knows no header.
+// The buffers of one data queue: as many as its ring has descriptors, of one size, one after the other. Buffer i is token i in the ring. It knows no
+// header.
 
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 
 const TWO_32 = 0x1_0000_0000
+const CACHE_LINE_BYTES = 64
+
+/**
+ * Bytes from one buffer to the next: an odd number of cache lines. Were it a power of two, the beginnings of all buffers, where headers and short
+ * frames are, would share a few sets of the cache and evict each other.
+ */
+export function frameBufferStride(bufferBytes: number): number {
+  return (Math.ceil(bufferBytes / CACHE_LINE_BYTES) | 1) * CACHE_LINE_BYTES
+}
 
 /** Buffers that travel through a queue and come back to be used again. Nothing allocates in steady state but views of lengths that were not seen before. */
 export class FrameBuffers {
@@ -14,6 +24,7 @@ export class FrameBuffers {
   readonly bytes: Uint8Array
   /** Bytes of each. */
   readonly bufferBytes: number
+  readonly #stride: number
   readonly #iovaHigh: number
   readonly #iovaLow: number
   // The view of each buffer that was shown last, and what it is of.
@@ -26,6 +37,7 @@ export class FrameBuffers {
     this.memory = queue.buffers
     this.bytes = queue.buffers.bytes()
     this.bufferBytes = bufferBytes
+    this.#stride = frameBufferStride(bufferBytes)
     this.#iovaHigh = Number(queue.buffersIova >> 32n)
     this.#iovaLow = Number(queue.buffersIova & 0xffff_ffffn)
     this.#views = new Array<Uint8Array | undefined>(queue.ring.size).fill(undefined)
@@ -33,10 +45,15 @@ export class FrameBuffers {
     this.#viewOffsets = new Int32Array(queue.ring.size)
   }
 
+  /** Where buffer `index` begins in `memory`. */
+  at(index: number): number {
+    return index * this.#stride
+  }
+
   /** Puts buffer `index` into the ring, `length` bytes of it. */
   add(index: number, length: number, deviceWrites: boolean): void {
     const { ring } = this.queue
-    const low = this.#iovaLow + index * this.bufferBytes
+    const low = this.#iovaLow + this.at(index)
     ring.begin()
     ring.push(this.#iovaHigh + (low >= TWO_32 ? 1 : 0), low >= TWO_32 ? low - TWO_32 : low, length, deviceWrites)
     ring.commit(index)
@@ -46,7 +63,7 @@ export class FrameBuffers {
   view(index: number, offset: number, length: number): Uint8Array {
     const last = this.#views[index]
     if (last !== undefined && this.#viewLengths[index] === length && this.#viewOffsets[index] === offset) return last
-    const from = index * this.bufferBytes + offset
+    const from = this.at(index) + offset
     const view = this.bytes.subarray(from, from + length)
     this.#views[index] = view
     this.#viewLengths[index] = length

@@ -4,7 +4,7 @@ import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { closeQueues, makeQueues } from './driver-queues.js'
-import { FrameBuffers } from './frame-buffers.js'
+import { FrameBuffers, frameBufferStride } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders } from './net-header.js'
 import { NetReceiver } from './net-receiver.js'
@@ -53,7 +53,7 @@ async function makeQueue(device: VdpaDevice<'net'>, index: number, options: Pair
   return device.createQueue(index, {
     addressSpace: options.addressSpace ?? device.addressSpace(0),
     size,
-    bufferBytes: size * options.bufferBytes,
+    bufferBytes: size * frameBufferStride(options.bufferBytes),
     ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),
     ...(restore === undefined ? {} : { restore }),
   })

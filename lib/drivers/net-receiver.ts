@@ -107,7 +107,7 @@ export class NetReceiver {
       counters.droppedFrames++
       return DROPPED
     }
-    this.#headers.read(this.buffers.memory, index * this.buffers.bufferBytes)
+    this.#headers.read(this.buffers.memory, this.buffers.at(index))
     let frameBytes = ring.usedLength - headerBytes
     if (this.#headers.received.numBuffers !== 1) frameBytes += this.#takeRest(this.#headers.received.numBuffers)
     if (frameBytes === 0) {

@@ -52,7 +52,7 @@ export class NetTransmitter {
   /** Checks a frame; see NetDriver.send(). */
   check(frame: Uint8Array): void {
     checkBytes(frame, 'frame')
-    this.checkLength(frame.byteLength)
+    this.checkLength(frame.length)
   }
 
   checkLength(length: number): void {
@@ -61,11 +61,11 @@ export class NetTransmitter {
 
   /** Puts a checked frame in a buffer and in the ring, to be published; false when there is no buffer. */
   stage(frame: Uint8Array, header: PacketHeader | undefined): boolean {
-    if (header !== undefined) this.#headers.checkSendable(header, frame.byteLength)
+    if (header !== undefined) this.#headers.checkSendable(header, frame.length)
     const index = this.#begin(header)
     if (index < 0) return false
-    this.buffers.bytes.set(frame, index * this.buffers.bufferBytes + this.#headers.size)
-    this.#end(index, frame.byteLength)
+    this.buffers.bytes.set(frame, this.buffers.at(index) + this.#headers.size)
+    this.#end(index, frame.length)
     return true
   }
 
@@ -92,11 +92,11 @@ export class NetTransmitter {
     }
     const index = this.#free[--this.#freeCount] as number
     if (header !== undefined) {
-      this.#headers.clear(this.buffers.memory, index * this.buffers.bufferBytes)
-      this.#headers.write(this.buffers.memory, index * this.buffers.bufferBytes, header)
+      this.#headers.clear(this.buffers.memory, this.buffers.at(index))
+      this.#headers.write(this.buffers.memory, this.buffers.at(index), header)
       this.#hasHeader[index] = 1
     } else if (this.#hasHeader[index] === 1) {
-      this.#headers.clear(this.buffers.memory, index * this.buffers.bufferBytes)
+      this.#headers.clear(this.buffers.memory, this.buffers.at(index))
       this.#hasHeader[index] = 0
     }
     return index

@@ -42,13 +42,13 @@ export function checkIoctlArgument(request: number, argument: Uint8Array | numbe
     return
   }
   checkBytes(argument, 'argument')
-  const needed = argument.byteLength < size ? size : size + tailLength(request, argument)
-  if (argument.byteLength < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.byteLength)
+  const needed = argument.length < size ? size : size + tailLength(request, argument)
+  if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
 }
 
 /** Whether an ioctl that passed the check may be made again with the same array and without the check: its need does not depend on its bytes. */
 export function isRepeatable(request: number, argument: Uint8Array): boolean {
-  return argument.byteLength > 0 && tailOf(request) === undefined
+  return argument.length > 0 && tailOf(request) === undefined
 }
 
 function tailLength(request: number, argument: Uint8Array): number {

@@ -44,6 +44,11 @@ function halves(address: bigint): readonly [number, number] {
   return [Number(address >> 32n), Number(address & 0xffff_ffffn)]
 }
 
+/** Apart from the getters that call it, which are then short enough for the compiler to inline everywhere. */
+function withoutRing(): never {
+  throw new Error('the queue has no ring')
+}
+
 const nowhere: AreaAddresses = { descriptor: [0, 0], driver: [0, 0], device: [0, 0] }
 
 /** One virtqueue, as its model works with it: `open()`, then `next()` with `read()`, `write()` and `complete()` for each chain, then `publish()`. */
@@ -155,8 +160,7 @@ export class DeviceQueue {
 
   /** The ring. Throws while there is none: after a false open(). */
   get ring(): DeviceRing {
-    if (this.#ring === undefined) throw new Error('the queue has no ring')
-    return this.#ring
+    return this.#ring ?? withoutRing()
   }
 
   /** Loads the next chain and puts the cursor on its first byte. */
@@ -303,8 +307,7 @@ export class DeviceQueue {
   }
 
   #contextNow(): QueueContext {
-    if (this.#context === undefined) throw new Error('the queue has no ring')
-    return this.#context
+    return this.#context ?? withoutRing()
   }
 
   #openRing(context: QueueContext, asid: number, version: number): boolean {

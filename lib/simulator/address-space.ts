@@ -236,7 +236,7 @@ export class DeviceDma implements Dma {
       low <= window.last &&
       (window.perm & access) === access &&
       region !== undefined &&
-      region.bytes.byteLength === window.regionBytes
+      region.bytes.length === window.regionBytes
     ) {
       this.#region = region
       this.#offset = window.offset + (low - window.first)
@@ -255,7 +255,7 @@ export class DeviceDma implements Dma {
     const region = table.region(index)
     this.#offset = table.offsetOf(index, high, low)
     const inEntry = table.lengthFrom(index, high, low)
-    const inRegion = region.bytes.byteLength - this.#offset
+    const inRegion = region.bytes.length - this.#offset
     this.#length = inEntry < inRegion ? inEntry : inRegion
     this.#region = region
     if (this.#length <= 0) return false
@@ -268,7 +268,7 @@ export class DeviceDma implements Dma {
     window.perm = table.perm(index)
     window.region = region
     window.offset = this.#offset - before
-    window.regionBytes = region.bytes.byteLength
+    window.regionBytes = region.bytes.length
     return true
   }
 
@@ -279,7 +279,7 @@ export class DeviceDma implements Dma {
     if (region === undefined || address < region.start) return false
     this.#region = region
     this.#offset = address - region.start
-    this.#length = region.bytes.byteLength - this.#offset
+    this.#length = region.bytes.length - this.#offset
     return this.#length > 0
   }
 

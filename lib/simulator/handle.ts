@@ -232,15 +232,15 @@ export class SimulatedHandle implements Handle {
       if (size > 0 && argument !== 0) throw typeError('argument', `a Uint8Array of ${size} bytes`, argument)
       return undefined
     }
-    if (argument !== this.#argument.bytes || argument.byteLength !== this.#argument.view.byteLength) {
+    if (argument !== this.#argument.bytes || argument.length !== this.#argument.view.byteLength) {
       checkBytes(argument, 'argument')
       this.#argument = {
         bytes: argument,
         view: new DataView(argument.buffer, argument.byteOffset, argument.byteLength),
       }
     }
-    const needed = argument.byteLength < size ? size : size + tailLength(request, this.#argument.view)
-    if (argument.byteLength < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.byteLength)
+    const needed = argument.length < size ? size : size + tailLength(request, this.#argument.view)
+    if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
     return this.#argument
   }
 
@@ -269,7 +269,7 @@ class WriteSequence {
   }
 
   get isDone(): boolean {
-    return this.errno !== 0 || this.completed * this.stride >= this.records.byteLength
+    return this.errno !== 0 || this.completed * this.stride >= this.records.length
   }
 }
 

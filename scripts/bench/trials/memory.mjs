@@ -74,7 +74,7 @@ const trials = {
       driver.receive(count)
       driver.reclaim()
     }
-    for (let warm = 0; warm < 3000; warm++) round()
+    for (let warm = 0; warm < 31_250; warm++) round()
     received = 0
     const majors = countMajorCollections()
     const start = now()
