@@ -4,7 +4,6 @@
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 
-const TWO_32 = 0x1_0000_0000
 const CACHE_LINE_BYTES = 64
 
 /**
@@ -25,8 +24,9 @@ export class FrameBuffers {
   /** Bytes of each. */
   readonly bufferBytes: number
   readonly #stride: number
-  readonly #iovaHigh: number
-  readonly #iovaLow: number
+  // IOVA of each buffer, in halves.
+  readonly #iovaHigh: Uint32Array
+  readonly #iovaLow: Uint32Array
   // The view of each buffer that was shown last, and what it is of.
   readonly #views: (Uint8Array | undefined)[]
   readonly #viewLengths: Int32Array
@@ -38,8 +38,9 @@ export class FrameBuffers {
     this.bytes = queue.buffers.bytes()
     this.bufferBytes = bufferBytes
     this.#stride = frameBufferStride(bufferBytes)
-    this.#iovaHigh = Number(queue.buffersIova >> 32n)
-    this.#iovaLow = Number(queue.buffersIova & 0xffff_ffffn)
+    const iovas = Array.from({ length: queue.ring.size }, (_, index) => queue.buffersIova + BigInt(this.at(index)))
+    this.#iovaHigh = Uint32Array.from(iovas, (iova) => Number(iova >> 32n))
+    this.#iovaLow = Uint32Array.from(iovas, (iova) => Number(iova & 0xffff_ffffn))
     this.#views = new Array<Uint8Array | undefined>(queue.ring.size).fill(undefined)
     this.#viewLengths = new Int32Array(queue.ring.size)
     this.#viewOffsets = new Int32Array(queue.ring.size)
@@ -53,9 +54,8 @@ export class FrameBuffers {
   /** Puts buffer `index` into the ring, `length` bytes of it. */
   add(index: number, length: number, deviceWrites: boolean): void {
     const { ring } = this.queue
-    const low = this.#iovaLow + this.at(index)
     ring.begin()
-    ring.push(this.#iovaHigh + (low >= TWO_32 ? 1 : 0), low >= TWO_32 ? low - TWO_32 : low, length, deviceWrites)
+    ring.push(this.#iovaHigh[index] as number, this.#iovaLow[index] as number, length, deviceWrites)
     ring.commit(index)
   }
 
