@@ -32,6 +32,8 @@ export class IntervalTable {
   // Where #seek came to: the last entry of `leaf` that starts at or below the address; -1 is before the first one.
   #leaf = 0
   #position = -1
+  // The position in its leaf of the entry that comes next for who walks in order, or removes in order.
+  #next = 0
   // The end of the table, while it is known: the leaf with the last entry, and where that entry ends. -1 when it must be looked for.
   #endLeaf = -1
   #endHigh = 0
@@ -88,16 +90,19 @@ export class IntervalTable {
     if (this.#size === 0) return -1
     const leaf = this.#order.seek(high | 0, low | 0)
     const guess = this.#order.guess
-    if (guess >= 0) {
-      const position = (guess * this.#leaves.count(leaf)) >>> 16
+    const count = this.#leaves.count(leaf)
+    const position = guess >= 0 ? (guess * count) >>> 16 : this.#next
+    if (position < count) {
       const index = this.#leaves.index(leaf, position)
       if (this.#leaves.contains(index, high | 0, low | 0)) {
         this.#leaf = leaf
         this.#position = position
+        this.#next = position + 1
         return index
       }
     }
     this.#seekIn(leaf, high, low)
+    this.#next = this.#position + 1
     const index = this.#here()
     return index >= 0 && this.#reaches(index, high, low) ? index : -1
   }
@@ -291,6 +296,7 @@ export class IntervalTable {
     this.#version++
     this.#endLeaf = -1
     this.#leaves.close(this.#leaf, this.#position)
+    this.#next = this.#position
     const count = this.#leaves.count(this.#leaf)
     if (count === 0) {
       this.#order.remove()
