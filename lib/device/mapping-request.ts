@@ -63,6 +63,9 @@ export function requestsOf(what: Mappable): readonly MappingRequest[] {
   return Array.from(what.pieces(), ({ address, ...piece }) => ({ iova: address, ...piece }))
 }
 
+// Constants of this module: an imported name would be a property load each time it is used.
+const { firstHigh: FIRST_HIGH, firstLow: FIRST_LOW, lastHigh: LAST_HIGH, uaddrHigh: UADDR_HIGH, perm: PERM } = EntryWord
+
 const scratch64 = new BigUint64Array(1)
 const scratch32 = new Uint32Array(scratch64.buffer)
 const [HIGH, LOW] = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1 ? ([1, 0] as const) : ([0, 1] as const)
@@ -100,11 +103,11 @@ export class RequestWriter {
     if (!Number.isInteger(offset) || offset < 0 || offset >= length) throw badOffset(offset, length)
     if (!Number.isInteger(size) || size < 1 || size > length - offset) throw badSize(size, length - offset)
     if (((low | offset | size) & this.#mask) !== 0) throw alignment(iova, offset, size, this.#pageSize)
-    entry[EntryWord.firstHigh] = high
-    entry[EntryWord.firstLow] = low
-    if (!add(high, low, size - 1, entry, EntryWord.lastHigh)) throw wraps(iova, size)
-    add(this.#high, this.#low, offset, entry, EntryWord.uaddrHigh)
-    entry[EntryWord.perm] = access === undefined || access === 'rw' ? READ_WRITE : permOf(access)
+    entry[FIRST_HIGH] = high
+    entry[FIRST_LOW] = low
+    if (!add(high, low, size - 1, entry, LAST_HIGH)) throw wraps(iova, size)
+    add(this.#high, this.#low, offset, entry, UADDR_HIGH)
+    entry[PERM] = access === undefined || access === 'rw' ? READ_WRITE : permOf(access)
   }
 
   #use(region: MemoryRegion): void {
@@ -129,23 +132,20 @@ function add(high: number, low: number, bytes: number, entry: Uint32Array, to: n
 
 /** Both ends of an entry as bigints. */
 export function rangeOfEntry(entry: Uint32Array): Range {
-  return { first: addressAt(entry, EntryWord.firstHigh), last: addressAt(entry, EntryWord.lastHigh) }
+  return { first: addressAt(entry, FIRST_HIGH), last: addressAt(entry, LAST_HIGH) }
 }
 
 /** A range in the first four words of an entry. */
 export function entryOfRange({ first, last }: Range): Uint32Array {
   const entry = new Uint32Array(ENTRY_WORDS)
-  putAddress(entry, EntryWord.firstHigh, first)
-  putAddress(entry, EntryWord.lastHigh, last)
+  putAddress(entry, FIRST_HIGH, first)
+  putAddress(entry, LAST_HIGH, last)
   return entry
 }
 
 /** Whether an entry's range lies in another's. */
 export function isWithin(entry: Uint32Array, outer: Uint32Array): boolean {
-  return (
-    !isBelow(entry, EntryWord.firstHigh, outer, EntryWord.firstHigh) &&
-    !isBelow(outer, EntryWord.lastHigh, entry, EntryWord.lastHigh)
-  )
+  return !isBelow(entry, FIRST_HIGH, outer, FIRST_HIGH) && !isBelow(outer, LAST_HIGH, entry, LAST_HIGH)
 }
 
 function isBelow(a: Uint32Array, aWord: number, b: Uint32Array, bWord: number): boolean {

@@ -23,6 +23,9 @@ export interface Mapping {
   readonly offset: number
 }
 
+// A constant of this module: an imported name would be a property load each time it is used.
+const OBJECT = EntryWord.object
+
 /** How many mappings of a region are named in a sentence. */
 const NAMED = 2
 
@@ -64,7 +67,7 @@ export class SpaceContents {
   /** Adds an entry whose object is not known yet, and holds its region. False, and no change, when it overlaps another. */
   add(entry: Uint32Array, region: MemoryRegion): boolean {
     const number = this.#book.use(region)
-    entry[EntryWord.object] = number
+    entry[OBJECT] = number
     if (this.#table.insert(entry)) return true
     this.#book.drop(number)
     return false
@@ -124,7 +127,7 @@ export class SpaceContents {
       if (plan.verb(step) !== 'update') continue
       plan.read(step, entry)
       this.#remove(entry)
-      this.#book.drop(entry[EntryWord.object] as number)
+      this.#book.drop(entry[OBJECT] as number)
     }
     if (done === count && this.size === 0) {
       this.#book.clear()
@@ -213,7 +216,7 @@ export class SpaceContents {
     const ranges: string[] = []
     let more = 0
     this.each((entry) => {
-      if (entry[EntryWord.object] !== number) return
+      if (entry[OBJECT] !== number) return
       if (ranges.length < NAMED) ranges.push(showRange(rangeOfEntry(entry)))
       else more++
     })
@@ -232,7 +235,7 @@ export class SpaceContents {
 
   #mappingOf(entry: Uint32Array): Mapping {
     const { first, last } = rangeOfEntry(entry)
-    const region = this.#book.region(entry[EntryWord.object] as number)
+    const region = this.#book.region(entry[OBJECT] as number)
     if (region === undefined) throw new Error(`${this.#name} has a mapping of memory that it does not know`)
     const offset = Number(addressAt(entry, EntryWord.uaddrHigh) - region.address)
     return { iova: first, size: last - first + 1n, access: accessOf(entry[EntryWord.perm] as number), region, offset }
