@@ -4,6 +4,7 @@
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
+import type { DeviceLaw } from '../virtqueue/ring-options.js'
 import type {
   DeviceRing,
   RingAreas,
@@ -30,6 +31,8 @@ export interface QueueContext {
   readonly indirect: boolean
   /** VIRTIO_F_IN_ORDER. */
   readonly inOrder: boolean
+  /** Which law drivers are held to; packed rings know the specification's only. */
+  readonly law: DeviceLaw
   /** Serve a queue whose used ring cannot be written: what it uses is lost (an oddity). */
   readonly servesUnwritable: boolean
 }
@@ -311,7 +314,7 @@ export class DeviceQueue {
   }
 
   #openRing(context: QueueContext, asid: number, version: number): boolean {
-    const { dma, format, eventIdx, indirect, inOrder } = context
+    const { dma, format, eventIdx, indirect, inOrder, law } = context
     this.#forgetRing()
     const areas = this.#locateAreas(context, asid)
     if (areas === undefined) return false
@@ -322,7 +325,7 @@ export class DeviceQueue {
     const translateTable: TranslateTable = (high, low, length) => dma.locate(asid, high, low, length, dmaAccess.READ)
     const features = { eventIdx, indirect, inOrder }
     try {
-      this.#ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable })
+      this.#ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable, law })
     } catch (error) {
       // A position that no ring of this size can have, or areas at odd addresses: the driver's doing.
       if (!(error instanceof RangeError)) throw error

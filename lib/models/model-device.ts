@@ -205,7 +205,7 @@ export class ModelDevice implements DeviceOps {
     this.#asids.fill(0)
     this.#status = 0
     this.#isRunning = false
-    this.#hasPendingKick = false
+    if (this.#host?.deviates('kicks-outlive-reset') !== true) this.#hasPendingKick = false
     this.#acceptFeatures(0n)
     this.#model.reset?.(this)
   }
@@ -274,7 +274,7 @@ export class ModelDevice implements DeviceOps {
       return part()
     } catch (error) {
       if (!isVdpaError(error)) throw error
-      if (!this.host.deviates('silent-about-broken-rings')) this.breakDown()
+      if (!this.host.deviates('rings-of-vringh')) this.breakDown()
       return false
     }
   }
@@ -350,6 +350,7 @@ export class ModelDevice implements DeviceOps {
       eventIdx: has(transportFeatureBits.VIRTIO_F_RING_EVENT_IDX),
       indirect: has(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
       inOrder: has(transportFeatureBits.VIRTIO_F_IN_ORDER),
+      law: this.host.deviates('rings-of-vringh') && this.format === 'split' ? 'vringh' : 'virtio',
       servesUnwritable: this.host.deviates('serves-unwritable-rings'),
     }
   }

@@ -164,7 +164,7 @@ class NetworkModel implements DeviceModel {
     const { counters } = this
     const limit = this.#hasHardLimits ? PAGE_BYTES : FRAME_BYTES_LAST
     for (let count = 1; transmit.next(); count++) {
-      if (this.#stopsAtOddChains && transmit.writableLength > 0) {
+      if (this.#stopsAtOddChains && transmit.ring.chain.readableCount < transmit.ring.chain.count) {
         counters.txErrors++
         return false
       }
@@ -200,6 +200,8 @@ class NetworkModel implements DeviceModel {
     }
     if (!queue.next()) {
       counters.rxOverruns++
+      // vdpa_sim_net does not look twice; there may have been a chain that could not be followed.
+      if (this.#stopsAtOddChains) return false
       queue.ring.enableKicks()
       return queue.next() ? this.#fill(queue, length) : false
     }
@@ -208,7 +210,7 @@ class NetworkModel implements DeviceModel {
 
   #fill(queue: DeviceQueue, length: number): boolean | undefined {
     const { counters } = this
-    if (this.#stopsAtOddChains && queue.readableLength > 0) {
+    if (this.#stopsAtOddChains && queue.ring.chain.readableCount > 0) {
       counters.rxOverruns++
       return false
     }

@@ -7,6 +7,9 @@ import type { TableLocation } from '../virtqueue/virtqueue.js'
 import { IotlbTable } from './iotlb-table.js'
 import type { ProcessMemory, SimulatedRegion } from './process-memory.js'
 
+// Constants of this module: an imported name would be a property load each time it is used.
+const { READ, WRITE } = dmaAccess
+
 /** One address space. `tracked` is what messages are checked against; `visible` what DMA goes through. Outside batches they are one. */
 export class AddressSpace {
   /** The mappings that messages made. */
@@ -166,7 +169,7 @@ export class DeviceDma implements Dma {
     let low = iovaLow
     let done = 0
     while (done < length) {
-      if (!this.#resolve(asid, high, low, dmaAccess.READ)) return false
+      if (!this.#resolve(asid, high, low, READ)) return false
       const count = this.#length < length - done ? this.#length : length - done
       if (this.#region === undefined) return false
       copy(this.#region, this.#offset, this.#wordsOf(target), offset + done, count)
@@ -186,7 +189,7 @@ export class DeviceDma implements Dma {
     let low = iovaLow
     let done = 0
     while (done < length) {
-      if (!this.#resolve(asid, high, low, dmaAccess.WRITE)) return false
+      if (!this.#resolve(asid, high, low, WRITE)) return false
       const count = this.#length < length - done ? this.#length : length - done
       if (this.#region === undefined) return false
       copy(this.#wordsOf(source), offset + done, this.#region, this.#offset, count)
@@ -227,7 +230,7 @@ export class DeviceDma implements Dma {
 
   /** Finds region, offset and length of the piece that begins at the address; false when the device may not go there. */
   #resolve(asid: number, high: number, low: number, access: number): boolean {
-    const window = (access & dmaAccess.WRITE) === 0 ? this.#readWindow : this.#writeWindow
+    const window = (access & WRITE) === 0 ? this.#readWindow : this.#writeWindow
     const { region } = window
     if (
       window.asid === asid &&

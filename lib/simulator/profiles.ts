@@ -10,7 +10,10 @@ export const deviations = {
     'SET_BACKEND_FEATURES takes ENABLE_AFTER_DRIVER_OK from any driver, offered or not; other bits that are not offered are EOPNOTSUPP.',
   'passthrough-before-first-map':
     'An address space that was never mapped, or was cleared by a reset, lets the device use addresses of the process as IOVAs.',
-  'silent-about-broken-rings': 'A device whose driver breaks a rule of the ring stops there, without NEEDS_RESET.',
+  'rings-of-vringh':
+    'A driver that breaks a rule of the ring loses the chain that does, and the device goes on behind it at the next kick, without NEEDS_RESET. Whether a chain is in flight already, how far ahead the driver is, and whether indirect tables were negotiated is not looked at.',
+  'kicks-outlive-reset':
+    'A kick of a suspended device is carried out at the next RESUME, also when the device was reset in between.',
   'serves-unwritable-rings':
     'A queue whose used ring the device may not write is served all the same: what it uses is lost, and it interrupts.',
   'refused-update-at-zero':

@@ -2,6 +2,7 @@
 
 import { rule } from './broken.js'
 import * as layout from './layout.js'
+import type { DeviceLaw } from './ring-options.js'
 import type { DescriptorChain, RingFormat } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
@@ -20,13 +21,15 @@ export class LoadedChain implements DescriptorChain {
   readonly lengths: Uint32Array
 
   readonly #isSplit: boolean
+  readonly #isVringh: boolean
   readonly #mostBytes: number
 
   /** `limit`: the longest chain that the device takes. Callers check before they add one more. */
-  constructor(format: RingFormat, limit: number) {
+  constructor(format: RingFormat, limit: number, law: DeviceLaw = 'virtio') {
     this.#isSplit = format === 'split'
-    // The packed format has no such rule; 2^15 segments below 2^32 are exact in any case.
-    this.#mostBytes = format === 'split' ? CHAIN_BYTES_LAST : Infinity
+    this.#isVringh = law === 'vringh'
+    // The packed format has no such rule, and vringh does not look; 2^15 segments below 2^32 are exact in any case.
+    this.#mostBytes = format === 'split' && law === 'virtio' ? CHAIN_BYTES_LAST : Infinity
     this.iovaHigh = new Uint32Array(limit)
     this.iovaLow = new Uint32Array(limit)
     this.lengths = new Uint32Array(limit)
@@ -54,7 +57,7 @@ export class LoadedChain implements DescriptorChain {
     if (
       (!deviceWrites && this.readableCount !== at + 1) ||
       this.readableLength + this.writableLength > this.#mostBytes ||
-      (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000)
+      (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000 && !this.#isVringh)
     ) {
       return this.#problem(deviceWrites)
     }

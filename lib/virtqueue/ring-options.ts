@@ -1,6 +1,6 @@
 // What a ring is made of: the arguments of createDriverRing and createDeviceRing, and the checks that both formats share.
 
-import { checkFunction, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
 import { checkAreas, checkRingState, initialState, slotsBetween } from './layout.js'
 import type {
   ChainRecord,
@@ -37,15 +37,25 @@ export interface DriverRingOptions extends RingOptions {
 
 /** What a device's side is made of. */
 export interface DeviceRingOptions extends RingOptions {
-  /** Finds indirect tables; needed with `features.indirect`. */
+  /** Finds indirect tables; needed with `features.indirect`, and for `'vringh'`. */
   readonly translateTable?: TranslateTable
+  /** Which law the driver is held to; `'virtio'` by default. `'vringh'` is for split rings only. */
+  readonly law?: DeviceLaw
 }
 
+/**
+ * What a device does about a driver that breaks the rules. `'virtio'`: the first broken rule breaks the ring. `'vringh'`: as the device side in Linux 6.12 that
+ * vdpa_sim is built on, no rule breaks the ring. A chain that cannot be followed is lost: next() passes over it and answers false. A head that is no
+ * descriptor is not passed, and answers false each time. How far ahead the available index is, whether a chain is in flight already, and whether
+ * INDIRECT was negotiated is not looked at; a chain may go on behind an indirect table.
+ */
+export type DeviceLaw = 'virtio' | 'vringh'
+
 /** The state to begin at, all else checked. */
-export function checkRingOptions(options: RingOptions): RingState {
+export function checkRingOptions(options: RingOptions, law: DeviceLaw = 'virtio'): RingState {
   const { format, size, areas, state = initialState(format) } = options
   checkAreas(format, size, areas)
-  checkRingState(format, size, state)
+  if (law === 'virtio') checkRingState(format, size, state)
   return state
 }
 
@@ -67,8 +77,10 @@ export function checkDriverOptions(options: DriverRingOptions): RingState {
 
 /** The state to begin at, all options of a device's side checked. */
 export function checkDeviceOptions(options: DeviceRingOptions): RingState {
-  const state = checkRingOptions(options)
-  if (options.features?.indirect === true) checkFunction(options.translateTable, 'translateTable')
+  const { format, features, law = 'virtio' } = options
+  checkOneOf(law, 'law', format === 'split' ? ['virtio', 'vringh'] : ['virtio'])
+  const state = checkRingOptions(options, law)
+  if (features?.indirect === true || law === 'vringh') checkFunction(options.translateTable, 'translateTable')
   return state
 }
 

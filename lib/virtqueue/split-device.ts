@@ -25,6 +25,7 @@ export class SplitDeviceRing implements DeviceRing {
   readonly #availableEventAt: number
   readonly #hasEventIdx: boolean
   readonly #isInOrder: boolean
+  readonly #isVringh: boolean
   readonly #translateTable: TranslateTable | undefined
   readonly #chain: LoadedChain
   // By head: how many bytes may be written, or that no chain with this head is in flight.
@@ -58,8 +59,9 @@ export class SplitDeviceRing implements DeviceRing {
     this.#availableEventAt = ENTRIES_AT + 8 * size
     this.#hasEventIdx = features?.eventIdx === true
     this.#isInOrder = features?.inOrder === true
-    this.#translateTable = features?.indirect === true ? options.translateTable : undefined
-    this.#chain = new LoadedChain('split', size)
+    this.#isVringh = options.law === 'vringh'
+    this.#translateTable = features?.indirect === true || this.#isVringh ? options.translateTable : undefined
+    this.#chain = new LoadedChain('split', size, options.law)
     this.#writable = new Float64Array(size)
     this.#order = new Uint16Array(this.#isInOrder ? size : 0)
     this.reset(state)
@@ -79,6 +81,7 @@ export class SplitDeviceRing implements DeviceRing {
 
   next(): boolean {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (this.#isVringh) return this.#nextAsVringh()
     const at = this.#loaded
     if (at === this.#availableSeen && !this.#look()) return false
     const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
@@ -86,11 +89,7 @@ export class SplitDeviceRing implements DeviceRing {
     // From here on the chain before is gone, also when a lookup throws.
     this.#canRewind = false
     this.#load(head)
-    this.#writable[head] = this.#chain.writableLength
-    if (this.#isInOrder) this.#order[at & this.#mask] = head
-    this.#loaded = (at + 1) & 0xffff
-    this.#inFlight++
-    this.#canRewind = true
+    this.#take(at, head)
     return true
   }
 
@@ -151,7 +150,7 @@ export class SplitDeviceRing implements DeviceRing {
   }
 
   reset(state: RingState = { available: 0, used: 0 }): void {
-    layout.checkRingState('split', this.size, state)
+    if (!this.#isVringh) layout.checkRingState('split', this.size, state)
     this.#writable.fill(NOT_IN_FLIGHT)
     this.#loaded = this.#availableSeen = state.available
     this.#completed = this.#published = this.#batchAt = state.used
@@ -162,10 +161,40 @@ export class SplitDeviceRing implements DeviceRing {
     this.#chain.begin()
   }
 
+  /** The chain loaded at a position is in flight from here on. */
+  #take(at: number, head: number): void {
+    this.#writable[head] = this.#chain.writableLength
+    if (this.#isInOrder) this.#order[at & this.#mask] = head
+    this.#loaded = (at + 1) & 0xffff
+    this.#inFlight++
+    this.#canRewind = true
+  }
+
+  /** next() under that law: see DeviceLaw. It reads the index each time, because a driver may take chains back. */
+  #nextAsVringh(): boolean {
+    const at = this.#loaded
+    this.#availableSeen = this.#available.load16(INDEX_AT)
+    if (at === this.#availableSeen) return false
+    const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
+    if (head >= this.size) return false
+    this.#canRewind = false
+    this.#loaded = (at + 1) & 0xffff
+    try {
+      this.#load(head)
+    } catch (error) {
+      if (this.#failure === undefined) throw error
+      this.#failure = undefined
+      return false
+    }
+    this.#take(at, head)
+    return true
+  }
+
   /** Reads the available index; true when there is a chain to load. */
   #look(): boolean {
     // Acquire (2.7.13): entries and descriptors that the index announces are read after it.
     const index = this.#available.load16(INDEX_AT)
+    if (this.#isVringh) return index !== this.#loaded
     // The driver has `size` descriptors and knows of the chains that we published (2.7.13). It must not take chains back (2.7.6.1).
     const ahead = (index - this.#published) & 0xffff
     if (ahead > this.size) {
@@ -194,6 +223,7 @@ export class SplitDeviceRing implements DeviceRing {
     let limit = size
     let index = head
     let isTable = false
+    let resume = 0
     chain.begin()
     chain.id = head
     for (;;) {
@@ -211,6 +241,8 @@ export class SplitDeviceRing implements DeviceRing {
         limit = length / DESCRIPTOR_BYTES
         index = 0
         isTable = true
+        // Refused by #table() but for vringh, which goes on behind the table, though not at descriptor 0.
+        resume = (flagsAndNext & NEXT) === 0 ? 0 : flagsAndNext >>> 16
         continue
       }
       if (chain.count === size)
@@ -220,8 +252,16 @@ export class SplitDeviceRing implements DeviceRing {
         )
       const problem = chain.add(high, low, length, (flagsAndNext & WRITE) !== 0)
       if (problem !== undefined) this.#break(`descriptor ${index}: ${problem}`)
-      if ((flagsAndNext & NEXT) === 0) return
-      index = flagsAndNext >>> 16
+      if ((flagsAndNext & NEXT) !== 0) {
+        index = flagsAndNext >>> 16
+      } else if (resume > 0) {
+        memory = this.#descriptors
+        base = 0
+        limit = size
+        index = resume
+        isTable = false
+        resume = 0
+      } else return
       if (index >= limit)
         this.#break(`the chain of descriptor ${head} goes on at ${index}, its table has ${limit} descriptors`, '2.7.5')
     }
@@ -231,12 +271,13 @@ export class SplitDeviceRing implements DeviceRing {
   #table(high: number, low: number, length: number, flags: number): ReturnType<TranslateTable> & object {
     if (this.#translateTable === undefined)
       this.#break('an indirect descriptor without VIRTIO_F_INDIRECT_DESC', '2.7.5.3.1')
-    if ((flags & NEXT) !== 0) this.#break('a descriptor has both INDIRECT and NEXT', '2.7.5.3.1')
-    if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
+    if ((flags & NEXT) !== 0 && !this.#isVringh) this.#break('a descriptor has both INDIRECT and NEXT', '2.7.5.3.1')
+    if ((length === 0 && !this.#isVringh) || length % DESCRIPTOR_BYTES !== 0)
       this.#break(`an indirect table of ${length} bytes is not a number of descriptors`, '2.7.5.3')
     if (high === 0xffff_ffff && low + length > 0x1_0000_0000)
       this.#break('an indirect table passes address 2^64-1', '2.7.5.3')
-    const location = this.#translateTable(high, low, length)
+    // Of an empty table vringh reads the first descriptor.
+    const location = this.#translateTable(high, low, Math.max(length, DESCRIPTOR_BYTES))
     if (location === undefined) this.#break('an indirect table lies where the device cannot read', '2.7.5.3')
     return location
   }

@@ -19,6 +19,12 @@ interface Pace {
 const quick: Pace = { patience: 300, quiet: 3 }
 const slow: Pace = { patience: 2000, quiet: 40 }
 
+/**
+ * Looks until a difference is one. The kernel itself is of two minds at times: RESUME kicks each queue, and its worker makes one turn of these kicks or two, as
+ * it happens; where a lost chain ends a turn, that decides whether what is behind it waits. What the simulator does must be seen once.
+ */
+const paces: readonly Pace[] = [quick, slow, slow, slow]
+
 export interface TrafficComparison {
   readonly subject: Subject
   readonly kind: Kind
@@ -84,10 +90,8 @@ export async function compareTraffic(comparison: TrafficComparison): Promise<Tra
     const property = fc.asyncProperty(plans, async (plan) => {
       counts.sequences++
       counts.moves += movesOf(plan, kind).length
-      return (
-        isEqual(await both(comparison, plan, furniture, quick)) ||
-        isEqual(await both(comparison, plan, furniture, slow))
-      )
+      for (const pace of paces) if (isEqual(await both(comparison, plan, furniture, pace))) return true
+      return false
     })
     const details = await fc.check(property, { seed, numRuns: runs })
     const cause = details.errorInstance as Error | null

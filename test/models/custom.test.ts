@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { customDevice } from '../../lib/models/custom.js'
 import { backendFeaturesOf } from '../../lib/models/device-ops.js'
+import { ModelDevice } from '../../lib/models/model-device.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { codeOf, Client, send } from '../simulator/support.js'
 import { drive } from './support.js'
@@ -75,6 +76,35 @@ describe('a device of one’s own', () => {
     expect(call.take()).toBe(1)
     driven.client.set('VHOST_VDPA_SET_STATUS', 0)
     expect(driven.client.get('VHOST_VDPA_GET_STATUS')).toBe(0n)
+  })
+
+  test.each([
+    ['strict', 0],
+    ['linux-6.12', 1],
+  ] as const)('a kick while it is suspended, a reset, and RESUME: in the profile %s %i turns', (profile, expected) => {
+    let turns = 0
+    const device = new ModelDevice(
+      { deviceId: 4, queueCount: 1, features: 1n << 32n, config: new Uint8Array(0) },
+      { work: () => (turns++, false) },
+    )
+    const simulator = new Simulator({ profile, scheduler: 'manual' })
+    simulator.add(device)
+    const start = () => {
+      device.setFeatures(1n << 32n)
+      device.setQueueReady(0, true)
+      device.setStatus(15)
+    }
+    start()
+    device.suspend?.()
+    device.kick(0)
+    device.reset()
+    start()
+    device.resume?.()
+    simulator.drain()
+    expect(turns).toBe(expected)
+    device.resume?.()
+    simulator.drain()
+    expect(turns).toBe(expected)
   })
 
   test('goes on with what is in flight when its mappings change', () => {

@@ -50,6 +50,32 @@ function loop(driven: Driven, to: string, length = 64): number | undefined {
   return receive.ring.take() < 0 ? undefined : receive.ring.usedLength
 }
 
+const [NEXT, WRITE] = [1, 2]
+const RING_SIZE = 64
+
+/** Puts descriptors into a split ring as they are, from slot `head` on, and kicks. */
+function putRaw(
+  driven: Driven,
+  index: number,
+  descriptors: readonly (readonly [address: number, length: number, flags: number, next: number])[],
+  head = 0,
+): void {
+  const ring = new DataView(driven.memory.buffer, index * 0x8000)
+  for (const [slot, [address, length, flags, next]] of descriptors.entries()) {
+    const at = (head + slot) * 16
+    ring.setBigUint64(at, BigInt(address), true)
+    ring.setUint32(at + 8, length, true)
+    ring.setUint16(at + 12, flags, true)
+    ring.setUint16(at + 14, next, true)
+  }
+  const availableAt = RING_SIZE * 16
+  const position = ring.getUint16(availableAt + 2, true)
+  ring.setUint16(availableAt + 4 + 2 * (position % RING_SIZE), head, true)
+  ring.setUint16(availableAt + 2, position + 1, true)
+  driven.queues[index]?.kick.signal()
+  driven.simulator.drain()
+}
+
 describe('a network device', () => {
   test('has the shape of vdpa_sim_net', () => {
     const device = networkDevice()
@@ -246,6 +272,41 @@ describe('in the profile linux-6.12', () => {
       ]),
     ).toBeUndefined()
     expect(driven.client.vring('VHOST_GET_VRING_BASE', 1)).toBe(1)
+  })
+
+  test('and so is one with a segment of the wrong direction that has no bytes', () => {
+    const driven = vdpaSim(MAC)
+    frame(driven.bytes, MAC)
+    putRaw(driven, 1, [
+      [FRAME, 76, NEXT, 1],
+      [BUFFER, 0, WRITE, 0],
+    ])
+    expect([driven.client.vring('VHOST_GET_VRING_BASE', 1), driven.device.counters.txErrors]).toEqual([1, 1])
+  })
+
+  test('a chain that breaks a rule is lost, its descriptors may come again, and the device asks for no reset', () => {
+    const driven = vdpaSim(MAC)
+    const { client, bytes, device } = driven
+    putRaw(driven, CONTROL, [[COMMAND, 8, NEXT, 0]])
+    expect([client.vring('VHOST_GET_VRING_BASE', CONTROL), client.get('VHOST_VDPA_GET_STATUS')]).toEqual([1, 15n])
+    bytes.set([1, 1, 2, 0, 0, 0, 0, 9], COMMAND)
+    putRaw(driven, CONTROL, [
+      [COMMAND, 8, NEXT, 1],
+      [BUFFER, 1, WRITE, 0],
+    ])
+    expect([client.vring('VHOST_GET_VRING_BASE', CONTROL), device.mac]).toEqual([2, '02:00:00:00:00:09'])
+  })
+
+  test('a frame for a chain that cannot be followed is lost, and the chain behind it waits for the next frame', () => {
+    const driven = vdpaSim(MAC)
+    frame(driven.bytes, MAC)
+    putRaw(driven, 0, [[BUFFER, 2048, WRITE | NEXT, 0]])
+    putRaw(driven, 0, [[BUFFER, 2048, WRITE, 0]], 5)
+    const before = driven.device.counters.rxPackets
+    expect(driven.exchange(1, [[BigInt(FRAME), 76, false]])).toBe(0)
+    expect(driven.client.vring('VHOST_GET_VRING_BASE', 0)).toBe(1)
+    expect(driven.exchange(1, [[BigInt(FRAME), 76, false]])).toBe(0)
+    expect([driven.client.vring('VHOST_GET_VRING_BASE', 0), driven.device.counters.rxPackets]).toEqual([2, before + 1])
   })
 
   test('a queue whose used ring cannot be written is served, and goes on where it stood when it can be', () => {
