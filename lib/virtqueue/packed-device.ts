@@ -128,7 +128,8 @@ export class PackedDeviceRing implements DeviceRing {
 
   complete(id: number, written: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    const writable = id >= 0 && id < this.size ? (this.#writable[id] as number) : NOT_IN_FLIGHT
+    // Undefined for an id that no chain can have, and then not >= 0 either.
+    const writable = this.#writable[id] as number
     if (!(writable >= 0) || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
     if (this.#isInOrder) {
       this.#completeInOrder(id, written, written === writable)

@@ -172,9 +172,8 @@ export class SplitDeviceRing implements DeviceRing {
 
   /** next() under that law: see DeviceLaw. It reads the index each time, because a driver may take chains back. */
   #nextAsVringh(): boolean {
+    if (!this.#look()) return false
     const at = this.#loaded
-    this.#availableSeen = this.#available.load16(INDEX_AT)
-    if (at === this.#availableSeen) return false
     const head = this.#available.u16(ENTRIES_AT + 2 * (at & this.#mask))
     if (head >= this.size) return false
     this.#canRewind = false
@@ -194,7 +193,12 @@ export class SplitDeviceRing implements DeviceRing {
   #look(): boolean {
     // Acquire (2.7.13): entries and descriptors that the index announces are read after it.
     const index = this.#available.load16(INDEX_AT)
-    if (this.#isVringh) return index !== this.#loaded
+    if (!this.#isVringh) this.#checkIndex(index)
+    this.#availableSeen = index
+    return index !== this.#loaded
+  }
+
+  #checkIndex(index: number): void {
     // The driver has `size` descriptors and knows of the chains that we published (2.7.13). It must not take chains back (2.7.6.1).
     const ahead = (index - this.#published) & 0xffff
     if (ahead > this.size) {
@@ -206,8 +210,6 @@ export class SplitDeviceRing implements DeviceRing {
     if (ahead < ((this.#loaded - this.#published) & 0xffff)) {
       this.#break(`available index ${index} is behind ${this.#loaded}, where it was before`, '2.7.6.1')
     }
-    this.#availableSeen = index
-    return index !== this.#loaded
   }
 
   #refuseHead(at: number, head: number): never {

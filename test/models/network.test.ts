@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
+import { RingMemory } from '../../lib/memory/ring-memory.js'
 import { networkDevice, pair } from '../../lib/models/network.js'
 import type { NetworkDeviceOptions } from '../../lib/models/network-options.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
@@ -6,6 +7,7 @@ import { netFeatureBits as net, transportFeatureBits as transport } from '../../
 import { netCommands, parseMac, type NetCommandName } from '../../lib/uapi/virtio-net.js'
 import { drive, type Driven, type Segments } from './support.js'
 import { send } from '../simulator/support.js'
+import { splitDescriptor } from '../virtqueue/support.js'
 
 const MAC = '02:00:00:00:00:01'
 const FRAME = 0x2_0000
@@ -60,18 +62,13 @@ function putRaw(
   descriptors: readonly (readonly [address: number, length: number, flags: number, next: number])[],
   head = 0,
 ): void {
-  const ring = new DataView(driven.memory.buffer, index * 0x8000)
-  for (const [slot, [address, length, flags, next]] of descriptors.entries()) {
-    const at = (head + slot) * 16
-    ring.setBigUint64(at, BigInt(address), true)
-    ring.setUint32(at + 8, length, true)
-    ring.setUint16(at + 12, flags, true)
-    ring.setUint16(at + 14, next, true)
-  }
+  const ring = new RingMemory(driven.memory.buffer, index * 0x8000)
+  for (const [slot, [address, length, flags, next]] of descriptors.entries())
+    splitDescriptor(ring, head + slot, [BigInt(address), length], flags, next)
   const availableAt = RING_SIZE * 16
-  const position = ring.getUint16(availableAt + 2, true)
-  ring.setUint16(availableAt + 4 + 2 * (position % RING_SIZE), head, true)
-  ring.setUint16(availableAt + 2, position + 1, true)
+  const position = ring.u16(availableAt + 2)
+  ring.setU16(availableAt + 4 + 2 * (position % RING_SIZE), head)
+  ring.setU16(availableAt + 2, position + 1)
   driven.queues[index]?.kick.signal()
   driven.simulator.drain()
 }
