@@ -32,6 +32,17 @@ function print({ name, unit, ours, baseline, reach, against = 'C' }) {
   }
 }
 
+/** Runs ours and the baseline, where there is one, by turns; a number of each a round, as print() takes them. */
+function takeTurns(runOurs, runBaseline) {
+  const ours = []
+  const baseline = runBaseline && []
+  for (let round = 0; round < rounds; round++) {
+    ours.push(runOurs())
+    baseline?.push(runBaseline())
+  }
+  return { ours, baseline }
+}
+
 /** Rows of system calls; run inside the lab, where the device is. */
 function deviceRows() {
   const path = process.env.VHOST_VDPA_NET
@@ -42,17 +53,11 @@ function deviceRows() {
     ['control', 'one control command, round trip', 'at most 1.3x'],
   ]
   for (const [trial, name, reach] of names) {
-    const pairs = Array.from({ length: rounds }, () => [
-      number(process.execPath, `${here}trials/device.mjs`, trial, path),
-      number(`${built}/device`, trial, path),
-    ])
-    print({
-      name,
-      unit: 'ns',
-      ours: pairs.map(([ours]) => ours),
-      baseline: pairs.map(([, baseline]) => baseline),
-      reach,
-    })
+    const rates = takeTurns(
+      () => number(process.execPath, `${here}trials/device.mjs`, trial, path),
+      () => number(`${built}/device`, trial, path),
+    )
+    print({ name, unit: 'ns', ...rates, reach })
   }
 }
 
@@ -64,25 +69,23 @@ function blockRows() {
     ['promise', 'the same by promises', 'no number asked'],
   ]
   for (const [mode, name, reach] of names) {
-    const pairs = Array.from({ length: rounds }, () => [
-      number(process.execPath, `${here}trials/block.mjs`, path, mode),
-      number(`${built}/block`, path),
-    ])
-    const [ours, baseline] = [pairs.map(([first]) => first), pairs.map(([, second]) => second)]
-    print({ name, unit: 'reads/s', ours, baseline, reach })
+    const rates = takeTurns(
+      () => number(process.execPath, `${here}trials/block.mjs`, path, mode),
+      () => number(`${built}/block`, path),
+    )
+    print({ name, unit: 'reads/s', ...rates, reach })
   }
 }
 
 /** Frames through a network device; run inside the lab, whose machine has DPDK and pages for it. */
 function netRow() {
   const path = process.env.VHOST_VDPA_NET
-  const pairs = Array.from({ length: rounds }, () => [
-    number(process.execPath, `${here}trials/net.mjs`, path),
-    number(process.execPath, `${here}trials/testpmd.mjs`, path),
-  ])
-  const [ours, baseline] = [pairs.map(([first]) => first), pairs.map(([, second]) => second)]
+  const rates = takeTurns(
+    () => number(process.execPath, `${here}trials/net.mjs`, path),
+    () => number(process.execPath, `${here}trials/testpmd.mjs`, path),
+  )
   const name = '64-byte frames a second, there and back, on vdpa_sim_net'
-  print({ name, unit: 'frames/s', ours, baseline, against: 'testpmd', reach: 'at least 0.9x' })
+  print({ name, unit: 'frames/s', ...rates, against: 'testpmd', reach: 'at least 0.9x' })
 }
 
 function memoryRows() {
@@ -95,10 +98,8 @@ function memoryRows() {
   ]
   const run = (trial) => number(process.execPath, '--expose-gc', `${here}trials/memory.mjs`, trial)
   for (const [trial, name, unit, reach, against] of names) {
-    const pairs = Array.from({ length: rounds }, () => [run(trial), against === undefined ? 0 : run(against)])
-    const ours = pairs.map(([first]) => first)
-    if (against === undefined) print({ name, unit, ours, reach })
-    else print({ name, unit, ours, baseline: pairs.map(([, second]) => second), against, reach })
+    const rates = takeTurns(() => run(trial), against === undefined ? undefined : () => run(against))
+    print({ name, unit, ...rates, against, reach })
   }
 }
 
