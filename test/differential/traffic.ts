@@ -81,6 +81,7 @@ export class Traffic {
 
   /** Puts a chain in a queue's ring and kicks. Nothing when the device has enough to do there. */
   send(queue: number, segments: readonly Segment[]): string {
+    const first = this.nextSlot(queue)
     const last = segments.length - 1
     return this.put(
       queue,
@@ -88,7 +89,7 @@ export class Traffic {
         address,
         length,
         flags: (writable ? WRITE : 0) | (index === last ? 0 : NEXT),
-        next: index === last ? 0 : ((this.#heads[queue] ?? 0) + index + 1) % RING_SIZE,
+        next: index === last ? 0 : (first + index + 1) % RING_SIZE,
       })),
     )
   }
@@ -99,7 +100,7 @@ export class Traffic {
     const available = this.#view.getUint16(at + AVAILABLE_AT + 2, true)
     const pending = (available - this.#view.getUint16(at + USED_AT + 2, true)) & 0xffff
     if (pending >= PENDING_LAST) return 'full'
-    const first = this.#heads[queue] ?? 0
+    const first = this.nextSlot(queue)
     this.#heads[queue] = (first + descriptors.length) % RING_SIZE
     for (const [index, descriptor] of descriptors.entries())
       this.write(at + 16 * ((first + index) % RING_SIZE), descriptor)
