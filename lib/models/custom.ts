@@ -2,6 +2,7 @@
 
 import { bit } from '../base/bits.js'
 import { checkFunction, checkInteger } from '../base/checks.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import type { Range } from '../base/ranges.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceQueue } from './device-queue.js'
@@ -45,9 +46,15 @@ export interface CustomDeviceOptions {
   readonly config?: Uint8Array
   /** What the device lacks, or has besides. */
   readonly capabilities?: DeviceCapabilities
-  /** Serves one chain, and returns whether to complete it (default: yes). Without it the device takes nothing from its queues. */
+  /**
+   * Serves one chain, and returns whether to complete it (default: yes). Without it the device takes nothing from its queues. When it throws, the chain is
+   * completed with what was written to it, and what else there is is served, before the error reaches who ran the device's turn: `step()`, `drain()`, or
+   * 'uncaughtException'. It may reset or close its own device; the chain is then gone.
+   */
   readonly onKick?: (chain: ChainServer) => boolean | void
 }
+
+type OnKick = NonNullable<CustomDeviceOptions['onKick']>
 
 const CHAINS_A_TURN = 256
 
@@ -61,19 +68,33 @@ class CustomModel implements DeviceModel {
   work(device: ModelDevice): boolean {
     const onKick = this.#onKick
     if (onKick === undefined) return false
+    const calls = new ProgramCalls()
     let wantsMore = false
     for (const queue of device.queues) {
-      wantsMore = device.attempt(() => queue.open(device.context) && this.#serve(queue, onKick)) || wantsMore
+      wantsMore =
+        device.attempt(() => queue.open(device.context) && this.#serve(device, queue, onKick, calls)) || wantsMore
     }
-    return wantsMore
+    if (wantsMore) device.wake()
+    calls.throwKept()
+    return false
   }
 
-  #serve(queue: DeviceQueue, onKick: (chain: ChainServer) => boolean | void): boolean {
+  #serve(device: ModelDevice, queue: DeviceQueue, onKick: OnKick, calls: ProgramCalls): boolean {
     for (let count = 1; queue.next(); count++) {
-      if (onKick(queue) !== false) {
+      let isDone: boolean | void = true
+      const { ring } = queue
+      try {
+        isDone = onKick(queue)
+      } catch (failure) {
+        calls.keep(failure)
+      }
+      // The handler may have ended the queue, or stopped the device.
+      if (!queue.isOn(ring)) return false
+      if (isDone !== false) {
         queue.complete()
         queue.publish()
       }
+      if (!device.isRunning) return false
       if (count === CHAINS_A_TURN) return true
     }
     queue.ring.enableKicks()

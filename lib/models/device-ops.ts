@@ -18,9 +18,12 @@ export interface Dma {
   read(asid: number, iovaHigh: number, iovaLow: number, target: Uint8Array, offset: number, length: number): boolean
   /** Copies bytes of `source` to an IOVA; false when the device may not write all of them. */
   write(asid: number, iovaHigh: number, iovaLow: number, source: Uint8Array, offset: number, length: number): boolean
-  /** Where a whole range lies when it is in one piece and `access` is allowed for all of it; the answer is filled again by the next call. */
+  /**
+   * Where a whole range lies when it is in one piece and `access` is allowed for all of it; the answer is filled again by the next call. May throw
+   * ERR_VDPA_RING_BROKEN where memory is gone that the driver had mapped: the device breaks down.
+   */
   locate(asid: number, iovaHigh: number, iovaLow: number, length: number, access: number): TableLocation | undefined
-  /** Changes whenever a location of the address space may have become wrong. */
+  /** Changes whenever a location of the address space may have become wrong, memory that was freed under a mapping included. */
   version(asid: number): number
 }
 

@@ -101,6 +101,23 @@ export class DeviceQueue {
     return this.#ring !== undefined
   }
 
+  /** Whether the queue still works on a ring that somebody has in hand, and its memory is there. */
+  isOn(ring: DeviceRing): boolean {
+    return this.#ring === ring && !this.isDetached
+  }
+
+  /** Whether memory of the ring in hand was freed under it. */
+  get isDetached(): boolean {
+    const areas = this.#areas
+    return (
+      this.#ring !== undefined &&
+      areas !== undefined &&
+      (areas.descriptor.buffer.byteLength === 0 ||
+        areas.driver.buffer.byteLength === 0 ||
+        areas.device.buffer.byteLength === 0)
+    )
+  }
+
   /** For the next time that the queue becomes ready. */
   setSize(size: number): void {
     this.#size = size

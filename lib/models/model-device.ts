@@ -111,6 +111,9 @@ export class ModelDevice implements DeviceOps {
   #isRunning = false
   #hasPendingKick = false
   #hasTurn = false
+  #isWorking = false
+  // Its turn came while it had one.
+  #isOverdue = false
   #configCallback: (() => void) | undefined
 
   constructor(shape: DeviceShape, model: DeviceModel) {
@@ -334,7 +337,20 @@ export class ModelDevice implements DeviceOps {
   #work(): void {
     this.#hasTurn = false
     if (!this.isRunning || !this.hasFeature(transportFeatureBits.VIRTIO_F_VERSION_1)) return
-    if (this.#model.work(this)) this.wake()
+    // A program's handler may step the scheduler: a turn does not begin inside another, which has a chain in hand.
+    if (this.#isWorking) {
+      this.#isOverdue = true
+      return
+    }
+    this.#isWorking = true
+    let wantsMore = false
+    try {
+      wantsMore = this.#model.work(this)
+    } finally {
+      this.#isWorking = false
+      if (wantsMore || this.#isOverdue) this.wake()
+      this.#isOverdue = false
+    }
   }
 
   #makeContext(): QueueContext {

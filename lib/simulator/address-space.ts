@@ -1,6 +1,7 @@
 // The address spaces of one device: the mappings that messages make, what the device sees of them (the state before an open batch), and DMA through
 // the latter.
 
+import { vdpaError, type VdpaError } from '../base/errors.js'
 import { dmaAccess, type Dma } from '../models/device-ops.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
@@ -89,6 +90,18 @@ function noWindow(): Window {
   return { asid: -1, high: 0, first: 0, last: 0, perm: 0, region: undefined, offset: 0, regionBytes: 0 }
 }
 
+/** A program freed memory that it had mapped by messages of its own, which nothing holds. On hardware the device would go on in memory that is somebody else's. */
+function memoryGone(asid: number, high: number, low: number): VdpaError {
+  const iova = ((BigInt(high) << 32n) | BigInt(low)).toString(16)
+  return vdpaError(
+    'ERR_VDPA_RING_BROKEN',
+    `the memory mapped at IOVA 0x${iova} of asid ${asid} was freed under a ring`,
+    {
+      hint: 'invalidate mappings before their memory is closed',
+    },
+  )
+}
+
 /** The device's way to memory. */
 export class DeviceDma implements Dma {
   readonly #memory: ProcessMemory
@@ -105,6 +118,8 @@ export class DeviceDma implements Dma {
   // What was read last and what was written last: a device that moves bytes from one queue's buffers to another's goes back and forth between two mappings.
   readonly #readWindow = noWindow()
   readonly #writeWindow = noWindow()
+  // Whether #resolve found a mapping of memory that was freed.
+  #isGone = false
   // The answer of #resolve.
   #region: SimulatedRegion | undefined
   #offset = 0
@@ -160,7 +175,8 @@ export class DeviceDma implements Dma {
   }
 
   version(asid: number): number {
-    return this.#versions[asid] ?? 0
+    // Both only grow, so that the sum changes with either: memory may be freed behind a mapping's back.
+    return (this.#versions[asid] ?? 0) + this.#memory.closings
   }
 
   // eslint-disable-next-line max-params -- the hot path: an object for its arguments would be allocated per segment
@@ -204,7 +220,11 @@ export class DeviceDma implements Dma {
   }
 
   locate(asid: number, iovaHigh: number, iovaLow: number, length: number, access: number): TableLocation | undefined {
-    if (!this.#resolve(asid, iovaHigh, iovaLow, access) || this.#region === undefined) return undefined
+    this.#isGone = false
+    if (!this.#resolve(asid, iovaHigh, iovaLow, access) || this.#region === undefined) {
+      if (this.#isGone) throw memoryGone(asid, iovaHigh, iovaLow)
+      return undefined
+    }
     const region = this.#region
     const offset = this.#offset
     // Mappings that lie side by side in both spaces are one piece.
@@ -261,7 +281,10 @@ export class DeviceDma implements Dma {
     const inRegion = region.bytes.length - this.#offset
     this.#length = inEntry < inRegion ? inEntry : inRegion
     this.#region = region
-    if (this.#length <= 0) return false
+    if (this.#length <= 0) {
+      this.#isGone = region.isClosed
+      return false
+    }
     // As much of the entry as lies in the same 4 GiB.
     const before = Math.min(table.lengthBefore(index, high, low), low)
     window.asid = asid

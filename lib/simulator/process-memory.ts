@@ -160,9 +160,15 @@ export class ProcessMemory {
   /** Bytes that may be pinned in all. */
   readonly pinLimit: number
   #pinned = 0
+  #closings = 0
 
   constructor(pinLimit = Infinity) {
     this.pinLimit = pinLimit
+  }
+
+  /** How many regions were closed so far. */
+  get closings(): number {
+    return this.#closings
   }
 
   /** Bytes that are pinned now. */
@@ -236,6 +242,7 @@ export class ProcessMemory {
   }
 
   #forget(region: SimulatedRegion): void {
+    this.#closings++
     if (this.#lastFound === region) this.#lastFound = undefined
     const index = this.#regions.indexOf(region)
     if (index >= 0) this.#regions.splice(index, 1)

@@ -1,4 +1,4 @@
-// When devices and listeners get their turn: in microtasks, by hand, or after a latency. No clock unless a latency was asked for.
+// When devices and listeners get their turn: in microtasks, by hand, or after a latency. Time decides nothing here but when the event loop gets its turn.
 
 import { checkInteger, checkOneOf } from '../base/checks.js'
 
@@ -8,8 +8,11 @@ import { checkInteger, checkOneOf } from '../base/checks.js'
  */
 export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
 
-/** Turns of one flush before the event loop gets its own: devices and listeners that wake one another for ever must not stop the program. */
-const TURNS_A_FLUSH = 10_000
+/**
+ * How long one flush may last, in milliseconds, before the event loop gets its turn: devices and listeners that wake one another for ever must not stop
+ * the program. A piece of work is not cut: who does it bounds it.
+ */
+const FLUSH_MILLISECONDS = 4
 
 /** Pieces of work, each run once, oldest first. */
 export class Scheduler {
@@ -80,17 +83,22 @@ export class Scheduler {
 
   #runFlush(): void {
     // Work that comes while realtime work runs waits for a latency of its own.
-    let turns = this.mode === 'realtime' ? this.pending : TURNS_A_FLUSH
+    let due = this.mode === 'realtime' ? this.pending : Infinity
+    const end = performance.now() + FLUSH_MILLISECONDS
     try {
-      while (turns > 0 && this.step() !== undefined) turns--
+      while (due > 0 && this.step() !== undefined) {
+        due--
+        if (performance.now() >= end) break
+      }
     } finally {
       this.#isFlushing = false
-      if (this.pending > 0) this.#armLater()
+      if (this.pending > 0) this.#armLater(due > 0)
     }
   }
 
-  #armLater(): void {
-    if (this.mode === 'realtime') {
+  /** What is left: when it is due already, after the event loop's turn. */
+  #armLater(isDue: boolean): void {
+    if (this.mode === 'realtime' && !isDue) {
       this.#arm()
       return
     }

@@ -1,10 +1,12 @@
 import { describe, expect, test } from '@jest/globals'
+import { vdpaError } from '../../lib/base/errors.js'
 import { customDevice } from '../../lib/models/custom.js'
 import { backendFeaturesOf } from '../../lib/models/device-ops.js'
 import { ModelDevice } from '../../lib/models/model-device.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { codeOf, Client, send } from '../simulator/support.js'
-import { drive } from './support.js'
+import { virtioStatus } from '../../lib/uapi/virtio-status.js'
+import { drive, type Driven } from './support.js'
 
 describe('backend features follow from what a device can do', () => {
   const everything = 0x17en
@@ -190,5 +192,133 @@ describe('a device of one’s own', () => {
     const region = simulator.allocate(0x1000)
     expect(codeOf(() => client.map(0, 0n, region))).toBe('EFAULT')
     expect(client.map(0, 0x1000n, region)).toBe(72)
+  })
+})
+
+describe("a custom device's handler", () => {
+  const chains = (driven: Driven, count: number, queue = 0) => {
+    const { ring, kick } = driven.queues[queue] ?? fail()
+    for (let token = 0; token < count; token++) {
+      ring.begin()
+      ring.pushAddress(0x2_0000n, 1, false)
+      ring.commit(token)
+    }
+    ring.publish()
+    kick.signal()
+    return () => {
+      const taken: number[] = []
+      for (let token = ring.take(); token >= 0; token = ring.take()) taken.push(token)
+      return taken
+    }
+  }
+  const fail = (): never => {
+    throw new Error('no queue')
+  }
+
+  test.each([1, 2, 3])('that throws at call %p of 3 keeps no other chain from being served', (bad) => {
+    let calls = 0
+    const planted = new Error('planted')
+    const device = customDevice({
+      deviceId: 4,
+      queues: 2,
+      onKick: (chain) => {
+        if (chain.index === 0 && ++calls === bad) throw planted
+      },
+    })
+    const driven = drive(device)
+    const [first, second] = [chains(driven, 3), chains(driven, 1, 1)]
+    expect(() => driven.simulator.drain()).toThrow(planted)
+    expect(first()).toEqual([0, 1, 2])
+    expect(second()).toEqual([0])
+    expect(device.status()).toBe(15)
+  })
+
+  test('that throws an error of this package is not taken for a driver that broke a rule', () => {
+    const device = customDevice({
+      deviceId: 4,
+      onKick: () => {
+        throw vdpaError('ERR_VDPA_STATE', 'planted')
+      },
+    })
+    const driven = drive(device)
+    const taken = chains(driven, 1)
+    expect(() => driven.simulator.drain()).toThrow('planted')
+    expect(taken()).toEqual([0])
+    expect(device.status()).toBe(15)
+  })
+
+  test('may run the scheduler, and chains stay in order', () => {
+    const seen: number[] = []
+    let depth = 0
+    const device = customDevice({
+      deviceId: 4,
+      onKick: () => {
+        expect(++depth).toBe(1)
+        seen.push(seen.length)
+        driven.queues[0]?.kick.signal()
+        driven.simulator.drain()
+        depth--
+      },
+    })
+    const driven = drive(device)
+    const taken = chains(driven, 4)
+    driven.simulator.drain()
+    expect(seen).toEqual([0, 1, 2, 3])
+    expect(taken()).toEqual([0, 1, 2, 3])
+  })
+
+  test.each<[string, (driven: Driven) => void]>([
+    ['resets its device', ({ client }) => void client.set('VHOST_VDPA_SET_STATUS', 0)],
+    ['closes its device', ({ client }) => client.handle.closeSync()],
+    ['disables its queue', ({ client }) => void client.vring('VHOST_VDPA_SET_VRING_ENABLE', 0, 0)],
+    ['frees the memory of its rings', ({ memory }) => memory.close()],
+    ['suspends its device', ({ client }) => void client.call('VHOST_VDPA_SUSPEND')],
+    ['unplugs its device', ({ simulator }) => simulator.faults.remove('/dev/vhost-vdpa-0')],
+  ])('that %s ends its turn', (_what, act) => {
+    let calls = 0
+    const device = customDevice({
+      deviceId: 4,
+      onKick: () => {
+        if (++calls === 1) act(driven)
+      },
+    })
+    const driven = drive(device)
+    chains(driven, 3)
+    driven.simulator.drain()
+    expect(calls).toBe(1)
+  })
+})
+
+describe('memory that is freed under a device', () => {
+  test.each(['after', 'before'])('breaks it, %s the ring was used', (when) => {
+    const device = customDevice({ deviceId: 4, onKick: () => undefined })
+    const driven = drive(device)
+    if (when === 'after') driven.exchange(0, [[0x2_0000n, 1, false]])
+    driven.memory.close()
+    driven.queues[0]?.kick.signal()
+    driven.simulator.drain()
+    expect(device.status()).toBe(15 | virtioStatus.NEEDS_RESET)
+  })
+
+  test('is not reached any more through what was found of it', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const results: number[] = []
+    const device = customDevice({
+      deviceId: 4,
+      onKick: (chain) =>
+        void results.push(chain.read(new Uint8Array(4), 0, 4), chain.write(Uint8Array.of(1, 2, 3, 4), 0, 4)),
+    })
+    const driven = drive(device, { simulator })
+    const buffers = simulator.allocate(0x1000)
+    driven.client.map(0, 0x1000_0000n, buffers)
+    const segments = [
+      [0x1000_0000n, 4, false],
+      [0x1000_0100n, 4, true],
+    ] as const
+    driven.exchange(0, segments)
+    expect(results.splice(0)).toEqual([4, 4])
+    buffers.close()
+    driven.exchange(0, segments)
+    expect(results).toEqual([-1, -1])
   })
 })

@@ -110,11 +110,11 @@ describe('locating', () => {
 })
 
 describe('a region that was closed', () => {
-  test('is not reached any more, and nothing crashes', () => {
+  test('is not reached any more, and a ring in it is named', () => {
     const { dma, regions } = start()
     regions[0]?.close()
     expect(dma.read(0, 7, 0, new Uint8Array(4), 0, 4)).toBe(false)
-    expect(dma.locate(0, 7, 0, 4, dmaAccess.READ)).toBeUndefined()
+    expect(() => dma.locate(0, 7, 0, 4, dmaAccess.READ)).toThrow('was freed under a ring')
   })
 })
 
