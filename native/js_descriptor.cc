@@ -198,12 +198,61 @@ napi_value NewDescriptor(napi_env env, UniqueFd fd) {
   return object;
 }
 
+/// One open(2) on its way through the pool.
+struct Opening {
+  explicit Opening(std::string where) : path(std::move(where)) {}
+
+  const std::string path;
+  UniqueFd fd;
+  int error = 0;
+  napi_deferred deferred = nullptr;
+  napi_async_work work = nullptr;
+
+  static UniqueFd Open(const std::string& path) {
+    return UniqueFd(RetryInterrupted([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK); }));
+  }
+
+  static void Execute(napi_env, void* data) {
+    auto& self = *static_cast<Opening*>(data);
+    self.fd = Open(self.path);
+    if (!self.fd.IsOpen()) self.error = errno;
+  }
+
+  /// When the environment ends meanwhile nothing can be made of the descriptor, and it is closed.
+  static void Complete(napi_env env, napi_status, void* data) {
+    const std::unique_ptr<Opening> self(static_cast<Opening*>(data));
+    napi_delete_async_work(env, self->work);
+    const napi_value result = Guarded(env, [&]() -> napi_value {
+      if (!self->fd.IsOpen()) throw SystemFailure{self->error, "open"};
+      return NewDescriptor(env, std::move(self->fd));
+    });
+    if (result != nullptr) napi_resolve_deferred(env, self->deferred, result);
+  }
+};
+
 /// open(path)
 napi_value JsOpen(const Napi::CallbackInfo& info) {
   const std::string path = StringAt(info, 0);
-  UniqueFd fd(RetryInterrupted([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK); }));
+  UniqueFd fd = Opening::Open(path);
   if (!fd.IsOpen()) ThrowErrno("open");
   return NewDescriptor(info.Env(), std::move(fd));
+}
+
+/// openAsync(path): a promise of the same
+napi_value JsOpenAsync(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto opening = std::make_unique<Opening>(StringAt(info, 0));
+  napi_value promise = nullptr;
+  if (napi_create_promise(env, &opening->deferred, &promise) != napi_ok) throw Napi::Error::New(env);
+  napi_value name = nullptr;
+  napi_create_string_utf8(env, "open", NAPI_AUTO_LENGTH, &name);
+  if (napi_create_async_work(env, nullptr, name, Opening::Execute, Opening::Complete, opening.get(),
+                             &opening->work) != napi_ok ||
+      napi_queue_async_work(env, opening->work) != napi_ok) {
+    throw Napi::Error::New(env);
+  }
+  opening.release();
+  return promise;
 }
 
 /// takeOver(fd): the descriptor is ours from now on, also close-on-exec and non-blocking like those we open
@@ -269,6 +318,7 @@ void ExportDescriptor(Napi::Env env, Napi::Object exports) {
       {Named("close", Method<PollWatch, JsWatchClose>), Named("isClosed", Method<PollWatch, JsWatchIsClosed>),
        Named("keepRunning", Method<PollWatch, JsWatchKeepRunning>)});
   AddVerb<JsOpen>(exports, "open");
+  AddVerb<JsOpenAsync>(exports, "openAsync");
   AddVerb<JsTakeOver>(exports, "takeOver");
   AddVerb<JsNetlink>(exports, "netlink");
 }

@@ -18,6 +18,8 @@ export interface Backend {
   readonly pageSize: number
   /** Opens a node for reading and writing, close-on-exec and non-blocking. Errors: ENOENT, EACCES, EBUSY, ENXIO … */
   open(path: string): Handle
+  /** The same, off the event loop's thread: the open of a device's node resets the device, and may sleep. */
+  openAsync(path: string): Promise<Handle>
   /**
    * Takes over an fd that somebody passed; the handle owns it from now on. `path` is used in sentences only. EBADF, and then there is nothing to close.
    */
@@ -64,12 +66,12 @@ export interface Handle extends Closeable {
   /** One write(); returns what the kernel returned. */
   write(bytes: Uint8Array): number
   /**
-   * One write() for each record of `stride` bytes, in one native call. Returns how many succeeded when all did; otherwise throws the refusal, which has
-   * `completed: number`, the count of records written before it. EIO for a record that was taken in part only.
+   * One write() for each record of `stride` bytes, in one native call, until one is refused. How far it came and what ended it are the answer, and never
+   * thrown; only misuse (TypeError, RangeError) and ERR_VDPA_CLOSED are, before anything is asked.
    */
-  writeEach(records: Uint8Array, stride: number): number
-  /** The same off the event loop's thread, with progress. An abort stops between records: rejects ERR_VDPA_CANCELED with `completed`. */
-  writeEachAsync(records: Uint8Array, stride: number, options?: WriteEachOptions): Promise<number>
+  writeEach(records: Uint8Array, stride: number): WriteEachOutcome
+  /** The same off the event loop's thread, with progress, and an end between two records where `options.signal` says so (ERR_VDPA_CANCELED). */
+  writeEachAsync(records: Uint8Array, stride: number, options?: WriteEachOptions): Promise<WriteEachOutcome>
   /** One read(); absent where the node cannot be read (vhost-vdpa). Returns bytes read. */
   read?(bytes: Uint8Array): number
   /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. One listener at a time (ERR_VDPA_STATE). */
@@ -91,16 +93,21 @@ export interface Handle extends Closeable {
 
 /** What a long sequence of writes may be given. */
 export interface WriteEachOptions {
-  /** Stops between two records: the call rejects with ERR_VDPA_CANCELED, which has `completed`. Records that were written stay written. */
+  /** Stops between two records: `failure` is ERR_VDPA_CANCELED. Records that were written stay written. */
   readonly signal?: AbortSignal
-  /** Called on the event loop now and then, and at the end, with the number of records written so far. What it throws ends the writing, and is the rejection. */
+  /** Called on the event loop now and then, and at the end, with the number of records written so far. What it throws ends the writing, and is the `failure`. */
   readonly onProgress?: (completed: number) => void
 }
 
-/** The count of records that were written before a `writeEach` failed or was canceled. */
-export interface WriteEachFailure {
-  /** Whole records that the system took. */
-  readonly completed: number
+/** How a sequence of writes ended: how many records the system took, and what ended it before its end. */
+export interface WriteEachOutcome {
+  /** Whole records that the system took, a failure or not; undefined when that is not known: any of them may have been taken. */
+  readonly completed: number | undefined
+  /**
+   * Why it ended: the refusal of the record after those (EIO where that was taken in part only), ERR_VDPA_CANCELED, or what `onProgress` threw, which may
+   * come after the last record. Whoever threw may have thrown undefined: `'failure' in outcome` says whether there is one.
+   */
+  readonly failure?: unknown
 }
 
 /** The write-only page of a queue's doorbell: a function, not a buffer, because the page cannot be read. */

@@ -46,7 +46,7 @@ export interface LateFault extends PlantedFault {
  * Passes every call on to another backend, except those that a fault was planted for. Refusals look like the kernel's: same shape, same words.
  *
  * Each record of a writeEach is a call of its own for a fault: `{ op: 'writeEach', nth: 3 }` hits the third record, the two before it are really written,
- * and the refusal has `completed: 2`. When several faults mean a call, the one that was planted first decides, and all count it.
+ * and the outcome has `completed: 2`. When several faults mean a call, the one that was planted first decides, and all count it.
  */
 export class FaultyBackend implements Backend {
   readonly #saboteur = new Saboteur()
@@ -82,7 +82,7 @@ export class FaultyBackend implements Backend {
 
   /**
    * Plants a short write or read. A write that is short reaches nothing and returns `length`; a read that is short is made, and its bytes past `length` are
-   * lost. A short record ends a writeEach as the kernel backend ends it: EIO with `completed`. Other calls are not meant.
+   * lost. A short record ends a writeEach as the kernel backend ends it: EIO, with the records before it `completed`. Other calls are not meant.
    */
   shorten(options: ShortenOptions = {}): PlantedFault {
     const { length = 0, ...match } = options
@@ -93,7 +93,7 @@ export class FaultyBackend implements Backend {
   /**
    * Holds asynchronous calls back until `release()`; synchronous ones are not meant. A held call has not reached the inner backend. As no call may be
    * overtaken, the next call on the same handle has it done first, and then only its result is late. The records of a writeEachAsync before the one that is hit
-   * are written at once, and an abort while it is held rejects with ERR_VDPA_CANCELED and their number.
+   * are written at once, and an abort while it is held ends it with ERR_VDPA_CANCELED and their number.
    */
   delay(options: CallMatch = {}): LateFault {
     const held = new HeldCalls()
@@ -107,6 +107,10 @@ export class FaultyBackend implements Backend {
 
   open(path: string): Handle {
     return this.#backend.open(path)
+  }
+
+  openAsync(path: string): Promise<Handle> {
+    return this.#backend.openAsync(path)
   }
 
   openFd(fd: number, path?: string): Handle {

@@ -2,7 +2,15 @@
 // it passes everything on unchanged, has what the inner one has, and lacks what it lacks.
 
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
-import type { Backend, Doorbell, Eventfd, Handle, NetlinkSocket, WriteEachOptions } from './backend.js'
+import type {
+  Backend,
+  Doorbell,
+  Eventfd,
+  Handle,
+  NetlinkSocket,
+  WriteEachOptions,
+  WriteEachOutcome,
+} from './backend.js'
 import { InterceptedDoorbell, InterceptedEventfd, InterceptedRegion, InterceptedSocket } from './intercepted-objects.js'
 import { Witness, type Interceptor } from './interceptor.js'
 
@@ -35,6 +43,12 @@ export class InterceptedBackend implements Backend {
 
   open(path: string): Handle {
     const [name, handle] = this.#witness.create('h', { op: 'open', path }, () => this.#inner.open(path))
+    return new InterceptedHandle(handle, name, this.#witness)
+  }
+
+  async openAsync(path: string): Promise<Handle> {
+    const make = (): Promise<Handle> => this.#inner.openAsync(path)
+    const [name, handle] = await this.#witness.createLater('h', { op: 'open', path }, make)
     return new InterceptedHandle(handle, name, this.#witness)
   }
 
@@ -146,12 +160,12 @@ class InterceptedHandle implements Handle {
     )
   }
 
-  writeEach(bytes: Uint8Array, stride: number): number {
+  writeEach(bytes: Uint8Array, stride: number): WriteEachOutcome {
     const call = { op: 'writeEach', ...this.#on, bytes, stride } as const
     return this.#witness.now(this.#inner, call, (other = bytes) => this.#inner.writeEach(other, stride))
   }
 
-  writeEachAsync(bytes: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<number> {
+  writeEachAsync(bytes: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<WriteEachOutcome> {
     const call = { op: 'writeEach', ...this.#on, bytes, stride } as const
     return this.#witness.laterEach(this.#inner, call, {
       options,

@@ -1,6 +1,6 @@
 // What stands before the calls of a backend, and the names it knows objects by. Not the decorator itself: that is `intercept.ts`.
 
-import type { WriteEachOptions } from './backend.js'
+import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
 import type { Call, CreatingCall, WriteEachCall } from './call.js'
 
 /** Makes the call that was shown; with these bytes in place of its own, when given. */
@@ -11,9 +11,9 @@ export interface ProceedEach {
   /** What the caller gave. */
   readonly options: WriteEachOptions
   /** By the asynchronous form, with these bytes and options in place of the caller's, when given. */
-  start(bytes?: Uint8Array, options?: WriteEachOptions): Promise<number>
+  start(bytes?: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome>
   /** On the spot, by the synchronous twin. */
-  now(bytes: Uint8Array): number
+  now(bytes: Uint8Array): WriteEachOutcome
 }
 
 /** Stands before every call. Returning without proceeding means that the inner backend never hears of it. */
@@ -23,7 +23,7 @@ export interface Interceptor {
   /** An asynchronous call other than writeEachAsync. `start` makes it. */
   later<T>(call: Call, start: () => Promise<T>): Promise<T>
   /** A writeEachAsync, which may be made in parts. */
-  laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<number>
+  laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<WriteEachOutcome>
 }
 
 type Kind = 'h' | 'm' | 'e' | 'n' | 'd'
@@ -50,6 +50,22 @@ export class Witness {
     return [creates, made]
   }
 
+  /** The same for a call that makes its object later. The name is taken when it is asked for, so that two that are under way do not have one name. */
+  async createLater<T>(
+    kind: Kind,
+    call: Unnamed<CreatingCall>,
+    make: () => Promise<T>,
+  ): Promise<readonly [name: string, made: T]> {
+    const number = this.#made[kind]++
+    const creates = `${kind}${number}`
+    try {
+      return [creates, await this.#interceptor.later({ ...call, creates }, make)]
+    } catch (failure) {
+      if (this.#made[kind] === number + 1) this.#made[kind] = number
+      throw failure
+    }
+  }
+
   /** Shows a synchronous call on `object`. */
   now<T>(object: MayBeClosed, call: Call, proceed: Proceed<T>): T {
     return object.isClosed ? proceed() : this.#interceptor.now(call, proceed)
@@ -61,7 +77,7 @@ export class Witness {
   }
 
   /** Shows a writeEachAsync on `object`. */
-  laterEach(object: MayBeClosed, call: WriteEachCall, proceed: ProceedEach): Promise<number> {
+  laterEach(object: MayBeClosed, call: WriteEachCall, proceed: ProceedEach): Promise<WriteEachOutcome> {
     return object.isClosed ? proceed.start() : this.#interceptor.laterEach(call, proceed)
   }
 }

@@ -15,21 +15,17 @@ export class LateCall<T> implements Held {
   /** What the caller waits for. */
   readonly promise: Promise<T>
   readonly #start: () => Promise<T>
-  readonly #resolve: (work: Promise<T>) => void
-  readonly #reject: (reason: unknown) => void
+  readonly #resolve: (work: T | Promise<T>) => void
   #work: Promise<T> | undefined
   #isDelivered = false
 
   constructor(start: () => Promise<T>) {
     this.#start = start
-    let resolve: (work: Promise<T>) => void = () => undefined
-    let reject: (reason: unknown) => void = () => undefined
-    this.promise = new Promise<T>((ours, theirs) => {
+    let resolve: (work: T | Promise<T>) => void = () => undefined
+    this.promise = new Promise<T>((ours) => {
       resolve = ours
-      reject = theirs
     })
     this.#resolve = resolve
-    this.#reject = reject
   }
 
   get isDelivered(): boolean {
@@ -50,11 +46,11 @@ export class LateCall<T> implements Held {
     if (this.#work !== undefined) this.#resolve(this.#work)
   }
 
-  /** Gives it up, unless it was begun. */
-  cancel(reason: unknown): void {
+  /** Gives it up with this answer, unless it was begun. */
+  cancel(answer: T): void {
     if (this.#work !== undefined || this.#isDelivered) return
     this.#isDelivered = true
-    this.#reject(reason)
+    this.#resolve(answer)
   }
 }
 

@@ -1,8 +1,8 @@
 // The end of a call as data: what it counts as, and what its bytes were. What recording and replaying say in the same way.
 
-import type { VdpaError } from '../base/errors.js'
+import { isVdpaError, type VdpaError } from '../base/errors.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import type { WriteEachFailure } from './backend.js'
+import type { WriteEachOutcome } from './backend.js'
 import type { Call, Op } from './call.js'
 
 /** How a call ended. A call that returns nothing returned 0, as does one that made an object; memory that was made returns its length. */
@@ -29,8 +29,19 @@ export function bytesOf(call: Call): Uint8Array | undefined {
   return call.op === 'ioctl' && typeof call.argument !== 'number' ? call.argument : undefined
 }
 
+/** How a call that returned `result` ended. */
+export function outcomeOf(op: Op, result: unknown): Outcome {
+  if (op !== 'writeEach') return { returned: countOf(op, result) }
+  const outcome = result as WriteEachOutcome
+  const { completed, failure } = outcome
+  if (!('failure' in outcome)) return { returned: completed ?? 0 }
+  // What the program threw ended the writing as an abort does.
+  const refusal: Refusal = isVdpaError(failure) ? refusalOf(failure) : { failed: 'ERR_VDPA_CANCELED' }
+  return { ...refusal, ...(completed !== undefined && { completed }) }
+}
+
 /** What a call returned, as a number. */
-export function countOf(op: Op, result: unknown): number {
+function countOf(op: Op, result: unknown): number {
   if (typeof result === 'number') return result
   if (op === 'allocate' || op === 'adopt') return (result as MemoryRegion).length
   return op === 'receive' && isBytes(result) ? result.byteLength : 0
@@ -39,6 +50,5 @@ export function countOf(op: Op, result: unknown): number {
 /** A refusal as data. */
 export function refusalOf(error: VdpaError): Refusal {
   const { code, errno } = error
-  const completed = (error as Partial<WriteEachFailure>).completed
-  return { failed: code, ...(errno !== undefined && { errno }), ...(completed !== undefined && { completed }) }
+  return { failed: code, ...(errno !== undefined && { errno }) }
 }

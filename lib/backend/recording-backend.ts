@@ -2,12 +2,12 @@
 
 import { isVdpaError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
-import type { Backend, Eventfd, Handle, NetlinkSocket } from './backend.js'
+import type { Backend, Eventfd, Handle, NetlinkSocket, WriteEachOutcome } from './backend.js'
 import type { Call, WriteEachCall } from './call.js'
 import { intercept, type InterceptedBackend } from './intercept.js'
 import type { Interceptor, Proceed, ProceedEach } from './interceptor.js'
 import { localFields } from './local-fields.js'
-import { bytesOf, countOf, isBytes, refusalOf, type Outcome } from './outcome.js'
+import { bytesOf, isBytes, outcomeOf, refusalOf, type Outcome } from './outcome.js'
 import { Symbols, type PortableBytes } from './symbols.js'
 import type { Trace, TraceEvent } from './trace.js'
 
@@ -66,6 +66,10 @@ export class RecordingBackend implements Backend {
 
   open(path: string): Handle {
     return this.#backend.open(path)
+  }
+
+  openAsync(path: string): Promise<Handle> {
+    return this.#backend.openAsync(path)
   }
 
   openFd(fd: number, path?: string): Handle {
@@ -133,7 +137,7 @@ class Recorder implements Interceptor {
     return result
   }
 
-  laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<number> {
+  laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<WriteEachOutcome> {
     return this.later(call, () => proceed.start())
   }
 
@@ -167,7 +171,7 @@ class Recorder implements Interceptor {
     return {
       returned: (result) => {
         this.#note(call, result)
-        end({ returned: countOf(call.op, result) }, call.op === 'receive' ? result : bytes)
+        end(outcomeOf(call.op, result), call.op === 'receive' ? result : bytes)
       },
       threw: (error) => {
         if (isVdpaError(error)) end(refusalOf(error), bytes)

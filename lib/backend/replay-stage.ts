@@ -3,10 +3,10 @@
 import { CloseStack } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import type { Backend, Doorbell, Eventfd, Handle, NetlinkSocket } from './backend.js'
-import type { Call, CreatingCall, HandleCall, ObjectCall } from './call.js'
+import type { Backend, Doorbell, Eventfd, Handle, NetlinkSocket, WriteEachOutcome } from './backend.js'
+import type { Call, CreatingCall, HandleCall, ObjectCall, Op } from './call.js'
 import { localFields } from './local-fields.js'
-import { bytesOf, countOf, isBytes, refusalOf, type Outcome } from './outcome.js'
+import { bytesOf, isBytes, outcomeOf, refusalOf, type Outcome } from './outcome.js'
 import { Symbols, type PortableBytes } from './symbols.js'
 import type { TraceEvent } from './trace.js'
 
@@ -25,6 +25,9 @@ export interface StageOptions {
   readonly paths?: Readonly<Record<string, string>>
   readonly settle?: () => void | Promise<void>
 }
+
+type OpeningCall = CreatingCall & { readonly op: 'open' | 'openFd' }
+type HandleAnswer = number | WriteEachOutcome
 
 /** The objects, by their names in the trace. Those that the trace left open are closed by close(). */
 export class Stage {
@@ -54,7 +57,8 @@ export class Stage {
       fields = localFields(call)
       const result = await this.#make(call, event.async === true)
       if (isBytes(result)) bytes = result
-      outcome = { returned: countOf(call.op, result) }
+      outcome = outcomeOf(call.op, result)
+      sentence = sentenceOf(call.op, result)
     } catch (error) {
       if (!isVdpaError(error)) throw error
       outcome = refusalOf(error)
@@ -81,15 +85,15 @@ export class Stage {
   }
 
   #make(call: Call, isAsync: boolean): unknown {
-    if ('creates' in call) return this.#create(call)
+    if ('creates' in call) return this.#create(call, isAsync)
     return isOnHandle(call) ? this.#onHandle(call, isAsync) : this.#onObject(call, isAsync)
   }
 
-  #create(call: CreatingCall): unknown {
+  #create(call: CreatingCall, isAsync: boolean): unknown {
     switch (call.op) {
       case 'open':
       case 'openFd':
-        return this.#open(call)
+        return isAsync ? this.#openAsync(call) : this.#open(call)
       case 'allocate': {
         const { length, pageSize, name } = call
         const options = { ...(pageSize !== undefined && { pageSize }), ...(name !== undefined && { name }) }
@@ -119,9 +123,19 @@ export class Stage {
     }
   }
 
-  #open(call: CreatingCall & { readonly op: 'open' | 'openFd' }): number {
-    const { path = 'a descriptor without a path' } = call
-    const handle = this.#backend.open(this.#options.paths?.[path] ?? path)
+  #open(call: OpeningCall): number {
+    return this.#addHandle(call, this.#backend.open(this.#pathOf(call)))
+  }
+
+  async #openAsync(call: OpeningCall): Promise<number> {
+    return this.#addHandle(call, await this.#backend.openAsync(this.#pathOf(call)))
+  }
+
+  #pathOf({ path = 'a descriptor without a path' }: OpeningCall): string {
+    return this.#options.paths?.[path] ?? path
+  }
+
+  #addHandle(call: OpeningCall, handle: Handle): number {
     this.#handles.set(call.creates, handle)
     this.#symbols.add(call.creates, { fds: [handle.fd] })
     return 0
@@ -134,7 +148,7 @@ export class Stage {
     return region
   }
 
-  #onHandle(call: HandleCall, isAsync: boolean): number | Promise<number> {
+  #onHandle(call: HandleCall, isAsync: boolean): HandleAnswer | Promise<HandleAnswer> {
     const handle = find(this.#handles, call.target)
     switch (call.op) {
       case 'ioctl':
@@ -204,4 +218,11 @@ function find<T>(map: ReadonlyMap<string, T>, name: string): T {
 
 function absent(verb: string, path: string): Error {
   return vdpaError('ERR_VDPA_NOT_SUPPORTED', `this node has no ${verb}`, { path })
+}
+
+/** The sentence of a refusal that came as data. */
+function sentenceOf(op: Op, result: unknown): string | undefined {
+  if (op !== 'writeEach') return undefined
+  const { failure } = result as WriteEachOutcome
+  return isVdpaError(failure) ? failure.message : undefined
 }

@@ -1,14 +1,15 @@
 // What happens to a call that a fault was planted for: refused, cut short, or held back. It decides which ones by asking the faults' turns.
 
-import { systemError, vdpaError, type VdpaError } from '../base/errors.js'
+import { systemError, type VdpaError } from '../base/errors.js'
 import { errno, errnoText, type ErrnoName } from '../uapi/errno.js'
-import type { WriteEachFailure, WriteEachOptions } from './backend.js'
+import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
 import { pathOf, type Call, type WriteEachCall } from './call.js'
 import type { FaultyOp, Turn } from './fault-plan.js'
 import type { Interceptor, Proceed, ProceedEach } from './interceptor.js'
 import { Lanes, LateCall, type HeldCalls } from './late-calls.js'
 import { recordsOf, requestNameOf } from './local-fields.js'
 import { bytesOf, isBytes } from './outcome.js'
+import { canceledAfter } from './write-each.js'
 
 /** What is to happen, and when. */
 export type Fault = { readonly turn: Turn } & (
@@ -71,8 +72,8 @@ export class Saboteur implements Interceptor {
 
   now<T>(call: Call, proceed: Proceed<T>): T {
     this.#beginHeld(call)
-    // A writeEach returns a number, as its proceeding does.
-    if (call.op === 'writeEach') return this.#each(call, proceed as Proceed<number>) as T
+    // A writeEach returns an outcome, as its proceeding does.
+    if (call.op === 'writeEach') return this.#each(call, proceed as Proceed<unknown> as Proceed<WriteEachOutcome>) as T
     const fault = this.#meet(call, false)
     if (fault?.kind === 'fail') throw refusal(call, fault.code, fault.text)
     return fault?.kind === 'short' ? (short(call, fault.length, proceed as Proceed<number>) as T) : proceed()
@@ -86,33 +87,48 @@ export class Saboteur implements Interceptor {
     return this.#hold(call, fault.held, new LateCall(start))
   }
 
-  async laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<number> {
+  async laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<WriteEachOutcome> {
     this.#beginHeld(call)
     return this.#eachLater(call, proceed, 0, 0)
   }
 
-  #each(call: WriteEachCall, proceed: Proceed<number>): number {
+  #each(call: WriteEachCall, proceed: Proceed<WriteEachOutcome>): WriteEachOutcome {
     const hit = this.#firstHit(call, 0, false)
     if (hit === undefined) return proceed()
-    if (hit.index > 0) proceed(call.bytes.subarray(0, hit.index * call.stride))
-    throw endOfEach(call, hit)
+    if (hit.index > 0) {
+      const before = proceed(call.bytes.subarray(0, hit.index * call.stride))
+      if ('failure' in before) return before
+    }
+    return endOfEach(call, hit)
   }
 
   /** Writes the records from `first` on; those before `seen` have had their turn with the faults. */
-  async #eachLater(call: WriteEachCall, proceed: ProceedEach, first: number, seen: number): Promise<number> {
+  async #eachLater(call: WriteEachCall, proceed: ProceedEach, first: number, seen: number): Promise<WriteEachOutcome> {
     const hit = this.#firstHit(call, seen, true)
     if (hit === undefined) return writePart(call, proceed, first)
     if (hit.fault.kind === 'late') return this.#holdEach(call, proceed, first, hit.index, hit.fault.held)
-    if (hit.index > first) await writePart(call, proceed, first, hit.index)
-    throw endOfEach(call, hit)
+    if (hit.index > first) {
+      const before = await writePart(call, proceed, first, hit.index)
+      if ('failure' in before) return before
+    }
+    return endOfEach(call, hit)
   }
 
   /** Writes the records before `index`, and holds the rest. */
-  #holdEach(call: WriteEachCall, proceed: ProceedEach, first: number, index: number, held: HeldCalls): Promise<number> {
-    if (index > first) countFrom(first, () => proceed.now(slice(call, first, index)))
+  async #holdEach(
+    call: WriteEachCall,
+    proceed: ProceedEach,
+    first: number,
+    index: number,
+    held: HeldCalls,
+  ): Promise<WriteEachOutcome> {
+    if (index > first) {
+      const before = countFrom(first, proceed.now(slice(call, first, index)))
+      if ('failure' in before) return before
+    }
     const late = new LateCall(() => this.#eachLater(call, proceed, index, index + 1))
     const { signal } = proceed.options
-    signal?.addEventListener('abort', () => late.cancel(canceled(call, index, signal)), { once: true })
+    signal?.addEventListener('abort', () => late.cancel(canceledAfter(index, call.path, signal)), { once: true })
     return this.#hold(call, held, late)
   }
 
@@ -175,18 +191,13 @@ function short(call: Call, length: number, proceed: Proceed<number>): number {
   return length
 }
 
-function endOfEach(call: WriteEachCall, { index, fault }: Hit): VdpaError & WriteEachFailure {
+function endOfEach(call: WriteEachCall, { index, fault }: Hit): WriteEachOutcome {
   // A record that is taken in part has no errno of its own: EIO, as in kernel/write-each.ts.
-  const error =
+  const failure =
     fault.kind === 'fail'
       ? refusal(call, fault.code, fault.text)
       : refusal(call, 'EIO', `record ${index} was taken only in part`)
-  return Object.assign(error, { completed: index })
-}
-
-function canceled(call: WriteEachCall, completed: number, signal: AbortSignal): VdpaError & WriteEachFailure {
-  const details = { path: call.path, syscall: 'write', cause: signal.reason as unknown }
-  return Object.assign(vdpaError('ERR_VDPA_CANCELED', `canceled after ${completed} records`, details), { completed })
+  return { completed: index, failure }
 }
 
 function slice(call: WriteEachCall, first: number, last?: number): Uint8Array {
@@ -194,30 +205,22 @@ function slice(call: WriteEachCall, first: number, last?: number): Uint8Array {
 }
 
 /** Writes the records from `first` to before `last`; what is said of their number counts those before them. */
-async function writePart(call: WriteEachCall, proceed: ProceedEach, first: number, last?: number): Promise<number> {
+async function writePart(
+  call: WriteEachCall,
+  proceed: ProceedEach,
+  first: number,
+  last?: number,
+): Promise<WriteEachOutcome> {
   if (first === 0 && last === undefined) return proceed.start()
   const { signal, onProgress } = proceed.options
   const options: WriteEachOptions = {
     ...(signal !== undefined && { signal }),
     ...(onProgress !== undefined && { onProgress: (completed) => onProgress(first + completed) }),
   }
-  try {
-    return first + (await proceed.start(slice(call, first, last), options))
-  } catch (error) {
-    throw counting(error, first)
-  }
+  return countFrom(first, await proceed.start(slice(call, first, last), options))
 }
 
-function countFrom<T>(first: number, write: () => T): T {
-  try {
-    return write()
-  } catch (error) {
-    throw counting(error, first)
-  }
-}
-
-/** An error's `completed` with the records before the part that it speaks of. */
-function counting(error: unknown, first: number): unknown {
-  const { completed } = Object(error) as Partial<WriteEachFailure>
-  return completed === undefined ? error : Object.assign(error as object, { completed: first + completed })
+/** An outcome's `completed` with the records before the part that it speaks of. */
+function countFrom(first: number, outcome: WriteEachOutcome): WriteEachOutcome {
+  return outcome.completed === undefined ? outcome : { ...outcome, completed: first + outcome.completed }
 }

@@ -281,7 +281,11 @@ export class AddressSpace {
     plan.end()
     const { transport } = this.#context
     const records = plan.records()
-    yield* sleeping({ now: () => transport.writeIotlb(records), later: () => transport.writeIotlbAsync(records) })
+    const outcome = yield* sleeping({
+      now: () => transport.writeIotlb(records),
+      later: () => transport.writeIotlbAsync(records),
+    })
+    if ('failure' in outcome) throw outcome.failure
   }
 
   /** What leads from what a follower had mapped to what its table has now. */

@@ -1,7 +1,7 @@
 // A plan of IOTLB messages on its way to the kernel: progress, giving up, and the way back when a message is refused. Our own map follows what the kernel took.
 
 import { sleeping, type Steps } from '../base/steps.js'
-import type { WriteEachFailure, WriteEachOptions } from '../backend/backend.js'
+import type { WriteEachOptions } from '../backend/backend.js'
 import { MessageWriter } from '../iotlb/message.js'
 import type { Plan } from '../iotlb/plan.js'
 import type { DeviceContext } from './context.js'
@@ -44,13 +44,12 @@ export function* sendPlan(
   const records = plan.records()
   const isFirst = context.doesPin === undefined && plan.verb(plan.count > 1 ? 1 : 0) === 'update'
   const pinnedBefore = isFirst ? context.backend.memlock().pinned : 0n
-  try {
-    yield* sleeping({
-      now: () => transport.writeIotlb(records),
-      later: () => transport.writeIotlbAsync(records, writeOptions(plan, options)),
-    })
-  } catch (failure) {
-    const completed = completedOf(failure)
+  const outcome = yield* sleeping({
+    now: () => transport.writeIotlb(records),
+    later: () => transport.writeIotlbAsync(records, writeOptions(plan, options)),
+  })
+  if ('failure' in outcome) {
+    const { completed = plan.count, failure } = outcome
     const { pinned } = context.backend.memlock()
     // What the kernel had when it refused.
     const rest = remaining(plan, completed)
@@ -77,13 +76,12 @@ function* undo(context: DeviceContext, plan: Plan, completed: number): Steps<num
   if (completed === 0) return 0
   const { transport } = context
   const records = plan.undo(completed)
-  try {
-    yield* sleeping({ now: () => transport.writeIotlb(records), later: () => transport.writeIotlbAsync(records) })
-    return completed
-  } catch (failure) {
-    // The device is gone or broken. What could not be undone is still mapped, so our map keeps it, and the memory stays.
-    return completedOf(failure)
-  }
+  const outcome = yield* sleeping({
+    now: () => transport.writeIotlb(records),
+    later: () => transport.writeIotlbAsync(records),
+  })
+  // The device is gone or broken. What could not be undone is still mapped, so our map keeps it, and the memory stays.
+  return 'failure' in outcome ? (outcome.completed ?? 0) : completed
 }
 
 /** Whether a batch of another address space is open, which no change of ours can leave so: somebody wrote to the handle beside us. */
@@ -96,12 +94,11 @@ function* hasOthersBatch(context: DeviceContext, asid: number, failure: unknown)
   probe.batchBegin(asid)
   probe.batchEnd(asid)
   const { bytes } = probe
-  try {
-    yield* sleeping({ now: () => transport.writeIotlb(bytes), later: () => transport.writeIotlbAsync(bytes) })
-    return false
-  } catch (refused) {
-    return completedOf(refused) === 0 && (refused as { code?: unknown }).code === 'EFAULT'
-  }
+  const { completed, failure: refused } = yield* sleeping({
+    now: () => transport.writeIotlb(bytes),
+    later: () => transport.writeIotlbAsync(bytes),
+  })
+  return completed === 0 && (refused as { code?: unknown } | undefined)?.code === 'EFAULT'
 }
 
 function writeOptions(plan: Plan, { signal, onProgress }: ChangeOptions): WriteEachOptions {
@@ -141,10 +138,4 @@ function remaining(plan: Plan, completed: number): { readonly entries: number; r
     bytes += sign * plan.bytes(step)
   }
   return { entries, bytes: BigInt(bytes) }
-}
-
-/** How many records were written before a failure. */
-function completedOf(failure: unknown): number {
-  const completed = (failure as Partial<WriteEachFailure> | undefined)?.completed
-  return typeof completed === 'number' ? completed : 0
 }

@@ -40,6 +40,12 @@ export class KernelBackend implements Backend {
     return new KernelHandle(madeOr(this.#addon.open(path), refused, { path }), path, refused)
   }
 
+  /** The same on a thread of the pool: the open of a device's node resets the device. */
+  async openAsync(path: string): Promise<KernelHandle> {
+    checkString(path, 'path')
+    return new KernelHandle(madeOr(await this.#addon.openAsync(path), refused, { path }), path, refused)
+  }
+
   /** Takes over an fd that somebody passed, and makes it close-on-exec and non-blocking, as `open` does. EBADF, which leaves nothing to close. */
   openFd(fd: number, path = `fd ${fd}`): KernelHandle {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)

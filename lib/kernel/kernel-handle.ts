@@ -1,7 +1,8 @@
 // An open node of the operating system. It checks arguments, keeps the cheapest way to the kernel, and leaves the making of errors to the backend.
 
-import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
-import type { Handle, WriteEachOptions } from '../backend/backend.js'
+import { checkBytes, rangeError, toU64, typeError } from '../base/checks.js'
+import type { Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
+import { checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkIoctlArgument, isRepeatable } from './ioctl-argument.js'
 import { KernelDoorbell } from './kernel-doorbell.js'
 import type { KernelSubscription } from './kernel-subscription.js'
@@ -9,7 +10,7 @@ import { SubscriptionSlot } from './kernel-subscription.js'
 import { warnIfCollected } from './leak-warning.js'
 import type { NativeDescriptor } from './native.js'
 import { closedError, madeOr, type Refuse, type RefusedCall } from './refusal.js'
-import { writeEachAsync, writeEachFailed } from './write-each.js'
+import { outcomeOf, writeEachAsync } from './write-each.js'
 
 /** An open file. A handle that was lost without close() is closed with a warning. */
 export class KernelHandle implements Handle {
@@ -88,16 +89,15 @@ export class KernelHandle implements Handle {
     return result < 0 ? this.#fail(result, 'write') : result
   }
 
-  writeEach(records: Uint8Array, stride: number): number {
+  writeEach(records: Uint8Array, stride: number): WriteEachOutcome {
     checkRecords(records, stride)
     this.#checkOpen()
-    const written = this.#native.writeEach(records, stride)
-    if (typeof written === 'number') return written
-    throw writeEachFailed(written, this.path, this.#refuse)
+    return outcomeOf(this.#native.writeEach(records, stride), this.path, this.#refuse)
   }
 
-  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<number> {
+  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<WriteEachOutcome> {
     checkRecords(records, stride)
+    checkWriteEachOptions(options)
     this.#checkOpen()
     return writeEachAsync({ native: this.#native, path: this.path, refuse: this.#refuse }, records, stride, options)
   }
@@ -192,13 +192,6 @@ export class KernelHandle implements Handle {
     const call: RefusedCall = { syscall, path: this.path }
     throw this.#refuse(errno, request === undefined ? call : { ...call, request })
   }
-}
-
-function checkRecords(records: Uint8Array, stride: number): void {
-  checkBytes(records, 'records')
-  checkInteger(stride, 'stride', 1, 0x7fff_f000)
-  if (records.byteLength % stride !== 0)
-    throw rangeError('records', `a multiple of ${stride} bytes long`, records.byteLength)
 }
 
 /** An off_t: what the kernel takes as the offset in a file. */

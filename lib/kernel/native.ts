@@ -15,6 +15,8 @@ export interface NativeAddon {
   readonly pageSize: number
   /** open(2) with O_RDWR, O_CLOEXEC and O_NONBLOCK. */
   open(path: string): NativeDescriptor | Refused
+  /** The same on a thread of the pool. */
+  openAsync(path: string): Promise<NativeDescriptor | Refused>
   /** The descriptor belongs to the addon from now on. */
   takeOver(fd: number): NativeDescriptor | Refused
   /** A datagram socket of AF_NETLINK, bound, non-blocking. */

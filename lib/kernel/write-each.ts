@@ -1,8 +1,7 @@
 // Long sequences of writes off the event loop's thread: progress, abort, and what is said when they end early.
 
-import { typeError } from '../base/checks.js'
-import { vdpaError, type VdpaError } from '../base/errors.js'
-import type { WriteEachFailure, WriteEachOptions } from '../backend/backend.js'
+import type { WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
+import { canceledAfter } from '../backend/write-each.js'
 import type { NativeDescriptor, Written } from './native.js'
 import type { Refuse } from './refusal.js'
 
@@ -16,25 +15,23 @@ export interface WriteTarget {
   readonly refuse: Refuse
 }
 
-/** `Handle.writeEachAsync` on the addon. A listener that throws stops the writing, and its error is the rejection. */
+/** `Handle.writeEachAsync` on the addon, its arguments checked. A listener that throws stops the writing, and what it threw is the failure. */
 export async function writeEachAsync(
   { native, path, refuse }: WriteTarget,
   records: Uint8Array,
   stride: number,
   options: WriteEachOptions,
-): Promise<number> {
+): Promise<WriteEachOutcome> {
   const { signal, onProgress } = options
-  if (onProgress !== undefined && typeof onProgress !== 'function')
-    throw typeError('options.onProgress', 'a function', onProgress)
   const isAborted = () => signal?.aborted === true
-  if (isAborted()) throw canceled(0, path, signal)
+  if (isAborted()) return canceledAfter(0, path, signal)
   const writing = native.writeEachAsync(records, stride)
-  let thrown: { readonly error: unknown } | undefined
+  let thrown: { readonly failure: unknown } | undefined
   const report = (completed: number) => {
     try {
       if (thrown === undefined) onProgress?.(completed)
-    } catch (error) {
-      thrown = { error }
+    } catch (failure) {
+      thrown = { failure }
       writing.stop()
     }
   }
@@ -48,29 +45,19 @@ export async function writeEachAsync(
     signal?.removeEventListener('abort', writing.stop)
   }
   if (typeof written === 'number') report(written)
-  if (thrown !== undefined) throw thrown.error
-  if (typeof written === 'number') return written
-  const [completed, errno] = written
-  if (errno === 0 && isAborted()) throw canceled(completed, path, signal)
-  throw writeEachFailed(written, path, refuse)
+  const [completed, errno] = typeof written === 'number' ? [written] : written
+  if (thrown !== undefined) return { completed, ...thrown }
+  if (errno === 0 && isAborted()) return canceledAfter(completed, path, signal)
+  return outcomeOf(written, path, refuse)
 }
 
-/** The error of a sequence that ended early, with `completed`. */
-export function writeEachFailed(
-  [completed, errno]: readonly [completed: number, errno: number],
-  path: string,
-  refuse: Refuse,
-): VdpaError & WriteEachFailure {
+/** What the addon says of a sequence, as the seam says it. */
+export function outcomeOf(written: Written, path: string, refuse: Refuse): WriteEachOutcome {
+  if (typeof written === 'number') return { completed: written }
+  const [completed, errno] = written
   const call = { syscall: 'write', path }
   // write(2) has no errno for a part that was not taken; EIO is what programs use.
-  const error =
+  const failure =
     errno === 0 ? refuse(-5, { ...call, text: `record ${completed} was taken only in part` }) : refuse(errno, call)
-  return Object.assign(error, { completed })
-}
-
-function canceled(completed: number, path: string, signal: AbortSignal | undefined): VdpaError & WriteEachFailure {
-  const text = `canceled after ${completed} records`
-  return Object.assign(vdpaError('ERR_VDPA_CANCELED', text, { path, syscall: 'write', cause: signal?.reason }), {
-    completed,
-  })
+  return { completed, failure }
 }

@@ -1,8 +1,9 @@
 // A handle on a simulated node: arguments checked as the kernel backend checks them, asynchronous calls in order, errors made by the simulator.
 
-import type { Doorbell, Handle, WriteEachFailure, WriteEachOptions } from '../backend/backend.js'
+import type { Doorbell, Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
+import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
-import { vdpaError, type VdpaError } from '../base/errors.js'
+import { vdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
 import { requests } from '../uapi/vhost.js'
 import type { Argument, OpenFile } from './chardev.js'
@@ -83,37 +84,39 @@ export class SimulatedHandle implements Handle {
     return result
   }
 
-  writeEach(records: Uint8Array, stride: number): number {
+  writeEach(records: Uint8Array, stride: number): WriteEachOutcome {
     checkRecords(records, stride)
     this.#checkOpen()
     this.#finishAll()
     const sequence = new WriteSequence(records, stride)
     this.#advance(sequence, Infinity)
-    if (sequence.errno !== 0) throw this.#failed(sequence)
-    return sequence.completed
+    return this.#outcomeOf(sequence)
   }
 
-  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<number> {
+  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<WriteEachOutcome> {
     checkRecords(records, stride)
+    checkWriteEachOptions(options)
     const { signal, onProgress } = options
-    if (onProgress !== undefined && typeof onProgress !== 'function')
-      throw typeError('options.onProgress', 'a function', onProgress)
     this.#checkOpen()
-    if (signal?.aborted === true) throw this.#canceled(0, signal)
+    if (signal?.aborted === true) return canceledAfter(0, this.path, signal)
     this.#finishAll()
     const sequence = new WriteSequence(records, stride)
     this.#underWay.push(sequence)
     const isAborted = () => signal?.aborted === true
-    while (!sequence.isDone && !isAborted()) {
+    let thrown: { readonly failure: unknown } | undefined
+    while (!sequence.isDone && !isAborted() && thrown === undefined) {
       await turn()
       this.#advance(sequence, RECORDS_A_TURN)
-      onProgress?.(sequence.completed)
+      try {
+        onProgress?.(sequence.completed)
+      } catch (failure) {
+        thrown = { failure }
+      }
     }
     this.#forget(sequence)
     await this.#late('write')
-    if (sequence.errno !== 0) throw this.#failed(sequence)
-    if (!sequence.isDone) throw this.#canceled(sequence.completed, signal)
-    return sequence.completed
+    if (thrown !== undefined) return { completed: sequence.completed, ...thrown }
+    return sequence.isDone ? this.#outcomeOf(sequence) : canceledAfter(sequence.completed, this.path, signal)
   }
 
   /** Errors: errno 524 ENOTSUPP where the device has no doorbell, EINVAL for a queue that it does not have. */
@@ -213,14 +216,9 @@ export class SimulatedHandle implements Handle {
       await new Promise<void>((resolve) => scheduler.schedule(resolve, `an answer on ${this.path} comes late`))
   }
 
-  #failed(sequence: WriteSequence): VdpaError & WriteEachFailure {
-    const error = this.#host.refuse(sequence.errno, { syscall: 'write', path: this.path })
-    return Object.assign(error, { completed: sequence.completed })
-  }
-
-  #canceled(completed: number, signal: AbortSignal | undefined): VdpaError & WriteEachFailure {
-    const details = { path: this.path, syscall: 'write', cause: signal?.reason as unknown }
-    return Object.assign(vdpaError('ERR_VDPA_CANCELED', `canceled after ${completed} records`, details), { completed })
+  #outcomeOf({ completed, errno: code }: WriteSequence): WriteEachOutcome {
+    if (code === 0) return { completed }
+    return { completed, failure: this.#host.refuse(code, { syscall: 'write', path: this.path }) }
   }
 
   /** The bytes of the argument; undefined for a null pointer. */
@@ -271,13 +269,6 @@ class WriteSequence {
   get isDone(): boolean {
     return this.errno !== 0 || this.completed * this.stride >= this.records.length
   }
-}
-
-function checkRecords(records: Uint8Array, stride: number): void {
-  checkBytes(records, 'records')
-  checkInteger(stride, 'stride', 1, 0x7fff_f000)
-  if (records.byteLength % stride !== 0)
-    throw rangeError('records', `a multiple of ${stride} bytes long`, records.byteLength)
 }
 
 /** A turn of the event loop, so that an abort from elsewhere is heard. */

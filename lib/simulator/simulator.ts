@@ -97,6 +97,12 @@ export class Simulator implements Backend {
     return this.#handle(file, path, this.#table.add({ kind: 'node', path, node: file }))
   }
 
+  /** The same; nothing sleeps here. */
+  async openAsync(path: string): Promise<SimulatedHandle> {
+    await Promise.resolve()
+    return this.open(path)
+  }
+
   /** Opens a node and gives the bare descriptor, as a program that passes it on would have it. ENOENT, EBUSY. */
   openDescriptor(path: string): number {
     return this.open(path).fd

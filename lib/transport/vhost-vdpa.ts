@@ -3,7 +3,7 @@
 
 import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
-import type { Handle, WriteEachOptions } from '../backend/backend.js'
+import type { Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { requests } from '../uapi/vhost.js'
 import {
   vhostMemory,
@@ -332,13 +332,13 @@ export class VhostVdpaTransport {
     this.handle.ioctl(requests.VHOST_SET_FORK_FROM_OWNER.number, this.#u8.bytes)
   }
 
-  /** Writes IOTLB records of 72 bytes each, in order. Every refusal of a mapping is EFAULT, what is no IOTLB message is EINVAL; the error's `completed` counts the records before. */
-  writeIotlb(records: Uint8Array): number {
+  /** Writes IOTLB records of 72 bytes each, in order. Every refusal of a mapping is EFAULT, what is no IOTLB message is EINVAL. How far it came, and the refusal, are the answer. */
+  writeIotlb(records: Uint8Array): WriteEachOutcome {
     return this.handle.writeEach(records, IOTLB_RECORD_BYTES)
   }
 
   /** writeIotlb off the event loop's thread. */
-  writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<number> {
+  writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome> {
     return this.handle.writeEachAsync(records, IOTLB_RECORD_BYTES, options)
   }
 

@@ -8,9 +8,11 @@ import type {
   NetlinkSocket,
   Subscription,
   WriteEachOptions,
+  WriteEachOutcome,
 } from '../../lib/backend/backend.js'
 import { systemError, vdpaError } from '../../lib/base/errors.js'
 import type { MemoryHold, MemoryHolder, MemoryRegion } from '../../lib/memory/memory-region.js'
+import { taken } from '../write-outcome.js'
 
 /** How an ioctl answers: a return value, having changed the bytes or not, or a throw. */
 export type IoctlAnswer = (request: number, argument: Uint8Array | number) => number
@@ -31,6 +33,11 @@ export class FakeBackend implements Backend {
     this.calls.push(`open ${path}`)
     if (path === '/nowhere') throw systemError('ENOENT', 2, 'no such file or directory', { syscall: 'open', path })
     return new FakeHandle(this, path, this.#fd++)
+  }
+
+  async openAsync(path: string): Promise<FakeHandle> {
+    await Promise.resolve()
+    return this.open(path)
   }
 
   openFd(fd: number, path = `fd ${fd}`): FakeHandle {
@@ -99,28 +106,31 @@ export class FakeHandle implements Handle {
   write(bytes: Uint8Array): number {
     if (!ArrayBuffer.isView(bytes)) throw new TypeError('bytes must be bytes')
     this.#reach(`write ${bytes.length}`)
-    return this.writeEach(bytes, bytes.length) * bytes.length
+    return taken(this.writeEach(bytes, bytes.length)) * bytes.length
   }
 
-  writeEach(records: Uint8Array, stride: number): number {
+  writeEach(records: Uint8Array, stride: number): WriteEachOutcome {
     const count = records.length / stride
     this.#reach(`writeEach ${count}`)
     for (let index = 0; index < count; index++) {
       this.#backend.records++
       if (this.#backend.records !== this.#backend.refusedRecord) continue
-      const error = systemError('EFAULT', 14, 'bad address', { syscall: 'write', path: this.path })
-      throw Object.assign(error, { completed: index })
+      const failure = systemError('EFAULT', 14, 'bad address', { syscall: 'write', path: this.path })
+      return { completed: index, failure }
     }
-    return count
+    return { completed: count }
   }
 
-  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<number> {
-    if (options.signal?.aborted === true)
-      throw Object.assign(vdpaError('ERR_VDPA_CANCELED', 'canceled'), { completed: 0 })
-    const count = this.writeEach(records, stride)
+  async writeEachAsync(records: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<WriteEachOutcome> {
+    if (options.signal?.aborted === true) return { completed: 0, failure: vdpaError('ERR_VDPA_CANCELED', 'canceled') }
+    const outcome = this.writeEach(records, stride)
     await Promise.resolve()
-    options.onProgress?.(count)
-    return count
+    try {
+      options.onProgress?.(outcome.completed ?? 0)
+    } catch (failure) {
+      return { ...outcome, failure }
+    }
+    return outcome
   }
 
   read(bytes: Uint8Array): number {
@@ -311,6 +321,10 @@ export class PlainBackend implements Backend {
       closeSync: () => inner.closeSync(),
       [Symbol.asyncDispose]: () => inner.close(),
     }
+  }
+
+  openAsync(path: string): Promise<Handle> {
+    return Promise.resolve(this.open(path))
   }
 
   openFd(fd: number): Handle {

@@ -5,6 +5,7 @@ import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { vhostMsgV2, vhostVringState } from '../../lib/uapi/vhost-types.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { failureOf, FakeBackend, PlainBackend } from './fake-backend.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 const path = '/dev/vhost-vdpa-0'
 const { VHOST_VDPA_SET_GROUP_ASID, VHOST_VDPA_SUSPEND, VHOST_VDPA_RESUME } = requests
@@ -161,12 +162,12 @@ describe('writeEach', () => {
     async (verb) => {
       const { backend, handle, calls } = setUp()
       backend.fail({ request: 'VHOST_IOTLB_UPDATE', with: 'EFAULT', nth: 4 })
-      expect(await handle[verb](records(2), 72)).toBe(2)
-      const error = await failureOf(() => handle[verb](records(5), 72))
+      expect(taken(await handle[verb](records(2), 72))).toBe(2)
+      const error = await failureOf(async () => taken(await handle[verb](records(5), 72)))
       expect(error).toMatchObject({ code: 'EFAULT', completed: 1, syscall: 'write', path })
       expect(error.message).toBe(`EFAULT: write on ${path}: bad address`)
       expect(error).not.toHaveProperty('request')
-      expect(await handle[verb](records(3), 72)).toBe(3)
+      expect(taken(await handle[verb](records(3), 72))).toBe(3)
       expect(calls).toEqual(['writeEach 2', 'writeEach 1', 'writeEach 3'])
     },
   )
@@ -176,7 +177,7 @@ describe('writeEach', () => {
     async (verb) => {
       const { backend, handle, calls } = setUp()
       backend.fail({ op: 'writeEach', with: 'EIO' })
-      expect(await failureOf(() => handle[verb](records(3), 72))).toMatchObject({ completed: 0 })
+      expect(await failureOf(async () => taken(await handle[verb](records(3), 72)))).toMatchObject({ completed: 0 })
       expect(calls).toEqual([])
     },
   )
@@ -184,7 +185,7 @@ describe('writeEach', () => {
   test.each(['writeEach', 'writeEachAsync'] as const)('%s: a short record ends it with EIO', async (verb) => {
     const { backend, handle, calls } = setUp()
     backend.shorten({ op: 'writeEach', nth: 3, length: 10 })
-    const error = await failureOf(() => handle[verb](records(4), 72))
+    const error = await failureOf(async () => taken(await handle[verb](records(4), 72)))
     expect(error).toMatchObject({ code: 'EIO', completed: 2 })
     expect(error.message).toBe(`EIO: write on ${path}: record 2 was taken only in part`)
     expect(calls).toEqual(['writeEach 2'])
@@ -197,14 +198,20 @@ describe('writeEach', () => {
       when: (call) => call.op === 'writeEach' && vhostMsgV2.decode(call.bytes).iova === 3n,
       with: 'ENOMEM',
     })
-    expect(await failureOf(() => handle.writeEach(records(5), 72))).toMatchObject({ code: 'ENOMEM', completed: 3 })
+    expect(await failureOf(() => taken(handle.writeEach(records(5), 72)))).toMatchObject({
+      code: 'ENOMEM',
+      completed: 3,
+    })
   })
 
   test('a real refusal before the planted one counts right', async () => {
     const { fake, backend, handle } = setUp()
     fake.refusedRecord = 2
     backend.fail({ op: 'writeEach', nth: 4, with: 'EIO' })
-    expect(await failureOf(() => handle.writeEach(records(5), 72))).toMatchObject({ code: 'EFAULT', completed: 1 })
+    expect(await failureOf(() => taken(handle.writeEach(records(5), 72)))).toMatchObject({
+      code: 'EFAULT',
+      completed: 1,
+    })
   })
 })
 
@@ -262,7 +269,7 @@ describe('delay', () => {
     const { backend, handle } = setUp()
     const late = backend.delay({ times: Infinity })
     expect(handle.ioctl(1, 0)).toBe(0)
-    expect(handle.writeEach(records(1), 72)).toBe(1)
+    expect(taken(handle.writeEach(records(1), 72))).toBe(1)
     expect([late.hits, late.waiting]).toEqual([0, 0])
   })
 
@@ -342,7 +349,7 @@ describe('delay', () => {
     const { backend, handle, calls } = setUp()
     const late = backend.delay({ op: 'writeEach', nth: 3 })
     const progress: number[] = []
-    const writing = handle.writeEachAsync(records(5), 72, { onProgress: (count) => progress.push(count) })
+    const writing = takenLater(handle.writeEachAsync(records(5), 72, { onProgress: (count) => progress.push(count) }))
     expect(calls).toEqual(['writeEach 2'])
     late.release()
     expect(await writing).toBe(5)
@@ -354,7 +361,7 @@ describe('delay', () => {
     const { backend, handle, calls } = setUp()
     const late = backend.delay({ op: 'writeEach', nth: 3 })
     const controller = new AbortController()
-    const writing = handle.writeEachAsync(records(5), 72, { signal: controller.signal })
+    const writing = takenLater(handle.writeEachAsync(records(5), 72, { signal: controller.signal }))
     controller.abort(new Error('enough'))
     const error = await failureOf(() => writing)
     expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', completed: 2, cause: new Error('enough') })
@@ -367,13 +374,13 @@ describe('delay', () => {
     const { fake, backend, handle, calls } = setUp()
     const late = backend.delay({ op: 'writeEach', nth: 2 })
     backend.fail({ op: 'writeEach', nth: 4, with: 'EFAULT' })
-    const writing = handle.writeEachAsync(records(6), 72)
+    const writing = takenLater(handle.writeEachAsync(records(6), 72))
     late.release()
     expect(await failureOf(() => writing)).toMatchObject({ code: 'EFAULT', completed: 3 })
     expect(calls).toEqual(['writeEach 1', 'writeEach 2'])
     fake.refusedRecord = fake.records + 3
     const again = backend.delay({ op: 'writeEach', nth: 2 })
-    const second = handle.writeEachAsync(records(6), 72)
+    const second = takenLater(handle.writeEachAsync(records(6), 72))
     again.release()
     expect(await failureOf(() => second)).toMatchObject({ code: 'EFAULT', completed: 2 })
   })

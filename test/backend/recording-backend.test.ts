@@ -15,6 +15,7 @@ import {
 } from '../../lib/uapi/vhost-types.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { failureOf, FakeBackend, PlainBackend } from './fake-backend.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 const path = '/dev/vhost-vdpa-0'
 
@@ -155,7 +156,7 @@ describe('names in place of numbers', () => {
       update({ asid: 1, ...whole, uaddr: memory.address }),
       update({ type: 6, asid: 1 }),
     ]
-    handle.writeEach(Buffer.concat(batch), 72)
+    taken(handle.writeEach(Buffer.concat(batch), 72))
     const after = (memory.address + 0x2000n).toString(16)
     expect(events()[2]).toMatchObject({
       bytes: `02000000010000000010000000000000${'0010000000000000'}{m0+0x1000}0302${'00'.repeat(38)}`,
@@ -197,7 +198,7 @@ describe('other calls', () => {
     handle.ioctl(0xbeef, 7)
     handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, Uint8Array.of(2, 0, 0, 0, 2, 0, 0, 0, 0xaa, 0xbb))
     handle.write(Uint8Array.of(1, 2))
-    handle.writeEach(new Uint8Array(6 * 72), 72)
+    taken(handle.writeEach(new Uint8Array(6 * 72), 72))
     handle.read?.(new Uint8Array(2))
     handle.pread?.(new Uint8Array(3), 16n)
     handle.pwrite?.(Uint8Array.of(9), 0x1000n)
@@ -316,7 +317,9 @@ test('what was written before a refusal is counted', async () => {
   const { fake, backend, lines } = setUp()
   fake.refusedRecord = 3
   const handle = backend.open(path)
-  expect(await failureOf(() => handle.writeEachAsync(new Uint8Array(16), 4))).toMatchObject({ completed: 2 })
+  expect(await failureOf(() => takenLater(handle.writeEachAsync(new Uint8Array(16), 4)))).toMatchObject({
+    completed: 2,
+  })
   expect(lines().at(-1)).toMatch(/ = EFAULT after 2 records \(async\)$/)
   const events: readonly TraceEvent[] = backend.trace.events
   expect(events.at(-1)?.outcome).toEqual({ failed: 'EFAULT', errno: -14, completed: 2 })

@@ -9,6 +9,7 @@ import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index
 import { s32Value, u64Value, u8Value, vhostMsgV2, vhostVringFile, vhostVringState } from '../../lib/uapi/vhost-types.js'
 import { requests, type RequestName } from '../../lib/uapi/vhost.js'
 import { FakeBackend, failureOf, PlainBackend } from './fake-backend.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 const path = '/dev/vhost-vdpa-0'
 
@@ -35,7 +36,7 @@ async function recorded(): Promise<Trace> {
   const update = (iova: bigint) =>
     vhostMsgV2.encode({ message: 2, asid: 1, iova, size: 4096n, uaddr: memory.address + 4096n, perm: 3, type: 2 })
   handle.write(update(0x1000n))
-  await failureOf(() => handle.writeEach(Buffer.concat([update(0x5000n), update(0x1000n)]), 72))
+  await failureOf(() => taken(handle.writeEach(Buffer.concat([update(0x5000n), update(0x1000n)]), 72)))
   const kick = backend.eventfd()
   ask('VHOST_SET_VRING_KICK', vhostVringFile.encode({ index: 0, fd: kick.fd }))
   ask('VHOST_VDPA_SET_CONFIG_CALL', s32Value.encode({ value: -1 }))
@@ -187,10 +188,10 @@ test('a canceled sequence is replayed as far as it came', async () => {
   faulty.delay({ op: 'writeEach', nth: 3 })
   const controller = new AbortController()
   const handle = backend.open(path)
-  const writing = handle.writeEachAsync(new Uint8Array(20), 4, { signal: controller.signal })
+  const writing = takenLater(handle.writeEachAsync(new Uint8Array(20), 4, { signal: controller.signal }))
   controller.abort()
   await failureOf(() => writing)
-  const early = handle.writeEachAsync(new Uint8Array(20), 4, { signal: controller.signal })
+  const early = takenLater(handle.writeEachAsync(new Uint8Array(20), 4, { signal: controller.signal }))
   await failureOf(() => early)
   const fake = new FakeBackend()
   expect(await replay(backend.trace, fake)).toMatchObject({ calls: 2, difference: undefined })

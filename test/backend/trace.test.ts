@@ -6,6 +6,7 @@ import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import { lengthOf, partsOf, readPortable, sliceOf, Symbols } from '../../lib/backend/symbols.js'
 import { formatTrace, parseTrace, type Trace } from '../../lib/backend/trace.js'
 import { failureOf, FakeBackend } from './fake-backend.js'
+import { taken } from '../write-outcome.js'
 
 async function recorded(): Promise<Trace> {
   const fake = new FakeBackend()
@@ -21,7 +22,7 @@ async function recorded(): Promise<Trace> {
   handle.pread?.(new Uint8Array(1), 0xffff_ffff_ffff_fff0n)
   handle.mapDoorbell?.(0x1000n).ring16(1)
   fake.refusedRecord = 2
-  await failureOf(() => handle.writeEach(new Uint8Array(8), 4))
+  await failureOf(() => taken(handle.writeEach(new Uint8Array(8), 4)))
   backend.eventfd(4).signal()
   backend.adopt(3, { length: 4096, offset: 4096n })
   backend.netlink?.(16).receive()

@@ -12,6 +12,7 @@ import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice, openDeviceSync } from '../../lib/open.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import type { ControlPlaneTarget } from './control-plane.js'
+import { taken } from '../write-outcome.js'
 
 const page = 4096
 const code = (name: string) => expect.objectContaining({ code: name })
@@ -95,11 +96,11 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
       })
 
       testTwo(`a change while another address space has a batch open${one}`, () => {
-        device.transport.writeIotlb(message('VHOST_IOTLB_BATCH_BEGIN', 1))
+        taken(device.transport.writeIotlb(message('VHOST_IOTLB_BATCH_BEGIN', 1)))
         expect(() => space.mapSync(pieces(1))).toThrow(code('ERR_VDPA_BATCH'))
         expect(() => space.mapSync(pieces(3))).toThrow(code('ERR_VDPA_BATCH'))
         expect(space.size).toBe(0)
-        device.transport.writeIotlb(message('VHOST_IOTLB_BATCH_END', 1))
+        taken(device.transport.writeIotlb(message('VHOST_IOTLB_BATCH_END', 1)))
         space.mapSync(pieces(3))
       })
 
@@ -139,8 +140,8 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
           expect(() => space.mapSync({ iova: 0n, region: region as never })).toThrow(code('ERR_VDPA_NOT_SHARED'))
       })
 
-      test('what only the kernel knows to be taken, and say which piece it was', () => {
-        device.transport.writeIotlb(message('VHOST_IOTLB_UPDATE', 0, 0x10_4000n, 0x1000n, memory))
+      test('what only the kernel knows to be occupied, and say which piece it was', () => {
+        taken(device.transport.writeIotlb(message('VHOST_IOTLB_UPDATE', 0, 0x10_4000n, 0x1000n, memory)))
         expect(() => space.mapSync(pieces(5))).toThrow(
           expect.objectContaining({
             code: 'ERR_VDPA_REFUSED',
@@ -160,11 +161,11 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
 
     describe('change whole or not at all', () => {
       test.each([1, 2, 5, 20])('when the kernel refuses piece %i of 20', async (nth) => {
-        const taken = BigInt(0x10_0000 + 2 * (nth - 1) * page)
-        device.transport.writeIotlb(message('VHOST_IOTLB_UPDATE', 0, taken, 0x1000n, memory))
+        const occupied = BigInt(0x10_0000 + 2 * (nth - 1) * page)
+        taken(device.transport.writeIotlb(message('VHOST_IOTLB_UPDATE', 0, occupied, 0x1000n, memory)))
         await expect(space.map(pieces(20))).rejects.toMatchObject({ code: 'ERR_VDPA_REFUSED' })
         expect(space.size).toBe(0)
-        device.transport.writeIotlb(message('VHOST_IOTLB_INVALIDATE', 0, taken, 0x1000n))
+        taken(device.transport.writeIotlb(message('VHOST_IOTLB_INVALIDATE', 0, occupied, 0x1000n)))
         // Were anything left, this would overlap it.
         await space.map(pieces(20))
         await space.unmapAll()
@@ -278,9 +279,9 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
         const found = space.lookup(0x40_0010n)
         expect(found?.offset).toBe(0x10)
         expect(new Uint8Array(found?.region.buffer ?? new ArrayBuffer(0))[0x10]).toBe(7)
-        // The kernel still has it: the same place is taken for everybody.
+        // The kernel still has it: the same place is occupied for everybody.
         const update = message('VHOST_IOTLB_UPDATE', 0, 0x40_0000n, 0x1000n, memory)
-        expect(() => device.transport.writeIotlb(update)).toThrow(code('EFAULT'))
+        expect(() => taken(device.transport.writeIotlb(update))).toThrow(code('EFAULT'))
         found?.region.close({ unmap: true })
         expect(space.size).toBe(0)
       })

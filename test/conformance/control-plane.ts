@@ -8,6 +8,7 @@ import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice } from '../../lib/open.js'
 import { Simulator } from '../../lib/simulator/index.js'
 import { VhostVdpaTransport } from '../../lib/transport/vhost-vdpa.js'
+import { taken } from '../write-outcome.js'
 
 /** A device, and what is known of it. */
 export interface ControlPlaneTarget {
@@ -80,7 +81,7 @@ export function describeControlPlane(target: ControlPlaneTarget): void {
         const update = new Uint8Array(72)
         update.set([2, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x10])
         update.set([3, 2], 32)
-        expect(() => transport.writeIotlb(update)).toThrow(code('EFAULT'))
+        expect(() => taken(transport.writeIotlb(update))).toThrow(code('EFAULT'))
         transport.setOwner()
         expect(() => transport.setOwner()).toThrow(
           expect.objectContaining({ code: 'EBUSY', request: 'VHOST_SET_OWNER', path: target.path() }),

@@ -6,6 +6,7 @@ import { u32Value, u8Value, vhostVringState } from '../../lib/uapi/vhost-types.j
 import { requests } from '../../lib/uapi/vhost.js'
 import { ask, expectMisuse, failureOf, refusalOf, setStatus, statusOf, turns } from './support.js'
 import type { Scene, Suite } from './target.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 const { VHOST_VDPA_GET_DEVICE_ID, VHOST_VDPA_GET_STATUS, VHOST_VDPA_SET_STATUS, VHOST_VDPA_GET_VRING_GROUP } = requests
 
@@ -29,9 +30,21 @@ export const openingContract: Suite = {
       await handle.close()
       expect(scene.open('network').path).toBe(path)
     },
+    'openAsync refuses and opens as open does': async (scene) => {
+      const path = scene.path('network')
+      const missing = await refusalOf(() => scene.backend.openAsync('/dev/vhost-vdpa-4711'))
+      expect(missing).toMatchObject({ name: 'VdpaError', code: 'ENOENT', errno: -2, syscall: 'open' })
+      const [first, second] = await Promise.allSettled([scene.backend.openAsync(path), scene.backend.openAsync(path)])
+      const opened = [first, second].flatMap((end) => (end.status === 'fulfilled' ? [end.value] : []))
+      const refused = [first, second].flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []))
+      expect(refused).toMatchObject([{ code: 'EBUSY', errno: -16, path }])
+      for (const handle of opened) expect([handle.path, statusOf(scene.keep(handle))]).toEqual([path, 0])
+      expect(opened).toHaveLength(1)
+    },
     'a path that is none is misuse': async ({ backend }) => {
       for (const path of [undefined, null, 7, {}]) await expectMisuse(() => backend.open(path as never), 'type', 'path')
       for (const path of ['', '/dev/\0x']) await expectMisuse(() => backend.open(path), 'range', 'path')
+      for (const path of [undefined, 7]) await expectMisuse(() => backend.openAsync(path as never), 'type', 'path')
     },
     'an fd that was passed is taken over, and closed with the handle': async (scene) => {
       const fd = scene.openDescriptor('network')
@@ -155,8 +168,8 @@ export const requestContract: Suite = {
       const calls = [
         handle.ioctlAsync(-1, 0),
         handle.ioctlAsync(VHOST_VDPA_GET_STATUS.number, null as never),
-        handle.writeEachAsync(new Uint8Array(5), 2),
-        handle.writeEachAsync(null as never, 2),
+        takenLater(handle.writeEachAsync(new Uint8Array(5), 2)),
+        takenLater(handle.writeEachAsync(null as never, 2)),
       ]
       for (const call of calls) expect(await failureOf(() => call)).toBeDefined()
     },
@@ -208,9 +221,9 @@ function verbsOf(handle: Handle): Record<string, () => unknown> {
     'ioctl with a number': () => handle.ioctl(requests.VHOST_SET_OWNER.number, 0),
     ioctlAsync: () => handle.ioctlAsync(VHOST_VDPA_GET_STATUS.number, new Uint8Array(1)),
     write: () => handle.write(new Uint8Array(72)),
-    writeEach: () => handle.writeEach(new Uint8Array(144), 72),
-    writeEachAsync: () => handle.writeEachAsync(new Uint8Array(144), 72),
-    'an empty writeEach': () => handle.writeEach(new Uint8Array(0), 72),
+    writeEach: () => taken(handle.writeEach(new Uint8Array(144), 72)),
+    writeEachAsync: () => takenLater(handle.writeEachAsync(new Uint8Array(144), 72)),
+    'an empty writeEach': () => taken(handle.writeEach(new Uint8Array(0), 72)),
     ...(handle.mapDoorbell !== undefined && { mapDoorbell: () => handle.mapDoorbell?.(0n) }),
     ...(handle.pwrite !== undefined && { pwrite: () => handle.pwrite?.(new Uint8Array(1), 0n) }),
     fd: () => handle.fd,

@@ -1,9 +1,9 @@
 // The seam's promises about writes: one, and many in one call; how far a sequence came, progress, and giving up.
 
 import { expect } from '@jest/globals'
-import type { Handle } from '../../lib/backend/backend.js'
+import type { Handle, WriteEachOutcome } from '../../lib/backend/backend.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import { ask, countMapped, expectMisuse, failureOf, refusalOf, updates } from './support.js'
+import { ask, countMapped, expectMisuse, refusalOf, updates } from './support.js'
 import type { Scene, Suite } from './target.js'
 
 function owned(scene: Scene): { handle: Handle; memory: MemoryRegion } {
@@ -20,7 +20,7 @@ function bothForms(
   name: string,
   body: (
     scene: Scene,
-    write: (handle: Handle, records: Uint8Array, stride?: number) => Promise<number>,
+    write: (handle: Handle, records: Uint8Array, stride?: number) => Promise<WriteEachOutcome>,
   ) => Promise<void>,
 ): Suite['tests'] {
   const run = (verb: Verb) => (scene: Scene) =>
@@ -59,12 +59,12 @@ export const writesContract: Suite = {
     },
     ...bothForms('makes one write for each record, and returns their number', async (scene, write) => {
       const { handle, memory } = owned(scene)
-      expect(await write(handle, updates(memory, 0x1000n, 100))).toBe(100)
+      expect(await write(handle, updates(memory, 0x1000n, 100))).toEqual({ completed: 100 })
       expect(countMapped(handle, memory, 0x1000n, 100)).toBe(100)
     }),
     ...bothForms('of nothing is nothing', async (scene, write) => {
       const { handle } = owned(scene)
-      expect(await write(handle, new Uint8Array(0))).toBe(0)
+      expect(await write(handle, new Uint8Array(0))).toEqual({ completed: 0 })
     }),
     ...bothForms('leaves the records as they were', async (scene, write) => {
       const { handle, memory } = owned(scene)
@@ -76,15 +76,16 @@ export const writesContract: Suite = {
       const { handle, memory } = owned(scene)
       handle.write(updates(memory, 0x4000n, 1))
       const path = scene.path('network')
-      const error = await refusalOf(() => write(handle, updates(memory, 0x1000n, 6)))
-      expect(error).toMatchObject({ code: 'EFAULT', errno: -14, syscall: 'write', path, completed: 3 })
-      expect(error.message.startsWith(`EFAULT: write on ${path}: `)).toBe(true)
+      const { completed, failure } = await write(handle, updates(memory, 0x1000n, 6))
+      expect(completed).toBe(3)
+      expect(failure).toMatchObject({ code: 'EFAULT', errno: -14, syscall: 'write', path })
+      expect((failure as Error).message.startsWith(`EFAULT: write on ${path}: `)).toBe(true)
       // Three, and the one that was there; the fifth and sixth were not tried.
       expect(countMapped(handle, memory, 0x1000n, 6)).toBe(4)
     }),
     ...bothForms('refused at once has completed 0', async (scene, write) => {
       const { handle } = owned(scene)
-      expect(await refusalOf(() => write(handle, new Uint8Array(144)))).toMatchObject({ code: 'EINVAL', completed: 0 })
+      expect(await write(handle, new Uint8Array(144))).toMatchObject({ completed: 0, failure: { code: 'EINVAL' } })
     }),
     ...bothForms('misused', async (scene, write) => {
       const handle = scene.open('network')
@@ -102,39 +103,55 @@ export const writesContract: Suite = {
       expect(await refusalOf(() => handle.write(updates(memory, 0x1000n + 999n * 4096n, 1)))).toMatchObject({
         code: 'EFAULT',
       })
-      expect(await sequence).toBe(1000)
+      expect(await sequence).toEqual({ completed: 1000 })
     },
     'writeEachAsync tells how far it came: never back, and the whole at the end': async (scene) => {
       const { handle, memory } = owned(scene)
       const told: number[] = []
-      const count = await handle.writeEachAsync(updates(memory, 0x1000n, 1500), 72, { onProgress: (n) => told.push(n) })
-      expect(count).toBe(1500)
+      const onProgress = (completed: number): void => void told.push(completed)
+      expect(await handle.writeEachAsync(updates(memory, 0x1000n, 1500), 72, { onProgress })).toEqual({
+        completed: 1500,
+      })
       expect(told.at(-1)).toBe(1500)
       expect(told).toEqual([...told].sort((a, b) => a - b))
     },
-    'writeEachAsync ends when its listener throws, with what it threw': async (scene) => {
+    'writeEachAsync ends when its listener throws, with what it threw, undefined too, and the count': async (scene) => {
       const { handle, memory } = owned(scene)
-      const thrown = new Error('enough')
-      const onProgress = (): void => {
-        throw thrown
+      for (const [index, thrown] of [new Error('enough'), undefined].entries()) {
+        const onProgress = (): void => {
+          // eslint-disable-next-line @typescript-eslint/only-throw-error -- a program may throw anything
+          throw thrown
+        }
+        const iova = 0x1000n + BigInt(index) * 0x100_0000n
+        const outcome = await handle.writeEachAsync(updates(memory, iova, 900), 72, { onProgress })
+        expect(outcome).toHaveProperty('failure', thrown)
+        expect(outcome.completed).toBe(countMapped(handle, memory, iova, 900))
       }
-      expect(await failureOf(() => handle.writeEachAsync(updates(memory, 0x1000n, 1500), 72, { onProgress }))).toBe(
-        thrown,
-      )
-      expect(handle.write(updates(memory, 0x1000_0000n, 1))).toBe(72)
     },
     'writeEachAsync with a listener that is none is misuse': async (scene) => {
       const handle = scene.open('network')
       const options = { onProgress: 7 as never }
       await expectMisuse(() => handle.writeEachAsync(new Uint8Array(0), 72, options), 'type', 'options.onProgress')
     },
+    'writeEachAsync with a signal that is none is misuse, and begins nothing': async (scene) => {
+      const { handle, memory } = owned(scene)
+      for (const signal of [null, 7, { aborted: false }]) {
+        const options = { signal: signal as never, onProgress: () => undefined }
+        await expectMisuse(
+          () => handle.writeEachAsync(updates(memory, 0x1000n, 1), 72, options),
+          'type',
+          'options.signal',
+        )
+      }
+      expect(countMapped(handle, memory, 0x1000n, 1)).toBe(0)
+    },
     'an abort before writeEachAsync writes nothing: ERR_VDPA_CANCELED with completed 0': async (scene) => {
       const { handle, memory } = owned(scene)
       const reason = new Error('not wanted')
       const signal = AbortSignal.abort(reason)
-      const error = await refusalOf(() => handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal }))
-      expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', completed: 0, cause: reason })
-      expect(error).not.toHaveProperty('errno')
+      const outcome = await handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal })
+      expect(outcome).toMatchObject({ completed: 0, failure: { code: 'ERR_VDPA_CANCELED', cause: reason } })
+      expect(outcome.failure).not.toHaveProperty('errno')
       expect(countMapped(handle, memory, 0x1000n, 3)).toBe(0)
     },
     'an abort during writeEachAsync stops between records: completed is what was written': async (scene) => {
@@ -143,15 +160,17 @@ export const writesContract: Suite = {
       const count = 2000
       const sequence = handle.writeEachAsync(updates(memory, 0x1000n, count), 72, { signal: controller.signal })
       controller.abort()
-      const error = await refusalOf(() => sequence.then((all) => Promise.reject(new Error(`all ${all} were written`))))
-      expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', path: scene.path('network') })
-      expect(error.completed).toBeLessThan(count)
-      expect(countMapped(handle, memory, 0x1000n, 200)).toBe(Math.min(error.completed ?? -1, 200))
+      const { completed = -1, failure } = await sequence
+      expect(failure).toMatchObject({ code: 'ERR_VDPA_CANCELED', path: scene.path('network') })
+      expect(completed).toBeLessThan(count)
+      expect(countMapped(handle, memory, 0x1000n, 200)).toBe(Math.min(completed, 200))
     },
     'an abort after writeEachAsync changes nothing': async (scene) => {
       const { handle, memory } = owned(scene)
       const controller = new AbortController()
-      expect(await handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal: controller.signal })).toBe(3)
+      expect(await handle.writeEachAsync(updates(memory, 0x1000n, 3), 72, { signal: controller.signal })).toEqual({
+        completed: 3,
+      })
       controller.abort()
       expect(countMapped(handle, memory, 0x1000n, 3)).toBe(3)
     },
@@ -159,7 +178,7 @@ export const writesContract: Suite = {
       const { handle, memory } = owned(scene)
       const sequence = handle.writeEachAsync(updates(memory, 0x1000n, 500), 72)
       await handle.close()
-      expect(await sequence).toBe(500)
+      expect(await sequence).toEqual({ completed: 500 })
     },
   },
 }

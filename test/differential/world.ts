@@ -3,6 +3,7 @@
 
 import type { Backend, Eventfd, Handle } from '../../lib/backend/backend.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
+import { taken } from '../write-outcome.js'
 
 /** Bytes of the array that arguments are made in: enough for a memory table that is too long. */
 export const ARGUMENT_BYTES = 4096
@@ -99,7 +100,7 @@ export class World {
   /** Writes records of 72 bytes, one after another. */
   writeEach(count: number): string {
     this.requests += count
-    return answerOf(() => this.#handle.writeEach(this.bytes.subarray(0, count * 72), 72))
+    return answerOf(() => taken(this.#handle.writeEach(this.bytes.subarray(0, count * 72), 72)))
   }
 
   openAgain(): string {

@@ -5,6 +5,7 @@ import { isVdpaError } from '../../lib/base/errors.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { iotlbMessageTypes, vhostMsg, vhostMsgV2, vhostVringAddr } from '../../lib/uapi/vhost-types.js'
 import { requests, type RequestName } from '../../lib/uapi/vhost.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 /** The type of an IOTLB message, without its prefix. */
 export type MessageName = 'MISS' | 'UPDATE' | 'INVALIDATE' | 'ACCESS_FAIL' | 'BATCH_BEGIN' | 'BATCH_END'
@@ -121,11 +122,11 @@ export class Client {
   }
 
   sendAll(records: readonly Uint8Array[]): void {
-    answer(() => this.handle.writeEach(Buffer.concat(records), 72))
+    answer(() => taken(this.handle.writeEach(Buffer.concat(records), 72)))
   }
 
   async sendAllLater(records: readonly Uint8Array[]): Promise<void> {
-    await answerLater(() => this.handle.writeEachAsync(Buffer.concat(records), 72))
+    await answerLater(() => takenLater(this.handle.writeEachAsync(Buffer.concat(records), 72)))
   }
 
   memory(pages: number): MemoryRegion {

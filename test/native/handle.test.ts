@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { requests } from '../../lib/uapi/vhost'
 import { describeNative, failureOf, openDescriptors, TemporaryFolder } from './support'
+import { taken, takenLater } from '../write-outcome.js'
 
 /** Bytes from the position to the end of a regular file, as an int. */
 const FIONREAD = 0x541b
@@ -209,14 +210,14 @@ describeNative('reading and writing', (backend) => {
   it('writes each record with a write of its own', async () => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(emptyFile(folder))
-    expect(handle.writeEach(records(5, 8, 1), 8)).toBe(5)
-    expect(await handle.writeEachAsync(records(5, 8, 2), 8)).toBe(5)
-    expect(handle.writeEach(new Uint8Array(0), 8)).toBe(0)
-    expect(await handle.writeEachAsync(new Uint8Array(0), 8)).toBe(0)
+    expect(taken(handle.writeEach(records(5, 8, 1), 8))).toBe(5)
+    expect(await takenLater(handle.writeEachAsync(records(5, 8, 2), 8))).toBe(5)
+    expect(taken(handle.writeEach(new Uint8Array(0), 8))).toBe(0)
+    expect(await takenLater(handle.writeEachAsync(new Uint8Array(0), 8))).toBe(0)
     expect([...readFileSync(folder.file('file'))]).toEqual([...records(5, 8, 1), ...records(5, 8, 2)])
     for (const stride of [0, -1, 1.5, Number.NaN, 7]) {
-      expect(() => handle.writeEach(records(1, 8, 0), stride)).toThrow(RangeError)
-      await expect(handle.writeEachAsync(records(1, 8, 0), stride)).rejects.toThrow(RangeError)
+      expect(() => taken(handle.writeEach(records(1, 8, 0), stride))).toThrow(RangeError)
+      await expect(takenLater(handle.writeEachAsync(records(1, 8, 0), stride))).rejects.toThrow(RangeError)
     }
   })
 
@@ -225,11 +226,13 @@ describeNative('reading and writing', (backend) => {
     execFileSync('mkfifo', [folder.file('pipe')])
     await using handle = backend().open(folder.file('pipe'))
     // A pipe of 64 KiB takes 16 records of a page; then it is full.
-    const error = await failureOf(() => handle.writeEach(records(20, 4096, 1), 4096))
+    const error = await failureOf(() => taken(handle.writeEach(records(20, 4096, 1), 4096)))
     expect(error).toMatchObject({ code: 'EAGAIN', syscall: 'write', completed: 16, path: folder.file('pipe') })
-    expect(await failureOf(() => handle.writeEachAsync(records(2, 4096, 1), 4096))).toMatchObject({ completed: 0 })
+    expect(await failureOf(() => takenLater(handle.writeEachAsync(records(2, 4096, 1), 4096)))).toMatchObject({
+      completed: 0,
+    })
     handle.read?.(new Uint8Array(8192))
-    const short = await failureOf(() => handle.writeEach(records(1, 12288, 1), 12288))
+    const short = await failureOf(() => taken(handle.writeEach(records(1, 12288, 1), 12288)))
     expect(short).toMatchObject({ code: 'EIO', completed: 0 })
     expect(short.message).toMatch(/record 0 was taken only in part$/)
   })

@@ -4,6 +4,7 @@ import { expect, it } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describeNative, failureOf, openDescriptors, TemporaryFolder } from './support'
+import { taken, takenLater } from '../write-outcome.js'
 
 const FIONREAD = 0x541b
 const count = 200_000
@@ -25,11 +26,11 @@ describeNative('requests on one handle', (backend) => {
     await using handle = backend().open(newFile(folder))
     const settled: string[] = []
     const note = (name: string) => () => settled.push(name)
-    const first = handle.writeEachAsync(longSequence(1), 1).then(note('first'))
-    const second = handle.writeEachAsync(new Uint8Array(8).fill(2), 8).then(note('second'))
-    const third = handle.writeEachAsync(new Uint8Array(1).fill(3), 1).then(note('third'))
+    const first = takenLater(handle.writeEachAsync(longSequence(1), 1)).then(note('first'))
+    const second = takenLater(handle.writeEachAsync(new Uint8Array(8).fill(2), 8)).then(note('second'))
+    const third = takenLater(handle.writeEachAsync(new Uint8Array(1).fill(3), 1)).then(note('third'))
     handle.write(Uint8Array.of(3))
-    const fourth = handle.writeEachAsync(new Uint8Array(8).fill(4), 8).then(note('fourth'))
+    const fourth = takenLater(handle.writeEachAsync(new Uint8Array(8).fill(4), 8)).then(note('fourth'))
     await Promise.all([fourth, third, second, first])
     expect(settled).toEqual(['first', 'second', 'third', 'fourth'])
     const bytes = readFileSync(folder.file('file'))
@@ -41,8 +42,8 @@ describeNative('requests on one handle', (backend) => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(newFile(folder))
     let isLongDone = false
-    const short = handle.writeEachAsync(new Uint8Array(8), 8)
-    const long = handle.writeEachAsync(longSequence(1), 1).then(() => (isLongDone = true))
+    const short = takenLater(handle.writeEachAsync(new Uint8Array(8), 8))
+    const long = takenLater(handle.writeEachAsync(longSequence(1), 1)).then(() => (isLongDone = true))
     await short
     expect(isLongDone).toBe(false)
     await long
@@ -53,13 +54,15 @@ describeNative('requests on one handle', (backend) => {
     await using handle = backend().open(newFile(folder))
     const seen: number[] = []
     const size = new Uint8Array(4)
-    await handle.writeEachAsync(longSequence(1), 1, {
-      onProgress: (completed) => {
-        seen.push(completed)
-        // Waits for the whole sequence: it may not overtake it.
-        handle.ioctl(FIONREAD, size)
-      },
-    })
+    await takenLater(
+      handle.writeEachAsync(longSequence(1), 1, {
+        onProgress: (completed) => {
+          seen.push(completed)
+          // Waits for the whole sequence: it may not overtake it.
+          handle.ioctl(FIONREAD, size)
+        },
+      }),
+    )
     expect(seen.at(-1)).toBe(count)
     expect(seen).toEqual([...seen].sort((a, b) => a - b))
   })
@@ -68,7 +71,7 @@ describeNative('requests on one handle', (backend) => {
     using folder = new TemporaryFolder()
     const handles = Array.from({ length: 8 }, () => backend().open(newFile(folder)))
     const records = longSequence(1).subarray(0, 20_000)
-    const writes = handles.map((handle) => handle.writeEachAsync(records, 1))
+    const writes = handles.map((handle) => takenLater(handle.writeEachAsync(records, 1)))
     for (const handle of handles) expect(handle.pwrite(Uint8Array.of(9), 0n)).toBe(1)
     expect(await Promise.all(writes)).toEqual(handles.map(() => records.length))
     for (const handle of handles) handle.closeSync()
@@ -80,7 +83,7 @@ describeNative('a long sequence of writes', (backend) => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(newFile(folder))
     const controller = new AbortController()
-    const writing = handle.writeEachAsync(longSequence(1), 1, { signal: controller.signal })
+    const writing = takenLater(handle.writeEachAsync(longSequence(1), 1, { signal: controller.signal }))
     controller.abort(new Error('enough'))
     const error = await failureOf(() => writing)
     expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', path: folder.file('file'), cause: new Error('enough') })
@@ -92,7 +95,9 @@ describeNative('a long sequence of writes', (backend) => {
   it('does nothing when it was aborted before', async () => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(newFile(folder))
-    const error = await failureOf(() => handle.writeEachAsync(new Uint8Array(8), 8, { signal: AbortSignal.abort() }))
+    const error = await failureOf(() =>
+      takenLater(handle.writeEachAsync(new Uint8Array(8), 8, { signal: AbortSignal.abort() })),
+    )
     expect(error).toMatchObject({ code: 'ERR_VDPA_CANCELED', completed: 0 })
     expect(readFileSync(folder.file('file')).length).toBe(0)
   })
@@ -101,7 +106,7 @@ describeNative('a long sequence of writes', (backend) => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(newFile(folder))
     const controller = new AbortController()
-    const writing = handle.writeEachAsync(new Uint8Array(8), 8, { signal: controller.signal })
+    const writing = takenLater(handle.writeEachAsync(new Uint8Array(8), 8, { signal: controller.signal }))
     handle.ioctl(FIONREAD, new Uint8Array(4))
     controller.abort()
     expect(await writing).toBe(1)
@@ -113,9 +118,9 @@ describeNative('a long sequence of writes', (backend) => {
     const onProgress = () => {
       throw new Error('no more')
     }
-    await expect(handle.writeEachAsync(longSequence(1), 1, { onProgress })).rejects.toThrow('no more')
+    await expect(takenLater(handle.writeEachAsync(longSequence(1), 1, { onProgress }))).rejects.toThrow('no more')
     await expect(
-      handle.writeEachAsync(new Uint8Array(8), 8, { onProgress: 1 as unknown as () => void }),
+      takenLater(handle.writeEachAsync(new Uint8Array(8), 8, { onProgress: 1 as unknown as () => void })),
     ).rejects.toThrow(TypeError)
   })
 })
@@ -127,7 +132,7 @@ describeNative('closing a handle', (backend) => {
     const handle = backend().open(newFile(folder))
     const argument = new Uint8Array(4)
     handle.ioctl(FIONREAD, argument)
-    const writing = handle.writeEachAsync(longSequence(1), 1)
+    const writing = takenLater(handle.writeEachAsync(longSequence(1), 1))
     const closing = handle.close()
     expect(handle.isClosed).toBe(true)
     const verbs: Record<string, () => unknown> = {
@@ -136,8 +141,8 @@ describeNative('closing a handle', (backend) => {
       ioctlOfNumber: () => handle.ioctl(FIONREAD, 0),
       ioctlAsync: () => handle.ioctlAsync(FIONREAD, argument),
       write: () => handle.write(argument),
-      writeEach: () => handle.writeEach(argument, 4),
-      writeEachAsync: () => handle.writeEachAsync(argument, 4),
+      writeEach: () => taken(handle.writeEach(argument, 4)),
+      writeEachAsync: () => takenLater(handle.writeEachAsync(argument, 4)),
       read: () => handle.read?.(argument),
       pread: () => handle.pread?.(argument, 0n),
       pwrite: () => handle.pwrite(argument, 0n),
@@ -168,7 +173,7 @@ describeNative('closing a handle', (backend) => {
     using folder = new TemporaryFolder()
     const before = openDescriptors()
     const handle = backend().open(newFile(folder))
-    const writing = handle.writeEachAsync(longSequence(1), 1)
+    const writing = takenLater(handle.writeEachAsync(longSequence(1), 1))
     const closing = handle.close()
     handle.closeSync()
     expect(openDescriptors()).toBe(before)

@@ -6,6 +6,7 @@ import { Simulator } from '../../lib/simulator/simulator.js'
 import type { DeviceOps } from '../../lib/models/device-ops.js'
 import { iotlbMessageTypes as types, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import { Client, codeOf } from './support.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 const PAGE = 0x1000n
 const { VHOST_IOTLB_UPDATE: UPDATE, VHOST_IOTLB_INVALIDATE: INVALIDATE } = types
@@ -286,12 +287,15 @@ describe('many records in one call', () => {
   test('are all written, or the refusal says how many were', async () => {
     const started = start()
     const { handle } = started.client
-    expect(handle.writeEach(records(started, 3), 72)).toBe(3)
-    expect(() => handle.writeEach(records(started, 3), 72)).toThrow(
+    expect(taken(handle.writeEach(records(started, 3), 72))).toBe(3)
+    expect(() => taken(handle.writeEach(records(started, 3), 72))).toThrow(
       expect.objectContaining({ code: 'EFAULT', completed: 0 }),
     )
     started.message(INVALIDATE, { iova: 0n, size: 2n * PAGE })
-    await expect(handle.writeEachAsync(records(started, 9), 72)).rejects.toMatchObject({ code: 'EFAULT', completed: 2 })
+    await expect(takenLater(handle.writeEachAsync(records(started, 9), 72))).rejects.toMatchObject({
+      code: 'EFAULT',
+      completed: 2,
+    })
     expect(started.ranges()).toHaveLength(3)
   })
 
@@ -300,19 +304,21 @@ describe('many records in one call', () => {
     const { handle } = started.client
     const progress: number[] = []
     const controller = new AbortController()
-    const written = handle.writeEachAsync(records(started, 1000), 72, {
-      signal: controller.signal,
-      onProgress: (completed) => {
-        progress.push(completed)
-        if (progress.length === 3) controller.abort()
-      },
-    })
+    const written = takenLater(
+      handle.writeEachAsync(records(started, 1000), 72, {
+        signal: controller.signal,
+        onProgress: (completed) => {
+          progress.push(completed)
+          if (progress.length === 3) controller.abort()
+        },
+      }),
+    )
     const refusal = await written.catch((error: unknown) => error)
     const completed = progress.at(-1) ?? -1
     expect(refusal).toMatchObject({ code: 'ERR_VDPA_CANCELED', completed })
     expect(started.ranges()).toHaveLength(completed)
     started.message(INVALIDATE, { iova: 0n, size: 0n })
-    const whole = handle.writeEachAsync(records(started, 1000), 72)
+    const whole = takenLater(handle.writeEachAsync(records(started, 1000), 72))
     // A synchronous message comes after all that was asked for before it.
     expect(started.message(INVALIDATE, { iova: 999n * PAGE, size: PAGE })).toBe(72)
     expect(await whole).toBe(1000)
@@ -325,7 +331,9 @@ describe('many records in one call', () => {
     [72, -1],
     [72, 1.5],
   ])('%p bytes of stride %p are refused', (length, stride) => {
-    expect(codeOf(() => start().client.handle.writeEach(new Uint8Array(length), stride))).toBe('ERR_OUT_OF_RANGE')
+    expect(codeOf(() => taken(start().client.handle.writeEach(new Uint8Array(length), stride)))).toBe(
+      'ERR_OUT_OF_RANGE',
+    )
   })
 })
 

@@ -5,6 +5,7 @@ import { describe, expect, test } from '@jest/globals'
 import type { Handle, WriteEachOptions } from '../../lib/backend/backend.js'
 import { VhostVdpaTransport } from '../../lib/transport/vhost-vdpa.js'
 import { requests, type VhostRequest } from '../../lib/uapi/vhost.js'
+import { taken, takenLater } from '../write-outcome.js'
 
 interface Seen {
   readonly request: number
@@ -27,12 +28,12 @@ function recorded(answer = ''): { transport: VhostVdpaTransport; seen: Seen[] } 
     ioctlAsync: (request: number, argument: Uint8Array | number) => Promise.resolve(ioctl(request, argument)),
     writeEach: (records: Uint8Array, stride: number) => {
       seen.push({ request: -stride, bytes: hex(records) })
-      return records.length / stride
+      return { completed: records.length / stride }
     },
     writeEachAsync: (records: Uint8Array, stride: number, options?: WriteEachOptions) => {
       options?.onProgress?.(1)
       seen.push({ request: -stride, bytes: hex(records) })
-      return Promise.resolve(records.length / stride)
+      return Promise.resolve({ completed: records.length / stride })
     },
   }
   return { transport: new VhostVdpaTransport(handle as unknown as Handle), seen }
@@ -146,7 +147,7 @@ describe('the vhost-vdpa dialect', () => {
 
   test('IOTLB records go down 72 bytes at a time', () => {
     const { transport, seen } = recorded()
-    expect(transport.writeIotlb(new Uint8Array(144))).toBe(2)
+    expect(taken(transport.writeIotlb(new Uint8Array(144)))).toBe(2)
     expect(seen).toEqual([{ request: -72, bytes: '00'.repeat(144) }])
   })
 
@@ -154,7 +155,7 @@ describe('the vhost-vdpa dialect', () => {
     const { transport, seen } = recorded()
     const progress: number[] = []
     const onProgress = (completed: number) => progress.push(completed)
-    expect(await transport.writeIotlbAsync(new Uint8Array(72).fill(1), { onProgress })).toBe(1)
+    expect(await takenLater(transport.writeIotlbAsync(new Uint8Array(72).fill(1), { onProgress }))).toBe(1)
     expect([progress, seen]).toEqual([[1], [{ request: -72, bytes: '01'.repeat(72) }]])
   })
 

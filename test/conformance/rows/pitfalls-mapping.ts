@@ -10,6 +10,7 @@ import { encodeMessage } from '../../golden/client.js'
 import { macCommand, refusalOf, sendCommand, updates } from '../support.js'
 import { AT, codeOf, driverOk, laterCodeOf, map, negotiate, PAGE, send, unmap, type Bench } from './bench.js'
 import type { Row } from './row.js'
+import { taken } from '../../write-outcome.js'
 
 const newMac = '02:11:22:33:44:01'
 const HALF = 1n << 63n
@@ -214,7 +215,7 @@ export const pitfallsOfMapping: Readonly<Record<number, Row>> = {
       const transport = bench.owned()
       const memory = bench.memory()
       const records = Buffer.concat([encodeMessage('BATCH_BEGIN'), updates(memory, AT, ENTRIES + 1)])
-      const refusal = await refusalOf(() => transport.writeIotlb(records))
+      const refusal = await refusalOf(() => taken(transport.writeIotlb(records)))
       expect(refusal).toMatchObject({ code: 'EFAULT', completed: ENTRIES + 1 })
       await transport.handle.close()
       const device = await bench.device()
