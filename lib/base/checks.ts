@@ -5,8 +5,18 @@ export function show(value: unknown): string {
   if (typeof value === 'bigint') return value < 0x1000n && value > -0x1000n ? `${value}n` : hexadecimal(value)
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === 'function') return 'a function'
-  if (typeof value === 'object' && value !== null) return `a ${value.constructor?.name ?? 'plain object'}`
+  if (typeof value === 'object' && value !== null) return kindOf(value)
   return String(value)
+}
+
+/** An object by what made it; objects of the program may throw when they are looked at. */
+function kindOf(value: object): string {
+  try {
+    const name: unknown = value.constructor?.name
+    return typeof name === 'string' && name !== '' ? `a ${name}` : 'a plain object'
+  } catch {
+    return 'an object that cannot be looked at'
+  }
 }
 
 function hexadecimal(value: bigint): string {

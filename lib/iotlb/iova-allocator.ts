@@ -1,6 +1,6 @@
 // Which IOVAs of a device's window are taken, for callers that do not care where their memory appears. It knows addresses only: nothing is mapped here.
 
-import { rangeError, toU64 } from '../base/checks.js'
+import { checkBigint, rangeError, toU64, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { contains, rangeOf, showRange, type Range } from '../base/ranges.js'
 import { IntervalMap } from './interval-map.js'
@@ -45,10 +45,10 @@ export class IovaAllocator {
   readonly #taken = new IntervalMap()
 
   /** RangeError for a window or page size that is none. */
-  constructor({ window, pageSize = 4096, besides, allowZero = false }: IovaAllocatorOptions) {
-    const first = toU64(window.first, 'window.first')
-    const last = toU64(window.last, 'window.last')
-    if (first > last) throw rangeError('window.last', 'at or above window.first', last)
+  constructor(options: IovaAllocatorOptions) {
+    checkObject(options, 'options')
+    const { window, pageSize = 4096, besides, allowZero = false } = options
+    const { first, last } = checkRange(window, 'window')
     if (!Number.isInteger(pageSize) || pageSize < 1 || !isPowerOfTwo(BigInt(pageSize))) {
       throw rangeError('pageSize', 'a power of two', pageSize)
     }
@@ -68,10 +68,9 @@ export class IovaAllocator {
    * RangeError for a size of 0 or above 2^64 and an alignment that is no power of two.
    */
   allocate(size: bigint | number, wish: IovaWish = {}): bigint {
-    const bytes = this.#bytes(size)
-    const align = this.#align(wish.align)
-    const range = this.#lowest(bytes, align, wish.within ?? this.window)
-    if (range === undefined) throw this.#noSpace(bytes, align, wish.within)
+    const { bytes, align, within } = this.#wanted(size, wish)
+    const range = this.#lowest(bytes, align, within)
+    if (range === undefined) throw this.#noSpace(bytes, align, within)
     this.#taken.insert(range.first, range.last, 0n, ALLOCATED)
     return range.first
   }
@@ -81,10 +80,9 @@ export class IovaAllocator {
    * 2^64 is no u64. Returns the first address. Errors as allocate().
    */
   highest(size: bigint | number, wish: IovaWish = {}): bigint {
-    const bytes = this.#bytes(size)
-    const align = this.#align(wish.align)
-    const range = this.#highest(bytes, align, wish.within ?? this.window)
-    if (range === undefined) throw this.#noSpace(bytes, align, wish.within)
+    const { bytes, align, within } = this.#wanted(size, wish)
+    const range = this.#highest(bytes, align, within)
+    if (range === undefined) throw this.#noSpace(bytes, align, within)
     return range.first
   }
 
@@ -93,18 +91,16 @@ export class IovaAllocator {
    * reach beyond the window. ERR_VDPA_OVERLAP, naming what is taken there.
    */
   reserve(first: bigint, size: bigint | number): void {
-    const from = roundDown(toU64(first, 'first'), this.#page)
-    const range = rangeOf(from, roundUp(first - from + checkSize(size), this.#page))
+    const range = this.#pages(first, size)
     if (range === undefined) throw rangeError('first + size', 'at most 2^64', first + BigInt(size))
     this.#taken.insert(range.first, range.last, 0n, RESERVED)
   }
 
   /** Gives back what allocate() or reserve() took at `first`, of the size that was asked for. ERR_VDPA_NOT_MAPPED when that is not exactly taken. */
   free(first: bigint, size: bigint | number): void {
-    const from = roundDown(toU64(first, 'first'), this.#page)
-    const range = rangeOf(from, roundUp(first - from + checkSize(size), this.#page))
+    const range = this.#pages(first, size)
     if (range !== undefined && this.#taken.remove(range.first, range.last)) return
-    const there = this.#taken.find(from)
+    const there = this.#taken.find(roundDown(first, this.#page))
     throw vdpaError(
       'ERR_VDPA_NOT_MAPPED',
       `${range === undefined ? `0x${first.toString(16)}` : showRange(range)} was not allocated` +
@@ -150,8 +146,22 @@ export class IovaAllocator {
     return own === undefined || (other !== undefined && other.first < own.first) ? other : own
   }
 
-  #bytes(size: bigint | number): bigint {
-    return roundUp(checkSize(size), this.#page)
+  /** [first, first + size) in whole pages; undefined where it passes 2^64. */
+  #pages(first: bigint, size: bigint | number): Range | undefined {
+    checkBigint(first, 'first')
+    const from = roundDown(toU64(first, 'first'), this.#page)
+    return rangeOf(from, roundUp(first - from + checkSize(size), this.#page))
+  }
+
+  #wanted(size: bigint | number, wish: IovaWish): { bytes: bigint; align: bigint; within: Range } {
+    const bytes = roundUp(checkSize(size), this.#page)
+    checkObject(wish, 'wish')
+    const { align, within } = wish
+    return {
+      bytes,
+      align: this.#align(align),
+      within: within === undefined ? this.window : checkRange(within, 'within'),
+    }
   }
 
   #align(align: bigint | undefined): bigint {
@@ -161,19 +171,31 @@ export class IovaAllocator {
     return wanted > this.#page ? wanted : this.#page
   }
 
-  #noSpace(bytes: bigint, align: bigint, within: Range | undefined): Error {
-    const where = within === undefined ? this.window : within
+  #noSpace(bytes: bigint, align: bigint, within: Range): Error {
     return vdpaError(
       'ERR_VDPA_NO_SPACE',
-      `no ${bytes} bytes aligned to ${align} are free in ${showRange(where)}, where ${this.#taken.size} ranges are taken`,
+      `no ${bytes} bytes aligned to ${align} are free in ${showRange(within)}, where ${this.#taken.size} ranges are taken`,
     )
   }
 }
 
 function checkSize(size: bigint | number): bigint {
   const bytes = typeof size === 'number' ? toU64(size, 'size') : size
-  if (typeof bytes !== 'bigint' || bytes < 1n || bytes > 1n << 64n) throw rangeError('size', 'from 1 to 2^64', size)
+  checkBigint(bytes, 'size')
+  if (bytes < 1n || bytes > 1n << 64n) throw rangeError('size', 'from 1 to 2^64', size)
   return bytes
+}
+
+function checkObject(value: unknown, name: string): asserts value is object {
+  if (typeof value !== 'object' || value === null) throw typeError(name, 'an object', value)
+}
+
+function checkRange(range: Range, name: string): Range {
+  checkObject(range, name)
+  const first = toU64(range.first, `${name}.first`)
+  const last = toU64(range.last, `${name}.last`)
+  if (first > last) throw rangeError(`${name}.last`, `at or above ${name}.first`, last)
+  return { first, last }
 }
 
 function isPowerOfTwo(value: bigint): boolean {

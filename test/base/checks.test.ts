@@ -73,4 +73,8 @@ test('every value can be shown', () => {
   expect(show(-0x1_0000n)).toBe('-0x10000n')
   expect(show(-1n)).toBe('-1n')
   expect(show(Object.create(null))).toBe('a plain object')
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  expect(show(proxy)).toBe('an object that cannot be looked at')
+  expect(show({ constructor: { name: Symbol('x') } })).toBe('a plain object')
 })
