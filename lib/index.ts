@@ -53,7 +53,13 @@ export type { ClaimOptions } from './device/claim.js'
 export type { DeviceEvents } from './device/config-call.js'
 export { VdpaDevice, type CancelOptions } from './device/vdpa-device.js'
 export { Vring, type EventfdLike, type VringSetup } from './device/vring.js'
-export { ControlQueue, type CommandOptions, type ControlPort } from './control/control-queue.js'
+export {
+  ControlQueue,
+  type CommandOptions,
+  type ControlAnswer,
+  type ControlPort,
+  type ExchangeOptions,
+} from './control/control-queue.js'
 export { NetControlQueue, type ControlHost, type NetControlOptions } from './control/net-control-queue.js'
 export type { NetCounters } from './drivers/net-counters.js'
 export {

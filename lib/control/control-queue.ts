@@ -1,13 +1,14 @@
-// The driver's end of a control virtqueue: a command goes out as bytes, one byte of acknowledgement comes back, before a deadline. What commands mean
-// is not known here.
+// The driver's end of a control virtqueue: a command goes out as bytes, an acknowledgement and perhaps an answer come back, before a deadline. What
+// commands mean is not known here.
 
 import { checkBytes, checkInteger, checkSignal, rangeError, show } from '../base/checks.js'
-import { CloseStack, type Closeable } from '../base/closeable.js'
+import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Subscription } from '../backend/backend.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
 import { BriefLook } from './brief-look.js'
+import { CommandMemory, SLOT_BYTES } from './command-memory.js'
 
 /** The queue that a control queue speaks through: a ring, memory that the device reaches, and notifications both ways. */
 export interface ControlPort extends Closeable {
@@ -15,7 +16,7 @@ export interface ControlPort extends Closeable {
   readonly index: number
   /** The driver's side of the ring. */
   readonly ring: DriverRing
-  /** SLOTS × SLOT_BYTES that the device reaches. */
+  /** Memory that the device reaches: the more of it, the longer a command may be. SLOT_BYTES at least. */
   readonly buffers: RingMemory
   /** IOVA of the first byte of `buffers`. */
   readonly buffersIova: bigint
@@ -35,19 +36,36 @@ export interface CommandOptions {
   readonly signal?: AbortSignal
 }
 
-/** Bytes of one command with its acknowledgement, and how many commands may be under way. */
-export const SLOT_BYTES = 4096
+/** How a command is sent whose answer may be more than the acknowledgement. */
+export interface ExchangeOptions extends CommandOptions {
+  /** Bytes that the device may write behind the acknowledgement; 0 by default. */
+  readonly answerBytes?: number
+}
+
+/** What came back for one command. */
+export interface ControlAnswer {
+  /** The acknowledgement byte. */
+  readonly ack: number
+  /** What the device wrote behind it: as many bytes as it says, `answerBytes` at most. */
+  readonly answer: Uint8Array
+}
+
+export { SLOT_BYTES }
+/** How many short commands may be under way in SLOTS × SLOT_BYTES of memory. */
 export const SLOTS = 8
 /** What the acknowledgement byte holds before the device writes it: no answer of any command. */
 const UNANSWERED = 0xff
+/** Milliseconds: the longest that a timer of Node takes. */
+const LAST_TIMEOUT = 0x7fff_ffff
 
-/** One command, from command() to its end. */
+/** One command, from its call to its end. */
 interface Command {
-  /** A copy: the caller may use its array again while the command waits for a slot. */
+  /** A copy: the caller may use its array again while the command waits for room. */
   readonly bytes: Uint8Array
-  /** The slot it was sent in; -1 while it waits for one. */
+  readonly answerBytes: number
+  /** The first chunk of its memory; -1 while it waits. */
   slot: number
-  resolve(ack: number): void
+  resolve(answer: ControlAnswer): void
   reject(failure: Error): void
 }
 
@@ -59,45 +77,65 @@ export class ControlQueue implements Closeable {
   readonly #path: string
   readonly #timeout: number
   readonly #calls: Subscription
-  readonly #free = Array.from({ length: SLOTS }, (_, slot) => SLOTS - 1 - slot)
-  /** By slot; undefined where none was sent, or where nobody waits for the answer any more. */
-  readonly #sent: (Command | undefined)[] = new Array<Command | undefined>(SLOTS).fill(undefined)
+  readonly #memory: CommandMemory
+  /** By first chunk; undefined where none was sent, or where nobody waits for the answer any more. */
+  readonly #sent: (Command | undefined)[]
+  /** By first chunk, also of those that nobody waits for: bytes of the command, behind which the acknowledgement lies. */
+  readonly #ackAt: Uint32Array
   readonly #queued = new Set<Command>()
   readonly #look = new BriefLook()
-  readonly #closing = new CloseStack()
+  #isDisposed = false
 
   /** `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. */
   constructor(port: ControlPort, path: string, timeout: number) {
-    checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+    checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
     this.#port = port
     this.#path = path
     this.#timeout = timeout
+    this.#memory = new CommandMemory(port.buffers.byteLength)
+    this.#sent = new Array<Command | undefined>(this.#memory.chunks).fill(undefined)
+    this.#ackAt = new Uint32Array(this.#memory.chunks)
     this.#calls = port.onCall(() => this.#collect())
-    this.#closing.push(() => port.close())
-    this.#closing.push(() => this.#calls.close())
-    port.onClose(() => this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed')))
+    port.onClose(() => {
+      this.#calls.close()
+      this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed'))
+    })
   }
 
   /** True from close() on, or when the device was closed or reset. */
   get isClosed(): boolean {
-    return this.#closing.isClosed || this.#port.isClosed
+    return this.#isDisposed || this.#port.isClosed
+  }
+
+  /** Bytes of the longest command, the acknowledgement and the answer not counted. */
+  get maxCommandBytes(): number {
+    return this.#memory.chunks * SLOT_BYTES - 1
+  }
+
+  /** exchange() for a command whose answer is the acknowledgement byte alone: resolves with that. */
+  async command(bytes: Uint8Array, options: CommandOptions = {}): Promise<number> {
+    return (await this.exchange(bytes, { ...options, answerBytes: 0 })).ack
   }
 
   /**
-   * Sends `bytes` and resolves with the acknowledgement byte. Commands are sent in the order they were given, at most SLOTS at a time; the deadline counts
-   * from the call. The answer to one that is alone is looked for on the calling thread for some tens of microseconds. Errors: ERR_VDPA_TIMEOUT, ERR_VDPA_CANCELED (a command that was not sent yet never is), ERR_VDPA_REFUSED (used without an
-   * acknowledgement), ERR_VDPA_RING_BROKEN, ERR_VDPA_CLOSED; RangeError for no bytes, or more than SLOT_BYTES - 1. (spec section 5.1.6.5)
+   * Sends `bytes` and resolves with the acknowledgement and what the device wrote behind it. Commands are sent in the order they were given; those for which
+   * ring or memory have no room wait for it; the deadline counts from the call. One that is longer than SLOT_BYTES goes out in several descriptors, as far as
+   * the ring has them. The answer to one that is alone is looked for on the calling thread for some tens of microseconds. Errors: ERR_VDPA_TIMEOUT,
+   * ERR_VDPA_CANCELED (a command that was not sent yet never is), ERR_VDPA_REFUSED (used without an acknowledgement), ERR_VDPA_RING_BROKEN, ERR_VDPA_CLOSED,
+   * what the kick was refused with (the device may still carry the command out); RangeError for no bytes, or more than there is memory for. (spec section 5.1.6.5)
    */
-  async command(bytes: Uint8Array, options: CommandOptions = {}): Promise<number> {
-    const { timeout = this.#timeout, signal } = options
+  async exchange(bytes: Uint8Array, options: ExchangeOptions = {}): Promise<ControlAnswer> {
+    const { timeout = this.#timeout, signal, answerBytes = 0 } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
     checkBytes(bytes, 'bytes')
-    if (bytes.length === 0 || bytes.length > SLOT_BYTES - 1)
-      throw rangeError('a command', `1 to ${SLOT_BYTES - 1} bytes long`, bytes.length)
-    checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+    const most = this.maxCommandBytes
+    if (bytes.length === 0 || bytes.length > most)
+      throw rangeError('a command', `1 to ${most} bytes long`, bytes.length)
+    checkInteger(answerBytes, 'answerBytes', 0, most - bytes.length)
+    checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
     checkSignal(signal)
     if (signal?.aborted === true) throw this.#canceled(signal)
-    return new Promise<number>((resolve, reject) => {
+    return new Promise<ControlAnswer>((resolve, reject) => {
       let isEnded = false
       let stopWaiting = () => {}
       const end = (settle: () => void) => {
@@ -109,17 +147,21 @@ export class ControlQueue implements Closeable {
       }
       const command: Command = {
         bytes: bytes.slice(),
+        answerBytes,
         slot: -1,
-        resolve: (ack) => end(() => resolve(ack)),
+        resolve: (answer) => end(() => resolve(answer)),
         reject: (failure) => end(() => reject(failure)),
       }
-      const isAlone = this.#free.length === SLOTS
+      const isAlone = this.#memory.isFree && this.#queued.size === 0
       this.#queued.add(command)
       this.#sendQueued()
       if (isAlone && !isEnded) this.#lookFor(() => isEnded)
       if (isEnded) return
       const timer = setTimeout(() => this.#onDeadline(command, timeout), timeout)
-      const onAbort = () => command.reject(this.#canceled(signal))
+      const onAbort = () => {
+        command.reject(this.#canceled(signal))
+        this.#sendQueued()
+      }
       signal?.addEventListener('abort', onAbort)
       stopWaiting = () => {
         clearTimeout(timer)
@@ -130,49 +172,73 @@ export class ControlQueue implements Closeable {
 
   /** Closes the queue. Commands that wait are rejected with ERR_VDPA_CANCELED. The device must be stopped. */
   close(): Promise<void> {
-    return this.#closing.close()
+    return this.#port.close()
   }
 
-  /** close() */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  /** Ends the use of the queue: commands that wait are rejected with ERR_VDPA_CANCELED. Where the device runs, the queue's memory stays the device's until that ends. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true
+    this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed'))
+    await this.#port[Symbol.asyncDispose]()
   }
 
-  /** Sends what waits, as far as there are slots. */
+  /** Sends what waits, as far as there is room, in order, and tells the device once. */
   #sendQueued(): void {
+    if (this.isClosed) return
+    const placed: Command[] = []
     for (const command of this.#queued) {
-      const slot = this.#free.pop()
-      if (slot === undefined) return
-      this.#queued.delete(command)
       try {
-        this.#send(slot, command.bytes)
-        command.slot = slot
-        this.#sent[slot] = command
+        if (!this.#place(command)) break
+        placed.push(command)
       } catch (failure) {
-        this.#free.push(slot)
         command.reject(failure as Error)
       }
+      this.#queued.delete(command)
+    }
+    if (placed.length === 0) return
+    try {
+      this.#port.publish()
+    } catch (failure) {
+      // They are in the ring and stay the device's: their memory comes back when the device gives it back, if it ever does.
+      for (const command of placed) command.reject(failure as Error)
     }
   }
 
-  #send(slot: number, bytes: Uint8Array): void {
+  /** Puts a command into memory and ring; false while there is no room for it. */
+  #place(command: Command): boolean {
     const { ring, buffers, buffersIova } = this.#port
-    const at = slot * SLOT_BYTES
-    const ackAt = at + SLOT_BYTES - 1
-    buffers.bytes(at, bytes.length).set(bytes)
-    buffers.setU8(ackAt, UNANSWERED)
-    ring.begin()
-    ring.pushAddress(buffersIova + BigInt(at), bytes.length, false)
-    ring.pushAddress(buffersIova + BigInt(ackAt), 1, true)
-    ring.commit(slot)
-    this.#port.publish()
+    const { bytes, answerBytes } = command
+    // An acknowledgement and its answer are one descriptor; the rest of the ring is for the command at most (section 2.7.5.3.1).
+    const segmentBytes = SLOT_BYTES * Math.ceil(bytes.length / SLOT_BYTES / Math.max(ring.size - 1, 1))
+    if (ring.freeCount < 1 + Math.ceil(bytes.length / segmentBytes)) return false
+    const slot = this.#memory.take(bytes.length + 1 + answerBytes)
+    if (slot < 0) return false
+    try {
+      const at = slot * SLOT_BYTES
+      buffers.bytes(at, bytes.length).set(bytes)
+      buffers.bytes(at + bytes.length, 1 + answerBytes).fill(0)
+      buffers.setU8(at + bytes.length, UNANSWERED)
+      ring.begin()
+      for (let done = 0; done < bytes.length; done += segmentBytes)
+        ring.pushAddress(buffersIova + BigInt(at + done), Math.min(segmentBytes, bytes.length - done), false)
+      ring.pushAddress(buffersIova + BigInt(at + bytes.length), 1 + answerBytes, true)
+      ring.commit(slot)
+    } catch (failure) {
+      this.#memory.release(slot)
+      throw failure
+    }
+    command.slot = slot
+    this.#sent[slot] = command
+    this.#ackAt[slot] = bytes.length
+    return true
   }
 
   /** An interrupt may have been lost, so the ring is asked once more before the command is given up. */
   #onDeadline(command: Command, timeout: number): void {
     this.#collect()
-    if (this.#queued.has(command) || this.#sent[command.slot] === command)
-      command.reject(this.#error('ERR_VDPA_TIMEOUT', `no acknowledgement within ${timeout} ms`))
+    if (!this.#queued.has(command) && this.#sent[command.slot] !== command) return
+    command.reject(this.#error('ERR_VDPA_TIMEOUT', `no acknowledgement within ${timeout} ms`))
+    this.#sendQueued()
   }
 
   /** Takes the answer to the only command under way, if it comes at once. */
@@ -192,9 +258,9 @@ export class ControlQueue implements Closeable {
     this.#collect()
   }
 
-  /** Takes every answer that is there. A slot whose command was given up comes back here, when the device is done with it at last. */
+  /** Takes every answer that is there. Memory whose command was given up comes back here, when the device is done with it at last. */
   #collect(): void {
-    if (this.isClosed) return
+    if (this.#port.isClosed) return
     const { ring } = this.#port
     try {
       do {
@@ -208,17 +274,23 @@ export class ControlQueue implements Closeable {
   }
 
   #finish(slot: number, usedLength: number): void {
-    const ack = this.#port.buffers.u8(slot * SLOT_BYTES + SLOT_BYTES - 1)
     const command = this.#sent[slot]
-    this.#free.push(slot)
-    if (usedLength >= 1 && ack !== UNANSWERED) command?.resolve(ack)
-    else
-      command?.reject(
+    const ackAt = slot * SLOT_BYTES + (this.#ackAt[slot] ?? 0)
+    const ack = this.#port.buffers.u8(ackAt)
+    this.#memory.release(slot)
+    if (command === undefined) return
+    // Nothing beyond the length that the device gave may be believed (section 2.7.8.2), the acknowledgement included.
+    if (usedLength >= 1 && ack !== UNANSWERED) {
+      const length = Math.min(usedLength - 1, command.answerBytes)
+      command.resolve({ ack, answer: this.#port.buffers.bytes(ackAt + 1, length).slice() })
+    } else {
+      command.reject(
         this.#error(
           'ERR_VDPA_REFUSED',
           `the device used the command and wrote no acknowledgement (${show(usedLength)} bytes)`,
         ),
       )
+    }
   }
 
   #rejectAll(failure: Error): void {

@@ -1,6 +1,6 @@
 // The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net.ts.
 
-import { checkInteger } from '../base/checks.js'
+import { checkBytes, checkInteger } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import {
@@ -11,7 +11,14 @@ import {
   type NetCommandName,
   type NetCommandPayload,
 } from '../uapi/virtio-net.js'
-import { ControlQueue, SLOT_BYTES, SLOTS, type CommandOptions, type ControlPort } from './control-queue.js'
+import { SLOT_BYTES } from './command-memory.js'
+import {
+  ControlQueue,
+  type CommandOptions,
+  type ControlAnswer,
+  type ControlPort,
+  type ExchangeOptions,
+} from './control-queue.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
 export interface ControlHost<Space> {
@@ -30,9 +37,12 @@ export interface ControlHost<Space> {
 export interface NetControlOptions {
   /** Milliseconds to wait for an acknowledgement; default 10,000. */
   readonly timeout?: number
-  /** Descriptors of the ring. */
+  /** Descriptors of the ring, 2 or more. */
   readonly size?: number
 }
+
+/** Room for the longest command that the table knows, an RSS configuration of 32768 entries (65,593 bytes), and some short ones beside it. */
+const BUFFER_BYTES = 20 * SLOT_BYTES
 
 /** The commands of a network device by name. They may be given one after another without waiting; they are carried out in that order. */
 export class NetControlQueue implements Closeable {
@@ -59,12 +69,21 @@ export class NetControlQueue implements Closeable {
         path: device.path,
       })
     }
+    // All that can be wrong with the arguments is found before the device is asked for anything.
+    const { timeout = 10_000, size } = options
+    checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+    if (size !== undefined) checkInteger(size, 'size', 2, 0x8000)
     const port = await device.createQueue(index, {
       addressSpace,
-      bufferBytes: SLOTS * SLOT_BYTES,
-      ...(options.size === undefined ? {} : { size: options.size }),
+      bufferBytes: BUFFER_BYTES,
+      ...(size !== undefined && { size }),
     })
-    return new NetControlQueue(new ControlQueue(port, device.path, options.timeout ?? 10_000), device.path)
+    try {
+      return new NetControlQueue(new ControlQueue(port, device.path, timeout), device.path)
+    } catch (failure) {
+      await port.close().catch(() => undefined)
+      throw failure
+    }
   }
 
   /** True from close() on, or when the device was closed or reset. */
@@ -79,11 +98,7 @@ export class NetControlQueue implements Closeable {
     options?: CommandOptions,
   ): Promise<void> {
     const command = netCommands[name] as unknown as NetCommand<NetCommandPayload<N>>
-    const body = command.encode(payload)
-    const bytes = new Uint8Array(2 + body.byteLength)
-    bytes[0] = command.class
-    bytes[1] = command.command
-    bytes.set(body, 2)
+    const bytes = concat(command.class, command.command, command.encode(payload))
     const ack = await this.#queue.command(bytes, options)
     if (ack !== netAck.VIRTIO_NET_OK) {
       throw vdpaError('ERR_VDPA_REFUSED', `the device refused the command (acknowledgement ${ack})`, {
@@ -91,6 +106,22 @@ export class NetControlQueue implements Closeable {
         request: name,
       })
     }
+  }
+
+  /**
+   * Sends a command that need not be in the table, its feature unchecked: the two-byte head and `payload`. Resolves with whatever the device answered, a
+   * refusal included: the acknowledgement (0 is VIRTIO_NET_OK) and up to `answerBytes` bytes behind it. Errors of ControlQueue.exchange().
+   */
+  async sendRaw(
+    commandClass: number,
+    command: number,
+    payload: Uint8Array = new Uint8Array(0),
+    options?: ExchangeOptions,
+  ): Promise<ControlAnswer> {
+    checkInteger(commandClass, 'commandClass', 0, 0xff)
+    checkInteger(command, 'command', 0, 0xff)
+    checkBytes(payload, 'payload')
+    return this.#queue.exchange(concat(commandClass, command, payload), options)
   }
 
   /** The address of the device, as `02:00:00:00:00:01`. Needs VIRTIO_NET_F_CTRL_MAC_ADDR. */
@@ -146,7 +177,16 @@ export class NetControlQueue implements Closeable {
     return this.#queue.close()
   }
 
+  /** Ends the use of the queue; where the device runs, the queue ends with that. */
   [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+    return this.#queue[Symbol.asyncDispose]()
   }
+}
+
+function concat(commandClass: number, command: number, payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(2 + payload.byteLength)
+  bytes[0] = commandClass
+  bytes[1] = command
+  bytes.set(payload, 2)
+  return bytes
 }

@@ -95,6 +95,7 @@ export class DeviceQueue implements Closeable {
   readonly #hasNotificationData: boolean
   readonly #closing = new CloseStack()
   #isSaved = false
+  #owesKick = false
 
   private constructor(parts: {
     vring: Vring
@@ -209,14 +210,17 @@ export class DeviceQueue implements Closeable {
 
   /** Tells the device that there is work, unless it does not want to be told: the usual end of adding buffers. */
   publish(): void {
-    if (this.ring.publish()) this.kick()
+    if (this.ring.publish() || this.#owesKick) this.kick()
   }
 
   /** Tells the device that there is work. */
   kick(): void {
+    // Until the device was told: one that asks for notifications by position (EVENT_IDX) never asks again for a position that was passed.
+    this.#owesKick = true
     if (this.#doorbell === undefined) this.#kick.signal()
     else if (this.#hasNotificationData) this.#doorbell.ring32(this.ring.notificationData(this.index))
     else this.#doorbell.ring16(this.index)
+    this.#owesKick = false
   }
 
   /** Calls `listener` when the device interrupts. One listener at a time; does not keep the process alive unless ref() is called. */

@@ -157,7 +157,7 @@ describe('a control queue', () => {
 
   test.each([
     ['no bytes', new Uint8Array(0), RangeError],
-    ['more bytes than a slot has', new Uint8Array(SLOT_BYTES), RangeError],
+    ['more bytes than there is memory for', new Uint8Array(SLOTS * SLOT_BYTES), RangeError],
     ['a string', 'mac' as never, TypeError],
   ])('%s are refused', async (_, bytes, kind) => {
     await expect(queue.command(bytes)).rejects.toThrow(kind)
@@ -165,5 +165,100 @@ describe('a control queue', () => {
 
   test.each([0, -1, 1.5, NaN, 2 ** 31, '5' as never])('a timeout of %s is refused', async (timeout) => {
     await expect(queue.command(setMac(1), { timeout })).rejects.toThrow(/timeout/)
+  })
+
+  test('a command waits where the ring has no room, and none overtakes it', async () => {
+    await device.reset()
+    device.negotiateSync(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
+    port = await device.createQueue(controlIndex, {
+      addressSpace: device.addressSpace(0),
+      size: 2,
+      bufferBytes: SLOTS * SLOT_BYTES,
+    })
+    queue = new ControlQueue(port, path, 1000)
+    device.startSync()
+    const answers = [1, 2, 3, 4, 5].map((last) => queue.command(setMac(last)))
+    for (let round = 0; round < 6; round++) {
+      simulator.drain()
+      await turn()
+    }
+    expect(await Promise.all(answers)).toEqual([0, 0, 0, 0, 0])
+    expect(mac()).toBe('02:00:00:00:00:05')
+  })
+
+  test.each([
+    [256, 4],
+    [4, 2],
+    [2, 1],
+  ])('a long command goes out in several descriptors, with a ring of %i in %i', async (size, readable) => {
+    await device.reset()
+    device.negotiateSync(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
+    port = await device.createQueue(controlIndex, {
+      addressSpace: device.addressSpace(0),
+      size,
+      bufferBytes: SLOTS * SLOT_BYTES,
+    })
+    queue = new ControlQueue(port, path, 1000)
+    device.startSync()
+    const pushed = jest.spyOn(port.ring, 'pushAddress')
+    const before = queue.command(setMac(1))
+    const long = new Uint8Array(3 * SLOT_BYTES + 1)
+    long.set([1, 99])
+    const answer = queue.command(long)
+    const behind = queue.command(setMac(2))
+    for (let round = 0; round < 4; round++) {
+      simulator.drain()
+      await turn()
+    }
+    expect(await Promise.all([before, answer, behind])).toEqual([0, 1, 0])
+    // The first and the last command are one segment each.
+    const sent = pushed.mock.calls.filter(([, , deviceWrites]) => !deviceWrites).map(([, length]) => length)
+    expect(sent).toHaveLength(readable + 2)
+    expect(sent.reduce((sum, length) => sum + length, 0)).toBe(8 + long.length + 8)
+  })
+
+  test("a command whose kick is refused is told so, and its memory stays the device's", async () => {
+    const kick = jest.spyOn(port, 'kick').mockImplementationOnce(() => {
+      throw new Error('no kick')
+    })
+    await expect(queue.command(setMac(1))).rejects.toThrow('no kick')
+    kick.mockRestore()
+    const answers = Array.from({ length: SLOTS }, (_, index) => queue.command(setMac(2 + index)))
+    for (let round = 0; round < 3; round++) {
+      simulator.drain()
+      await turn()
+    }
+    expect(await Promise.all(answers)).toEqual(new Array(SLOTS).fill(0))
+    expect(mac()).toBe(`02:00:00:00:00:0${SLOTS + 1}`)
+  })
+
+  test('an acknowledgement that the used length does not cover is not believed', async () => {
+    const { ring } = port
+    const answer = queue.command(setMac(1))
+    Object.defineProperty(ring, 'usedLength', { get: () => 0 })
+    simulator.drain()
+    await expect(answer).rejects.toMatchObject({
+      code: 'ERR_VDPA_REFUSED',
+      message: expect.stringContaining('0 bytes'),
+    })
+  })
+
+  test('exchange() gives what stands behind the acknowledgement, as far as the used length says', async () => {
+    const { ring, buffers } = port
+    const answer = queue.exchange(setMac(1), { answerBytes: 6 })
+    buffers.bytes(setMac(1).length, 7).set([0, 1, 2, 3, 4, 5, 6])
+    Object.defineProperty(ring, 'usedLength', { get: () => 5 })
+    simulator.drain()
+    expect(await answer).toEqual({ ack: 0, answer: Uint8Array.of(1, 2, 3, 4) })
+    await expect(queue.exchange(setMac(1), { answerBytes: -1 })).rejects.toThrow(RangeError)
+  })
+
+  test('disposing of it while the device runs rejects what waits', async () => {
+    const command = queue.command(setMac(1))
+    const settled = Promise.allSettled([command])
+    await queue[Symbol.asyncDispose]().catch(() => undefined)
+    expect(await settled).toMatchObject([{ reason: { code: 'ERR_VDPA_CANCELED' } }])
+    expect(queue.isClosed).toBe(true)
+    await expect(queue.command(setMac(1))).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED' })
   })
 })

@@ -55,7 +55,7 @@ test.each([
 
 test('a table of more addresses than a command can hold is a RangeError', async () => {
   const control = await start()
-  const unicast = Array.from({ length: 700 }, () => '02:00:00:00:00:01')
+  const unicast = Array.from({ length: 14_000 }, () => '02:00:00:00:00:01')
   await expect(control.setMacTable({ unicast, multicast: [] })).rejects.toThrow(RangeError)
 })
 
@@ -64,4 +64,22 @@ test('without the feature there is no control queue', async () => {
   await expect(NetControlQueue.start(device, device.addressSpace(0))).rejects.toMatchObject({
     code: 'ERR_VDPA_NOT_SUPPORTED',
   })
+})
+
+test('arguments that are none leave nothing behind', async () => {
+  device.negotiateSync(['VIRTIO_NET_F_CTRL_VQ'])
+  const own = device.addressSpace(1)
+  device.groups.assign(1, own)
+  await expect(NetControlQueue.start(device, own, { timeout: 0 })).rejects.toThrow(/timeout/)
+  await expect(NetControlQueue.start(device, own, { size: 1 })).rejects.toThrow(/size/)
+  expect(own.size).toBe(0)
+  expect(device.vring(2).isEnabled).toBe(false)
+})
+
+test('commands are sent raw, whatever they are', async () => {
+  const control = await start()
+  expect(await control.sendRaw(1, 1, Uint8Array.of(2, 0, 0, 0, 0, 7))).toEqual({ ack: 0, answer: new Uint8Array(0) })
+  expect(device.config.net().mac).toBe('02:00:00:00:00:07')
+  expect(await control.sendRaw(77, 7, undefined, { answerBytes: 8 })).toMatchObject({ ack: 1 })
+  await expect(control.sendRaw(256, 0)).rejects.toThrow(RangeError)
 })
