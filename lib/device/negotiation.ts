@@ -2,9 +2,9 @@
 
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
+import { missingFeatureNeed } from '../uapi/feature-needs.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import { refusal, type DeviceContext } from './context.js'
-import { kindFacts, missingNeed } from './device-kinds.js'
 import type { FeatureSet } from './feature-set.js'
 
 /** Feature bits without which this interface cannot be used; added to every wish that a device can grant. */
@@ -51,8 +51,8 @@ export function decideFeatures(
     )
   }
   const features = wanted.or(optional.and(offered))
-  const lack = missingNeed(features, kindFacts(context.facts.deviceId))
-  if (lack !== undefined) throw refusal(context, 'ERR_VDPA_FEATURES', lack, 'VHOST_SET_FEATURES')
+  const lack = missingFeatureNeed(features.bits, context.facts.deviceId)
+  if (lack !== undefined) throw refusal(context, 'ERR_VDPA_FEATURES', lack.what, 'VHOST_SET_FEATURES')
   return features
 }
 

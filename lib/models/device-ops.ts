@@ -4,6 +4,7 @@
 import { bit } from '../base/bits.js'
 import type { Range } from '../base/ranges.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
+import type { Violation } from './driver-law.js'
 import { backendFeatureBits } from '../uapi/vhost-types.js'
 
 /** What DMA wants to do with guest memory: bits of a mapping's `perm`. */
@@ -35,6 +36,8 @@ export interface DeviceHost {
   schedule(work: () => void): void
   /** Whether the host imitates a named oddity of some kernel's devices. */
   deviates(name: string): boolean
+  /** Hears of a rule of the specification that the driver broke. */
+  report?(violation: Violation): void
 }
 
 /** A device as its host drives it. `false` and `undefined` are refusals (EINVAL). */
@@ -73,8 +76,8 @@ export interface DeviceOps {
   driverFeatures(): bigint
   /** The status byte: bits of `virtioStatus`. NEEDS_RESET is the device's to set. */
   status(): number
-  /** Takes a status that has all bits of the one before; 0 comes as reset(). DRIVER_OK starts the device. */
-  setStatus(status: number): void
+  /** Takes a status that has all bits of the one before; 0 comes as reset(). DRIVER_OK starts the device. `false`: it is out of order. */
+  setStatus(status: number): boolean | void
   /** As status 0: queues, addresses, callbacks of queues, features and group assignments are forgotten; the configuration is not. */
   reset(): void
   /** Fills `target` with the bytes of the configuration space at `offset`; the host has checked that they lie in it. */
@@ -98,6 +101,8 @@ export interface DeviceOps {
   setQueueCallback(index: number, callback: (() => void) | undefined): void
   /** The driver says that there are new chains. May come for a queue that is not ready, or while the device does not run. */
   kick(index: number): void
+  /** A kick by the driver itself, where kick() may be the host's; where absent, it is all the same. */
+  kickByDriver?(index: number): void
 
   /** The largest size of one queue (VHOST_VDPA_GET_VRING_SIZE). */
   queueMaxSize?(index: number): number

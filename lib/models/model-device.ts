@@ -8,6 +8,7 @@ import { isVdpaError } from '../base/errors.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
+import { featureViolation, statusViolation, showViolation, VIOLATIONS_KEPT, type Violation } from './driver-law.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
 import { DeviceQueue, type QueueContext } from './device-queue.js'
 
@@ -39,7 +40,7 @@ export interface DeviceShape {
   readonly path?: string
   /** A virtio device id (`deviceIds`). */
   readonly deviceId: number
-  /** Virtqueues, 1..65535. */
+  /** Virtqueues, 1..65537. */
   readonly queueCount: number
   /** The group of each queue; default: all in group 0. */
   readonly groups?: readonly number[]
@@ -72,6 +73,9 @@ export interface DeviceModel {
   /** Whether a set of features, all offered, can be driven. */
   acceptFeatures?(features: bigint): boolean
 }
+
+/** 0x8000 pairs and a control queue: the most that a network device may say it has (section 5.1.4.1). */
+const QUEUES_LAST = 0x1_0001
 
 const platformBit = bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
 
@@ -111,6 +115,8 @@ export class ModelDevice implements DeviceOps {
   #isRunning = false
   #hasPendingKick = false
   #hasTurn = false
+  readonly #violations: string[] = []
+  #violationCount = 0
   #isWorking = false
   // Its turn came while it had one.
   #isOverdue = false
@@ -118,7 +124,7 @@ export class ModelDevice implements DeviceOps {
 
   constructor(shape: DeviceShape, model: DeviceModel) {
     const { queueCount, groups = new Array<number>(queueCount).fill(0), capabilities = {} } = shape
-    checkInteger(queueCount, 'queueCount', 1, 0xffff)
+    checkInteger(queueCount, 'queueCount', 1, QUEUES_LAST)
     const descriptorGroups = shape.descriptorGroups
     this.#shape = shape
     this.#model = model
@@ -126,7 +132,7 @@ export class ModelDevice implements DeviceOps {
     if (shape.path !== undefined) this.path = shape.path
     this.deviceId = shape.deviceId
     this.queueCount = queueCount
-    this.groupCount = Math.max(...groups, ...(descriptorGroups ?? [])) + 1
+    this.groupCount = [...groups, ...(descriptorGroups ?? [])].reduce((most, group) => Math.max(most, group), 0) + 1
     this.addressSpaceCount = shape.addressSpaceCount ?? 1
     this.maxQueueSize = shape.maxQueueSize ?? 256
     if (shape.iovaRange !== undefined) this.iovaRange = shape.iovaRange
@@ -185,6 +191,13 @@ export class ModelDevice implements DeviceOps {
       return true
     }
     if ((wanted & ~this.#shape.features) !== 0n) return false
+    if (this.isStrict) {
+      const problem = featureViolation(wanted, this.#shape.features, this.deviceId)
+      if (problem !== undefined) {
+        this.violate(problem.what, problem.section)
+        return false
+      }
+    }
     if (this.#model.acceptFeatures?.(wanted) === false) return false
     this.#acceptFeatures(wanted)
     return true
@@ -198,9 +211,38 @@ export class ModelDevice implements DeviceOps {
     return this.#status
   }
 
-  setStatus(status: number): void {
+  setStatus(status: number): boolean {
+    const problem = this.isStrict ? statusViolation(this.#status, status) : undefined
+    if (problem !== undefined) {
+      this.violate(problem.what, problem.section)
+      return false
+    }
     this.#status = status
     this.#isRunning = (status & virtioStatus.DRIVER_OK) !== 0
+    return true
+  }
+
+  /** Whether drivers are held to the specification's law (`'takes-drivers-as-they-are'` is not imitated). */
+  get isStrict(): boolean {
+    return this.#host?.deviates('takes-drivers-as-they-are') !== true
+  }
+
+  /** What drivers did that the specification forbids, oldest first: the first 100 since the device was made. */
+  get violations(): readonly string[] {
+    return this.#violations
+  }
+
+  /** How many there were in all. */
+  get violationCount(): number {
+    return this.#violationCount
+  }
+
+  /** Keeps in mind, and tells the host, that the driver broke a rule. What follows for the driver is up to the caller. */
+  violate(what: string, section?: string): void {
+    const violation: Violation = { what, ...(section !== undefined && { section }) }
+    this.#violationCount++
+    if (this.#violations.length < VIOLATIONS_KEPT) this.#violations.push(showViolation(violation))
+    this.#host?.report?.(violation)
   }
 
   reset(): void {
@@ -261,6 +303,16 @@ export class ModelDevice implements DeviceOps {
     if (this.queues[index]?.isReady === true) this.wake()
   }
 
+  /** Section 3.1.1: no notification before DRIVER_OK. The device would not see the chains, and the driver would wait for them. */
+  kickByDriver(index: number): void {
+    if (this.isStrict && (this.#status & virtioStatus.DRIVER_OK) === 0 && this.#status !== 0) {
+      this.violate(`queue ${index} was kicked before DRIVER_OK`, '3.1.1')
+      this.breakDown()
+      return
+    }
+    this.kick(index)
+  }
+
   /** Gives the model a turn soon. */
   wake(): void {
     if (this.#hasTurn) return
@@ -277,7 +329,10 @@ export class ModelDevice implements DeviceOps {
       return part()
     } catch (error) {
       if (!isVdpaError(error)) throw error
-      if (!this.host.deviates('rings-of-vringh')) this.breakDown()
+      if (!this.host.deviates('rings-of-vringh')) {
+        this.violate(error.message)
+        this.breakDown()
+      }
       return false
     }
   }

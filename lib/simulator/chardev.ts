@@ -30,6 +30,8 @@ export interface DeviceNode {
   file: OpenFile | undefined
   /** Unplugged: what has it open gets ENODEV. */
   isRemoved: boolean
+  /** The rule that the call under way broke, in words. */
+  complaint: string | undefined
 }
 
 /** The argument of an ioctl. */
@@ -155,7 +157,7 @@ function setStatus(file: OpenFile, { view }: Argument): number {
   // A driver may only add bits, or reset (section 2.1.1).
   if (status !== 0 && (old & ~status) !== 0) return -errno.EINVAL
   if (status === 0) file.reset()
-  else file.ops.setStatus(status)
+  else if (file.ops.setStatus(status) === false) return -errno.EINVAL
   return OK
 }
 

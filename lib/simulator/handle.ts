@@ -3,7 +3,7 @@
 import type { Doorbell, Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
-import { vdpaError } from '../base/errors.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
 import { requests } from '../uapi/vhost.js'
 import type { Argument, OpenFile } from './chardev.js'
@@ -61,7 +61,7 @@ export class SimulatedHandle implements Handle {
     this.#checkOpen()
     if (this.#underWay.length > 0) this.#finishAll()
     const result = this.#ioctl(request, prepared)
-    if (result < 0) throw this.#host.refuse(-result, { syscall: 'ioctl', path: this.path, request })
+    if (result < 0) throw this.#refused(request, result)
     return result
   }
 
@@ -70,8 +70,9 @@ export class SimulatedHandle implements Handle {
     this.#checkOpen()
     this.#finishAll()
     const result = this.#ioctl(request, prepared)
+    const refusal = result < 0 ? this.#refused(request, result) : undefined
     await this.#late(request)
-    if (result < 0) throw this.#host.refuse(-result, { syscall: 'ioctl', path: this.path, request })
+    if (refusal !== undefined) throw refusal
     return result
   }
 
@@ -166,8 +167,18 @@ export class SimulatedHandle implements Handle {
     if (this.#host.table.remove(this.#fd)) this.#file.release()
   }
 
+  #refused(request: number, result: number): VdpaError {
+    return this.#host.refuse(-result, {
+      syscall: 'ioctl',
+      path: this.path,
+      request,
+      reason: this.#file.node.complaint,
+    })
+  }
+
   #ioctl(request: number, argument: Argument | undefined): number {
     const { faults } = this.#host
+    this.#file.node.complaint = undefined
     if (faults.isArmed) {
       const code = faults.refusal('ioctl', this.path, request)
       if (code !== 0) return -code

@@ -8,6 +8,8 @@ export interface RefusedCall {
   readonly path?: string
   /** The number of an ioctl. */
   readonly request?: number
+  /** The rule that was broken, where an errno does not say it. */
+  readonly reason?: string | undefined
 }
 
 /** Makes the error of a refused call from a positive errno. */

@@ -1,9 +1,11 @@
 // An operating system with vDPA devices that exist only here, behind the same seam as the real one. The only maker of errno errors in this room.
 
+import { channel } from 'node:diagnostics_channel'
 import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkOneOf, checkString, rangeError } from '../base/checks.js'
 import { systemError, type VdpaError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import { showViolation } from '../models/driver-law.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import { requestByNumber } from '../uapi/vhost.js'
@@ -19,9 +21,12 @@ import { profiles, type Deviation, type Profile } from './profiles.js'
 import type { RefusedCall } from './refusal.js'
 import { Scheduler, type SchedulerMode } from './scheduler.js'
 
+/** Rules of the specification that drivers broke, as `{ path, violation }`: `diagnostics_channel.subscribe('vhost-vdpa:violation', …)`. */
+const violations = channel('vhost-vdpa:violation')
+
 /** What kind of world a simulator pretends. */
 export interface SimulatorOptions {
-  /** Default `'strict'`: the law. `'linux-6.12'`: with that kernel's deviations. */
+  /** Default `'strict'`: the law, the kernel's and the specification's. `'linux-6.12'`, `'linux-7'`: with these kernels' deviations. */
   readonly profile?: Profile
   /** When devices and listeners get their turn. Default `'automatic'`. */
   readonly scheduler?: SchedulerMode
@@ -32,8 +37,8 @@ export interface SimulatorOptions {
 }
 
 /**
- * A backend whose devices are models. Holds all state of one pretended process and kernel; any number may be made. It uses no timers and no clock,
- * unless its scheduler is `'realtime'`.
+ * A backend whose devices are models. Holds all state of one pretended process and kernel; any number may be made. It uses no timers, unless its scheduler
+ * is `'realtime'`.
  */
 export class Simulator implements Backend {
   readonly name = 'simulator'
@@ -76,12 +81,17 @@ export class Simulator implements Backend {
     })
     const name = `${path} works`
     this.#attached.add(device)
+    const node: DeviceNode = { path, ops: device, dma, file: undefined, isRemoved: false, complaint: undefined }
     device.attach({
       dma,
       schedule: (work) => this.#scheduler.schedule(work, name),
       deviates: (name) => this.#deviations.has(name),
+      report: (violation) => {
+        node.complaint = showViolation(violation)
+        violations.publish({ path, violation: node.complaint })
+      },
     })
-    this.#nodes.set(path, { path, ops: device, dma, file: undefined, isRemoved: false })
+    this.#nodes.set(path, node)
     return path
   }
 
@@ -221,8 +231,8 @@ export class Simulator implements Backend {
     }
   }
 
-  readonly #refuse = (number: number, { syscall, path, request }: RefusedCall): VdpaError =>
-    systemError(errnoName(number), number, errnoText(number), {
+  readonly #refuse = (number: number, { syscall, path, request, reason }: RefusedCall): VdpaError =>
+    systemError(errnoName(number), number, reason ?? errnoText(number), {
       syscall,
       ...(path !== undefined && { path }),
       ...(request !== undefined && { request: requestByNumber(request)?.name ?? `ioctl 0x${request.toString(16)}` }),

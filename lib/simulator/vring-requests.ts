@@ -62,10 +62,10 @@ function setVringKick(file: OpenFile, argument: Argument): number {
   if (counter === vring.kick) return OK
   vring.stopKick?.()
   vring.kick = counter
-  const kick = () => file.ops.kick(at)
-  vring.stopKick = counter?.watch(kick)
-  // The counter is looked at, never taken: an eventfd that was signaled before is a kick.
-  if (counter?.isSignaled === true) kick()
+  const { ops } = file
+  vring.stopKick = counter?.watch(() => (ops.kickByDriver === undefined ? ops.kick(at) : ops.kickByDriver(at)))
+  // The counter is looked at, never taken: an eventfd that was signaled before is a kick, though not one of now.
+  if (counter?.isSignaled === true) ops.kick(at)
   return OK
 }
 
@@ -115,8 +115,9 @@ function setGroupAsid(file: OpenFile, argument: Argument): number {
   const lateIsFine: Deviation = 'group-asid-after-driver-ok'
   const asid = number(argument)
   if (index(argument) >= file.ops.groupCount || asid >= file.ops.addressSpaceCount) return -errno.EINVAL
-  if (file.ops.setGroupAsid === undefined) return -errno.EOPNOTSUPP
+  // Since 7.0 this comes first, also where the parent lacks the operation.
   if (file.hasDriverOk && !file.deviates(lateIsFine)) return -errno.EBUSY
+  if (file.ops.setGroupAsid === undefined) return -errno.EOPNOTSUPP
   return file.ops.setGroupAsid(index(argument), asid) ? OK : -errno.EINVAL
 }
 

@@ -1,6 +1,7 @@
 // The whole vocabulary, for those who want to speak it themselves.
 
 export * from './errno.js'
+export * from './feature-needs.js'
 export * from './struct.js'
 export * from './vhost-types.js'
 export * from './vhost.js'

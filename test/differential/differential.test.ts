@@ -90,11 +90,19 @@ const explained: Readonly<Partial<Record<RequestName, string>>> = {
   VHOST_VDPA_GET_CONFIG: 'net-writable-config',
 }
 
-test.each(names)(`on %s the strict law differs from 6.12 only by name`, (name) => {
-  const sides = [simulated(name, 'strict'), simulated(name, 'linux-6.12')] as const
+/** What the specification's law adds, which no kernel enforces: by the request that shows it first. */
+const explainedBySpecification: Readonly<Partial<Record<RequestName, string>>> = {
+  ...explained,
+  VHOST_VDPA_SET_STATUS: 'takes-drivers-as-they-are',
+}
+
+test.each(
+  names.flatMap((name) => [[name, 'kernel', explained] as const, [name, 'strict', explainedBySpecification] as const]),
+)(`on %s the law of the profile %s differs from 6.12 only by name`, (name, profile, expected) => {
+  const sides = [simulated(name, profile), simulated(name, 'linux-6.12')] as const
   for (let offset = 0; offset < 8; offset++) {
     const { found } = compare({ sides, subject: targets[name].subject, seed: fixedSeed + offset, runs: 300 })
     const shown = /^! .*: (VHOST\w+)/m.exec(found?.text ?? '')?.[1] ?? ''
-    expect(Object.keys(explained)).toContain(shown)
+    expect(Object.keys(expected)).toContain(shown)
   }
 })

@@ -94,7 +94,7 @@ describe('a device of one’s own', () => {
     const start = () => {
       device.setFeatures(1n << 32n)
       device.setQueueReady(0, true)
-      device.setStatus(15)
+      for (const status of [3, 11, 15]) device.setStatus(status)
     }
     start()
     device.suspend?.()

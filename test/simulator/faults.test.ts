@@ -21,9 +21,9 @@ describe('fail', () => {
   test('refuses the nth call of a request, as often as asked, without carrying it out', () => {
     const { simulator, client } = start()
     simulator.faults.fail({ request: 'VHOST_VDPA_SET_STATUS', with: 'EIO', nth: 2, times: 2 })
-    const answers = [1, 3, 11, 15].map((status) => codeOf(() => client.set('VHOST_VDPA_SET_STATUS', status)))
-    expect(answers).toEqual([0, 'EIO', 'EIO', 0])
-    expect(simulator.dump(FIRST).status).toEqual(['ACKNOWLEDGE', 'DRIVER', 'FEATURES_OK', 'DRIVER_OK'])
+    const answers = [1, 3, 3, 3, 11].map((status) => codeOf(() => client.set('VHOST_VDPA_SET_STATUS', status)))
+    expect(answers).toEqual([0, 'EIO', 'EIO', 0, 0])
+    expect(simulator.dump(FIRST).status).toEqual(['ACKNOWLEDGE', 'DRIVER', 'FEATURES_OK'])
   })
 
   test('has an error like that of a kernel', () => {
