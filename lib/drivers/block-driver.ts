@@ -1,7 +1,7 @@
 // A block driver: a disk behind the queues of an open device (spec section 5.2). Promises for ranges of any length here; slots, views and callbacks for
 // the hot path in `queues`. What the bytes mean to a program is not known here.
 
-import { checkBytes, checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
+import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import type { AddressSpace } from '../device/address-space.js'
@@ -11,12 +11,13 @@ import {
   BLOCK_ID_BYTES,
   blockRequestTypes,
   SECTOR_BYTES,
+  virtioBlkConfig,
   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 } from '../uapi/virtio-blk.js'
 import { blockLimits, type BlockLimits } from './block-limits.js'
 import { BlockQueue } from './block-queue.js'
 import type { BlockCompletions } from './block-queue-types.js'
-import { slotMemory } from './block-slots.js'
+import { makeQueue, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
 import { makeQueues, negotiatedFeatures } from './driver-queues.js'
@@ -57,17 +58,8 @@ export interface BlockRequestOptions {
   readonly signal?: AbortSignal
 }
 
-interface QueueShape {
-  readonly size: number
-  readonly slots: number
-  readonly slotBytes: number
-  readonly indirectTableSize: number
-  readonly notifyBy: NotifyBy
-  readonly completions: BlockCompletions
-}
-
-const DEFAULT_SLOTS = 64
-const DEFAULT_SLOT_BYTES = 0x4000
+/** Where the state of the write cache is in the configuration. */
+const WRITE_CACHE_AT = virtioBlkConfig.fields.find(({ name }) => name === 'wce')?.offset ?? 0
 
 /**
  * A disk: ranges of bytes by promise, of any length, split into as many requests as the device wants (spec section 5.2.6). `queues` is the hot form. Start it
@@ -106,7 +98,7 @@ export class BlockDriver implements Closeable {
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
     const { path } = device
     const features = negotiatedFeatures(device)
-    const limits = blockLimits(features, device.config.block())
+    const limits = blockLimits(features, device.config.block(), device.offeredFeatures)
     const { restore } = options
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
     const shape = restore?.shape ?? shapeOf(device, limits, isIndirect, options)
@@ -136,8 +128,9 @@ export class BlockDriver implements Closeable {
     return this.#closing !== undefined
   }
 
-  /** What the device can do; the capacity is read again when the configuration changes. */
+  /** What the device can do; read again when the configuration changes, and the state of the write cache each time, where it can be switched. */
   get limits(): BlockLimits {
+    if (this.#limits.hasWriteCache !== undefined && !this.isClosed) this.#refresh()
     return this.#limits
   }
 
@@ -183,6 +176,21 @@ export class BlockDriver implements Closeable {
   async flush(options: BlockRequestOptions = {}): Promise<void> {
     if (!this.#limits.canFlush) throw this.#unsupported('VIRTIO_BLK_F_FLUSH', 'VIRTIO_BLK_T_FLUSH')
     await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_FLUSH, sector: 0, sectors: 0 }, options)
+  }
+
+  /**
+   * Switches the write cache: on, a write is safe after the next flush; off, when it was answered. Reads back what the device made of it. ERR_VDPA_NOT_SUPPORTED
+   * without VIRTIO_BLK_F_CONFIG_WCE, ERR_VDPA_REFUSED when the device keeps what it had. (section 5.2.5, VHOST_VDPA_SET_CONFIG)
+   */
+  // eslint-disable-next-line @typescript-eslint/require-await -- a promise as every verb of the driver, and what it refuses is a rejection
+  async setWriteCache(isOn: boolean): Promise<void> {
+    this.#checkOpen()
+    if (typeof isOn !== 'boolean') throw typeError('isOn', 'true or false', isOn)
+    if (this.#limits.hasWriteCache === undefined)
+      throw this.#unsupported('VIRTIO_BLK_F_CONFIG_WCE', 'VHOST_VDPA_SET_CONFIG')
+    this.#device.config.write(WRITE_CACHE_AT, Uint8Array.of(isOn ? 1 : 0))
+    if (this.limits.hasWriteCache !== isOn)
+      throw this.#error('ERR_VDPA_REFUSED', `the write cache stays ${isOn ? 'off' : 'on'}`, 'VHOST_VDPA_SET_CONFIG')
   }
 
   /** Says that sectors are of no use any more: what they hold afterwards is the device's choice. ERR_VDPA_NOT_SUPPORTED without VIRTIO_BLK_F_DISCARD. */
@@ -274,7 +282,7 @@ export class BlockDriver implements Closeable {
   #refresh(): void {
     const { features } = this.#device
     if (features === undefined || this.#device.isClosed) return
-    this.#limits = blockLimits(features, this.#device.config.block())
+    this.#limits = blockLimits(features, this.#device.config.block(), this.#device.offeredFeatures)
     for (const { queue } of this.#lanes) queue.setLimits(this.#limits)
   }
 
@@ -331,51 +339,4 @@ export class BlockDriver implements Closeable {
     const { path } = this.#device
     return vdpaError(code, text, request === undefined ? { path } : { path, request })
   }
-}
-
-/** Sizes that fit each other, the device and its limits. */
-function shapeOf(
-  device: VdpaDevice<'block'>,
-  limits: BlockLimits,
-  isIndirect: boolean,
-  options: BlockDriverOptions,
-): QueueShape {
-  const { completions = 'interrupt', notifyBy = 'eventfd' } = options
-  checkOneOf(completions, 'completions', ['interrupt', 'poll'])
-  const largest = device.vring(0).maxSize
-  const size = options.size ?? Math.min(256, largest)
-  checkInteger(size, 'size', 3, largest)
-  // A chain is not longer than the ring, also in an indirect table (sections 2.7.5.3.1 and 2.8.17); two segments are head and status.
-  const segments = Math.min(limits.maxSegments, size - 2)
-  const mostBytes = Math.floor((segments * limits.segmentBytes) / SECTOR_BYTES) * SECTOR_BYTES
-  if (mostBytes === 0)
-    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `a request of ${mostBytes} bytes at most holds no sector`, {
-      path: device.path,
-    })
-  const slotBytes = options.slotBytes ?? Math.min(DEFAULT_SLOT_BYTES, mostBytes)
-  checkInteger(slotBytes, 'slotBytes', SECTOR_BYTES, Math.min(mostBytes, 2 ** 26))
-  if (slotBytes % SECTOR_BYTES !== 0) throw rangeError('slotBytes', `a multiple of ${SECTOR_BYTES}`, slotBytes)
-  const mostSlots = isIndirect ? size : Math.floor(size / 2)
-  const slots = options.slots ?? Math.min(DEFAULT_SLOTS, mostSlots)
-  checkInteger(slots, 'slots', 1, mostSlots)
-  const indirectTableSize = isIndirect ? 2 + Math.ceil(slotBytes / limits.segmentBytes) : 0
-  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions }
-}
-
-function makeQueue(
-  device: VdpaDevice<'block'>,
-  index: number,
-  shape: QueueShape,
-  addressSpace: AddressSpace = device.addressSpace(0),
-  restore: QueueSnapshot | undefined,
-): Promise<DeviceQueue> {
-  const { size, notifyBy, indirectTableSize } = shape
-  return device.createQueue(index, {
-    addressSpace,
-    size,
-    bufferBytes: slotMemory(shape.slots, shape.slotBytes),
-    notifyBy,
-    indirectTableSize,
-    ...(restore !== undefined && { restore }),
-  })
 }

@@ -1,7 +1,8 @@
 // What went wrong with a block request, as errors that name the request and its sector. Statuses are the device's (spec section 5.2.6).
 
+import { rangeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
-import { blockRequestTypes, blockStatus } from '../uapi/virtio-blk.js'
+import { blockRequestTypes, blockStatus, SECTOR_BYTES } from '../uapi/virtio-blk.js'
 
 /** What a request's callback is told instead of a status when the device gave none that can be believed, or will give none any more. */
 export const BLOCK_NO_STATUS = -1
@@ -32,4 +33,16 @@ export function statusError(place: RequestPlace, status: number): VdpaError {
   const isUnsupported = status === blockStatus.VIRTIO_BLK_S_UNSUPP
   const code = isUnsupported ? 'ERR_VDPA_NOT_SUPPORTED' : 'ERR_VDPA_REFUSED'
   return vdpaError(code, `sector ${sector}: the device answered ${name}`, details)
+}
+
+/** Throws the RangeError of a range that is not of whole sectors, does not fit into a slot, or ends behind the disk. */
+export function refuseSectors(sector: number, length: number, slotBytes: number, capacity: number): never {
+  const last = Math.floor(slotBytes / SECTOR_BYTES) * SECTOR_BYTES
+  if (!(length > 0 && length <= last && length % SECTOR_BYTES === 0))
+    throw rangeError('length', `a multiple of ${SECTOR_BYTES} from ${SECTOR_BYTES} to ${last}`, length)
+  throw rangeError(
+    'sector',
+    `such that ${length / SECTOR_BYTES} sectors end within the ${capacity} of the disk`,
+    sector,
+  )
 }

@@ -18,7 +18,7 @@ export interface RangeLimits {
 export interface BlockLimits {
   /** Sectors. */
   readonly capacity: number
-  /** VIRTIO_BLK_F_RO was negotiated: writes are refused. */
+  /** VIRTIO_BLK_F_RO is offered: writes are refused, whether it was negotiated or not (section 5.2.5). */
   readonly isReadOnly: boolean
   /** Bytes of the device's own block (VIRTIO_BLK_F_BLK_SIZE; 512 otherwise): requests may be smaller, and are slower then. */
   readonly blockSize: number
@@ -40,14 +40,19 @@ export interface BlockLimits {
   readonly writeZeroes?: RangeLimits & { readonly mayUnmap: boolean }
 }
 
-/** Takes from a configuration what the negotiated features make meaningful. */
-export function blockLimits(features: FeatureSet<BlockFeature>, config: BlockConfig): BlockLimits {
+/** Takes from a configuration what the negotiated features make meaningful. A device that offers VIRTIO_BLK_F_RO is read-only whoever accepts it. */
+export function blockLimits(
+  features: FeatureSet<BlockFeature>,
+  config: BlockConfig,
+  offered: FeatureSet<BlockFeature> = features,
+): BlockLimits {
   const { topology, discard, writeZeroes } = config
+  const blockSize = features.has('VIRTIO_BLK_F_BLK_SIZE') && config.blockSize > 0 ? config.blockSize : SECTOR_BYTES
   return {
     // A disk of 2^53 sectors is larger than any; numbers stay exact up to there.
     capacity: Number(config.capacity > 2n ** 53n - 1n ? 2n ** 53n - 1n : config.capacity),
-    isReadOnly: features.has('VIRTIO_BLK_F_RO'),
-    blockSize: features.has('VIRTIO_BLK_F_BLK_SIZE') && config.blockSize > 0 ? config.blockSize : SECTOR_BYTES,
+    isReadOnly: offered.has('VIRTIO_BLK_F_RO') || features.has('VIRTIO_BLK_F_RO'),
+    blockSize,
     ...(features.has('VIRTIO_BLK_F_TOPOLOGY') && { topology }),
     ...(features.has('VIRTIO_BLK_F_CONFIG_WCE') && { hasWriteCache: config.writeCache }),
     canFlush: features.has('VIRTIO_BLK_F_FLUSH'),
@@ -55,16 +60,31 @@ export function blockLimits(features: FeatureSet<BlockFeature>, config: BlockCon
     segmentBytes: features.has('VIRTIO_BLK_F_SIZE_MAX') ? orUnlimited(config.sizeMax) : UNLIMITED,
     maxSegments: features.has('VIRTIO_BLK_F_SEG_MAX') ? Math.max(config.segMax, 1) : 1,
     ...(features.has('VIRTIO_BLK_F_DISCARD') && {
-      discard: { maxSectors: orUnlimited(discard.maxSectors), alignment: Math.max(discard.sectorAlignment, 1) },
+      discard: {
+        maxSectors: orUnlimited(discard.maxSectors),
+        alignment: leastCommonMultiple(Math.max(discard.sectorAlignment, 1), blockSectors(blockSize)),
+      },
     }),
     ...(features.has('VIRTIO_BLK_F_WRITE_ZEROES') && {
       writeZeroes: {
         maxSectors: orUnlimited(writeZeroes.maxSectors),
-        alignment: 1,
+        alignment: blockSectors(blockSize),
         mayUnmap: writeZeroes.mayUnmap,
       },
     }),
   }
+}
+
+/** Sectors of one block: where a long range may be cut. A block that is no multiple of a sector has no such place of its own. */
+export function blockSectors(blockSize: number): number {
+  return blockSize % SECTOR_BYTES === 0 ? blockSize / SECTOR_BYTES : 1
+}
+
+/** Of two numbers below 2^32, so that the result is exact. */
+function leastCommonMultiple(a: number, b: number): number {
+  let [divisor, rest] = [a, b]
+  while (rest !== 0) [divisor, rest] = [rest, divisor % rest]
+  return (a / divisor) * b
 }
 
 /** A device that says 0 where a limit belongs has none to say. */

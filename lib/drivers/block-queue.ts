@@ -2,13 +2,14 @@
 // 5.2.6). It waits for nothing and splits nothing; promises are made in block-transfers.ts.
 
 import { rangeError } from '../base/checks.js'
-import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
+import { ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
 import { blockRequestTypes, blockStatus, SECTOR_BYTES } from '../uapi/virtio-blk.js'
-import { BLOCK_NO_STATUS, statusError } from './block-errors.js'
-import type { BlockLimits } from './block-limits.js'
+import { BLOCK_NO_STATUS, refuseSectors, statusError } from './block-errors.js'
+import { blockSectors, type BlockLimits, type RangeLimits } from './block-limits.js'
 import type { BlockCompletions, BlockCounters, BlockDone, BlockQueueParts } from './block-queue-types.js'
 import { BlockSlots, HEADER_BYTES } from './block-slots.js'
 
@@ -61,6 +62,8 @@ export class BlockQueue {
   #failure: VdpaError | undefined
   #isParked = false
   #onRoom: (() => void) | undefined
+  #onUntold: (failure: unknown) => boolean = () => false
+  #cut: RangeLimits
   #hasWaiting: () => boolean = () => false
 
   /** @internal */
@@ -72,6 +75,7 @@ export class BlockQueue {
     this.completions = parts.completions
     this.#path = parts.path
     this.#limits = parts.limits
+    this.#cut = cutOf(parts.limits, slotBytes)
     this.#isIndirect = parts.isIndirect
     this.#segmentBytes = parts.limits.segmentBytes
     this.#memory = new BlockSlots(queue, slots, slotBytes)
@@ -147,45 +151,56 @@ export class BlockQueue {
   /** Makes all requests so far visible to the device and tells it, if it wants to be told. One call for many requests; poll() does it for its callbacks. */
   publish(): void {
     if (this.#failure !== undefined) throw this.#failure
-    if (!this.#isParked) this.#queue.publish()
+    if (!this.#isParked) this.#tell()
   }
 
   /**
    * Takes the answers that are there, at most `budget`, and calls their callbacks; then publishes what these have sent. Returns how many there were. Interrupts
-   * do it by themselves. Throws ERR_VDPA_RING_BROKEN, after every request was told, when the device broke a rule.
+   * do it by themselves. What callbacks throw is thrown at the end, when the others were called and what they sent was published. Throws
+   * ERR_VDPA_RING_BROKEN, after every request was told, when the device broke a rule.
    */
   poll(budget = Number.MAX_SAFE_INTEGER): number {
     if (this.#failure !== undefined) throw this.#failure
     const ring = this.#ring
+    let calls: ProgramCalls | undefined
     let count = 0
     try {
-      for (; count < budget; count++) {
+      // A callback may end the queue, or park it: then what is left is not its any more.
+      for (; count < budget && !this.#isParked && this.#ring === ring; count++) {
         const slot = ring.take()
         if (slot < 0) break
-        this.#finish(slot, ring.usedLength)
+        const status = this.#finish(slot, ring.usedLength)
+        const done = this.#done[slot] as BlockDone
+        try {
+          done(slot, status)
+        } catch (failure) {
+          ;(calls ??= new ProgramCalls()).keep(failure)
+        }
       }
-    } catch (error) {
-      if (ring.isBroken) this.fail(error as VdpaError)
-      throw error
+    } catch (failure) {
+      calls ??= new ProgramCalls()
+      calls.keep(failure)
+      if (ring.isBroken) this.#end(failure as VdpaError, calls)
     }
-    if (count === 0) return 0
-    this.#rounds++
-    if (this.#hasWaiting()) this.#onRoom?.()
-    if (this.#failure === undefined && !this.#isParked) this.#queue.publish()
-    if (this.#inFlight === 0) this.#reference(false)
+    if (count > 0) {
+      this.#rounds++
+      try {
+        if (this.#hasWaiting()) this.#onRoom?.()
+        if (!this.#isParked) this.#tell()
+      } catch (failure) {
+        ;(calls ??= new ProgramCalls()).keep(failure)
+      }
+      if (this.#inFlight === 0) this.#reference(false)
+    }
+    calls?.throwKept()
     return count
   }
 
   /** The error that a status means for the request that was in this slot last. */
   errorOf(slot: number, status: number): VdpaError {
     if (status === BLOCK_NO_STATUS && this.#failure !== undefined) return this.#failure
-    const place = {
-      path: this.#path,
-      type: this.#types[slot] ?? 0,
-      sector: this.#sectors[slot] ?? 0,
-      usedLength: this.#used[slot] ?? 0,
-    }
-    return statusError(place, status)
+    const [type = 0, sector = 0, usedLength = 0] = [this.#types[slot], this.#sectors[slot], this.#used[slot]]
+    return statusError({ path: this.#path, type, sector, usedLength }, status)
   }
 
   /** @internal As acquire(), whoever waits. */
@@ -222,31 +237,21 @@ export class BlockQueue {
     return true
   }
 
-  /** @internal Who is asked whether somebody waits, and told when there is room. */
-  setWaiting(hasWaiting: () => boolean, onRoom: () => void): void {
+  /** @internal Who is asked whether somebody waits, and told of room, or that the device could not be told: true when somebody waited for that. */
+  setWaiting(hasWaiting: () => boolean, onRoom: () => void, onUntold: (failure: unknown) => boolean): void {
     this.#hasWaiting = hasWaiting
     this.#onRoom = onRoom
+    this.#onUntold = onUntold
   }
 
-  /** @internal Ends the queue: each request under way is told BLOCK_NO_STATUS, and everything after that throws `failure`. The memory stays the device's. */
+  /**
+   * @internal Ends the queue: each request under way is told BLOCK_NO_STATUS, and everything after that throws `failure`. The memory stays the device's. What
+   * callbacks throw is thrown when all were called.
+   */
   fail(failure: VdpaError): void {
-    if (this.#failure !== undefined) return
-    this.#failure = failure
-    this.#isParked = true
-    this.#subscription?.close()
-    this.#inFlight = 0
-    const thrown: unknown[] = []
-    for (let slot = 0; slot < this.slots; slot++) {
-      if (this.#state[slot] !== IN_FLIGHT) continue
-      this.#state[slot] = OWNED
-      try {
-        this.#done[slot]?.(slot, BLOCK_NO_STATUS)
-      } catch (error) {
-        thrown.push(error)
-      }
-    }
-    this.#onRoom?.()
-    if (thrown.length > 0) throw thrown[0]
+    const calls = new ProgramCalls()
+    this.#end(failure, calls)
+    calls.throwKept()
   }
 
   /** @internal Stops at a suspended device: what is in the ring stays there, and nothing more goes in. */
@@ -264,7 +269,7 @@ export class BlockQueue {
   attach(queue: DeviceQueue, limits: BlockLimits): void {
     this.#queue = queue
     this.#ring = queue.ring
-    this.#limits = limits
+    this.setLimits(limits)
     this.#isParked = false
     this.#listen()
     if (this.#inFlight > 0) this.#reference(true)
@@ -274,6 +279,12 @@ export class BlockQueue {
   /** @internal Reads the limits again, after the disk has grown. */
   setLimits(limits: BlockLimits): void {
     this.#limits = limits
+    this.#cut = cutOf(limits, this.slotBytes)
+  }
+
+  /** @internal Where long reads and writes are cut: between blocks, where a slot holds one. */
+  get cut(): RangeLimits {
+    return this.#cut
   }
 
   #listen(): void {
@@ -290,29 +301,49 @@ export class BlockQueue {
 
   /**
    * One interrupt: answers are taken until there are none, without more interrupts meanwhile. A device that is as fast as we are must not keep the event
-   * loop for itself: after some rounds others have a turn. A callback that throws does not keep others from being called.
+   * loop for itself: after some rounds others have a turn. Nobody of the program called: what callbacks throw goes to 'uncaughtException'.
    */
   #serve(): void {
-    const ring = this.#ring
-    const thrown: unknown[] = []
-    for (let round = 0; ; round++) {
-      if (this.#failure !== undefined || this.#isParked) break
+    for (let round = 0; this.#failure === undefined && !this.#isParked; round++) {
       if (round === ROUNDS_A_TURN) {
         setImmediate(this.#goOn)
-        break
+        return
       }
       try {
-        ring.disableCalls()
+        this.#ring.disableCalls()
         this.poll()
-        if (this.#failure === undefined && !this.#isParked && ring.enableCalls()) break
-      } catch (error) {
-        if (this.#failure === undefined || !isVdpaError(error)) thrown.push(error)
+        if (this.#failure !== undefined || this.#isParked || this.#ring.enableCalls()) return
+      } catch (failure) {
+        // What the queue ended with was told to every request.
+        if (failure !== this.#failure) throwUncaught(failure)
       }
     }
-    if (thrown.length > 0) throw thrown[0]
   }
 
-  #finish(slot: number, usedLength: number): void {
+  /** Tells the device. Where that is refused, requests stay the device's until it gives them back, and who waits for them is told. */
+  #tell(): void {
+    try {
+      this.#queue.publish()
+    } catch (failure) {
+      if (!this.#onUntold(failure)) throw failure
+    }
+  }
+
+  #end(failure: VdpaError, calls: ProgramCalls): void {
+    if (this.#failure !== undefined) return
+    this.#failure = failure
+    this.#isParked = true
+    this.#subscription?.close()
+    this.#inFlight = 0
+    const told: number[] = []
+    for (let slot = 0; slot < this.slots; slot++) if (this.#state[slot] === IN_FLIGHT) told.push(slot)
+    for (const slot of told) this.#state[slot] = OWNED
+    for (const slot of told) calls.call(() => this.#done[slot]?.(slot, BLOCK_NO_STATUS))
+    this.#onRoom?.()
+  }
+
+  /** Books the answer of a slot, which is the caller's again. Returns its status. */
+  #finish(slot: number, usedLength: number): number {
     let status: number = this.#memory.status(slot)
     // The driver may rely on no byte beyond the length that the device gave (section 2.7.8.2), the status included.
     if (usedLength === 0 || status === UNANSWERED) status = BLOCK_NO_STATUS
@@ -322,8 +353,7 @@ export class BlockQueue {
     this.#inFlight--
     this.#answers++
     if (status !== VIRTIO_BLK_S_OK) this.#failures++
-    const done = this.#done[slot] as BlockDone
-    done(slot, status)
+    return status
   }
 
   /** A process with requests under way is kept alive, an idle one is not. */
@@ -352,22 +382,15 @@ export class BlockQueue {
       !(sector >= 0 && sector + (length >>> SECTOR_SHIFT) <= this.#limits.capacity) ||
       Math.floor(sector) !== sector
     )
-      this.#refuse(sector, length)
-  }
-
-  #refuse(sector: number, length: number): never {
-    const last = Math.floor(this.slotBytes / SECTOR_BYTES) * SECTOR_BYTES
-    if (!(length > 0 && length <= last && length % SECTOR_BYTES === 0))
-      throw rangeError('length', `a multiple of ${SECTOR_BYTES} from ${SECTOR_BYTES} to ${last}`, length)
-    const { capacity } = this.#limits
-    throw rangeError(
-      'sector',
-      `such that ${length / SECTOR_BYTES} sectors end within the ${capacity} of the disk`,
-      sector,
-    )
+      refuseSectors(sector, length, this.slotBytes, this.#limits.capacity)
   }
 
   #unsupported(text: string, request: string): VdpaError {
     return vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path: this.#path, request })
   }
+}
+
+/** Reads and writes end at a block where a slot holds one. */
+function cutOf({ blockSize }: BlockLimits, slotBytes: number): RangeLimits {
+  return { maxSectors: Math.floor(slotBytes / SECTOR_BYTES), alignment: blockSectors(blockSize) }
 }

@@ -66,7 +66,7 @@ export class Transfer {
     const { type, sector, sectors, bytes, range } = this.#wish
     const left = sectors - this.#sent
     const at = sector + this.#sent
-    let count = Math.min(left, Math.floor(queue.slotBytes / SECTOR_BYTES))
+    let count = nextRange(at, left, queue.cut)
     let isAccepted: boolean
     switch (type) {
       case blockRequestTypes.VIRTIO_BLK_T_IN:

@@ -13,6 +13,8 @@ export class BlockTransfers {
   readonly #positions: Float64Array
   readonly #done = (slot: number, status: number) => this.#finish(slot, status)
   readonly #onIdle: (() => void)[] = []
+  // Slots whose requests the device was not told of yet.
+  #untold: number[] = []
   #underWay = 0
   #isPublishing = false
   #isPolling = false
@@ -26,6 +28,7 @@ export class BlockTransfers {
     queue.setWaiting(
       () => this.#waiting.length > 0,
       () => this.#pump(),
+      (failure) => this.#failUntold(failure),
     )
   }
 
@@ -41,10 +44,6 @@ export class BlockTransfers {
     if (transfer.isSettled) return transfer.promise
     this.#waiting.push(transfer)
     this.#pump()
-    if (!this.#isPublishing) {
-      this.#isPublishing = true
-      queueMicrotask(this.#publish)
-    }
     return transfer.promise
   }
 
@@ -57,10 +56,27 @@ export class BlockTransfers {
     this.#isPublishing = false
     try {
       this.queue.publish()
+      this.#untold = []
       if (this.queue.completions === 'poll') this.#pollSoon()
     } catch {
       // The queue has ended; everybody who waited was told so by their promises.
     }
+  }
+
+  #publishSoon(): void {
+    this.#isPublishing = true
+    queueMicrotask(this.#publish)
+  }
+
+  /**
+   * The device could not be told of requests: it may carry them out or not, and nobody knows when. Who waits for them is told so; the slots come back when the
+   * device gives them back. False when nobody waits for one.
+   */
+  #failUntold(failure: unknown): boolean {
+    const slots = this.#untold
+    this.#untold = []
+    for (const slot of slots) this.#owners[slot]?.abandon(failure)
+    return slots.length > 0
   }
 
   /** Without interrupts somebody must look, as long as promises wait. */
@@ -104,6 +120,8 @@ export class BlockTransfers {
         this.#owners[slot] = transfer
         this.#positions[slot] = position
         this.#underWay++
+        this.#untold.push(slot)
+        if (!this.#isPublishing) this.#publishSoon()
         return true
       }
       queue.release(slot)

@@ -1,0 +1,80 @@
+// The sizes of a block driver's queues: what the device takes, what was asked for, and what fits into a ring. Queues are made of them here.
+
+import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import type { AddressSpace } from '../device/address-space.js'
+import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
+import type { BlockDriverOptions } from './block-driver.js'
+import { blockSectors, type BlockLimits } from './block-limits.js'
+import type { BlockCompletions } from './block-queue-types.js'
+import { slotMemory } from './block-slots.js'
+
+/** @internal What all queues of a driver are like. */
+export interface QueueShape {
+  readonly size: number
+  readonly slots: number
+  readonly slotBytes: number
+  readonly indirectTableSize: number
+  readonly notifyBy: NotifyBy
+  readonly completions: BlockCompletions
+}
+
+const DEFAULT_SLOTS = 64
+const DEFAULT_SLOT_BYTES = 0x4000
+
+/** Sizes that fit each other, the device and its limits. */
+export function shapeOf(
+  device: VdpaDevice<'block'>,
+  limits: BlockLimits,
+  isIndirect: boolean,
+  options: BlockDriverOptions,
+): QueueShape {
+  const { completions = 'interrupt', notifyBy = 'eventfd' } = options
+  checkOneOf(completions, 'completions', ['interrupt', 'poll'])
+  const largest = device.vring(0).maxSize
+  const size = options.size ?? Math.min(256, largest)
+  checkInteger(size, 'size', 3, largest)
+  // A chain is not longer than the ring, also in an indirect table (sections 2.7.5.3.1 and 2.8.17); two segments are head and status.
+  const segments = Math.min(limits.maxSegments, size - 2)
+  const mostBytes = Math.floor((segments * limits.segmentBytes) / SECTOR_BYTES) * SECTOR_BYTES
+  if (mostBytes === 0)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `a request of ${mostBytes} bytes at most holds no sector`, {
+      path: device.path,
+    })
+  const slotBytes = options.slotBytes ?? wholeBlocks(Math.min(DEFAULT_SLOT_BYTES, mostBytes), mostBytes, limits)
+  checkInteger(slotBytes, 'slotBytes', SECTOR_BYTES, Math.min(mostBytes, 2 ** 26))
+  if (slotBytes % SECTOR_BYTES !== 0) throw rangeError('slotBytes', `a multiple of ${SECTOR_BYTES}`, slotBytes)
+  const mostSlots = isIndirect ? size : Math.floor(size / 2)
+  const slots = options.slots ?? Math.min(DEFAULT_SLOTS, mostSlots)
+  checkInteger(slots, 'slots', 1, mostSlots)
+  const indirectTableSize = isIndirect ? 2 + Math.ceil(slotBytes / limits.segmentBytes) : 0
+  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions }
+}
+
+/** As many whole blocks as fit into `wanted` bytes, one where `most` has room for one, `wanted` otherwise. */
+function wholeBlocks(wanted: number, most: number, { blockSize }: BlockLimits): number {
+  const block = blockSectors(blockSize) * SECTOR_BYTES
+  if (block > most || block > 2 ** 26) return wanted
+  return Math.max(Math.floor(wanted / block) * block, block)
+}
+
+/** Makes a request queue, or one that goes on where another was saved. */
+export function makeQueue(
+  device: VdpaDevice<'block'>,
+  index: number,
+  shape: QueueShape,
+  addressSpace: AddressSpace = device.addressSpace(0),
+  restore: QueueSnapshot | undefined,
+): Promise<DeviceQueue> {
+  const { size, notifyBy, indirectTableSize } = shape
+  return device.createQueue(index, {
+    addressSpace,
+    size,
+    bufferBytes: slotMemory(shape.slots, shape.slotBytes),
+    notifyBy,
+    indirectTableSize,
+    ...(restore !== undefined && { restore }),
+  })
+}
