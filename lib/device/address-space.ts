@@ -3,7 +3,7 @@
 
 import { checkBigint, checkSignal, typeError } from '../base/checks.js'
 import { U64_LAST } from '../base/ranges.js'
-import { sleeping, type Steps } from '../base/steps.js'
+import type { Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
 import type { MappingSnapshot } from '../iotlb/mapping.js'
@@ -24,7 +24,7 @@ import {
 import { MemoryFollower, type ChangingMemoryTable, type FollowOptions } from './memory-follower.js'
 import { sendPlan, type ChangeOptions } from './send-plan.js'
 import { SpaceContents, type Mapping } from './space-contents.js'
-import { checkMemlock, entryLimitError, notMappedError, outsideError, overlapError } from './space-errors.js'
+import { entryLimitError, notMappedError, outsideError, overlapError } from './space-errors.js'
 
 /** What lookup() finds. */
 export interface FoundMapping {
@@ -142,11 +142,13 @@ export class AddressSpace {
 
   /** Keeps mapRegion() away from `size` bytes at `iova`, such as where guest memory may be plugged in later. ERR_VDPA_OVERLAP with another reservation. */
   reserve(iova: bigint, size: bigint | number): void {
+    checkBigint(iova, 'iova')
     this.#allocator.reserve(iova, size)
   }
 
   /** Gives a reservation back, named exactly. ERR_VDPA_NOT_MAPPED when there is none. */
   unreserve(iova: bigint, size: bigint | number): void {
+    checkBigint(iova, 'iova')
     this.#allocator.free(iova, size)
   }
 
@@ -257,7 +259,6 @@ export class AddressSpace {
         if (!contents.add(entry, request.region)) throw this.#overlap(entry)
         plan.update(entry)
       }
-      if (this.#context.doesPin === true) checkMemlock(this.#context, this.asid, plan)
     } catch (failure) {
       contents.settle(plan, 0)
       throw failure
@@ -274,18 +275,14 @@ export class AddressSpace {
   }
 
   *#replaySteps(): Steps<void> {
+    const contents = this.#contents
     const plan = this.#newPlan(2 * this.size)
     plan.begin(this.asid)
-    this.#contents.planRemoval(plan)
-    this.#contents.each((entry) => plan.update(entry))
+    contents.planRemoval(plan)
+    contents.each((entry) => plan.update(entry))
     plan.end()
-    const { transport } = this.#context
-    const records = plan.records()
-    const outcome = yield* sleeping({
-      now: () => transport.writeIotlb(records),
-      later: () => transport.writeIotlbAsync(records),
-    })
-    if ('failure' in outcome) throw outcome.failure
+    contents.replan(plan)
+    yield* sendPlan(this.#context, this.asid, contents, plan, {})
   }
 
   /** What leads from what a follower had mapped to what its table has now. */
@@ -317,7 +314,6 @@ export class AddressSpace {
         if (!this.#contents.add(entry, region)) throw this.#overlap(entry)
         plan.complete(step, entry)
       }
-      if (this.#context.doesPin === true) checkMemlock(this.#context, this.asid, plan)
     } catch (failure) {
       this.#contents.settle(plan, 0, step)
       throw failure

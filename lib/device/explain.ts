@@ -1,6 +1,7 @@
 // Every refusal of an IOTLB message arrives as EFAULT. What the address space knows tells which of the causes it was.
 
-import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
+import type { Steps } from '../base/steps.js'
 import type { DeviceContext } from './context.js'
 
 /** What was asked for when the kernel refused. */
@@ -15,33 +16,60 @@ export interface RefusedMessage {
   readonly mapped: bigint
   /** Bytes that the process had pinned then. */
   readonly pinned: bigint
-  /** Messages of the change that the kernel had accepted, all undone by now. */
-  readonly accepted: number
+  /** Bytes that the change had still to add, this piece included. */
+  readonly toCome: bigint
   /** Whether another address space's batch is open. */
   readonly isOthersBatch: boolean
+  /** Whether all that was sent could be undone. */
+  readonly isUndone: boolean
 }
 
-/** The error to throw instead of a bare EFAULT; any other failure is returned as it is. */
-export function explainRefusal(context: DeviceContext, message: RefusedMessage, failure: unknown): unknown {
-  if (!isVdpaError(failure) || failure.code !== 'EFAULT') return failure
+/**
+ * The error to throw instead of a bare EFAULT. `learnsWhetherItPins` is asked only where the answer decides; what nobody can tell is said as that.
+ */
+export function* explainRefusal(
+  context: DeviceContext,
+  message: RefusedMessage,
+  failure: VdpaError,
+  learnsWhetherItPins: () => Steps<boolean | undefined>,
+): Steps<VdpaError> {
+  if (!answers(context)) return goneError(context, message, failure)
   if (message.isOthersBatch) return othersBatch(context, message, failure)
   if (message.verb !== 'update') return unexplained(context, message, failure)
-  const { pinned } = message
-  const { limit, pinned: pinnedNow } = context.backend.memlock()
-  // Whether a parent pins is nowhere to be read; that undoing the change gave pinned memory back shows it.
-  const doesPin = context.doesPin === true || pinned > pinnedNow
   const entryLimit = context.backend.iotlbEntryLimit
-  if (limit !== undefined && pinned + message.bytes > limit && (doesPin || message.accepted === 0))
-    return memlockError(context, { ...message, limit }, failure)
+  if (entryLimit !== undefined && entryLimit > 0 && message.entries >= entryLimit)
+    return noEntry(context, message, entryLimit, failure)
+  const { limit } = context.backend.memlock()
+  const { pinned, bytes, toCome } = message
+  const isTooMuch = limit !== undefined && pinned + bytes > limit
+  const doesPin = isTooMuch && message.isUndone ? yield* learnsWhetherItPins() : context.doesPin
+  if (isTooMuch && doesPin === true)
+    return memlockError(context, { ...message, limit, needed: pinned + toCome }, failure)
+  return unexplained(context, message, failure, guess(context, message, doesPin, isTooMuch ? limit : undefined))
+}
+
+/** What may have been the cause, as a sentence that says that it may. */
+function guess(
+  context: DeviceContext,
+  { mapped, bytes, pinned }: RefusedMessage,
+  doesPin: boolean | undefined,
+  limit: bigint | undefined,
+): string | undefined {
+  if (limit !== undefined && doesPin === undefined)
+    return `whether this device pins memory cannot be told: if it does, ${pinned + bytes} bytes would be pinned, and RLIMIT_MEMLOCK allows ${limit}`
+  const entryLimit = context.backend.iotlbEntryLimit
   // A parent that pins takes an entry for each physically contiguous run: at worst one a page.
-  const pages = Number((message.mapped + message.bytes) / BigInt(context.facts.pageSize))
-  if (entryLimit === undefined || (doesPin ? pages <= entryLimit : message.entries < entryLimit))
-    return unexplained(context, message, failure)
+  const pages = (mapped + bytes) / BigInt(context.facts.pageSize)
+  if (entryLimit === undefined || entryLimit === 0 || doesPin === false || pages <= BigInt(entryLimit)) return undefined
+  return `it may be that its memory lies in more physically contiguous runs than there are free entries, of ${entryLimit} (max_iotlb_entries of vhost_vdpa)`
+}
+
+function noEntry(context: DeviceContext, message: RefusedMessage, entryLimit: number, cause: VdpaError): VdpaError {
   return vdpaError(
     'ERR_VDPA_ENTRY_LIMIT',
-    `mapping ${message.range} finds no free entry in the IOTLB of asid ${message.asid} (${message.entries} mappings; each takes at least one of ${entryLimit} entries, one for each physically contiguous run)`,
+    `mapping ${message.range} finds no free entry in the IOTLB of asid ${message.asid} (${message.entries} mappings; each takes at least one of ${entryLimit} entries)`,
     {
-      ...detailsOf(context, message, failure),
+      ...detailsOf(context, message, cause),
       hint: 'map larger pieces or huge pages, or raise the module parameter max_iotlb_entries of vhost_vdpa',
     },
   )
@@ -50,19 +78,39 @@ export function explainRefusal(context: DeviceContext, message: RefusedMessage, 
 /** That pinning so much is more than RLIMIT_MEMLOCK allows, with the number needed and the command that allows it. */
 export function memlockError(
   context: DeviceContext,
-  what: Pick<RefusedMessage, 'asid' | 'range' | 'bytes' | 'pinned'> & { readonly limit: bigint },
+  what: Pick<RefusedMessage, 'asid' | 'range' | 'bytes' | 'pinned'> & {
+    readonly limit: bigint
+    /** Bytes that would be pinned after the whole change. */
+    readonly needed: bigint
+  },
   cause?: VdpaError,
 ): VdpaError {
-  const needed = what.pinned + what.bytes
   return vdpaError(
     'ERR_VDPA_MEMLOCK',
-    `mapping ${what.range} of asid ${what.asid} pins ${what.bytes} bytes; with ${what.pinned} pinned already that is ${needed}, and RLIMIT_MEMLOCK allows ${what.limit}`,
+    `mapping ${what.range} of asid ${what.asid} pins ${what.bytes} bytes; with ${what.pinned} pinned already that is ${what.pinned + what.bytes}, and RLIMIT_MEMLOCK allows ${what.limit}`,
     {
       path: context.facts.path,
       request: 'VHOST_IOTLB_UPDATE',
-      hint: `raise the limit: ulimit -l ${(needed + 1023n) / 1024n}, or LimitMEMLOCK= in a systemd unit`,
+      hint: `raise the limit: ulimit -l ${(what.needed + 1023n) / 1024n}, or LimitMEMLOCK= in a systemd unit`,
       ...(cause === undefined ? {} : { cause }),
     },
+  )
+}
+
+/** A device that was taken away does not even tell its status, or tells what a bus tells where nothing is. */
+function answers({ transport }: DeviceContext): boolean {
+  try {
+    return transport.status() !== 0xff
+  } catch {
+    return false
+  }
+}
+
+function goneError(context: DeviceContext, message: RefusedMessage, cause: VdpaError): VdpaError {
+  return vdpaError(
+    'ERR_VDPA_DEVICE_BROKEN',
+    'the device is gone, or answers no more',
+    detailsOf(context, message, cause),
   )
 }
 
@@ -74,20 +122,23 @@ function othersBatch(context: DeviceContext, message: RefusedMessage, cause: Vdp
   )
 }
 
-function unexplained(context: DeviceContext, message: RefusedMessage, cause: VdpaError): VdpaError {
+function unexplained(context: DeviceContext, message: RefusedMessage, cause: VdpaError, guessed?: string): VdpaError {
   const what = { update: 'map', invalidate: 'unmap', batch: 'change' }[message.verb]
+  const text = `the kernel refused to ${what} ${message.verb === 'batch' ? 'mappings' : message.range} in asid ${message.asid} and gave no reason; owner, range, overlap, alignment and batch were checked before`
   return vdpaError(
     'ERR_VDPA_REFUSED',
-    `the kernel refused to ${what} ${message.verb === 'batch' ? 'mappings' : message.range} in asid ${message.asid} and gave no reason; owner, range, overlap, alignment and batch were checked before`,
+    guessed === undefined ? text : `${text}; ${guessed}`,
     detailsOf(context, message, cause),
   )
 }
 
-function detailsOf(context: DeviceContext, { verb }: RefusedMessage, cause: VdpaError) {
+function detailsOf(context: DeviceContext, { verb, isUndone }: RefusedMessage, cause: VdpaError) {
   const request = {
     update: 'VHOST_IOTLB_UPDATE',
     invalidate: 'VHOST_IOTLB_INVALIDATE',
     batch: 'VHOST_IOTLB_BATCH_BEGIN',
   }[verb]
-  return { path: context.facts.path, request, cause }
+  const { path } = context.facts
+  const hint = 'not all of the change could be undone: mappings says what is, or may be, mapped'
+  return isUndone ? { path, request, cause } : { path, request, cause, hint }
 }

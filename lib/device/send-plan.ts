@@ -1,12 +1,16 @@
 // A plan of IOTLB messages on its way to the kernel: progress, giving up, and the way back when a message is refused. Our own map follows what the kernel took.
 
+import { isVdpaError, type VdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
-import type { WriteEachOptions } from '../backend/backend.js'
+import type { WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { MessageWriter } from '../iotlb/message.js'
 import type { Plan } from '../iotlb/plan.js'
 import type { DeviceContext } from './context.js'
-import { explainRefusal } from './explain.js'
+import { explainRefusal, type RefusedMessage } from './explain.js'
+import { endOpenBatch, writeSteps } from './open-batch.js'
 import type { SpaceContents } from './space-contents.js'
+import { checkPinnable, learnsWhetherItPins } from './pinning.js'
+import { stepFate, takeBackPlan } from './take-back-plan.js'
 
 /** How far a change of mappings has come. */
 export interface MapProgress {
@@ -40,65 +44,85 @@ export function* sendPlan(
   options: ChangeOptions,
 ): Steps<void> {
   if (plan.count === 0) return
+  let outcome: WriteEachOutcome
+  try {
+    yield* endOpenBatch(context)
+    yield* checkPinnable(context, asid, plan)
+    outcome = yield* write(context, plan, options)
+  } catch (failure) {
+    // Nothing was asked.
+    contents.settle(plan, 0)
+    throw failure
+  }
+  if ('failure' in outcome) yield* fail(context, asid, contents, plan, outcome)
+  contents.settle(plan, plan.count)
+}
+
+function* write(context: DeviceContext, plan: Plan, options: ChangeOptions): Steps<WriteEachOutcome> {
   const { transport } = context
   const records = plan.records()
-  const isFirst = context.doesPin === undefined && plan.verb(plan.count > 1 ? 1 : 0) === 'update'
-  const pinnedBefore = isFirst ? context.backend.memlock().pinned : 0n
-  const outcome = yield* sleeping({
+  return yield* sleeping({
     now: () => transport.writeIotlb(records),
     later: () => transport.writeIotlbAsync(records, writeOptions(plan, options)),
   })
-  if ('failure' in outcome) {
-    const { completed = plan.count, failure } = outcome
-    const { pinned } = context.backend.memlock()
-    // What the kernel had when it refused.
-    const rest = remaining(plan, completed)
-    const entries = contents.size - rest.entries
-    const mapped = contents.bytes - rest.bytes
-    contents.settle(plan, completed - (yield* undo(context, plan, completed)))
-    const verb = completed < plan.count ? plan.verb(completed) : 'batch'
-    const range = verb === 'batch' ? '' : plan.rangeText(completed)
-    const bytes = verb === 'batch' ? 0n : BigInt(plan.bytes(completed))
-    const isOthersBatch = yield* hasOthersBatch(context, asid, failure)
-    throw explainRefusal(
-      context,
-      { asid, verb, range, bytes, entries, mapped, pinned, accepted: completed, isOthersBatch },
-      failure,
-    )
-  }
-  contents.settle(plan, plan.count)
-  // Whether a parent pins is nowhere to be read, but it shows.
-  if (isFirst) context.doesPin = context.backend.memlock().pinned > pinnedBefore
 }
 
-/** Sends what leads back; returns how many messages of the plan were undone. */
-function* undo(context: DeviceContext, plan: Plan, completed: number): Steps<number> {
-  if (completed === 0) return 0
-  const { transport } = context
-  const records = plan.undo(completed)
-  const outcome = yield* sleeping({
-    now: () => transport.writeIotlb(records),
-    later: () => transport.writeIotlbAsync(records),
-  })
-  // The device is gone or broken. What could not be undone is still mapped, so our map keeps it, and the memory stays.
-  return 'failure' in outcome ? (outcome.completed ?? 0) : completed
+/** Takes back what was sent, brings our own account to what the kernel has then, and throws why it ended. */
+function* fail(
+  context: DeviceContext,
+  asid: number,
+  contents: SpaceContents,
+  plan: Plan,
+  { completed, failure }: WriteEachOutcome,
+): Steps<never> {
+  const refused = refusedMessage(context, asid, contents, plan, completed)
+  const fates = yield* takeBackPlan(context, asid, plan, completed)
+  contents.settleFates(plan, fates)
+  if (refused === undefined || !isEfault(failure)) throw failure
+  const isOthersBatch = yield* hasOthersBatch(context, asid)
+  const isUndone = fates.every((fate) => fate === stepFate.UNDONE)
+  const pins = () => learnsWhetherItPins(context, asid, plan, completed ?? 0)
+  throw yield* explainRefusal(context, { ...refused, isOthersBatch, isUndone }, failure, pins)
+}
+
+/** The message that was refused, and what the kernel had then; undefined where that is not known. */
+function refusedMessage(
+  context: DeviceContext,
+  asid: number,
+  contents: SpaceContents,
+  plan: Plan,
+  completed: number | undefined,
+): Omit<RefusedMessage, 'isOthersBatch' | 'isUndone'> | undefined {
+  if (completed === undefined || completed >= plan.count) return undefined
+  const { pinned } = context.backend.memlock()
+  const rest = remaining(plan, completed)
+  const verb = plan.verb(completed)
+  return {
+    asid,
+    verb,
+    range: verb === 'batch' ? '' : plan.rangeText(completed),
+    bytes: verb === 'batch' ? 0n : BigInt(plan.bytes(completed)),
+    entries: contents.size - rest.entries,
+    mapped: contents.bytes - rest.bytes,
+    pinned,
+    toCome: rest.bytes,
+  }
+}
+
+function isEfault(failure: unknown): failure is VdpaError {
+  return isVdpaError(failure) && failure.code === 'EFAULT'
 }
 
 /** Whether a batch of another address space is open, which no change of ours can leave so: somebody wrote to the handle beside us. */
-function* hasOthersBatch(context: DeviceContext, asid: number, failure: unknown): Steps<boolean> {
-  const { backendFeatures, transport } = context
-  if ((failure as { code?: unknown } | undefined)?.code !== 'EFAULT') return false
+function* hasOthersBatch(context: DeviceContext, asid: number): Steps<boolean> {
+  const { backendFeatures } = context
   if (!backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH') || !backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID'))
     return false
   const probe = new MessageWriter(2, 2)
   probe.batchBegin(asid)
   probe.batchEnd(asid)
-  const { bytes } = probe
-  const { completed, failure: refused } = yield* sleeping({
-    now: () => transport.writeIotlb(bytes),
-    later: () => transport.writeIotlbAsync(bytes),
-  })
-  return completed === 0 && (refused as { code?: unknown } | undefined)?.code === 'EFAULT'
+  const { completed, failure } = yield* writeSteps(context, probe.bytes)
+  return completed === 0 && isEfault(failure)
 }
 
 function writeOptions(plan: Plan, { signal, onProgress }: ChangeOptions): WriteEachOptions {

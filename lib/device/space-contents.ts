@@ -1,6 +1,6 @@
 // What one address space has mapped, as far as we know: the entries, and the memory behind them, which stays while it is mapped. It asks the kernel nothing.
 
-import { showRange, type Range } from '../base/ranges.js'
+import { overlaps, showRange, type Range } from '../base/ranges.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IntervalTable } from '../iotlb/interval-table.js'
 import { accessOf, type Access, type MappingSnapshot } from '../iotlb/mapping.js'
@@ -8,6 +8,7 @@ import type { Plan } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { addressAt, putAddress, rangeOfEntry } from './mapping-request.js'
 import { RegionBook } from './region-book.js'
+import { stepFate } from './take-back-plan.js'
 
 /** A mapping that an address space has, as plain data beside its region. */
 export interface Mapping {
@@ -34,6 +35,8 @@ export class SpaceContents {
   readonly #table = new IntervalTable()
   readonly #book: RegionBook
   readonly #entry = new Uint32Array(ENTRY_WORDS)
+  /** What may be mapped although another entry is known to be there: after a change of which nobody knows how far it came. Mostly none. */
+  readonly #strays: Uint32Array[] = []
 
   /** `name` is the address space's, for sentences; `letGo` unmaps what is mapped of a region, on the spot. */
   constructor(name: string, letGo: (region: MemoryRegion) => void) {
@@ -51,7 +54,7 @@ export class SpaceContents {
 
   /** Mappings. */
   get size(): number {
-    return this.#table.size
+    return this.#table.size + this.#strays.length
   }
 
   /** Bytes of all mappings. */
@@ -68,7 +71,7 @@ export class SpaceContents {
   add(entry: Uint32Array, region: MemoryRegion): boolean {
     const number = this.#book.use(region)
     entry[OBJECT] = number
-    if (this.#table.insert(entry)) return true
+    if (this.#strayAt(entry) < 0 && this.#table.insert(entry)) return true
     this.#book.drop(number)
     return false
   }
@@ -109,11 +112,25 @@ export class SpaceContents {
       table.read(at, entry)
       plan.invalidate(entry)
     }
+    for (const stray of this.#strays) plan.invalidate(stray)
+  }
+
+  /** detach() of such a plan that maps the same again, with what it maps added. */
+  replan(plan: Plan): void {
+    this.detachAll()
+    const entry = new Uint32Array(ENTRY_WORDS)
+    for (let step = 0; step < plan.count; step++) {
+      if (plan.verb(step) !== 'update') continue
+      plan.read(step, entry)
+      const region = this.#book.region(entry[OBJECT] as number)
+      if (region !== undefined) this.add(entry, region)
+    }
   }
 
   /** detach() of such a plan. */
   detachAll(): void {
     this.#table.clear()
+    this.#strays.length = 0
   }
 
   /**
@@ -147,8 +164,25 @@ export class SpaceContents {
 
   /** Forgets everything, and lets go of all memory. */
   clear(): void {
-    this.#table.clear()
+    this.detachAll()
     this.#book.clear()
+  }
+
+  /** settle() of a plan that stopped half-way and was taken back as far as it could be. What is not known to be unmapped stays, and so does its memory. */
+  settleFates(plan: Plan, fates: Uint8Array): void {
+    const entry = new Uint32Array(ENTRY_WORDS)
+    for (let step = 0; step < plan.count; step++) {
+      if (plan.verb(step) !== 'update' || fates[step] !== stepFate.UNDONE) continue
+      plan.read(step, entry)
+      this.#remove(entry)
+      this.#book.drop(entry[OBJECT] as number)
+    }
+    for (let step = 0; step < plan.count; step++) {
+      if (plan.verb(step) !== 'invalidate') continue
+      plan.read(step, entry)
+      if (fates[step] === stepFate.DONE || this.hasExactly(entry)) this.#book.drop(entry[OBJECT] as number)
+      else if (!this.#table.insert(entry)) this.#strays.push(entry.slice())
+    }
   }
 
   /** Calls `visit` with each entry, in the order of addresses. The words are valid during the call. */
@@ -163,7 +197,9 @@ export class SpaceContents {
   mappings(): Mapping[] {
     const result: Mapping[] = []
     this.each((entry) => result.push(this.#mappingOf(entry)))
-    return result
+    if (this.#strays.length === 0) return result
+    for (const stray of this.#strays) result.push(this.#mappingOf(stray))
+    return result.sort((a, b) => (a.iova < b.iova ? -1 : a.iova > b.iova ? 1 : 0))
   }
 
   /** Every mapping as plain data. */
@@ -187,15 +223,29 @@ export class SpaceContents {
     putAddress(entry, EntryWord.firstHigh, address)
     const at = this.#table.find(entry[EntryWord.firstHigh] as number, entry[EntryWord.firstLow] as number)
     if (at >= 0) this.#table.read(at, entry)
-    return at >= 0
+    return at >= 0 || this.#findStray(address, entry)
+  }
+
+  #findStray(address: bigint, entry: Uint32Array): boolean {
+    const stray = this.#strays.find((one) => addressAt(one, EntryWord.firstHigh) === address)
+    if (stray !== undefined) entry.set(stray)
+    return stray !== undefined
+  }
+
+  /** The place of a stray that has an address of an entry's range; -1 when there is none. */
+  #strayAt(entry: Uint32Array): number {
+    if (this.#strays.length === 0) return -1
+    const range = rangeOfEntry(entry)
+    return this.#strays.findIndex((stray) => overlaps(rangeOfEntry(stray), range))
   }
 
   /** The lowest mapping that has an address of the range. */
   firstOverlap(first: bigint, last: bigint): Range | undefined {
     const entry = this.#entry
     putAddress(entry, EntryWord.firstHigh, first)
+    const stray = this.#strays.map(rangeOfEntry).find((range) => overlaps(range, { first, last }))
     const at = this.#table.findFrom(entry[EntryWord.firstHigh] as number, entry[EntryWord.firstLow] as number)
-    if (at < 0) return undefined
+    if (stray !== undefined || at < 0) return stray
     this.#table.read(at, entry)
     const found = rangeOfEntry(entry)
     return found.first <= last ? found : undefined
@@ -225,12 +275,15 @@ export class SpaceContents {
 
   #remove(entry: Uint32Array): void {
     const { firstHigh, firstLow, lastHigh, lastLow } = EntryWord
-    this.#table.remove(
+    const isThere = this.#table.remove(
       entry[firstHigh] as number,
       entry[firstLow] as number,
       entry[lastHigh] as number,
       entry[lastLow] as number,
     )
+    if (isThere) return
+    const at = this.#strayAt(entry)
+    if (at >= 0) this.#strays.splice(at, 1)
   }
 
   #mappingOf(entry: Uint32Array): Mapping {

@@ -2,9 +2,7 @@
 
 import type { VdpaError } from '../base/errors.js'
 import { showRange, type Range } from '../base/ranges.js'
-import type { Plan } from '../iotlb/plan.js'
 import { refusal, type DeviceContext } from './context.js'
-import { memlockError } from './explain.js'
 import type { Mapping } from './space-contents.js'
 
 const UPDATE = 'VHOST_IOTLB_UPDATE'
@@ -43,18 +41,4 @@ export function notMappedError(
       : `the mapping there is ${showRange({ first: found.iova, last: found.iova + found.size - 1n })}`
   const text = isTwice ? `${range} is named twice` : `${range} is not one mapping of asid ${asid}: ${near}`
   return refusal(context, 'ERR_VDPA_NOT_MAPPED', text, 'VHOST_IOTLB_INVALIDATE')
-}
-
-/** Before a device that pins is asked: ERR_VDPA_MEMLOCK, naming the first piece that goes too far, unless all of the plan may be pinned. */
-export function checkMemlock(context: DeviceContext, asid: number, plan: Plan): void {
-  const { limit, pinned } = context.backend.memlock()
-  if (limit === undefined) return
-  let bytes = 0
-  for (let step = 0; step < plan.count; step++) {
-    if (plan.verb(step) === 'invalidate') bytes -= plan.bytes(step)
-    if (plan.verb(step) !== 'update') continue
-    bytes += plan.bytes(step)
-    if (pinned + BigInt(bytes) > limit)
-      throw memlockError(context, { asid, range: plan.rangeText(step), bytes: BigInt(bytes), pinned, limit })
-  }
 }

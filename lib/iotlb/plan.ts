@@ -83,6 +83,11 @@ export class Plan {
     return this.#writer.count
   }
 
+  /** Whether several steps are a batch. */
+  get usesBatches(): boolean {
+    return this.#options.batch
+  }
+
   /** Whether a step takes something away. */
   get hasInvalidations(): boolean {
     return this.#hasInvalidations
@@ -130,6 +135,31 @@ export class Plan {
     const writer = new MessageWriter(this.#options.version, completed + 1)
     for (let step = completed - 1; step >= 0; step--) this.#writeInverse(step, writer)
     return writer.bytes
+  }
+
+  /**
+   * The records that lead back to what was there before from a place that is not known: an invalidation of each step's range, and then an update for each
+   * mapping that the plan takes away. For a plan of one address space. With them, by step, the index of its invalidation and of its update.
+   */
+  sweep(): { readonly records: Uint8Array; readonly invalidations: number[]; readonly updates: number[] } {
+    const writer = new MessageWriter(this.#options.version, 2 * this.count + 2)
+    const [invalidations, updates]: [number[], number[]] = [[], []]
+    const asid = this.#writer.asid(0)
+    if (this.#options.batch) writer.batchBegin(asid)
+    for (let step = 0; step < this.count; step++) {
+      if (this.verb(step) === 'batch') continue
+      this.read(step, scratch)
+      invalidations[step] = writer.count
+      writer.invalidate(asid, scratch)
+    }
+    for (let step = 0; step < this.count; step++) {
+      if (this.verb(step) !== 'invalidate') continue
+      this.read(step, scratch)
+      updates[step] = writer.count
+      writer.update(asid, scratch)
+    }
+    if (this.#options.batch) writer.batchEnd(asid)
+    return { records: writer.bytes, invalidations, updates }
   }
 
   /** Whether a step maps something, takes something away, or begins or ends a batch. */

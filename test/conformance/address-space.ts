@@ -121,12 +121,37 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
         if (limit === undefined) throw new Error('the lab runs with a limit of locked memory')
         using large = backend.allocate(Number(limit) + page)
         space.mapSync({ iova: 0x10_0000n, region: memory })
+        const tooMuch = expect.objectContaining({
+          code: 'ERR_VDPA_MEMLOCK',
+          hint: expect.stringMatching(/ulimit -l \d+/),
+        })
+        // The first time it is found out, by two pages, whether the parent pins.
+        expect(() => space.mapSync({ iova: 0x1000_0000n, region: large })).toThrow(tooMuch)
         backend.clear()
-        expect(() => space.mapSync({ iova: 0x1000_0000n, region: large })).toThrow(
-          expect.objectContaining({ code: 'ERR_VDPA_MEMLOCK', hint: expect.stringMatching(/ulimit -l \d+/) }),
-        )
+        expect(() => space.mapSync({ iova: 0x1000_0000n, region: large })).toThrow(tooMuch)
         expect(sent()).toEqual([])
         expect(space.size).toBe(1)
+      })
+
+      testPins(`a first map of several pieces that together pass RLIMIT_MEMLOCK, also while others pin${noPin}`, () => {
+        const limit = backend.memlock().limit
+        if (limit === undefined) throw new Error('the lab runs with a limit of locked memory')
+        const half = Math.ceil(Number(limit) / 2 / page) * page
+        using large = backend.allocate(2 * half + 2 * page)
+        const two = [
+          { address: 0x1000_0000n, region: large, size: half + page },
+          { address: 0x2000_0000n, region: large, offset: half + page, size: half + page },
+        ]
+        const needed = (2n * BigInt(half + page) + 1023n) / 1024n
+        const tooMuch = expect.objectContaining({
+          code: 'ERR_VDPA_MEMLOCK',
+          message: expect.stringContaining('[0x20000000, '),
+          hint: expect.stringContaining(`ulimit -l ${needed}`),
+        })
+        expect(() => space.mapSync(two.map(({ address, ...piece }) => ({ iova: address, ...piece })))).toThrow(tooMuch)
+        expect(() => space.mapSync(new GuestMemory(two))).toThrow(tooMuch)
+        expect(space.size).toBe(0)
+        expect(backend.memlock().pinned).toBe(0n)
       })
 
       testWindow(`what the device does not reach${noWindow}`, () => {
