@@ -3,7 +3,7 @@
 
 import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
-import { vdpaError, type VdpaError } from '../base/errors.js'
+import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -239,18 +239,54 @@ export class BlockDriver implements Closeable {
 
   /**
    * Stops at a suspended device (ERR_VDPA_STATE otherwise), whatever is under way; this driver is closed then. Pass the snapshot to start() after the device was
-   * reset and negotiated with the same features: every promise settles there, requests that the device had not carried out are carried out, and no other twice.
+   * reset and negotiated with the same features: every promise settles there, requests that the device had not answered are sent again, and no others. When it
+   * fails, because the device does not answer or a ring is broken, the driver is as it was and goes on after resume().
    */
   async save(): Promise<BlockSnapshot> {
     this.#checkOpen()
     if (!this.#device.isSuspended)
       throw this.#error('ERR_VDPA_STATE', 'a driver is saved while its device is suspended')
+    for (const { queue } of this.#lanes) queue.takeAnswers()
+    // The program's callbacks ran.
+    this.#checkOpen()
+    this.#checkAnswering()
     for (const { queue } of this.#lanes) queue.park()
     this.#stopListening()
-    this.#closing = Promise.resolve()
+    const saving = this.#saveQueues()
+    this.#closing = saving.then(() => undefined)
+    return saving
+  }
+
+  async #saveQueues(): Promise<BlockSnapshot> {
     const queues: QueueSnapshot[] = []
-    for (const queue of this.#deviceQueues) queues.push(await queue.save())
+    try {
+      for (const queue of this.#deviceQueues) queues.push(await queue.save())
+    } catch (failure) {
+      // Some queues are closed: nothing can go on, and nobody is left waiting.
+      const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver could not be saved', {
+        path: this.#device.path,
+        cause: failure,
+      })
+      for (const { queue } of this.#lanes) queue.fail(gone)
+      throw failure
+    }
     return { queues, lanes: this.#lanes, shape: this.#shape }
+  }
+
+  /** Finds out what would make a save fail half-way, while the driver can still go on: a device that is gone, a ring that is broken. */
+  #checkAnswering(): void {
+    for (const [index, { vring, ring }] of this.#deviceQueues.entries()) {
+      const failure = this.#lanes[index]?.queue.failure
+      if (failure !== undefined) throw failure
+      ring.publish()
+      ring.save()
+      try {
+        vring.state()
+      } catch (refusal) {
+        // Devices without any state are many: where they stand is in our own books.
+        if (!isVdpaError(refusal) || refusal.code !== 'EOPNOTSUPP') throw refusal
+      }
+    }
   }
 
   /**

@@ -254,15 +254,21 @@ export class BlockQueue {
     calls.throwKept()
   }
 
+  /** @internal Takes the answers of a device that has stopped. What callbacks throw goes to 'uncaughtException'. */
+  takeAnswers(): void {
+    try {
+      this.poll()
+    } catch (failure) {
+      if (failure !== this.#failure) throwUncaught(failure)
+    }
+  }
+
   /** @internal Stops at a suspended device: what is in the ring stays there, and nothing more goes in. */
-  park(): DeviceQueue {
-    this.poll()
+  park(): void {
     this.#isParked = true
-    this.#ring.publish()
     this.#reference(false)
     this.#subscription?.close()
     this.#stopWatchingClose()
-    return this.#queue
   }
 
   /** @internal Goes on in a queue that was restored from the parked one. */
@@ -270,6 +276,8 @@ export class BlockQueue {
     this.#queue = queue
     this.#ring = queue.ring
     this.setLimits(limits)
+    // They are sent again: a status that came before the device was stopped answers nothing.
+    for (let slot = 0; slot < this.slots; slot++) if (this.#state[slot] === IN_FLIGHT) this.#memory.forgetStatus(slot)
     this.#isParked = false
     this.#listen()
     if (this.#inFlight > 0) this.#reference(true)

@@ -55,6 +55,11 @@ export class BlockSlots {
     memory.setU8(at + STATUS_AT, UNANSWERED)
   }
 
+  /** Writes a status that no device gives. */
+  forgetStatus(slot: number): void {
+    this.#memory.setU8(slot * HEAD_STRIDE + STATUS_AT, UNANSWERED)
+  }
+
   status(slot: number): number {
     return this.#memory.u8(slot * HEAD_STRIDE + STATUS_AT)
   }

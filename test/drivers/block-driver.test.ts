@@ -277,6 +277,37 @@ describe('a device that fails or lies', () => {
   })
 })
 
+describe('a save that fails', () => {
+  test.each([
+    ['the second queue does not say where it stands', 'EIO'],
+    ['the device is gone', 'ENODEV'],
+  ] as const)('%s: the driver goes on after resume()', async (_, errno) => {
+    const { simulator, device, driver } = await begin(disk({ queues: 2 }), { queues: 2 })
+    await device.suspend()
+    const reads = [driver.read(0, 1), driver.read(1, 1)]
+    simulator.faults.fail({ request: 'VHOST_GET_VRING_BASE', with: errno, nth: 2 })
+    await expect(driver.save()).rejects.toMatchObject({ code: errno })
+    expect(driver.isClosed).toBe(false)
+    await device.resume()
+    for (const read of reads) expect(await read).toHaveLength(512)
+    expect(await driver.read(2, 1)).toHaveLength(512)
+    await device.close()
+  })
+
+  test('a device that has no positions is saved all the same', async () => {
+    const { simulator, device, driver } = await begin(disk())
+    await device.suspend()
+    simulator.faults.fail({ request: 'VHOST_GET_VRING_BASE', with: 'EOPNOTSUPP', nth: 1 })
+    const restore = await driver.save()
+    await device.reset()
+    await device.negotiate([], { optional: allFeatures })
+    const again = await BlockDriver.start(device, { restore })
+    await device.start()
+    expect(await again.read(0, 1)).toHaveLength(512)
+    await device.close()
+  })
+})
+
 describe('random requests', () => {
   const place = fc
     .tuple(fc.integer({ min: 0, max: capacity - 1 }), fc.integer({ min: 1, max: 80 }))
