@@ -189,10 +189,14 @@ export class SimulatedEventfd implements Eventfd {
   }
 }
 
-/** A listener that the scheduler calls. It keeps nothing alive, as there is nothing to keep alive for: ref() and unref() are remembered by nobody. */
+/** Longer than a process lives without anything else to do; the longest that a timer takes. */
+const LONG = 0x7fff_ffff
+
+/** A listener that the scheduler calls. While it is referenced it keeps the process alive, as one of the kernel does: a time-out may be what it waits for. */
 export class SimulatedSubscription implements Subscription {
   readonly #stop: () => void
   #isClosed = false
+  #alive: NodeJS.Timeout | undefined
 
   constructor(counter: EventCounter, scheduler: Scheduler, name: string, listener: (count: number) => void) {
     let isScheduled = false
@@ -216,16 +220,21 @@ export class SimulatedSubscription implements Subscription {
   }
 
   ref(): this {
+    if (this.#isClosed) return this
+    this.#alive ??= setInterval(() => undefined, LONG)
+    this.#alive.ref()
     return this
   }
 
   unref(): this {
+    this.#alive?.unref()
     return this
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    clearInterval(this.#alive)
     this.#stop()
   }
 

@@ -50,6 +50,23 @@ describe('eventfds of the pretended process', () => {
     expect(counts).toEqual([3, -1])
   })
 
+  test('keep the process alive while a listener is referenced, and no longer', () => {
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+    const eventfd = new Simulator().eventfd()
+    const before = timers()
+    const subscription = eventfd.onSignal(() => undefined)
+    expect(timers()).toBe(before)
+    subscription.ref()
+    subscription.ref()
+    expect(timers()).toBe(before + 1)
+    subscription.unref()
+    expect(timers()).toBe(before)
+    subscription.ref().close()
+    expect(timers()).toBe(before)
+    subscription.ref()
+    expect(timers()).toBe(before)
+  })
+
   test('are wrapped by number, share the count, and stay open when the wrapper closes', () => {
     const simulator = new Simulator()
     const own = simulator.eventfd()

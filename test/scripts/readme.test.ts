@@ -1,0 +1,87 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, test } from '@jest/globals'
+import ts from 'typescript'
+import { ensureBuilt, root, runProgram } from './support.js'
+
+beforeAll(ensureBuilt)
+
+const blocks = Array.from(readFileSync(join(root, 'README.md'), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) =>
+  String(code),
+)
+
+/** What a reader has at hand, and the system that the programs find. */
+const prelude = `
+  const system = new simulator.Simulator()
+  system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-0', mac: '00:11:22:33:44:55' }))
+  system.add(simulator.blockDevice({ path: '/dev/vhost-vdpa-1', capacity: 4096 }))
+  replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
+  const memory = () => system.allocate(65536)
+  Object.assign(globalThis, {
+    guestMemory: memory(), lowMemory: memory(), highMemory: memory(), plugged: memory(), signal: undefined, bytes: new Uint8Array(4096).fill(7),
+    GuestMemory: lib.GuestMemory,
+  })
+  globalThis.system = system
+`
+
+/** Runs README programs one after the other in one module, as pasted; \`after\` looks at what they left. */
+function paste(programs: readonly string[], after: string) {
+  const folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-readme-'))
+  try {
+    const source = [...programs, after].join('\n')
+    const file = join(folder, 'program.mjs')
+    const options = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
+    const simulatorDoor = JSON.stringify(join(root, 'dist/simulator/index.js'))
+    const script = ts
+      .transpileModule(source, { compilerOptions: options })
+      .outputText.replaceAll("'vhost-vdpa/simulator'", simulatorDoor)
+      .replaceAll('"vhost-vdpa/simulator"', simulatorDoor)
+    writeFileSync(file, script)
+    return runProgram(file, [], prelude)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+describe('the programs of the README, as pasted', () => {
+  test('there are four', () => {
+    expect(blocks.map((block) => block.split('\n')[0])).toEqual([
+      "import { NetControlQueue, openDevice } from 'vhost-vdpa'",
+      'const memory = new GuestMemory([{ address: 0x0n, region: lowMemory }, { address: 0x1_0000_0000n, region: highMemory }])',
+      "import { networkDevice, Simulator } from 'vhost-vdpa/simulator'",
+      "import { BlockDriver, openDevice } from 'vhost-vdpa'",
+    ])
+  })
+
+  test('a program: the control queue in a space of its own', () => {
+    const { code, stdout, stderr } = paste(blocks.slice(0, 1), 'console.log(device.config.net().mac, own.size)')
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '02:00:00:00:00:01 1\n', stderr: '' })
+  })
+
+  test("a guest's memory whose pieces come and go", () => {
+    const program = [String(blocks[0]).replace('await guest.map([', 'void ([')]
+    const follow = String(blocks[1]).replace(
+      /^plugged\.close\(\).*$/m,
+      'try { plugged.close() } catch (failure) { console.log(failure.code) }',
+    )
+    const { code, stdout, stderr } = paste([...program, follow], 'console.log(guest.size)')
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toMatch(/131072 of 131072\n[\s\S]*ERR_VDPA_MEMORY_HELD\n3\n$/)
+  })
+
+  test('the same program under test', () => {
+    const open = "import { openDevice } from 'vhost-vdpa'"
+    const after = `await device.negotiate(['VIRTIO_NET_F_CTRL_VQ'])
+      try { device.groups.assign(1, 1) } catch (failure) { console.log(failure.code) }
+      device.groups.assign(1, 1)
+      await device.close()`
+    const { code, stdout, stderr } = paste([open, String(blocks[2])], after)
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'EBUSY\n', stderr: '' })
+  })
+
+  test('a disk', () => {
+    const { code, stdout, stderr } = paste(blocks.slice(3), 'console.log(Buffer.compare(same, bytes))')
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '0\n', stderr: '' })
+  })
+})
