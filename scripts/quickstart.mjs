@@ -55,7 +55,8 @@ async function sendAndReceive(driver) {
   const frame = neighbour === undefined ? frameToSelf() : arpProbe(neighbour)
   driver.send(frame)
   const answer = await driver.nextFrame({ signal: AbortSignal.timeout(5000) }).catch((failure) => {
-    if (path === undefined || neighbour !== undefined || failure.name !== 'TimeoutError') throw failure
+    // The wait that was given up is ERR_VDPA_CANCELED, its cause the signal's TimeoutError.
+    if (path === undefined || neighbour !== undefined || failure.cause?.name !== 'TimeoutError') throw failure
     return undefined
   })
   if (answer === undefined) {
