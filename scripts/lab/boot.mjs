@@ -61,22 +61,27 @@ function watchConsole(show) {
 const dieWithParent = (command) =>
   hasProgram('setpriv') ? ['setpriv', '--pdeathsig', 'KILL', '--', ...command] : command
 
-/** Ends the machine on a signal or at the limit; `reason()` says which it was. */
-function guard(child, seconds) {
+/**
+ * Ends the machine on a signal, when nothing was heard of it for `patience` seconds, or at the limit; `reason()` says which it was. A machine that is slow, because
+ * others use the host, still says something; one that hangs does not.
+ */
+function guard(child, patience, seconds) {
   let reason
   const end = (why) => {
     reason ??= why
     child.kill('SIGKILL')
   }
-  const timer = setTimeout(() => end({ kind: 'limit', seconds }), seconds * 1000)
+  const silence = setTimeout(() => end({ kind: 'silence', patience }), patience * 1000)
+  const timer = seconds === undefined ? undefined : setTimeout(() => end({ kind: 'limit', seconds }), seconds * 1000)
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
   const listeners = signals.map((name) => [name, () => end({ kind: 'signal', name })])
   for (const [name, listener] of listeners) process.on(name, listener)
   const release = () => {
+    clearTimeout(silence)
     clearTimeout(timer)
     for (const [name, listener] of listeners) process.off(name, listener)
   }
-  return { reason: () => reason, release }
+  return { reason: () => reason, heard: () => silence.refresh(), release }
 }
 
 async function readExitCode(shareFolder) {
@@ -106,11 +111,13 @@ function verdict(code, reason, machine, console) {
     report(`ended by ${reason.name}`)
     return 128 + constants.signals[reason.name]
   }
-  if (reason?.kind === 'limit')
-    throw labError(
-      exitCodes.timeLimit,
-      `the machine was ended at the time limit of ${reason.seconds} s (--time-limit); the end of its console:\n${console.tail(20)}`,
-    )
+  if (reason !== undefined) {
+    const why =
+      reason.kind === 'silence'
+        ? `after ${reason.patience} s in which nothing was heard of it (--patience)`
+        : `at the time limit of ${reason.seconds} s (--time-limit)`
+    throw labError(exitCodes.timeLimit, `the machine was ended ${why}; the end of its console:\n${console.tail(20)}`)
+  }
   if (code === undefined) {
     const said = [machine.said(), console.tail(40)].filter((text) => text !== '').join('\n')
     throw labError(exitCodes.machineFailed, `the machine ended without the command's exit code:\n${said}`)
@@ -122,17 +129,32 @@ function verdict(code, reason, machine, console) {
 
 /**
  * Boots `command` (a whole QEMU command line) and resolves with the exit code of the guest's command. `sockets` are the paths that
- * QEMU was told; `timeLimit` is in seconds. Throws with code 124 at the limit and 3 when the machine dies or its devices are missing.
+ * QEMU was told; `patience` and `timeLimit` are in seconds. Throws with code 124 when one of them is over and 3 when the machine dies or its devices are missing.
  */
-export async function boot({ command, sockets, shareFolder, timeLimit, showConsole }) {
+export async function boot({ command, sockets, shareFolder, patience, timeLimit, showConsole }) {
   const console = watchConsole(showConsole)
+  let hear = () => undefined
+  const onChannel = (accept) => (socket) => {
+    socket.on('data', () => hear())
+    accept(socket)
+  }
   const channels = [
-    await listen(sockets.stdout, (socket) => forward(socket, process.stdout)),
-    await listen(sockets.stderr, (socket) => forward(socket, process.stderr)),
-    await listen(sockets.console, (socket) => socket.on('data', console.accept)),
+    await listen(
+      sockets.stdout,
+      onChannel((socket) => forward(socket, process.stdout)),
+    ),
+    await listen(
+      sockets.stderr,
+      onChannel((socket) => forward(socket, process.stderr)),
+    ),
+    await listen(
+      sockets.console,
+      onChannel((socket) => socket.on('data', console.accept)),
+    ),
   ]
   const machine = startMachine(command)
-  const guarded = guard(machine.child, timeLimit)
+  const guarded = guard(machine.child, patience, timeLimit)
+  hear = guarded.heard
   const failure = await machine.ended
   guarded.release()
   for (const { server } of channels) server.close()

@@ -41,6 +41,7 @@ export async function kernelTestCommand(pattern) {
   await step('compiling lib and test', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
   await removeOrphans()
   if (!(await hasAddon())) await step('building the addon', 'npm', ['run', 'build:native'])
+  const reporters = ['--reporters', 'default', '--reporters', '<rootDir>/scripts/lab/tests-reporter.cjs']
   const kept = ['--json', '--outputFile', '/run/lab/jest.json']
   const jest = [
     'node_modules/jest/bin/jest.js',
@@ -49,6 +50,7 @@ export async function kernelTestCommand(pattern) {
     '--runInBand',
     '--cacheDirectory',
     '/tmp/jest',
+    ...reporters,
     ...kept,
   ]
   return [process.execPath, ...jest, ...(pattern === undefined ? [] : ['--testPathPatterns', pattern])]

@@ -8,7 +8,8 @@ Boots a Linux 6.12 with real /dev/vhost-vdpa-N devices under QEMU, runs the comm
 (without one: the kernel tests of this checkout), and ends with the command's exit code.
 
   --test PATTERN         only the kernel tests whose path matches (default command only)
-  --time-limit SECONDS   end the machine after so long, exit code 124 (default 900)
+  --patience SECONDS     end the machine when nothing was heard of it for so long, exit code 124 (default 600)
+  --time-limit SECONDS   end it after so long in all, exit code 124 (default: no limit)
   --memory SIZE          memory of the machine, as 2G or 1536M (default 2G)
   --cpus N               processors of the machine (default 2)
   --hugepages N          reserve N pages of 2 MiB, mounted on /run/hugepages
@@ -24,7 +25,8 @@ Boots a Linux 6.12 with real /dev/vhost-vdpa-N devices under QEMU, runs the comm
 
 const table = {
   test: { type: 'string' },
-  'time-limit': { type: 'string', default: '900' },
+  patience: { type: 'string', default: '600' },
+  'time-limit': { type: 'string' },
   memory: { type: 'string', default: '2G' },
   cpus: { type: 'string', default: '2' },
   hugepages: { type: 'string', default: '0' },
@@ -65,7 +67,8 @@ export function parseOptions(words) {
   }
   const options = {
     ...values,
-    timeLimit: integer('time-limit', values['time-limit'], 1),
+    patience: integer('patience', values.patience, 1),
+    timeLimit: values['time-limit'] === undefined ? undefined : integer('time-limit', values['time-limit'], 1),
     cpus: integer('cpus', values.cpus, 1),
     hugepages: integer('hugepages', values.hugepages, 0),
     memory: mebibytes(values.memory),

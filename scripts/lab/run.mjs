@@ -40,7 +40,8 @@ async function runInMachine(options, kernel, command, folder) {
   await writeGuestFiles(plan)
   report(`booting ${kernel.release}`)
   const machine = network.wrap(['qemu-system-x86_64', ...machineArguments(plan)])
-  return boot({ command: machine, sockets, shareFolder, timeLimit: options.timeLimit, showConsole: options.console })
+  const { patience, timeLimit, console: showConsole } = options
+  return boot({ command: machine, sockets, shareFolder, patience, timeLimit, showConsole })
 }
 
 async function main() {
