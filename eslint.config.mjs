@@ -3,6 +3,9 @@ import js from '@eslint/js'
 import jest from 'eslint-plugin-jest'
 import tseslint from 'typescript-eslint'
 
+/** Helpers of single suites that do nothing but expect. */
+const asserting = ['broken', 'fillAndEmpty', 'linkGoesDownAndUp', 'survivesRestore']
+
 export default tseslint.config(
   { ignores: ['node_modules', 'dist', 'build', 'build-cmake', 'build-lab', 'coverage'] },
   js.configs.recommended,
@@ -62,7 +65,7 @@ export default tseslint.config(
     ...jest.configs['flat/recommended'],
     rules: {
       ...jest.configs['flat/recommended'].rules,
-      'jest/expect-expect': 'off',
+      'jest/expect-expect': ['error', { assertFunctionNames: ['expect', 'expect*', 'fc.assert', ...asserting] }],
       'jest/no-standalone-expect': 'off',
       'jest/no-conditional-expect': 'off',
       'jest/valid-title': 'off',

@@ -261,8 +261,9 @@ describe('delay', () => {
     const arrived = late.arrival()
     const call = handle.ioctlAsync(1, 0)
     await arrived
+    expect(late.waiting).toBe(1)
     late.release()
-    await call
+    await expect(call).resolves.toBe(0)
   })
 
   test('synchronous calls are not late', () => {

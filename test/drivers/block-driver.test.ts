@@ -175,7 +175,8 @@ describe('how a block driver waits', () => {
     simulator.faults.dropInterrupts(path, 0, 1)
     const first = driver.read(0, 1)
     await new Promise((resolve) => setTimeout(resolve, 5))
-    await Promise.all([first, driver.read(1, 1)])
+    const answers = await Promise.all([first, driver.read(1, 1)])
+    expect(answers.map((bytes) => bytes.length)).toEqual([512, 512])
     await device.close()
   })
 
