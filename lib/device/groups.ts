@@ -6,7 +6,13 @@ import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } fr
 
 /** Whether a queue can have an address space of its own, and if not, why not. */
 export type IsolationVerdict =
-  | { readonly isolated: true; readonly group: number }
+  | {
+      readonly isolated: true
+      /** The group to put into that space. */
+      readonly group: number
+      /** The group through which the device reads and writes the queue's ring, where that is another: it must be put into the same space. */
+      readonly descriptorGroup?: number
+    }
   | { readonly isolated: false; readonly reason: string; readonly group: number | undefined }
 
 /** Something that stands for an address space: its number, or the object of it. */
@@ -37,10 +43,12 @@ export class VirtqueueGroups {
     return absent(() => this.#context.transport.vringGroup(queue))
   }
 
-  /** The group of a queue's descriptor areas; undefined where they share the queue's own. (VHOST_VDPA_GET_VRING_DESC_GROUP, needs DESC_ASID) */
+  /**
+   * The group of a queue's descriptor areas; undefined where they share the queue's own. A device that has such groups goes through them whether DESC_ASID was
+   * acknowledged or not. (VHOST_VDPA_GET_VRING_DESC_GROUP)
+   */
   descriptorGroupOf(queue: number): number | undefined {
     checkOpen(this.#context)
-    if (!this.#context.backendFeatures.has('VHOST_BACKEND_F_DESC_ASID')) return undefined
     return absent(() => this.#context.transport.vringDescGroup(queue))
   }
 
@@ -51,10 +59,20 @@ export class VirtqueueGroups {
   }
 
   /**
-   * Puts a group into an address space, before start(). Throws ERR_VDPA_STATE once the device runs, RangeError past the last group,
+   * Puts a group into an address space, before start(); given a verdict of isolation(), both groups of that queue. Throws ERR_VDPA_STATE once the device runs, RangeError past the last group,
    * ERR_VDPA_ASID past the last address space, ERR_VDPA_NOT_SUPPORTED where the device has no groups. (VHOST_VDPA_SET_GROUP_ASID)
    */
-  assign(group: number, space: AsidLike): void {
+  assign(group: number | IsolationVerdict, space: AsidLike): void {
+    if (typeof group !== 'object' || group === null) {
+      this.#assign(group, space)
+      return
+    }
+    if (!group.isolated) throw refusal(this.#context, 'ERR_VDPA_STATE', `it cannot be isolated: ${group.reason}`)
+    this.#assign(group.group, space)
+    if (group.descriptorGroup !== undefined) this.#assign(group.descriptorGroup, space)
+  }
+
+  #assign(group: number, space: AsidLike): void {
     checkNegotiated(this.#context, 'assigning a group')
     this.#checkGroup(group)
     const asid = typeof space === 'object' && space !== null ? space.asid : space
@@ -75,35 +93,64 @@ export class VirtqueueGroups {
       )
     }
     if (absent(() => (this.#context.transport.setGroupAsid(group, asid), true)) === undefined) {
-      throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', 'the device has no virtqueue groups', request)
+      throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', 'the groups of this device cannot be moved', request)
     }
     this.#context.asidOfGroup.set(group, asid)
   }
 
   /**
-   * Whether `queue` can be put into an address space where no other queue in use is. Call it after negotiate() and before anything is mapped.
-   * A verdict of "no" has the reason as a sentence; only refusals that say something else throw.
+   * Whether `queue` can be put into an address space where the DMA of no other queue in use goes, neither to buffers nor to rings. Ask after negotiate() and before
+   * start(): a group is put where it is already, to learn whether groups can be moved at all. A verdict of "no" has the reason as a sentence; only refusals
+   * that say something else throw. (VHOST_VDPA_GET_VRING_GROUP, _GET_VRING_DESC_GROUP, _SET_GROUP_ASID)
    */
   isolation(queue: number): IsolationVerdict {
+    checkOpen(this.#context)
     checkNegotiated(this.#context, 'the question of isolation')
     const used = this.#usedQueues()
     checkInteger(queue, 'queue', 0, Math.max(used, this.#context.facts.queueCount ?? 0) - 1)
     const no = (reason: string, group?: number): IsolationVerdict => ({ isolated: false, reason, group })
-    if (!this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID')) {
-      return no(
-        'the backend feature VHOST_BACKEND_F_IOTLB_ASID is not there: mappings cannot be told apart by address space',
-      )
-    }
+    const { backendFeatures, facts } = this.#context
+    for (const feature of ['VHOST_BACKEND_F_IOTLB_ASID', 'VHOST_BACKEND_F_IOTLB_MSG_V2'] as const)
+      if (!backendFeatures.has(feature))
+        return no(`the backend feature ${feature} is not there: mappings cannot be told apart by address space`)
     const group = this.of(queue)
     if (group === undefined)
       return no('the device has no virtqueue groups (VHOST_VDPA_GET_VRING_GROUP is not supported)')
-    const { addressSpaceCount } = this.#context.facts
-    if (addressSpaceCount < 2) return no(`the device has ${addressSpaceCount} address space`, group)
+    if (facts.addressSpaceCount < 2) return no(`the device has ${facts.addressSpaceCount} address space`, group)
+    const descriptorGroup = this.descriptorGroupOf(queue) ?? group
+    const reason = this.#sharing(queue, [group, descriptorGroup], used) ?? this.#immovable([group, descriptorGroup])
+    if (reason !== undefined) return no(reason, group)
+    return descriptorGroup === group ? { isolated: true, group } : { isolated: true, group, descriptorGroup }
+  }
+
+  /** Which other queue goes through one of these groups, as a sentence. */
+  #sharing(queue: number, groups: readonly number[], used: number): string | undefined {
     for (let other = 0; other < used; other++) {
-      if (other !== queue && this.of(other) === group)
-        return no(`queue ${queue} shares group ${group} with queue ${other}`, group)
+      if (other === queue) continue
+      const group = this.of(other)
+      if (group !== undefined && groups.includes(group))
+        return `queue ${queue} shares group ${group} with queue ${other}`
+      const rings = this.descriptorGroupOf(other)
+      if (rings !== undefined && groups.includes(rings))
+        return `queue ${queue} shares group ${rings} with the rings of queue ${other}`
     }
-    return { isolated: true, group }
+    return undefined
+  }
+
+  /** Why one of these groups cannot be moved, as a sentence. */
+  #immovable(groups: readonly number[]): string | undefined {
+    const { facts } = this.#context
+    for (const group of groups) {
+      if (group >= facts.groupCount) return `the device speaks of group ${group}, and has ${facts.groupCount}`
+      // The kernel takes the group for a queue's index when it checks it.
+      if (facts.queueCount !== undefined && group >= facts.queueCount)
+        return `group ${group} cannot be moved: the kernel takes no group past the last queue, ${facts.queueCount - 1}`
+      if (isRunning(this.#context)) continue
+      const asid = this.asidOf(group)
+      if (absent(() => (this.#context.transport.setGroupAsid(group, asid), true)) === undefined)
+        return `group ${group} cannot be moved: the device does not carry out VHOST_VDPA_SET_GROUP_ASID`
+    }
+    return undefined
   }
 
   #checkGroup(group: number): void {

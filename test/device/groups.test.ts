@@ -57,6 +57,62 @@ describe('isolation', () => {
   })
 })
 
+describe('isolation of rings', () => {
+  const layouts: [string, readonly number[], object][] = [
+    ['rings that go with the buffers', [2, 2, 1], { isolated: true, group: 1 }],
+    ['rings of their own', [2, 2, 3], { isolated: true, group: 1, descriptorGroup: 3 }],
+    [
+      'rings beside those of others',
+      [2, 2, 2],
+      { isolated: false, group: 1, reason: expect.stringContaining('rings of queue 0') },
+    ],
+    [
+      "others' rings in the group",
+      [2, 1, 1],
+      { isolated: false, group: 1, reason: expect.stringContaining('rings of queue 1') },
+    ],
+    [
+      "rings where others' buffers are",
+      [2, 2, 0],
+      { isolated: false, group: 1, reason: 'queue 2 shares group 0 with queue 0' },
+    ],
+  ]
+  test.each(layouts)('%s', (_, descriptorGroups, verdict) => {
+    const simulator = new Simulator()
+    simulator.add(
+      customDevice({
+        path,
+        deviceId: 25,
+        queues: 4,
+        groups: [0, 0, 1, 0],
+        descriptorGroups: [...descriptorGroups, 2],
+        addressSpaces: 2,
+      }),
+    )
+    const device = openDeviceSync(path, { backend: simulator })
+    device.negotiateSync([])
+    const found = device.groups.isolation(2)
+    expect(found).toEqual(verdict)
+    if (!found.isolated) {
+      expect(() => device.groups.assign(found, 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+      return
+    }
+    device.groups.assign(found, device.addressSpace(1))
+    expect([found.group, found.descriptorGroup ?? found.group].map((group) => device.groups.asidOf(group))).toEqual([
+      1, 1,
+    ])
+  })
+
+  test('is not where groups cannot be moved, and says so', () => {
+    const { simulator, device } = deviceOf({})
+    simulator.faults.fail({ request: 'VHOST_VDPA_SET_GROUP_ASID', with: 'EOPNOTSUPP' })
+    expect(device.groups.isolation(2)).toMatchObject({
+      isolated: false,
+      reason: expect.stringContaining('cannot be moved'),
+    })
+  })
+})
+
 describe('descriptor groups', () => {
   /** Rings in group 2, buffers in group 0 or 1, as DESC_ASID means it. */
   function descriptorDevice(backendFeatures?: readonly []) {
@@ -73,8 +129,11 @@ describe('descriptor groups', () => {
     expect([0, 1].map((queue) => device.groups.descriptorGroupOf(queue))).toEqual([2, 2])
   })
 
-  test('are unknown where it was not, or where there are none', () => {
-    expect(descriptorDevice([]).groups.descriptorGroupOf(0)).toBeUndefined()
+  test('are told where it was not acknowledged, because the device goes through them all the same', () => {
+    expect([0, 1].map((queue) => descriptorDevice([]).groups.descriptorGroupOf(queue))).toEqual([2, 2])
+  })
+
+  test('are unknown where there are none', () => {
     expect(deviceOf({}).device.groups.descriptorGroupOf(0)).toBeUndefined()
   })
 })
