@@ -40,6 +40,22 @@ ABI_BLOCK(DECLARE)
 #define class class_
 #include <linux/virtio_net.h>
 #undef class
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+
+// The numbers of the vdpa family are enumerators, which hide nothing by themselves: the header is read in a
+// namespace inside the one that declares the names Unknown.
+namespace vdpa_names {
+#define DECLARE(name) [[maybe_unused]] constexpr Unknown name{};
+ABI_VDPA(DECLARE)
+#undef DECLARE
+namespace header {
+// Since Linux 5.12.
+#if __has_include(<linux/vdpa.h>)
+#include <linux/vdpa.h>
+#endif
+}  // namespace header
+}  // namespace vdpa_names
 
 namespace {
 
@@ -181,16 +197,32 @@ void AddBlockStructs(Napi::Object structs) {
 #endif
 }
 
+void AddNetlinkStructs(Napi::Object structs) {
+  STRUCT(nlmsghdr, FIELD(nlmsg_len), FIELD(nlmsg_type), FIELD(nlmsg_flags), FIELD(nlmsg_seq),
+         FIELD(nlmsg_pid));
+  STRUCT(genlmsghdr, FIELD(cmd), FIELD(version), FIELD(reserved));
+  STRUCT(nlattr, FIELD(nla_len), FIELD(nla_type));
+}
+
 Napi::Object Structs(Napi::Env env) {
   Napi::Object structs = Napi::Object::New(env);
   AddVhostStructs(structs);
   AddRingStructs(structs);
   AddNetStructs(structs);
   AddBlockStructs(structs);
+  AddNetlinkStructs(structs);
   return structs;
 }
 
 #define EXPORT(name) Set(target, #name, name);
+
+}  // namespace
+
+namespace vdpa_names::header {
+void AddNames(Napi::Object target) { ABI_VDPA(EXPORT) }
+}  // namespace vdpa_names::header
+
+namespace {
 
 Napi::Object Requests(Napi::Env env) {
   Napi::Object target = Napi::Object::New(env);
@@ -207,6 +239,8 @@ Napi::Object Constants(Napi::Env env) {
   ABI_NET(EXPORT)
   ABI_BLOCK(EXPORT)
   ABI_ERRNOS(EXPORT)
+  ABI_NETLINK(EXPORT)
+  vdpa_names::header::AddNames(target);
   return target;
 }
 

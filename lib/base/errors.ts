@@ -99,6 +99,7 @@ export type VdpaErrorCode =
   | 'ERR_VDPA_REFUSED' // the device answered with a refusal of its own
   | 'ERR_VDPA_TIMEOUT' // the device did not answer in time
   | 'ERR_VDPA_DEVICE_BROKEN' // the device asked to be reset, or was taken away
+  | 'ERR_VDPA_PROTOCOL' // the kernel's answer cannot be understood
   | 'ERR_VDPA_TRACE' // a replayed trace met another answer
 
 /** Makes an error of our own: a refusal before, or instead of, a system call. */

@@ -2,7 +2,9 @@
 
 export * from './errno.js'
 export * from './feature-needs.js'
+export * from './netlink.js'
 export * from './struct.js'
+export * from './vdpa.js'
 export * from './vhost-types.js'
 export * from './vhost.js'
 export * from './virtio-blk.js'

@@ -130,6 +130,13 @@ const layouts = {
   virtio_blk_outhdr: [16, 8, { type: [0, 4], ioprio: [4, 4], sector: [8, 8] }],
   virtio_blk_discard_write_zeroes: [16, 8, { sector: [0, 8], num_sectors: [8, 4], flags: [12, 4] }],
   vhost_features_array: [8, 8, { count: [0, 8] }],
+  nlmsghdr: [
+    16,
+    4,
+    { nlmsg_len: [0, 4], nlmsg_type: [4, 2], nlmsg_flags: [6, 2], nlmsg_seq: [8, 4], nlmsg_pid: [12, 4] },
+  ],
+  genlmsghdr: [4, 2, { cmd: [0, 1], version: [1, 1], reserved: [2, 2] }],
+  nlattr: [4, 2, { nla_len: [0, 2], nla_type: [2, 2] }],
   __u8: [1, 1, { value: [0, 1] }],
   __u16: [2, 2, { value: [0, 2] }],
   __u32: [4, 4, { value: [0, 4] }],
