@@ -9,7 +9,7 @@ import type { MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDriverRing } from '../virtqueue/create.js'
 import { areaSizes } from '../virtqueue/layout.js'
-import type { DriverRing, DriverSnapshot, RingState } from '../virtqueue/virtqueue.js'
+import type { DriverRing, DriverSnapshot } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
 import type { Vring } from './vring.js'
 
@@ -28,7 +28,7 @@ export interface DeviceQueueOptions {
   readonly notifyBy?: NotifyBy
   /** The IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
   readonly iova?: bigint
-  /** Goes on where a ring of the same memory stood: the queue was saved and the device reset. */
+  /** Begins with the chains of a queue that was saved, in its memory: kick() tells the device of them once it runs. */
   readonly restore?: QueueSnapshot
   /** Descriptors a chain may have in an indirect table; 0 (default) makes all chains direct. Needs VIRTIO_F_RING_INDIRECT_DESC. */
   readonly indirectTableSize?: number
@@ -36,10 +36,8 @@ export interface DeviceQueueOptions {
 
 /** A stopped queue: its ring's state and the memory it lies in, which stays allocated. */
 export interface QueueSnapshot {
-  /** The driver's side: its positions, and what is in flight. */
+  /** The driver's books: the chains that the device has not answered, and those that it has and nobody took. */
   readonly ring: DriverSnapshot
-  /** Where the device stood. */
-  readonly device: RingState
   /** Ring and buffers. */
   readonly memory: MemoryRegion
   /** Where `memory` was mapped, and will be again. */
@@ -150,7 +148,6 @@ export class DeviceQueue implements Closeable {
       vring.setUp({
         size,
         addresses: { descriptor: iova, driver: at(layout.driver), device: at(layout.device) },
-        ...(options.restore === undefined ? {} : { state: options.restore.device }),
         kick,
         call,
       })
@@ -234,11 +231,12 @@ export class DeviceQueue implements Closeable {
   }
 
   /**
-   * Saves the queue of a suspended device and closes it; pass the snapshot to createQueue() to go on where it stood. The memory, with the chains in
-   * flight, stays, and is the caller's to close when no queue is made of it. ERR_VDPA_STATE while the device runs.
+   * Saves the queue of a stopped device and closes it; pass the snapshot to createQueue() to go on. What is in flight is what this side has not got back; where
+   * the device says that it stands is not asked. The memory stays, and is the caller's to close when no queue is made of it. ERR_VDPA_STATE while the device runs.
    */
   async save(): Promise<QueueSnapshot> {
-    const snapshot = { ring: this.ring.save(), device: this.vring.state(), memory: this.#memory, iova: this.#iova }
+    this.vring.checkStopped('saving a queue')
+    const snapshot = { ring: this.ring.save(), memory: this.#memory, iova: this.#iova }
     this.#isSaved = true
     await this.close()
     return snapshot

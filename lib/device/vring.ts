@@ -139,6 +139,11 @@ export class Vring {
     this.#size = 0
   }
 
+  /** @internal ERR_VDPA_STATE while the device runs and is not suspended. */
+  checkStopped(what: string): void {
+    this.#checkChangeable(what)
+  }
+
   #checkChangeable(what: string): void {
     checkNegotiated(this.#context, what)
     if (isRunning(this.#context) && !this.#context.isSuspended) {

@@ -73,7 +73,8 @@ export class FrameBuffers {
 
   /** The buffers that are not in the ring. */
   idle(): number[] {
-    const busy = new Set(this.queue.ring.save().chains.map((chain) => chain.token))
+    const { chains, used } = this.queue.ring.save()
+    const busy = new Set([...chains, ...used].map(({ token }) => token))
     return Array.from({ length: this.queue.ring.size }, (_, index) => index).filter((index) => !busy.has(index))
   }
 }

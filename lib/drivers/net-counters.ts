@@ -16,6 +16,8 @@ export interface NetCounters {
   readonly droppedFrames: number
   /** Frames not given to the program because their header said what was not negotiated, or contradicted the frame. */
   readonly invalidFrames: number
+  /** Used lengths above what the device could write: cut, and where it was a frame, it was dropped. */
+  readonly overlongLengths: number
 }
 
 export type MutableNetCounters = { -readonly [Name in keyof NetCounters]: number }
@@ -29,5 +31,6 @@ export function newNetCounters(): MutableNetCounters {
     receivedBytes: 0,
     droppedFrames: 0,
     invalidFrames: 0,
+    overlongLengths: 0,
   }
 }

@@ -28,6 +28,8 @@ export class NetReceiver {
   // Where a frame of several buffers is joined; grows to the longest seen.
   #joined = new Uint8Array(0)
   #failure: string | undefined
+  // Lengths that the ring has cut so far.
+  #overlongCount = 0
   // Buffers in the ring that the device was not shown yet, and how many are shown at once.
   #unpublished = 0
   readonly #publishAt: number
@@ -110,6 +112,7 @@ export class NetReceiver {
     this.#headers.read(this.buffers.memory, this.buffers.at(index))
     let frameBytes = ring.usedLength - headerBytes
     if (this.#headers.received.numBuffers !== 1) frameBytes += this.#takeRest(this.#headers.received.numBuffers)
+    if (ring.overlongCount !== this.#overlongCount) return this.#dropOverlong(ring.overlongCount)
     if (frameBytes === 0) {
       counters.droppedFrames++
       return DROPPED
@@ -121,6 +124,14 @@ export class NetReceiver {
     counters.receivedFrames++
     counters.receivedBytes += frameBytes
     return frameBytes
+  }
+
+  /** A frame that is longer than what it came in is not whole. */
+  #dropOverlong(overlongCount: number): number {
+    this.#counters.overlongLengths += overlongCount - this.#overlongCount
+    this.#counters.droppedFrames++
+    this.#overlongCount = overlongCount
+    return DROPPED
   }
 
   /** Takes the other buffers of a frame that says it has `count`; returns their bytes. Section 5.1.6.4: so many are in the used ring by then. */

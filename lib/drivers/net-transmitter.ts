@@ -45,7 +45,9 @@ export class NetTransmitter {
   reclaim(): number {
     const { ring } = this.buffers.queue
     let count = 0
+    const overlongCount = ring.overlongCount
     for (let index = ring.take(); index >= 0; index = ring.take(), count++) this.#free[this.#freeCount++] = index
+    this.#counters.overlongLengths += ring.overlongCount - overlongCount
     return count
   }
 

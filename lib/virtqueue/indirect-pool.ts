@@ -5,7 +5,7 @@ import { rangeOf } from '../base/ranges.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import * as layout from './layout.js'
 import type { StagedChain } from './staged-chain.js'
-import type { IndirectTables, RingFormat } from './virtqueue.js'
+import type { ChainSegment, IndirectTables, RingFormat } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { DESCRIPTOR_BYTES, NEXT, WRITE } = layout
@@ -25,6 +25,8 @@ export class IndirectPool {
   // A stack: the table freed last is the one that is still in the cache.
   readonly #free: Uint32Array
   #freeCount = 0
+  // Descriptors in each table.
+  readonly #counts: Uint32Array
 
   constructor(format: RingFormat, options: IndirectTables) {
     checkInteger(options.tableSize, 'indirect.tableSize', 1, 0x7fff_ffff / DESCRIPTOR_BYTES)
@@ -39,6 +41,7 @@ export class IndirectPool {
     this.#memory = options.memory
     this.#isPacked = format === 'packed'
     this.#free = new Uint32Array(this.tables)
+    this.#counts = new Uint32Array(this.tables)
     this.iovaHigh = new Uint32Array(this.tables)
     this.iovaLow = new Uint32Array(this.tables)
     for (let table = 0; table < this.tables; table++) {
@@ -61,10 +64,19 @@ export class IndirectPool {
     this.#free[this.#freeCount++] = table
   }
 
-  /** All free, except those of a snapshot. */
-  reset(taken: ReadonlySet<number> = new Set()): void {
+  /** All free. */
+  reset(): void {
     this.#freeCount = 0
-    for (let table = this.tables - 1; table >= 0; table--) if (!taken.has(table)) this.release(table)
+    for (let table = this.tables - 1; table >= 0; table--) this.release(table)
+  }
+
+  /** What write() wrote into a table. */
+  read(table: number): ChainSegment[] {
+    const memory = this.#memory
+    const first = table * this.tableSize * DESCRIPTOR_BYTES
+    return Array.from({ length: this.#counts[table] as number }, (_, index) =>
+      readSegment(memory, first + index * DESCRIPTOR_BYTES, this.#isPacked ? 14 : 12),
+    )
   }
 
   /** Writes a chain: linked by `next` in a split ring's table (section 2.7.5.3), by position in a packed ring's, where only WRITE is valid (section 2.8.7). */
@@ -72,6 +84,7 @@ export class IndirectPool {
     const memory = this.#memory
     let at = table * this.tableSize * DESCRIPTOR_BYTES
     const last = chain.count - 1
+    this.#counts[table] = chain.count
     for (let index = 0; index <= last; index++, at += DESCRIPTOR_BYTES) {
       const write = index < chain.readableCount ? 0 : WRITE
       memory.setU32(at, chain.iovaLow[index] as number)
@@ -80,5 +93,15 @@ export class IndirectPool {
       if (this.#isPacked) memory.setU32(at + 12, write * 0x1_0000)
       else memory.setU32(at + 12, index === last ? write : write | NEXT | ((index + 1) << 16))
     }
+  }
+}
+
+/** A descriptor that lies in memory, as it was pushed; its flags are at byte 12 (split) or 14 (packed). */
+export function readSegment(memory: RingMemory, at: number, flagsAt: number): ChainSegment {
+  return {
+    iovaHigh: memory.u32(at + 4),
+    iovaLow: memory.u32(at),
+    length: memory.u32(at + 8),
+    deviceWrites: (memory.u16(at + flagsAt) & WRITE) !== 0,
   }
 }

@@ -8,8 +8,17 @@ import { IndirectPool } from './indirect-pool.js'
 import * as layout from './layout.js'
 import { disableEvents, enableEvents, isEventWanted } from './packed-event.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
-import { StagedChain } from './staged-chain.js'
-import type { DriverRing, DriverSnapshot, RingAreas, RingState } from './virtqueue.js'
+import { StagedChain, isWhole } from './staged-chain.js'
+import { UsedBacklog } from './used-backlog.js'
+import type {
+  ChainRecord,
+  ChainSegment,
+  DriverRing,
+  DriverSnapshot,
+  RingAreas,
+  RingState,
+  UsedRecord,
+} from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { AVAIL, AVAIL_USED, DESCRIPTOR_BYTES, INDIRECT, NEXT, USED, WRITE } = layout
@@ -31,10 +40,14 @@ export class PackedDriverRing implements DriverRing {
   readonly #pool: IndirectPool | undefined
   readonly #staged: StagedChain
 
-  // Free buffer ids, a stack. With IN_ORDER ids go round instead, so that the oldest is known: from #oldestId up to #nextId.
-  readonly #freeIds: Uint16Array
-  #freeIdCount = 0
-  #nextId = 0
+  // What is in the slots of chains in flight: the device overwrites them. Free entries are a list through #next, a chain is a piece cut from its front, and
+  // its first entry is its buffer id. With IN_ORDER #next is a circle, for good, so that the oldest chain is known.
+  readonly #next: Uint16Array
+  readonly #high: Uint32Array
+  readonly #low: Uint32Array
+  readonly #length: Uint32Array
+  readonly #flags: Uint16Array
+  #firstFree = 0
   #oldestId = 0
   // By buffer id, for chains in flight.
   readonly #token: Int32Array
@@ -62,6 +75,9 @@ export class PackedDriverRing implements DriverRing {
   #batchId = NOT_IN_FLIGHT
   #batchLength = 0
   #usedLength = 0
+  #overlongCount = 0
+  // What save() took out of the ring.
+  #backlog: UsedBacklog | undefined
   #failure: string | undefined
 
   constructor(options: DriverRingOptions) {
@@ -76,15 +92,19 @@ export class PackedDriverRing implements DriverRing {
     this.#isInOrder = features?.inOrder === true
     this.#pool = options.indirect === undefined ? undefined : new IndirectPool('packed', options.indirect)
     this.#staged = new StagedChain(size)
-    this.#freeIds = new Uint16Array(size)
+    this.#next = new Uint16Array(size)
+    this.#high = new Uint32Array(size)
+    this.#low = new Uint32Array(size)
+    this.#length = new Uint32Array(size)
+    this.#flags = new Uint16Array(size)
     this.#token = new Int32Array(size)
     this.#slots = new Uint16Array(size)
     this.#table = new Int32Array(size)
     this.#writable = new Float64Array(size)
     this.#sequence = new Float64Array(size)
     this.#clear(state)
-    if (options.snapshot === undefined) layout.writeEmptyPackedRing(this.#areas, this.size, this.state().used)
-    else this.#restore(options.snapshot)
+    layout.writeEmptyPackedRing(this.#areas, this.size, this.state().used)
+    if (options.snapshot !== undefined) this.#restore(options.snapshot)
   }
 
   get freeCount(): number {
@@ -92,7 +112,7 @@ export class PackedDriverRing implements DriverRing {
   }
 
   get inFlight(): number {
-    return this.#committed - this.#taken
+    return this.#committed - this.#taken + (this.#backlog?.count ?? 0)
   }
 
   get isBroken(): boolean {
@@ -101,6 +121,10 @@ export class PackedDriverRing implements DriverRing {
 
   get usedLength(): number {
     return this.#usedLength
+  }
+
+  get overlongCount(): number {
+    return this.#overlongCount
   }
 
   begin(): void {
@@ -127,10 +151,14 @@ export class PackedDriverRing implements DriverRing {
     const table = count > 1 && count <= this.size && this.#freeCount > 0 ? this.#takeTable(count) : -1
     const slots = table < 0 ? count : 1
     if (slots > this.#freeCount) throw ringFull(slots, this.#freeCount)
+    this.#place(token, count, slots, table)
+  }
 
-    const id = this.#takeId()
-    if (table < 0) this.#writeDirect(id, count)
-    else this.#writeIndirect(id, table)
+  /** Writes the staged chain, which fits. */
+  #place(token: number, count: number, slots: number, table: number): void {
+    const staged = this.#staged
+    const id = this.#firstFree
+    this.#firstFree = this.#next[table < 0 ? this.#writeDirect(id, count) : this.#writeIndirect(id, table)] as number
     this.#heldSlots += slots
     this.#freeCount -= slots
     this.#token[id] = token
@@ -159,16 +187,28 @@ export class PackedDriverRing implements DriverRing {
 
   take(): number {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (this.#backlog !== undefined) return this.#takeSaved(this.#backlog)
+    return this.#takeUsed()
+  }
+
+  #takeUsed(): number {
     if (this.#isInOrder) return this.#takeInOrder()
     const flags = this.#usedFlags()
     return flags === NOT_USED ? -1 : this.#release(this.#readUsed(flags))
+  }
+
+  #takeSaved(backlog: UsedBacklog): number {
+    const token = backlog.take()
+    this.#usedLength = backlog.usedLength
+    if (backlog.count === 0) this.#backlog = undefined
+    return token
   }
 
   enableCalls(): boolean {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     enableEvents(this.#driverEvent, this.#hasEventIdx, this.#usedAt | (this.#usedWrap << 15))
     // Its stores and the load below are sequentially consistent (2.8.22): the device sees the wish, or we see its descriptor.
-    return this.#batchId < 0 && this.#usedFlags() === NOT_USED
+    return this.#backlog === undefined && this.#batchId < 0 && this.#usedFlags() === NOT_USED
   }
 
   disableCalls(): void {
@@ -189,24 +229,14 @@ export class PackedDriverRing implements DriverRing {
 
   save(): DriverSnapshot {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    if (this.#heldFlags !== NOT_HELD) throw wrongTime('committed chains must be published before the ring is saved')
-    if (this.#batchId >= 0) throw wrongTime('the batch that was begun must be taken before the ring is saved')
+    this.#setAside()
     const ids = [...this.#token.keys()].filter((id) => (this.#token[id] as number) >= 0)
     ids.sort((a, b) => (this.#sequence[a] as number) - (this.#sequence[b] as number))
-    const chains = ids.map((id) => ({
-      token: this.#token[id] as number,
-      id,
-      descriptors: [],
-      slots: this.#slots[id] as number,
-      writableLength: this.#writable[id] as number,
-      table: this.#table[id] as number,
-    }))
     return {
       format: 'packed',
       size: this.size,
-      state: this.state(),
-      chains,
-      nextId: this.#isInOrder ? this.#nextId : 0,
+      chains: ids.map((id) => this.#record(id)),
+      used: this.#backlog?.records() ?? [],
     }
   }
 
@@ -215,28 +245,32 @@ export class PackedDriverRing implements DriverRing {
     layout.writeEmptyPackedRing(this.#areas, this.size, this.state().used)
   }
 
-  #takeId(): number {
-    if (!this.#isInOrder) return this.#freeIds[--this.#freeIdCount] as number
-    const id = this.#nextId
-    this.#nextId = id + 1 === this.size ? 0 : id + 1
-    return id
-  }
-
   #takeTable(count: number): number {
     const pool = this.#pool
     return pool !== undefined && count <= pool.tableSize ? pool.take() : -1
   }
 
-  #writeDirect(id: number, count: number): void {
+  /** Writes the staged chain into slots and entries from `id` on; returns the last entry. */
+  #writeDirect(id: number, count: number): number {
     const { iovaHigh, iovaLow, lengths, readableCount } = this.#staged
-    for (let index = 0; index < count; index++) {
-      const flags = (index < readableCount ? 0 : WRITE) | (index === count - 1 ? 0 : NEXT)
+    let entry = id
+    for (let index = 0; ; index++) {
+      const write = index < readableCount ? 0 : WRITE
+      const flags = write | (index === count - 1 ? 0 : NEXT)
+      const [low, high, length] = [iovaLow[index] as number, iovaHigh[index] as number, lengths[index] as number]
+      this.#low[entry] = low
+      this.#high[entry] = high
+      this.#length[entry] = length
+      this.#flags[entry] = write
       // The id belongs in the last descriptor of a list (2.8.6); the others may have it as well.
-      this.#writeDescriptor(iovaLow[index] as number, iovaHigh[index] as number, lengths[index] as number, id, flags)
+      this.#writeDescriptor(low, high, length, id, flags)
+      if (index === count - 1) return entry
+      entry = this.#next[entry] as number
     }
   }
 
-  #writeIndirect(id: number, table: number): void {
+  /** The same with one slot for all; its entry stays empty, because the table can be read. */
+  #writeIndirect(id: number, table: number): number {
     const pool = this.#pool as IndirectPool
     pool.write(table, this.#staged)
     this.#writeDescriptor(
@@ -246,6 +280,7 @@ export class PackedDriverRing implements DriverRing {
       id,
       INDIRECT,
     )
+    return id
   }
 
   /** Fills the next slot and moves on. The flags of the first slot since publish() are held back: they announce all others. */
@@ -288,21 +323,21 @@ export class PackedDriverRing implements DriverRing {
     if (id >= this.size || (this.#token[id] as number) < 0 || (this.#sequence[id] as number) >= this.#published) {
       this.#refuse(id)
     }
-    const fits = length <= (this.#writable[id] as number)
-    if (!fits && (flags & WRITE) !== 0) this.#refuseLength(id, length)
-    // Without WRITE the length is reserved (2.8.4). QEMU never sets WRITE and its lengths are good, so one that can be true is believed.
-    this.#usedLength = fits ? length : 0
+    this.#usedLength = length <= (this.#writable[id] as number) ? length : this.#cut(id, flags)
     return id
+  }
+
+  /** A length that cannot be. Without WRITE it is reserved (2.8.4); QEMU never sets WRITE and its lengths are good, so one that can be true is believed. */
+  #cut(id: number, flags: number): number {
+    if ((flags & WRITE) === 0) return 0
+    this.#overlongCount++
+    return this.#writable[id] as number
   }
 
   #refuse(id: number): never {
     if (id >= this.size) this.#break(`used buffer id ${id} is not below the ring's size ${this.size}`, '2.8')
     // Perhaps it was committed, but not published: then it is not the device's yet.
     this.#break(`used buffer id ${id} is not that of a chain in flight`, '2.8')
-  }
-
-  #refuseLength(id: number, length: number): never {
-    this.#break(`used buffer id ${id} claims ${length} bytes written of ${this.#writable[id]} writable`, '2.8.4')
   }
 
   /** One used descriptor may stand for all chains up to the one it names; those before count as written full (2.8.8). Hands out one chain a call. */
@@ -314,7 +349,8 @@ export class PackedDriverRing implements DriverRing {
       this.#batchLength = this.#usedLength
     }
     const id = this.#oldestId
-    this.#oldestId = id + 1 === this.size ? 0 : id + 1
+    const next = id + (this.#slots[id] as number)
+    this.#oldestId = next >= this.size ? next - this.size : next
     if (id === this.#batchId) {
       this.#usedLength = this.#batchLength
       this.#batchId = NOT_IN_FLIGHT
@@ -330,7 +366,12 @@ export class PackedDriverRing implements DriverRing {
     const token = this.#token[id] as number
     const slots = this.#slots[id] as number
     if (this.#pool !== undefined) this.#pool.release(this.#table[id] as number)
-    if (!this.#isInOrder) this.#freeIds[this.#freeIdCount++] = id
+    if (!this.#isInOrder) {
+      let last = id
+      for (let left = slots; left > 1; left--) last = this.#next[last] as number
+      this.#next[last] = this.#firstFree
+      this.#firstFree = id
+    }
     this.#token[id] = NOT_IN_FLIGHT
     this.#freeCount += slots
     this.#taken++
@@ -352,9 +393,8 @@ export class PackedDriverRing implements DriverRing {
   #clear(state: RingState): void {
     this.#token.fill(NOT_IN_FLIGHT)
     this.#table.fill(-1)
-    this.#nextId = this.#oldestId = 0
-    this.#freeIdCount = 0
-    for (let id = this.size - 1; id >= 0; id--) this.#freeIds[this.#freeIdCount++] = id
+    this.#firstFree = this.#oldestId = 0
+    for (let index = 0; index < this.size; index++) this.#next[index] = index + 1 === this.size ? 0 : index + 1
     this.#availableAt = state.available & 0x7fff
     this.#availableWrap = state.available >>> 15
     this.#usedAt = state.used & 0x7fff
@@ -365,27 +405,58 @@ export class PackedDriverRing implements DriverRing {
     this.#heldSlots = 0
     this.#batchId = NOT_IN_FLIGHT
     this.#usedLength = 0
+    this.#backlog = undefined
     this.#failure = undefined
     this.#staged.begin()
     this.#pool?.reset()
   }
 
-  /** Puts the chains of a snapshot, already checked, in flight; ids that they do not use are free. */
-  #restore({ chains, nextId }: DriverSnapshot): void {
-    for (const [sequence, chain] of chains.entries()) {
-      this.#token[chain.id] = chain.token
-      this.#slots[chain.id] = chain.slots
-      this.#table[chain.id] = chain.table
-      this.#writable[chain.id] = chain.writableLength
-      this.#sequence[chain.id] = sequence
-      this.#freeCount -= chain.slots
+  /** Takes what the device has used out of the ring: it must not be carried out again, and its length is in the ring's memory. */
+  #setAside(): void {
+    const records: UsedRecord[] = this.#backlog?.records() ?? []
+    const usedLength = this.#usedLength
+    try {
+      for (let token = this.#takeUsed(); token >= 0; token = this.#takeUsed())
+        records.push({ token, length: this.#usedLength })
+    } finally {
+      this.#usedLength = usedLength
+      this.#backlog = records.length === 0 ? undefined : new UsedBacklog(records)
     }
-    this.#committed = this.#published = chains.length
-    this.#pool?.reset(new Set(chains.map((chain) => chain.table)))
-    this.#freeIdCount = 0
-    for (let id = this.size - 1; id >= 0; id--)
-      if ((this.#token[id] as number) < 0) this.#freeIds[this.#freeIdCount++] = id
-    this.#nextId = nextId
-    this.#oldestId = chains[0]?.id ?? nextId
+  }
+
+  /** A chain as it was pushed. The device may not write to the indirect tables (2.8.7), and what it may write to must not have changed. */
+  #record(id: number): ChainRecord {
+    const token = this.#token[id] as number
+    const table = this.#table[id] as number
+    const segments = table < 0 ? this.#readEntries(id) : (this.#pool?.read(table) ?? [])
+    if (!isWhole(segments, this.#writable[id] as number))
+      this.#break(`the indirect table of chain ${id} was overwritten`, '2.8.7')
+    return { token, isIndirect: table >= 0, segments }
+  }
+
+  #readEntries(id: number): ChainSegment[] {
+    const segments: ChainSegment[] = []
+    for (let entry = id; segments.length < (this.#slots[id] as number); entry = this.#next[entry] as number) {
+      segments.push({
+        iovaHigh: this.#high[entry] as number,
+        iovaLow: this.#low[entry] as number,
+        length: this.#length[entry] as number,
+        deviceWrites: this.#flags[entry] === WRITE,
+      })
+    }
+    return segments
+  }
+
+  /** Makes the chains of a snapshot, already checked, anew. */
+  #restore({ chains, used }: DriverSnapshot): void {
+    for (const { token, isIndirect, segments } of chains) {
+      this.#staged.begin()
+      for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
+        this.#staged.push(iovaHigh, iovaLow, length, deviceWrites)
+      const table = isIndirect ? this.#takeTable(segments.length) : -1
+      this.#place(token, segments.length, isIndirect ? 1 : segments.length, table)
+    }
+    this.publish()
+    if (used.length > 0) this.#backlog = new UsedBacklog(used)
   }
 }

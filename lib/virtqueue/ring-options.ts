@@ -1,9 +1,11 @@
 // What a ring is made of: the arguments of createDriverRing and createDeviceRing, and the checks that both formats share.
 
 import { checkFunction, checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
-import { checkAreas, checkRingState, initialState, slotsBetween } from './layout.js'
+import { checkAreas, checkRingState, initialState } from './layout.js'
+import { StagedChain } from './staged-chain.js'
 import type {
   ChainRecord,
+  ChainSegment,
   DriverSnapshot,
   IndirectTables,
   RingAreas,
@@ -11,6 +13,7 @@ import type {
   RingFormat,
   RingState,
   TranslateTable,
+  UsedRecord,
 } from './virtqueue.js'
 
 /** What both sides of a ring are made of. */
@@ -31,7 +34,7 @@ export interface RingOptions {
 export interface DriverRingOptions extends RingOptions {
   /** Memory for indirect tables; needs `features.indirect`. Without it all chains are direct. */
   readonly indirect?: IndirectTables
-  /** Goes on where a ring of the same memory stood, instead of writing the memory anew. Not together with `state`. */
+  /** Begins with the chains of a ring that was saved. Their buffers must lie where they lay. Not together with `state`. */
   readonly snapshot?: DriverSnapshot
 }
 
@@ -72,7 +75,7 @@ export function checkDriverOptions(options: DriverRingOptions): RingState {
   }
   if (options.state !== undefined) throw rangeError('state', 'left out when there is a snapshot', options.state)
   checkSnapshot(options, snapshot)
-  return snapshot.state
+  return state
 }
 
 /** The state to begin at, all options of a device's side checked. */
@@ -84,59 +87,48 @@ export function checkDeviceOptions(options: DeviceRingOptions): RingState {
   return state
 }
 
-/** A snapshot may come from a file: nothing in it is believed that would make the ring contradict itself. */
+/** A snapshot may come from a file: nothing in it is believed that would not fit into the ring. */
 function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): void {
   const { format, size } = options
   if (snapshot.format !== format) throw rangeError('snapshot.format', `'${format}'`, snapshot.format)
   if (snapshot.size !== size) throw rangeError('snapshot.size', `${size}`, snapshot.size)
-  checkRingState(format, size, snapshot.state, 'snapshot.state')
   if (!Array.isArray(snapshot.chains)) throw typeError('snapshot.chains', 'an array', snapshot.chains)
-  checkInteger(snapshot.nextId, 'snapshot.nextId', 0, size - 1)
-  const chains: readonly ChainRecord[] = snapshot.chains
-  const ids = new Set<number>()
-  const descriptors = new Set<number>()
-  const tables = new Set<number>()
-  const tableCount =
-    options.indirect === undefined
-      ? 0
-      : Math.floor(options.indirect.memory.byteLength / (16 * options.indirect.tableSize))
-  let slots = 0
-  for (const [index, chain] of chains.entries()) {
+  if (!Array.isArray(snapshot.used)) throw typeError('snapshot.used', 'an array', snapshot.used)
+  const tableSize = options.indirect?.tableSize ?? 0
+  let tables = tableSize === 0 ? 0 : Math.floor((options.indirect?.memory.byteLength ?? 0) / (16 * tableSize))
+  let slots = size
+  const scratch = new StagedChain(size)
+  for (const [index, chain] of (snapshot.chains as readonly ChainRecord[]).entries()) {
     const name = `snapshot.chains[${index}]`
     checkInteger(chain.token, `${name}.token`, 0, 0x7fff_ffff)
-    checkInteger(chain.writableLength, `${name}.writableLength`, 0, 0x1_0000_0000)
-    checkInteger(chain.slots, `${name}.slots`, 1, size - slots)
-    checkUnique(chain.id, `${name}.id`, size - 1, ids)
-    if (chain.table !== -1) checkUnique(chain.table, `${name}.table`, tableCount - 1, tables)
-    if (format === 'split') {
-      checkInteger(chain.descriptors.length, `${name}.descriptors.length`, chain.slots, chain.slots)
-      if (chain.descriptors[0] !== chain.id) throw rangeError(`${name}.id`, 'the first of its descriptors', chain.id)
-      for (const descriptor of chain.descriptors) checkUnique(descriptor, `${name}.descriptors`, size - 1, descriptors)
-    }
-    slots += chain.slots
+    checkBoolean(chain.isIndirect, `${name}.isIndirect`)
+    if (chain.isIndirect && tables === 0) throw rangeError(`${name}.isIndirect`, 'false where no table is free', true)
+    if (!Array.isArray(chain.segments)) throw typeError(`${name}.segments`, 'an array', chain.segments)
+    const count = chain.segments.length
+    checkInteger(count, `${name}.segments.length`, 1, chain.isIndirect ? Math.min(tableSize, size) : slots)
+    if (chain.isIndirect) tables--
+    slots -= chain.isIndirect ? 1 : count
+    if (slots < 0) throw rangeError(name, `such that all chains fit into ${size} descriptors`, count)
+    checkSegments(scratch, chain.segments, name)
   }
-  // The positions say how much is in flight, too: chains (split) or slots (packed).
-  const listed = format === 'split' ? snapshot.chains.length : slots
-  const ahead = slotsBetween(format, size, snapshot.state)
-  if (ahead !== listed) throw rangeError('snapshot.state.available', `${listed} ahead of snapshot.state.used`, ahead)
-  if (options.features?.inOrder === true) checkOrder(size, snapshot)
+  for (const [index, { token, length }] of (snapshot.used as readonly UsedRecord[]).entries()) {
+    checkInteger(token, `snapshot.used[${index}].token`, 0, 0x7fff_ffff)
+    checkInteger(length, `snapshot.used[${index}].length`, 0, 0x1_0000_0000)
+  }
 }
 
-/** With IN_ORDER a chain begins where the one before it ended: at the next descriptor (split, section 2.7.5), with the next id (packed, our choice). */
-function checkOrder(size: number, snapshot: DriverSnapshot): void {
-  let expected = snapshot.chains[0]?.id ?? snapshot.nextId
-  for (const [index, chain] of snapshot.chains.entries()) {
-    const ids = snapshot.format === 'split' ? chain.descriptors : [chain.id]
-    for (const id of ids) {
-      if (id !== expected) throw rangeError(`snapshot.chains[${index}]`, `in order, with ${expected}`, id)
-      expected = (expected + 1) % size
+function checkSegments(scratch: StagedChain, segments: readonly ChainSegment[], name: string): void {
+  scratch.begin()
+  for (const [at, segment] of segments.entries()) {
+    checkBoolean(segment.deviceWrites, `${name}.segments[${at}].deviceWrites`)
+    try {
+      scratch.push(segment.iovaHigh, segment.iovaLow, segment.length, segment.deviceWrites)
+    } catch (cause) {
+      throw rangeError(`${name}.segments[${at}]`, `such that ${(cause as Error).message}`, segment)
     }
   }
-  if (expected !== snapshot.nextId) throw rangeError('snapshot.nextId', `${expected}`, snapshot.nextId)
 }
 
-function checkUnique(value: number, name: string, last: number, seen: Set<number>): void {
-  checkInteger(value, name, 0, last)
-  if (seen.has(value)) throw rangeError(name, 'one that no other chain has', value)
-  seen.add(value)
+function checkBoolean(value: unknown, name: string): void {
+  if (typeof value !== 'boolean') throw typeError(name, 'true or false', value)
 }

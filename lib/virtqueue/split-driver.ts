@@ -4,11 +4,12 @@
 import { rangeError } from '../base/checks.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
-import { IndirectPool } from './indirect-pool.js'
+import { IndirectPool, readSegment } from './indirect-pool.js'
 import * as layout from './layout.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
-import { StagedChain } from './staged-chain.js'
-import type { ChainRecord, DriverRing, DriverSnapshot, RingState } from './virtqueue.js'
+import { StagedChain, isWhole } from './staged-chain.js'
+import { UsedBacklog } from './used-backlog.js'
+import type { ChainRecord, ChainSegment, DriverRing, DriverSnapshot, RingState, UsedRecord } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOTIFICATION, WRITE } = layout
@@ -52,6 +53,9 @@ export class SplitDriverRing implements DriverRing {
   #batchLength = 0
   #oldest = 0
   #usedLength = 0
+  #overlongCount = 0
+  // What save() took out of the ring.
+  #backlog: UsedBacklog | undefined
   #failure: string | undefined
 
   constructor(options: DriverRingOptions) {
@@ -75,8 +79,8 @@ export class SplitDriverRing implements DriverRing {
     this.#writable = new Float64Array(size)
     this.#sequence = new Float64Array(size)
     this.#clear(state)
-    if (options.snapshot === undefined) this.#initialize()
-    else this.#restore(options.snapshot)
+    if (options.snapshot !== undefined) this.#restore(options.snapshot)
+    this.#initialize()
   }
 
   get freeCount(): number {
@@ -84,7 +88,7 @@ export class SplitDriverRing implements DriverRing {
   }
 
   get inFlight(): number {
-    return this.#committed - this.#taken
+    return this.#committed - this.#taken + (this.#backlog?.count ?? 0)
   }
 
   get isBroken(): boolean {
@@ -93,6 +97,10 @@ export class SplitDriverRing implements DriverRing {
 
   get usedLength(): number {
     return this.#usedLength
+  }
+
+  get overlongCount(): number {
+    return this.#overlongCount
   }
 
   begin(): void {
@@ -119,7 +127,12 @@ export class SplitDriverRing implements DriverRing {
     const table = count > 1 && count <= this.size && this.#freeCount > 0 ? this.#takeTable(count) : -1
     const slots = table < 0 ? count : 1
     if (slots > this.#freeCount) throw ringFull(slots, this.#freeCount)
+    this.#place(token, count, slots, table)
+  }
 
+  /** Writes the staged chain, which fits, and its entry. */
+  #place(token: number, count: number, slots: number, table: number): void {
+    const staged = this.#staged
     const head = this.#firstFree
     const last = table < 0 ? this.#writeDirect(head, count) : this.#writeIndirect(head, table)
     this.#firstFree = this.#next[last] as number
@@ -150,11 +163,22 @@ export class SplitDriverRing implements DriverRing {
 
   take(): number {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    const at = this.#taken
-    if (at === this.#usedSeen && !this.#look()) return -1
+    if (this.#backlog !== undefined) return this.#takeSaved(this.#backlog)
+    return this.#takeUsed()
+  }
+
+  #takeUsed(): number {
+    if (this.#taken === this.#usedSeen && !this.#look()) return -1
     if (this.#isInOrder) return this.#takeInOrder()
     const head = this.#readEntry()
     return this.#release(head)
+  }
+
+  #takeSaved(backlog: UsedBacklog): number {
+    const token = backlog.take()
+    this.#usedLength = backlog.usedLength
+    if (backlog.count === 0) this.#backlog = undefined
+    return token
   }
 
   enableCalls(): boolean {
@@ -162,7 +186,7 @@ export class SplitDriverRing implements DriverRing {
     // The store and the load of #look() are sequentially consistent (2.7.7, 2.7.14): the device sees the wish, or we see its index.
     if (this.#hasEventIdx) this.#available.store16(this.#usedEventAt, this.#taken)
     else this.#available.store16(FLAGS_AT, 0)
-    return this.#taken === this.#usedSeen && !this.#look()
+    return this.#backlog === undefined && this.#taken === this.#usedSeen && !this.#look()
   }
 
   disableCalls(): void {
@@ -182,18 +206,14 @@ export class SplitDriverRing implements DriverRing {
 
   save(): DriverSnapshot {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    if (this.#committed !== this.#published)
-      throw wrongTime('committed chains must be published before the ring is saved')
-    if (this.#batchHead >= 0) throw wrongTime('the batch that was begun must be taken before the ring is saved')
+    this.#setAside()
     const heads = [...this.#token.keys()].filter((head) => (this.#token[head] as number) >= 0)
     heads.sort((a, b) => (this.#sequence[a] as number) - (this.#sequence[b] as number))
-    const nextId = this.#isInOrder ? this.#firstFree : 0
     return {
       format: 'split',
       size: this.size,
-      state: this.state(),
       chains: heads.map((head) => this.#record(head)),
-      nextId,
+      used: this.#backlog?.records() ?? [],
     }
   }
 
@@ -259,25 +279,23 @@ export class SplitDriverRing implements DriverRing {
     const at = ENTRIES_AT + 8 * (this.#taken & this.#mask)
     const head = this.#used.u32(at)
     const length = this.#used.u32(at + 4)
-    if (
-      head >= this.size ||
-      (this.#token[head] as number) < 0 ||
-      (this.#sequence[head] as number) >= this.#published ||
-      length > (this.#writable[head] as number)
-    ) {
-      this.#refuse(head, length)
+    if (head >= this.size || (this.#token[head] as number) < 0 || (this.#sequence[head] as number) >= this.#published) {
+      this.#refuse(head)
     }
-    this.#usedLength = length
+    this.#usedLength = length <= (this.#writable[head] as number) ? length : this.#cut(head)
     return head
   }
 
-  #refuse(head: number, length: number): never {
+  /** A length that cannot be is cut: no byte beyond the chain is believed, and who has no use for the length is not disturbed (2.7.8.2). */
+  #cut(head: number): number {
+    this.#overlongCount++
+    return this.#writable[head] as number
+  }
+
+  #refuse(head: number): never {
     if (head >= this.size) this.#break(`used id ${head} is not below the ring's size ${this.size}`, '2.7.8')
-    // A chain that was committed and not published is not the device's yet.
-    if ((this.#token[head] as number) < 0 || (this.#sequence[head] as number) >= this.#published) {
-      this.#break(`used id ${head} is not the head of a chain in flight`, '2.7.8')
-    }
-    this.#break(`used id ${head} claims ${length} bytes written of ${this.#writable[head]} writable`, '2.7.8')
+    // Perhaps it was committed, but not published: then it is not the device's yet.
+    this.#break(`used id ${head} is not the head of a chain in flight`, '2.7.8')
   }
 
   /** One entry may stand for all chains up to the one it names; those before count as written full (2.7.9). Hands out one chain a call. */
@@ -335,6 +353,7 @@ export class SplitDriverRing implements DriverRing {
     this.#taken = this.#usedSeen = state.used
     this.#batchHead = NOT_IN_FLIGHT
     this.#usedLength = 0
+    this.#backlog = undefined
     this.#failure = undefined
     this.#staged.begin()
     this.#pool?.reset()
@@ -346,54 +365,54 @@ export class SplitDriverRing implements DriverRing {
     this.#used.setU16(FLAGS_AT, 0)
     if (this.#hasEventIdx) {
       this.#available.setU16(this.#usedEventAt, this.#taken)
-      this.#used.setU16(this.#availableEventAt, this.#published)
+      this.#used.setU16(this.#availableEventAt, this.#taken)
     }
     this.#used.store16(INDEX_AT, this.#taken)
     this.#available.store16(INDEX_AT, this.#published)
   }
 
-  #record(head: number): ChainRecord {
-    const descriptors = [head]
-    for (let last = head; descriptors.length < (this.#slots[head] as number);) {
-      last = this.#next[last] as number
-      descriptors.push(last)
-    }
-    return {
-      token: this.#token[head] as number,
-      id: head,
-      descriptors,
-      slots: descriptors.length,
-      writableLength: this.#writable[head] as number,
-      table: this.#table[head] as number,
+  /** Takes what the device has used out of the ring: it must not be carried out again, and its length is in the ring's memory. */
+  #setAside(): void {
+    const records: UsedRecord[] = this.#backlog?.records() ?? []
+    const usedLength = this.#usedLength
+    try {
+      for (let token = this.#takeUsed(); token >= 0; token = this.#takeUsed())
+        records.push({ token, length: this.#usedLength })
+    } finally {
+      this.#usedLength = usedLength
+      this.#backlog = records.length === 0 ? undefined : new UsedBacklog(records)
     }
   }
 
-  /** Puts the chains of a snapshot, already checked, in flight; what they do not use is free. */
-  #restore(snapshot: DriverSnapshot): void {
-    const { chains, state } = snapshot
-    // The indices may have wrapped between the two; counts have not.
-    this.#committed = this.#published = state.used + chains.length
-    const busy = new Set(chains.flatMap((chain) => chain.descriptors))
-    for (const [index, chain] of chains.entries()) {
-      for (const [at, descriptor] of chain.descriptors.entries())
-        this.#next[descriptor] = chain.descriptors[at + 1] ?? this.#firstFree
-      const head = chain.id
-      this.#token[head] = chain.token
-      this.#slots[head] = chain.slots
-      this.#table[head] = chain.table
-      this.#writable[head] = chain.writableLength
-      this.#sequence[head] = state.used + index
+  /** A chain as it was pushed. The device may not write to the tables it is read from (2.7.5), and what it may write to must not have changed. */
+  #record(head: number): ChainRecord {
+    const token = this.#token[head] as number
+    const table = this.#table[head] as number
+    const segments = table < 0 ? this.#readDirect(head) : (this.#pool?.read(table) ?? [])
+    if (!isWhole(segments, this.#writable[head] as number))
+      this.#break(`the descriptors of chain ${head} were overwritten`, '2.7.5')
+    return { token, isIndirect: table >= 0, segments }
+  }
+
+  #readDirect(head: number): ChainSegment[] {
+    const segments: ChainSegment[] = []
+    for (let descriptor = head; segments.length < (this.#slots[head] as number);) {
+      segments.push(readSegment(this.#descriptors, descriptor * DESCRIPTOR_BYTES, 12))
+      descriptor = this.#next[descriptor] as number
     }
-    this.#freeCount = this.size - busy.size
-    this.#pool?.reset(new Set(chains.map((chain) => chain.table)))
-    if (this.#isInOrder) {
-      for (let index = 0; index < this.size; index++) this.#next[index] = (index + 1) & this.#mask
-      this.#firstFree = snapshot.nextId
-      this.#oldest = chains[0]?.id ?? snapshot.nextId
-      return
+    return segments
+  }
+
+  /** Makes the chains of a snapshot, already checked, anew. */
+  #restore({ chains, used }: DriverSnapshot): void {
+    for (const { token, isIndirect, segments } of chains) {
+      this.#staged.begin()
+      for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
+        this.#staged.push(iovaHigh, iovaLow, length, deviceWrites)
+      const table = isIndirect ? this.#takeTable(segments.length) : -1
+      this.#place(token, segments.length, isIndirect ? 1 : segments.length, table)
     }
-    const free = [...this.#next.keys()].filter((descriptor) => !busy.has(descriptor))
-    for (const [at, descriptor] of free.entries()) this.#next[descriptor] = free[at + 1] ?? 0
-    this.#firstFree = free[0] ?? 0
+    this.#published = this.#committed
+    if (used.length > 0) this.#backlog = new UsedBacklog(used)
   }
 }

@@ -2,6 +2,7 @@
 
 import { rangeError, toU64 } from '../base/checks.js'
 import * as layout from './layout.js'
+import type { ChainSegment } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { CHAIN_BYTES_LAST } = layout
@@ -83,4 +84,16 @@ export class StagedChain {
     const address = toU64(iova, 'iova')
     this.push(Number(address >> 32n), Number(address & 0xffff_ffffn), length, deviceWrites)
   }
+}
+
+/** Whether segments that were read from memory can be those of a chain with so many writable bytes: whether push() would take them. */
+export function isWhole(segments: readonly ChainSegment[], writableLength: number): boolean {
+  const chain = new StagedChain(segments.length)
+  try {
+    for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
+      chain.push(iovaHigh, iovaLow, length, deviceWrites)
+  } catch {
+    return false
+  }
+  return chain.writableLength === writableLength
 }

@@ -41,34 +41,49 @@ export interface RingState {
   readonly used: number
 }
 
-/** A chain in flight, as plain data: what its driver must know to take it back. */
+/** A chain in flight, as plain data: everything that is needed to make it again. */
 export interface ChainRecord {
   /** What commit() was given, 0..2^31-1. */
   readonly token: number
-  /** The head's index (split) or the buffer id (packed). */
-  readonly id: number
-  /** Split: the descriptors of the chain, head first. Packed: empty. */
-  readonly descriptors: readonly number[]
-  /** Ring slots that the chain took. */
-  readonly slots: number
-  /** Bytes that the device may write to it, 0..2^32. */
-  readonly writableLength: number
-  /** The indirect table it uses, -1 for none. */
-  readonly table: number
+  /** Whether it lies in an indirect table, and so takes one descriptor of the ring. */
+  readonly isIndirect: boolean
+  /** What was pushed, in that order. */
+  readonly segments: readonly ChainSegment[]
 }
 
-/** A driver ring between two calls, as plain data: with it and the same memory another ring goes on where this one stood. */
+/** One segment of a chain, as push() takes it. */
+export interface ChainSegment {
+  /** The upper 32 bits of its IOVA. */
+  readonly iovaHigh: number
+  /** The lower 32 bits of the same. */
+  readonly iovaLow: number
+  /** Bytes, 1..2^32-1. */
+  readonly length: number
+  /** Whether it is for the device to write. */
+  readonly deviceWrites: boolean
+}
+
+/** A chain that the device has used and that nobody has taken yet. */
+export interface UsedRecord {
+  /** What commit() was given. */
+  readonly token: number
+  /** Bytes that the device wrote, as `usedLength` will say. */
+  readonly length: number
+}
+
+/**
+ * The books of a driver ring, as plain data: what the device has not answered, and what it has and nobody took. A ring that is made of them begins anew, with
+ * the unanswered chains in their order, whatever the device says about where it stood.
+ */
 export interface DriverSnapshot {
   /** Must be that of the ring that goes on. */
   readonly format: RingFormat
   /** Descriptors of the ring; must be that of the ring that goes on. */
   readonly size: number
-  /** Its distance is what `chains` say: so many chains (split) or slots (packed). Otherwise createDriverRing() throws a RangeError. */
-  readonly state: RingState
-  /** Chains in flight, in the order in which they were committed. */
+  /** Chains that the device has not used, in the order in which they were committed. */
   readonly chains: readonly ChainRecord[]
-  /** With IN_ORDER, the descriptor (split) or buffer id (packed) that the next chain begins with; otherwise 0. */
-  readonly nextId: number
+  /** Chains that it has used, which take() gives first. */
+  readonly used: readonly UsedRecord[]
 }
 
 /** The driver's side of one queue. Not thread-safe; one owner. A device that breaks a rule makes it broken: every verb then throws ERR_VDPA_RING_BROKEN. */
@@ -102,8 +117,10 @@ export interface DriverRing {
   publish(): boolean
   /** The token of the next chain the device has used, or -1; `usedLength` then says how many bytes the device wrote. */
   take(): number
-  /** Bytes that the device says it wrote to the chain that take() gave last, at most its writable bytes; 0 before the first. */
+  /** Bytes that the device says it wrote to the chain that take() gave last, cut to its writable bytes; 0 before the first. */
   readonly usedLength: number
+  /** How many chains came back with a longer length than could be written to them. Some devices give the length of the whole chain where nobody needs it. */
+  readonly overlongCount: number
   /** Asks for an interrupt at the next used chain; false when one is there already (take it first: it may raise none). */
   enableCalls(): boolean
   /** Says that interrupts are not wanted. Some may come nevertheless (section 2.7.7: suppression is advice). */
@@ -112,7 +129,10 @@ export interface DriverRing {
   notificationData(queueIndex: number): number
   /** Where the queue stands: chains published, chains taken back. */
   state(): RingState
-  /** The same with the chains in flight, for `createDriverRing({ snapshot })`. ERR_VDPA_STATE while committed chains are not published, or a batch (IN_ORDER) is half taken. */
+  /**
+   * The chains in flight, for `createDriverRing({ snapshot })`, published or not. What the device has used is read first, and is a part of it: only while the device
+   * does not use the queue. This ring can go on afterwards as if nothing had been asked.
+   */
   save(): DriverSnapshot
   /** Forgets all chains and writes the ring's memory as a new ring begins (section 2.6.1, RING_RESET). Only while the device does not use the queue. Mends a broken ring. */
   reset(): void

@@ -104,6 +104,6 @@ describe('a driver reads what a device wrote once, and never what it wrote itsel
     reads = []
     expect([driver.take(), driver.usedLength]).toEqual([7, 60])
     expectReadOnce()
-    expect([driver.freeCount, driver.save().chains]).toEqual([4, []])
+    expect([driver.freeCount, driver.inFlight]).toEqual([4, 0])
   })
 })

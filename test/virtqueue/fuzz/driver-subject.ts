@@ -2,7 +2,7 @@
 // the driver may have changed.
 
 import { isVdpaError } from '../../../lib/base/errors.js'
-import type { DriverRing } from '../../../lib/virtqueue/virtqueue.js'
+import type { DriverRing, DriverSnapshot } from '../../../lib/virtqueue/virtqueue.js'
 import { TestQueue, driverVerbs } from '../support.js'
 import { AREAS, FuzzFailure, claim, type CaseOptions, type Step, type Subject } from './case.js'
 import { Guard, queueOptions, ruleOf } from './guard.js'
@@ -35,6 +35,8 @@ export class DriverSubject implements Subject {
   #seen: number
   #batch: { readonly id: number; readonly length: number } | undefined
   #isKnownBroken = false
+  /** Used when the ring was saved, and not taken since. */
+  #saved: { readonly token: number; readonly length: number }[] = []
 
   constructor(options: CaseOptions) {
     this.queue = new TestQueue(queueOptions(options))
@@ -65,7 +67,10 @@ export class DriverSubject implements Subject {
       this.#driver.isBroken || this.#driver.freeCount === this.queue.options.size - inFlight,
       'freeCount is not what is free',
     )
-    claim(this.#driver.isBroken || this.#driver.inFlight === this.sent.length, 'inFlight is not what is in flight')
+    claim(
+      this.#driver.isBroken || this.#driver.inFlight === this.sent.length + this.#saved.length,
+      'inFlight is not what is in flight',
+    )
   }
 
   #write([, area, offset, width, value]: readonly ['write', number, number, 2 | 4, number]): void {
@@ -166,8 +171,10 @@ export class DriverSubject implements Subject {
       const entry = this.#entry()
       if (typeof entry === 'string') return { kind: entry }
       const sent = this.sent.find(({ id, isPublished }) => id === entry.id && isPublished)
-      if (sent === undefined || (entry.length > sent.writable && entry.hasLength)) return { kind: 'broken' }
-      const length = entry.length > sent.writable ? 0 : entry.length
+      if (sent === undefined) return { kind: 'broken' }
+      const isLong = entry.length > sent.writable
+      if (isLong && entry.hasLength) this.outcomes.add('overlong')
+      const length = isLong && entry.hasLength ? sent.writable : isLong ? 0 : entry.length
       if (!this.#isInOrder) return { kind: 'taken', sent, length }
       if (this.sent.indexOf(sent) >= entry.covers) return { kind: 'broken' }
       this.#batch = { id: sent.id, length }
@@ -181,6 +188,12 @@ export class DriverSubject implements Subject {
   }
 
   #take(): void {
+    const saved = this.#saved.shift()
+    if (saved !== undefined) {
+      claim(this.#driver.take() === saved.token, `take() did not give ${saved.token} of the books`)
+      claim(this.#driver.usedLength === saved.length, 'usedLength is not that of the books')
+      return
+    }
     const expected = this.#expected()
     let token: number
     try {
@@ -196,37 +209,77 @@ export class DriverSubject implements Subject {
     const { sent, length } = expected
     claim(token === sent.token, `take() said ${token} instead of ${sent.token}`)
     claim(this.#driver.usedLength === length, `usedLength is ${this.#driver.usedLength} instead of ${length}`)
+    this.#pass(sent)
+    this.outcomes.add(length === 0 ? 'taken' : 'taken with bytes')
+  }
+
+  /** Moves on behind a chain that was used. */
+  #pass(sent: Sent): void {
     this.sent.splice(this.sent.indexOf(sent), 1)
     const { size } = this.queue.options
     const at = this.#position.at + (this.#isSplit ? 1 : sent.slots)
     if (this.#isSplit) this.#position = { at: at & 0xffff, wrap: false }
     else this.#position = { at: at % size, wrap: at >= size ? !this.#position.wrap : this.#position.wrap }
-    this.outcomes.add(length === 0 ? 'taken' : 'taken with bytes')
   }
 
   #enable(): void {
     const isBatch = this.#batch !== undefined
     const entry = isBatch ? undefined : this.#entry()
     try {
-      claim(this.#driver.enableCalls() === (entry === 'none'), 'enableCalls() and the bytes disagree')
+      claim(
+        this.#driver.enableCalls() === (entry === 'none' && this.#saved.length === 0),
+        'enableCalls() and the bytes disagree',
+      )
     } catch (error) {
       if (error instanceof FuzzFailure) throw error
       this.#brokeRightly(error, entry === 'broken')
     }
   }
 
+  /** The driver begins anew from its books: what was used is given first, what was not is in the ring again, and what lay there is of no interest. */
   #move(): void {
-    try {
-      this.#driver = this.queue.driver(this.#driver.save())
-      this.#seen = this.#position.at
-      this.outcomes.add('moved')
-    } catch (error) {
-      claim(isVdpaError(error) && error.code === 'ERR_VDPA_STATE', `save() threw ${String(error)}`)
-      claim(
-        this.#batch !== undefined || this.sent.some(({ isPublished }) => !isPublished),
-        'save() refused without a reason',
-      )
+    const before = [...this.#saved]
+    let expected = this.#expected()
+    for (; expected.kind === 'taken'; expected = this.#expected()) {
+      this.#saved.push({ token: expected.sent.token, length: expected.length })
+      this.#pass(expected.sent)
     }
+    let snapshot: DriverSnapshot
+    try {
+      snapshot = this.#driver.save()
+    } catch (error) {
+      this.#brokeRightly(error, expected.kind === 'broken' || ruleOf(error).includes('overwritten'))
+      return
+    }
+    claim(expected.kind === 'none', 'save() passed over a broken rule')
+    claim(this.#saved.length >= before.length, 'the model lost what was used')
+    claim(
+      JSON.stringify(snapshot.used) === JSON.stringify(this.#saved),
+      'the used chains of the books are not those used',
+    )
+    const tokens = snapshot.chains.map(({ token }) => token)
+    claim(JSON.stringify(tokens) === JSON.stringify(this.sent.map(({ token }) => token)), 'other chains in the books')
+    this.#driver = this.queue.driver(snapshot)
+    this.#guard.remember()
+    this.#begin()
+    this.outcomes.add('moved')
+  }
+
+  /** A new ring with the chains that were sent, at its first positions. */
+  #begin(): void {
+    const { size } = this.queue.options
+    let at = 0
+    this.sent = this.sent.map((sent, index) => {
+      const id = this.#isSplit
+        ? this.queue.areas.driver.u16(4 + 2 * index)
+        : this.queue.areas.descriptor.u16(16 * at + 12)
+      at += sent.slots
+      return { ...sent, id, isPublished: true }
+    })
+    this.#filled = this.#isSplit ? this.sent.length : at % size
+    this.#position = { at: 0, wrap: !this.#isSplit }
+    this.#seen = 0
+    this.#batch = undefined
   }
 
   #brokeRightly(error: unknown, isRight: boolean): void {
