@@ -28,7 +28,7 @@ export interface NetControlState {
   acceptsAllUnicast: boolean
   /** VIRTIO_NET_CTRL_RX_NOMULTI; stronger than ALLMULTI and the table. */
   refusesMulticast: boolean
-  /** VIRTIO_NET_CTRL_RX_NOUNI; stronger than the table and the own address, weaker than ALLUNI. */
+  /** VIRTIO_NET_CTRL_RX_NOUNI; stronger than ALLUNI, the table and the own address. */
   refusesUnicast: boolean
   /** VIRTIO_NET_CTRL_RX_NOBCAST. */
   refusesBroadcast: boolean

@@ -52,17 +52,17 @@ export interface NetCounters {
   txPackets: number
   /** Bytes read from transmit queues, headers of virtio_net included. */
   txBytes: number
-  /** Chains whose memory could not be read. */
+  /** Chains whose memory could not be read, or whose frame the driver was not allowed to send (`violations` says why). */
   txErrors: number
   /** Frames written to receive queues whole. */
   rxPackets: number
   /** Bytes written to receive queues, headers of virtio_net included. */
   rxBytes: number
-  /** Frames for which memory could not be written, or ran out. */
+  /** Frames for which memory could not be written. */
   rxErrors: number
-  /** Frames that the receive filter did not let pass, or that fit no buffer. */
+  /** Frames that the receive filter did not let pass, that fit no buffer, that exceed a negotiated MTU, or that came while the device did not run. */
   rxDrops: number
-  /** Frames for which there was no buffer. */
+  /** Frames for which there were no buffers, or not enough. */
   rxOverruns: number
   /** Chains taken from the control queue. */
   commands: number

@@ -152,6 +152,8 @@ describe('a network device', () => {
     expect(command(driven, 'VIRTIO_NET_CTRL_RX_NOUNI', Uint8Array.of(1))).toBe(0)
     expect(loop(driven, MAC)).toBeUndefined()
     expect(command(driven, 'VIRTIO_NET_CTRL_RX_ALLUNI', Uint8Array.of(1))).toBe(0)
+    expect(loop(driven, other)).toBeUndefined()
+    expect(command(driven, 'VIRTIO_NET_CTRL_RX_NOUNI', Uint8Array.of(0))).toBe(0)
     expect(loop(driven, other)).toBe(76)
   })
 

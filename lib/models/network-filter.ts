@@ -1,0 +1,52 @@
+// The receive filter of a network device (spec section 5.1.6.5.1 to 5.1.6.5.3): which frames its driver is given, by what commands have set.
+
+import { formatMac } from '../uapi/virtio-net.js'
+import type { NetControlState } from './network-control.js'
+
+/** Where the type, or the tag of a VLAN, is in an Ethernet frame. */
+const ETHERTYPE_AT = 12
+
+/** The filter of one device: own address, broadcast and multicast unless commands say otherwise. */
+export class NetFilter {
+  /** VIRTIO_NET_F_CTRL_VLAN was negotiated. */
+  hasVlans = false
+  /** Compares addresses as C strings (an oddity). */
+  comparesStrings = false
+  readonly #state: NetControlState
+
+  constructor(state: NetControlState) {
+    this.#state = state
+  }
+
+  /** Whether a frame passes whose destination address is at `at`, and whose last byte is before `length`. */
+  passes(frame: Uint8Array, at: number, length: number): boolean {
+    const state = this.#state
+    if (state.isPromiscuous) return true
+    if (this.hasVlans && !this.#passesVlan(frame, at + ETHERTYPE_AT, length)) return false
+    if (((frame[at] ?? 0) & 1) === 1) return this.#passesGroup(frame, at)
+    if (state.refusesUnicast) return false
+    if (state.acceptsAllUnicast) return true
+    const { mac } = state
+    let isOwn = true
+    for (let index = 0; index < 6 && isOwn; index++) {
+      isOwn = mac[index] === frame[at + index]
+      if (isOwn && mac[index] === 0 && this.comparesStrings) break
+    }
+    return isOwn || (state.table.unicast.length > 0 && state.table.unicast.includes(formatMac(frame.slice(at, at + 6))))
+  }
+
+  /** Frames with a tag pass when their VLAN was added (section 5.1.6.5.3); those without one always. */
+  #passesVlan(frame: Uint8Array, at: number, length: number): boolean {
+    if (length < at + 4 || frame[at] !== 0x81 || frame[at + 1] !== 0) return true
+    return this.#state.vlans.has((((frame[at + 2] ?? 0) & 0xf) << 8) | (frame[at + 3] ?? 0))
+  }
+
+  #passesGroup(frame: Uint8Array, at: number): boolean {
+    const state = this.#state
+    let isBroadcast = true
+    for (let index = 0; index < 6 && isBroadcast; index++) isBroadcast = frame[at + index] === 0xff
+    if (isBroadcast) return !state.refusesBroadcast
+    if (state.refusesMulticast) return false
+    return state.acceptsAllMulticast || state.table.multicast.includes(formatMac(frame.slice(at, at + 6)))
+  }
+}

@@ -1,0 +1,363 @@
+// How a network device works (spec section 5.1): frames from its transmit queues to the other end of a wire, or back to its own receive queues. What it is made
+// of is in network.ts.
+
+import { bit } from '../base/bits.js'
+import { netFeatureBits } from '../uapi/virtio-features.js'
+import { netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHdrV1Hash } from '../uapi/virtio-net.js'
+import type { DeviceQueue, QueueContext } from './device-queue.js'
+import type { DeviceModel, ModelDevice } from './model-device.js'
+import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
+import { NetFilter } from './network-filter.js'
+import { NetOffloads } from './network-offloads.js'
+import type { NetCounters } from './network-options.js'
+import { Inbox } from './network-wire.js'
+
+// One frame in flight at a time in the whole process: models run to the end of a turn.
+const FRAME_BYTES_LAST = 65_536 + 64
+const frame = new Uint8Array(FRAME_BYTES_LAST)
+/** Frames that a device moves before others get their turn. */
+const FRAMES_A_TURN = 256
+/** Chains that are completed before the driver sees them. */
+const FRAMES_A_PUBLICATION = 64
+const NUM_BUFFERS_AT = 10
+/** Bytes that vdpa_sim_net copies of a frame. */
+const PAGE_BYTES = 4096
+const numBuffers = new Uint8Array(2)
+
+/** Features that are commands need the queue that carries them. */
+const needsControl: readonly number[] = [
+  netFeatureBits.VIRTIO_NET_F_CTRL_RX,
+  netFeatureBits.VIRTIO_NET_F_CTRL_VLAN,
+  netFeatureBits.VIRTIO_NET_F_MQ,
+  netFeatureBits.VIRTIO_NET_F_CTRL_MAC_ADDR,
+]
+
+/** The other end of a wire. */
+export interface WireEnd {
+  readonly device: ModelDevice
+  readonly model: NetworkModel
+}
+
+/** What a network device does with its queues. */
+export class NetworkModel implements DeviceModel {
+  readonly counters: NetCounters = {
+    txPackets: 0,
+    txBytes: 0,
+    txErrors: 0,
+    rxPackets: 0,
+    rxBytes: 0,
+    rxErrors: 0,
+    rxDrops: 0,
+    rxOverruns: 0,
+    commands: 0,
+    commandErrors: 0,
+  }
+  readonly state: NetControlState
+  readonly maxQueuePairs: number
+  /** Where frames go: to the other end of a wire; undefined: back to the device itself. */
+  peer: WireEnd | undefined
+  /** What came over the wire and waits for this device's turn. */
+  readonly inbox = new Inbox()
+  readonly #filter: NetFilter
+  #device: ModelDevice | undefined
+  // What the fields below were looked up in: made anew when the features change.
+  #context: QueueContext | undefined
+  #hasControl = false
+  #hasPairs = false
+  #headerBytes = 12
+  #hasMergeable = false
+  #isStrict = false
+  #offloads = new NetOffloads(() => false, virtioNetHdrV1.size, 0)
+  #sendsHeadersAsTheyCame = false
+  #hasHardLimits = false
+  #stopsAtOddChains = false
+
+  constructor(config: Uint8Array, maxQueuePairs: number) {
+    this.maxQueuePairs = maxQueuePairs
+    this.state = newControlState(config.subarray(0, 6), config.subarray(6, 8))
+    this.#filter = new NetFilter(this.state)
+  }
+
+  hasFeature(number: number): boolean {
+    return this.#device?.hasFeature(number) === true
+  }
+
+  deviates(name: string): boolean {
+    return this.#device?.host.deviates(name) === true
+  }
+
+  /** Section 5.1.3.1, as every device that looks at it has it; with drivers held to the specification, all of the section was looked at before. */
+  acceptFeatures(features: bigint): boolean {
+    const has = (number: number) => (features & bit(number)) !== 0n
+    return has(netFeatureBits.VIRTIO_NET_F_CTRL_VQ) || !needsControl.some(has)
+  }
+
+  reset(): void {
+    const { mac, status } = this.state
+    Object.assign(this.state, newControlState(mac, status))
+    this.counters.rxDrops += this.inbox.clear()
+  }
+
+  readConfig(device: ModelDevice, config: Uint8Array): void {
+    if (device.host.deviates('net-writable-config')) config.set([netStatus.VIRTIO_NET_S_LINK_UP, 0], 6)
+  }
+
+  writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
+    if (device.host.deviates('net-writable-config')) device.config.set(bytes, offset)
+  }
+
+  work(device: ModelDevice): boolean {
+    this.#begin(device)
+    device.attempt(() => this.#serveControl(device))
+    let wantsMore = false
+    for (let pair = 0; pair < this.state.queuePairs; pair++)
+      wantsMore = device.attempt(() => this.#transmit(device, pair)) || wantsMore
+    if (this.inbox.length > 0) wantsMore = device.attempt(() => this.#receiveAll(device)) || wantsMore
+    return wantsMore
+  }
+
+  /** Looks up what the features say, when they are others than the last time. */
+  #begin(device: ModelDevice): void {
+    if (this.#context === device.context) return
+    this.#context = device.context
+    this.#device = device
+    this.#hasControl = device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
+    this.#hasPairs =
+      device.hasFeature(netFeatureBits.VIRTIO_NET_F_MQ) || device.hasFeature(netFeatureBits.VIRTIO_NET_F_RSS)
+    this.#hasMergeable = device.hasFeature(netFeatureBits.VIRTIO_NET_F_MRG_RXBUF)
+    this.#filter.hasVlans = device.hasFeature(netFeatureBits.VIRTIO_NET_F_CTRL_VLAN)
+    this.#headerBytes = device.hasFeature(netFeatureBits.VIRTIO_NET_F_HASH_REPORT)
+      ? virtioNetHdrV1Hash.size
+      : virtioNetHdrV1.size
+    this.#sendsHeadersAsTheyCame = device.host.deviates('net-header-as-sent')
+    this.#hasHardLimits = device.host.deviates('net-frame-of-a-page')
+    this.#isStrict = device.isStrict
+    this.#offloads = new NetOffloads(
+      (number) => device.hasFeature(number),
+      this.#headerBytes,
+      virtioNetConfig.decode(device.config).mtu,
+    )
+    this.#filter.comparesStrings = device.host.deviates('net-filter-of-strings')
+    this.#stopsAtOddChains = device.host.deviates('net-stops-at-odd-chains')
+  }
+
+  /** A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
+  #serveControl(device: ModelDevice): boolean {
+    if (!this.#hasControl) return false
+    const index = this.#hasPairs ? 2 * this.maxQueuePairs : Math.min(2, device.queueCount - 1)
+    const queue = device.queues[index]
+    if (queue?.open(device.context) === true) serveControlQueue(queue, this, this.counters)
+    return false
+  }
+
+  #transmit(device: ModelDevice, pair: number): boolean {
+    const transmit = device.queues[2 * pair + 1]
+    if (transmit?.open(device.context) !== true) return false
+    if (this.peer !== undefined) return this.#pass(device, transmit, pair, this.peer)
+    const receive = device.queues[2 * pair]
+    // A loopback without its receive queue does nothing yet, as vdpa_sim_net.
+    if (receive?.open(device.context) !== true) return false
+    try {
+      return this.#loop(device, transmit, receive)
+    } finally {
+      transmit.publish()
+      receive.publish()
+    }
+  }
+
+  /** Over the wire: the other device places the frame in its own turn. While it has its fill, this one waits. */
+  #pass(device: ModelDevice, transmit: DeviceQueue, pair: number, { device: other, model }: WireEnd): boolean {
+    try {
+      for (let count = 1; transmit.next(); count++) {
+        if (model.inbox.isFull) {
+          transmit.ring.rewind()
+          return true
+        }
+        const length = this.#take(device, transmit)
+        if (length >= 0) model.#accept(other, pair, this.#headerBytes, length)
+        transmit.complete()
+        if (count % FRAMES_A_PUBLICATION === 0) transmit.publish()
+        if (count === FRAMES_A_TURN) return true
+      }
+      transmit.ring.enableKicks()
+      return false
+    } finally {
+      transmit.publish()
+    }
+  }
+
+  /** The frame of the chain in hand goes to the scratch area: its length with the header, or -1 when it is not to be sent. */
+  #take(device: ModelDevice, transmit: DeviceQueue): number {
+    const { counters } = this
+    counters.txPackets++
+    const limit = this.#hasHardLimits ? PAGE_BYTES : FRAME_BYTES_LAST
+    const length = transmit.read(frame, 0, Math.min(transmit.readableLength, limit))
+    if (length < 0) {
+      counters.txErrors++
+      return -1
+    }
+    counters.txBytes += length
+    const isPlain = frame[0] === 0 && frame[1] === 0 && length <= this.#offloads.plainBytesLast
+    if (isPlain || !this.#isStrict || length < this.#headerBytes) return length
+    const problem = this.#offloads.violation(frame, length)
+    if (problem === undefined) return length
+    device.violate(problem.what, problem.section)
+    counters.txErrors++
+    return -1
+  }
+
+  /** A frame in the scratch area comes from the wire. Where the device does not run, it is lost. */
+  #accept(device: ModelDevice, pair: number, headerBytes: number, length: number): void {
+    if (!device.isRunning || length < headerBytes) {
+      this.counters.rxDrops++
+      return
+    }
+    this.inbox.push(pair, frame, headerBytes, length)
+    device.wake()
+  }
+
+  /** Places what came from the wire. */
+  #receiveAll(device: ModelDevice): boolean {
+    const { inbox, counters } = this
+    let open: DeviceQueue | undefined
+    try {
+      for (let count = 0; inbox.length > 0 && count < FRAMES_A_TURN; count++) {
+        const queue = device.queues[2 * Math.min(inbox.pair, this.state.queuePairs - 1)]
+        const length = inbox.take(frame, this.#headerBytes)
+        if (queue !== open) {
+          open?.publish()
+          open = queue?.open(device.context) === true ? queue : undefined
+        }
+        if (open === undefined) counters.rxOverruns++
+        else this.#receive(device, open, length)
+      }
+    } finally {
+      open?.publish()
+    }
+    return inbox.length > 0
+  }
+
+  #loop(device: ModelDevice, transmit: DeviceQueue, receive: DeviceQueue): boolean {
+    for (let count = 1; transmit.next(); count++) {
+      if (this.#stopsAtOddChains && transmit.ring.chain.readableCount < transmit.ring.chain.count) {
+        this.counters.txErrors++
+        return false
+      }
+      const length = this.#take(device, transmit)
+      const hasBuffer = length < 0 || this.#receive(device, receive, length)
+      if (hasBuffer === undefined) return false
+      transmit.complete()
+      // vdpa_sim_net: no buffer, the frame is lost, and what is behind it waits for the next kick.
+      if (!hasBuffer && this.#stopsAtOddChains) return false
+      if (count % FRAMES_A_PUBLICATION === 0) {
+        transmit.publish()
+        receive.publish()
+      }
+      if (count === FRAMES_A_TURN) return true
+    }
+    transmit.ring.enableKicks()
+    return false
+  }
+
+  /** Takes the frame of `length` bytes in the scratch area; false when there is no buffer for it, undefined when both chains are to be forgotten. */
+  #receive(device: ModelDevice, queue: DeviceQueue, length: number): boolean | undefined {
+    const { counters } = this
+    if (length < this.#headerBytes + 6 || !this.#filter.passes(frame, this.#headerBytes, length)) {
+      counters.rxDrops++
+      return true
+    }
+    const isPlain = frame[0] === 0 && frame[1] === 0 && length <= this.#offloads.plainBytesLast
+    if (!isPlain && !this.#sendsHeadersAsTheyCame && !this.#offloads.receive(frame, length)) {
+      counters.rxDrops++
+      return true
+    }
+    if (!queue.next()) {
+      // vdpa_sim_net does not look twice; there may have been a chain that could not be followed.
+      if (!this.#stopsAtOddChains) queue.ring.enableKicks()
+      if (this.#stopsAtOddChains || !queue.next()) {
+        counters.rxOverruns++
+        return false
+      }
+    }
+    return this.#fill(device, queue, length)
+  }
+
+  #fill(device: ModelDevice, queue: DeviceQueue, length: number): boolean | undefined {
+    const { counters } = this
+    if (this.#stopsAtOddChains && queue.ring.chain.readableCount > 0) {
+      counters.rxOverruns++
+      return false
+    }
+    if (queue.writableLength < length && !this.#sendsHeadersAsTheyCame) return this.#spread(device, queue, length)
+    if (!this.#sendsHeadersAsTheyCame) {
+      frame[NUM_BUFFERS_AT] = 1
+      frame[NUM_BUFFERS_AT + 1] = 0
+      // No hash is computed (section 5.1.6.4.4): whatever the sender had there is not one.
+      if (this.#headerBytes > virtioNetHdrV1.size) frame.fill(0, virtioNetHdrV1.size, this.#headerBytes)
+    }
+    const written = queue.write(frame, 0, length)
+    if (written < 0) {
+      counters.rxErrors++
+      // vdpa_sim_net forgets both chains.
+      if (this.#stopsAtOddChains) return undefined
+    } else {
+      counters.rxPackets++
+      counters.rxBytes += written
+    }
+    queue.complete()
+    return true
+  }
+
+  /** A frame larger than its first buffer: whole in several with MRG_RXBUF, or lost, and the buffers stay for the next. */
+  #spread(device: ModelDevice, queue: DeviceQueue, length: number): boolean {
+    const { counters } = this
+    const { ring } = queue
+    if (!this.#hasMergeable) {
+      ring.rewind()
+      counters.rxDrops++
+      return true
+    }
+    if (this.#isStrict && queue.writableLength < this.#headerBytes)
+      device.violate(`a receive buffer has ${queue.writableLength} bytes, less than a header`, '5.1.6.3.1')
+    // All that is completed is shown first, so that the ring may be put back where it was when the buffers are not enough.
+    ring.rewind()
+    queue.publish()
+    const before = ring.state()
+    const chains = this.#scatter(queue, length)
+    if (chains === undefined) {
+      ring.reset(before)
+      counters.rxOverruns++
+      return false
+    }
+    // Memory that cannot be written: the buffers are given back empty, so that nobody takes them for a frame.
+    const isWhole = chains.every(({ written }) => written > 0)
+    for (const { id, written } of chains) ring.complete(id, isWhole ? written : 0)
+    if (isWhole) {
+      counters.rxPackets++
+      counters.rxBytes += length
+    } else {
+      counters.rxErrors++
+    }
+    return true
+  }
+
+  /** Writes the frame to as many chains as it needs; undefined when there are not so many. A chain whose memory cannot be written has 0 bytes. */
+  #scatter(queue: DeviceQueue, length: number): { id: number; written: number }[] | undefined {
+    const chains: { id: number; written: number }[] = []
+    let places: (readonly [number, number] | undefined)[] = []
+    if (this.#headerBytes > virtioNetHdrV1.size) frame.fill(0, virtioNetHdrV1.size, this.#headerBytes)
+    for (let done = 0; done < length;) {
+      if (!queue.next()) return undefined
+      if (done === 0) places = [NUM_BUFFERS_AT, NUM_BUFFERS_AT + 1].map((at) => queue.writablePlace(at))
+      const written = queue.write(frame, done, Math.min(queue.writableLength, length - done))
+      chains.push({ id: queue.ring.chain.id, written: Math.max(written, 0) })
+      if (written <= 0) return chains
+      done += written
+    }
+    // The count of buffers is in the header, in the first of them (section 5.1.6.3.1).
+    numBuffers[0] = chains.length & 0xff
+    numBuffers[1] = chains.length >> 8
+    for (const [index, place] of places.entries()) if (place !== undefined) queue.writeAt(place, numBuffers, index)
+    return chains
+  }
+}
