@@ -1,5 +1,6 @@
 // Closing: the two shapes of things that must be closed, and the stack on which a parent keeps its children.
 
+import { Failures } from './failures.js'
 import { runAsync, runSync, sleeping, type SleepingCall, type Steps } from './steps.js'
 
 /** Something whose closing may take time. Both symbols and both callers of a second `close()` wait for the same end. */
@@ -23,7 +24,7 @@ type Step = (() => void | Promise<void>) | SleepingCall<void>
 
 /** Steps of closing, run newest first; a failing step does not stop the rest, and all failures are reported together. */
 export class CloseStack {
-  readonly #steps: Step[] = []
+  readonly #steps: (() => Steps<void>)[] = []
   #closing: Promise<void> | undefined
   #isClosed = false
 
@@ -34,39 +35,37 @@ export class CloseStack {
 
   /** Adds a step; returns a function that takes it off again (for a child that was closed by itself). */
   push(step: Step): () => void {
-    this.#steps.push(step)
+    return this.pushSteps(() => sleeping(typeof step === 'function' ? bothForms(step) : step))
+  }
+
+  /** push() of a step that is a procedure. */
+  pushSteps(steps: () => Steps<void>): () => void {
+    this.#steps.push(steps)
     return () => {
-      const index = this.#steps.lastIndexOf(step)
+      const index = this.#steps.lastIndexOf(steps)
       if (index >= 0) this.#steps.splice(index, 1)
     }
   }
 
   /** Runs the steps, each after the one before it has ended. */
   close(): Promise<void> {
-    this.#isClosed = true
-    this.#closing ??= runAsync(this.#run())
+    this.#closing ??= runAsync(this.closeSteps())
     return this.#closing
   }
 
   /** close() on the spot. While a close() is under way it does nothing: that one goes on. Throws when a step has no form of its own for it. */
   closeSync(): void {
     if (this.#isClosed) return
-    this.#isClosed = true
     this.#closing = Promise.resolve()
-    runSync(this.#run())
+    runSync(this.closeSteps())
   }
 
-  *#run(): Steps<void> {
-    const failures: unknown[] = []
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
-      try {
-        yield* sleeping(typeof step === 'function' ? bothForms(step) : step)
-      } catch (failure) {
-        failures.push(failure)
-      }
-    }
-    if (failures.length === 1) throw failures[0]
-    if (failures.length > 1) throw new AggregateError(failures, `closing met ${failures.length} failures`)
+  /** close() as part of another procedure, which calls it once. */
+  *closeSteps(): Steps<void> {
+    this.#isClosed = true
+    const failures = new Failures()
+    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) yield* failures.attempt(step())
+    failures.throwMet(`closing met ${failures.count} failures`)
   }
 }
 

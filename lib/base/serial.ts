@@ -24,12 +24,12 @@ export class Serial {
    * Runs the procedure after all that were asked for before it. `start` is called when its turn comes. A signal that aborts before that, or between two of
    * its sleeping calls, ends it with ERR_VDPA_CANCELED, thrown where it stands, so that it can undo what it did.
    */
-  run<T>(start: () => Steps<T>, signal?: AbortSignal): Promise<T> {
+  async run<T>(start: () => Steps<T>, signal?: AbortSignal): Promise<T> {
+    checkSignal(signal)
     const canceled = () => (signal?.aborted === true ? this.#canceled(signal) : undefined)
     this.#waiting++
     const result = this.#last
       .then(() => {
-        checkSignal(signal)
         const failure = canceled()
         if (failure !== undefined) throw failure
         return runAsync(start(), canceled)

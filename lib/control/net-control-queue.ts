@@ -29,7 +29,12 @@ export interface ControlHost<Space> {
   /** Makes the queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. */
   createQueue(
     index: number,
-    options: { readonly addressSpace: Space; readonly bufferBytes: number; readonly size?: number },
+    options: {
+      readonly addressSpace: Space
+      readonly bufferBytes: number
+      readonly size?: number
+      readonly owner?: string
+    },
   ): Promise<ControlPort>
 }
 
@@ -76,6 +81,7 @@ export class NetControlQueue implements Closeable {
     const port = await device.createQueue(index, {
       addressSpace,
       bufferBytes: BUFFER_BYTES,
+      owner: 'a NetControlQueue',
       ...(size !== undefined && { size }),
     })
     try {

@@ -9,7 +9,7 @@ import { IovaAllocator } from '../iotlb/iova-allocator.js'
 import type { MappingSnapshot } from '../iotlb/mapping.js'
 import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import { checkOpen, refusal, type DeviceContext } from './context.js'
+import { inOrder, onTheSpot, refusal, type DeviceContext } from './context.js'
 import {
   entryOfRange,
   isWithin,
@@ -59,7 +59,6 @@ export class AddressSpace {
   readonly #entry = new Uint32Array(ENTRY_WORDS)
   readonly #window: Uint32Array
   #spare: Plan | undefined
-  #isClosed = false
 
   /** @internal Made by VdpaDevice.addressSpace(). */
   constructor(context: DeviceContext, asid: number) {
@@ -73,7 +72,7 @@ export class AddressSpace {
 
   /** True once the device is closing. */
   get isClosed(): boolean {
-    return this.#isClosed
+    return this.#context.state.isEnding
   }
 
   /** How many mappings there are. */
@@ -89,32 +88,32 @@ export class AddressSpace {
    * refused: ERR_VDPA_MEMLOCK, ERR_VDPA_ENTRY_LIMIT, ERR_VDPA_BATCH, ERR_VDPA_REFUSED, each naming the piece. (VHOST_IOTLB_UPDATE)
    */
   map(what: Mappable, options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#mapSteps(requestsOf(what), options))
+    return inOrder(this.#context, () => this.#mapSteps(requestsOf(what), options))
   }
 
   /** map() on the calling thread. */
   mapSync(what: Mappable): void {
-    this.#context.serial.runSync(() => this.#mapSteps(requestsOf(what), {}))
+    onTheSpot(this.#context, () => this.#mapSteps(requestsOf(what), {}))
   }
 
   /** Undoes mappings, each named exactly (ERR_VDPA_NOT_MAPPED otherwise, and nothing changes), in one batch. (VHOST_IOTLB_INVALIDATE) */
   unmap(what: UnmapRequest | readonly UnmapRequest[], options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#unmapSteps(() => this.#exactly(what), options))
+    return inOrder(this.#context, () => this.#unmapSteps(() => this.#exactly(what), options))
   }
 
   /** unmap() on the calling thread. */
   unmapSync(what: UnmapRequest | readonly UnmapRequest[]): void {
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#exactly(what), {}))
+    onTheSpot(this.#context, () => this.unmapSteps(what))
   }
 
   /** Undoes every mapping, in one batch. */
   unmapAll(options: ChangeOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#unmapSteps(() => this.#everything(), options))
+    return inOrder(this.#context, () => this.#unmapSteps(() => this.#everything(), options))
   }
 
   /** unmapAll() on the calling thread. */
   unmapAllSync(): void {
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#everything(), {}))
+    onTheSpot(this.#context, () => this.#unmapSteps(() => this.#everything(), {}))
   }
 
   /** Undoes every mapping of a region, in one batch, so that it can be closed. */
@@ -132,12 +131,12 @@ export class AddressSpace {
    * reserved. Returns the IOVA. ERR_VDPA_NO_SPACE when there is none; else as map().
    */
   async mapRegion(region: MemoryRegion, options: MapRegionOptions = {}): Promise<bigint> {
-    return this.#context.serial.run(() => this.#mapRegionSteps(region, options))
+    return inOrder(this.#context, () => this.mapRegionSteps(region, options))
   }
 
   /** mapRegion() on the calling thread. */
   mapRegionSync(region: MemoryRegion, options: MapRegionOptions = {}): bigint {
-    return this.#context.serial.runSync(() => this.#mapRegionSteps(region, options))
+    return onTheSpot(this.#context, () => this.mapRegionSteps(region, options))
   }
 
   /** Keeps mapRegion() away from `size` bytes at `iova`, such as where guest memory may be plugged in later. ERR_VDPA_OVERLAP with another reservation. */
@@ -192,47 +191,38 @@ export class AddressSpace {
     return `asid ${this.asid} of ${this.#context.facts.path} (${this.size} mappings)`
   }
 
+  /** @internal mapRegion() as part of a procedure of the device. */
+  *mapRegionSteps(region: MemoryRegion, { iova, align, access = 'rw' }: MapRegionOptions): Steps<bigint> {
+    const place = iova ?? this.#allocator.highest(region.length, align === undefined ? {} : { align })
+    yield* this.#mapSteps([{ iova: place, region, access }], {})
+    return place
+  }
+
+  /** @internal unmap() as part of a procedure of the device. */
+  unmapSteps(what: UnmapRequest | readonly UnmapRequest[]): Steps<void> {
+    return this.#unmapSteps(() => this.#exactly(what), {})
+  }
+
   /** @internal After a reset: what a parent driver may have forgotten is sent again, unless IOTLB_PERSIST says that it forgets nothing. */
-  async replay(): Promise<void> {
-    if (this.#forgetsAtReset()) await this.#context.serial.run(() => this.#replaySteps())
+  *replaySteps(): Steps<void> {
+    if (this.size === 0 || this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')) return
+    yield* this.#replaySteps()
   }
 
-  /** @internal replay() on the calling thread. */
-  replaySync(): void {
-    if (this.#forgetsAtReset()) this.#context.serial.runSync(() => this.#replaySteps())
+  /** @internal close() of the device was called: followers stop. */
+  stopFollowing(): void {
+    for (const follower of [...this.#followers]) follower.stop()
   }
 
-  /** @internal Unmaps everything; the device is closing. */
-  async close(): Promise<void> {
-    this.#beginClosing()
-    await this.#context.serial.run(() => this.#unmapSteps(() => this.#everything(), {}))
-  }
-
-  /** @internal close() on the calling thread. */
-  closeSync(): void {
-    this.#beginClosing()
-    this.#context.serial.runSync(() => this.#unmapSteps(() => this.#everything(), {}))
+  /** @internal The device is closing: unmaps everything. A device that is gone takes no messages, and an address space that no message can name has none. */
+  *closeSteps(): Steps<void> {
+    if (this.size === 0 || this.#context.state.phase === 'lost') return
+    yield* this.#unmapSteps(() => this.#everything(), {})
   }
 
   /** @internal The node is closed: nothing is mapped any more, whatever went wrong before. */
   release(): void {
     this.#contents.clear()
-  }
-
-  #beginClosing(): void {
-    this.#isClosed = true
-    for (const follower of this.#followers) follower.stop()
-  }
-
-  #forgetsAtReset(): boolean {
-    return this.size > 0 && !this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_PERSIST')
-  }
-
-  *#mapRegionSteps(region: MemoryRegion, { iova, align, access = 'rw' }: MapRegionOptions): Steps<bigint> {
-    checkOpen(this.#context)
-    const place = iova ?? this.#allocator.highest(region.length, align === undefined ? {} : { align })
-    yield* this.#mapSteps([{ iova: place, region, access }], {})
-    return place
   }
 
   *#mapSteps(requests: readonly MappingRequest[], options: ChangeOptions): Steps<void> {
@@ -266,9 +256,7 @@ export class AddressSpace {
   }
 
   *#unmapSteps(choose: () => Removal, options: ChangeOptions): Steps<void> {
-    if (!this.#isClosed) this.#checkChange(options)
-    // An address space that no message can name has nothing to undo when the device closes.
-    else if (this.size === 0) return
+    this.#checkChange(options)
     const { plan, detach } = choose()
     detach()
     yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
@@ -287,7 +275,7 @@ export class AddressSpace {
 
   /** What leads from what a follower had mapped to what its table has now. */
   *#followSteps(follower: MemoryFollower, options: ChangeOptions): Steps<void> {
-    if (!this.#isClosed) this.#checkChange(options)
+    this.#checkChange(options)
     const contents = this.#contents
     const { pageSize } = this.#context.facts
     const isMapped = (entry: Uint32Array) => contents.hasExactly(entry)
@@ -377,7 +365,6 @@ export class AddressSpace {
   }
 
   #checkChange({ signal }: ChangeOptions): void {
-    checkOpen(this.#context)
     checkSignal(signal)
     if (signal?.aborted === true) throw refusal(this.#context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
   }

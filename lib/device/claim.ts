@@ -9,8 +9,10 @@ import { backendFeatureBits, type BackendFeature } from '../uapi/vhost-types.js'
 import { deviceIds, deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
 import { checkOneOf } from '../base/checks.js'
 import type { DeviceContext, DeviceFacts } from './context.js'
+import { DeviceState } from './device-state.js'
 import { FeatureSet, type FeatureWish } from './feature-set.js'
 import { absent } from './groups.js'
+import { QueueBook } from './queue-book.js'
 
 /** How a device is opened. */
 export interface ClaimOptions<K extends DeviceKind = DeviceKind> {
@@ -51,12 +53,13 @@ export function claimDevice(backend: Backend, transport: VhostVdpaTransport, opt
     facts,
     backendFeatures,
     serial: new Serial(path),
-    status: 0,
-    features: undefined,
-    isSuspended: false,
-    isClosed: false,
+    state: new DeviceState(),
+    changes: [],
     doesPin: undefined,
     asidOfGroup: new Map(),
+    spaces: new Map(),
+    vrings: new Map(),
+    queues: new QueueBook(),
   }
   return { context, offeredBackendFeatures: offered, configSize: absent(() => transport.configSize()) }
 }

@@ -1,18 +1,10 @@
 // The configuration interrupt of a device: armed when somebody listens, and told apart into a change and a breakdown. (VHOST_VDPA_SET_CONFIG_CALL)
 
+import { throwUncaught } from '../base/program-calls.js'
+import { runSync, sleeping, type Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import type { DeviceContext } from './context.js'
-
-/** What a device tells: `config` after its configuration changed, `needsReset` when it gave up (spec section 2.1.2), `close` at the end. */
-export interface DeviceEvents {
-  /** The configuration changed, or an announcement was asked for. */
-  config: []
-  /** The device set NEEDS_RESET: nothing goes on before reset(). */
-  needsReset: []
-  /** close() has ended. */
-  close: []
-}
 
 export class ConfigCall {
   readonly #context: DeviceContext
@@ -26,12 +18,18 @@ export class ConfigCall {
     this.#tell = tell
   }
 
-  /** From now on the device interrupts. */
+  /** From now on the device interrupts. When that is refused it is as before, and may be tried again. */
   arm(): void {
-    if (this.#eventfd !== undefined || this.#context.isClosed) return
-    this.#eventfd = this.#context.backend.eventfd()
-    this.#eventfd.onSignal(() => this.#onSignal())
-    this.rearm()
+    if (this.#eventfd !== undefined || this.#context.state.isEnding) return
+    const eventfd = this.#context.backend.eventfd()
+    try {
+      if (this.#foreignFd === undefined) this.#context.transport.setConfigCall(eventfd.fd)
+      eventfd.onSignal(() => this.#onSignal())
+    } catch (failure) {
+      eventfd.close()
+      throw failure
+    }
+    this.#eventfd = eventfd
   }
 
   /** Has the device signal `fd` instead of telling us; undefined gives it back to us. */
@@ -51,16 +49,24 @@ export class ConfigCall {
   }
 
   #onSignal(): void {
-    if (this.#context.isClosed) return
-    this.#tell(this.#isBroken() ? 'needsReset' : 'config')
+    const { serial, state } = this.#context
+    if (state.isEnding) return
+    // While a call that may sleep is under way, the question for the status would wait for it on the event loop's thread.
+    if (serial.isBusy) serial.run(() => this.#askSteps()).catch(throwUncaught)
+    else runSync(this.#askSteps())
   }
 
-  /** A device that does not even tell its status was taken away. */
-  #isBroken(): boolean {
+  *#askSteps(): Steps<void> {
+    const { transport, state } = this.#context
+    if (state.isEnding) return
+    let status: number
     try {
-      return (this.#context.transport.status() & virtioStatus.NEEDS_RESET) !== 0
-    } catch {
-      return true
+      status = yield* sleeping({ now: () => transport.status(), later: () => transport.statusAsync() })
+    } catch (failure) {
+      // A device that does not even tell its status was taken away.
+      state.lost(failure)
+      status = virtioStatus.NEEDS_RESET
     }
+    if (!state.isEnding) this.#tell((status & virtioStatus.NEEDS_RESET) !== 0 ? 'needsReset' : 'config')
   }
 }

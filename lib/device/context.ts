@@ -1,12 +1,16 @@
-// What the parts of one open device share: the transport, the device's own facts, and where it stands. Not public.
+// What the parts of one open device share: the transport, the device's own facts, where it stands, and the order of what is done to it. Not public.
 
 import type { Range } from '../base/ranges.js'
 import { vdpaError, type VdpaError, type VdpaErrorCode } from '../base/errors.js'
 import type { Serial } from '../base/serial.js'
+import type { Steps } from '../base/steps.js'
 import type { Backend } from '../backend/backend.js'
 import type { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
-import { virtioStatus } from '../uapi/virtio-status.js'
+import type { AddressSpace } from './address-space.js'
+import type { DeviceState } from './device-state.js'
 import type { FeatureSet } from './feature-set.js'
+import type { QueueBook } from './queue-book.js'
+import type { Vring } from './vring.js'
 
 /** Facts that do not change while the device is open. */
 export interface DeviceFacts {
@@ -30,16 +34,20 @@ export interface DeviceContext {
   readonly backendFeatures: FeatureSet
   /** Keeps procedures on this device in order. */
   readonly serial: Serial
-  /** The status byte as last set or read by us. */
-  status: number
-  /** What was negotiated, while FEATURES_OK stands. */
-  features: FeatureSet | undefined
-  isSuspended: boolean
-  isClosed: boolean
+  /** Where the device stands. */
+  readonly state: DeviceState
+  /** Procedures that change where the device stands, or its queues, and have not ended: their verbs, in the order they were asked for. */
+  readonly changes: string[]
   /** Whether the parent pins what is mapped; undefined until something was mapped. */
   doesPin: boolean | undefined
   /** The address space of each group, by group. */
   readonly asidOfGroup: Map<number, number>
+  /** Address spaces that were asked for, by number. */
+  readonly spaces: Map<number, AddressSpace>
+  /** Vrings that were asked for, by index. */
+  readonly vrings: Map<number, Vring>
+  /** The queues that this process drives. */
+  readonly queues: QueueBook
 }
 
 export function refusal(context: DeviceContext, code: VdpaErrorCode, text: string, request?: string): VdpaError {
@@ -47,17 +55,75 @@ export function refusal(context: DeviceContext, code: VdpaErrorCode, text: strin
   return vdpaError(code, text, request === undefined ? { path } : { path, request })
 }
 
+/** Throws ERR_VDPA_CLOSED from close() on. For verbs at the call; what was asked for before close() goes on. */
 export function checkOpen(context: DeviceContext): void {
-  if (context.isClosed) throw refusal(context, 'ERR_VDPA_CLOSED', 'the device is closed')
+  if (context.state.isEnding) throw refusal(context, 'ERR_VDPA_CLOSED', 'the device is closed')
 }
 
+/** Whether DRIVER_OK stands, also while the device is suspended. */
 export function isRunning(context: DeviceContext): boolean {
-  return (context.status & virtioStatus.DRIVER_OK) !== 0
+  return context.state.hasDriverOk
 }
 
+/** The negotiated features. ERR_VDPA_STATE before negotiate() and where only a reset may follow, ERR_VDPA_DEVICE_BROKEN where the device is lost. */
 export function checkNegotiated(context: DeviceContext, what: string): FeatureSet {
-  checkOpen(context)
-  if (context.features === undefined)
+  const { state } = context
+  if (state.isClosed) throw refusal(context, 'ERR_VDPA_CLOSED', 'the device is closed')
+  if (state.phase === 'lost') throw lostError(context)
+  if (state.features === undefined)
     throw refusal(context, 'ERR_VDPA_STATE', `${what} needs negotiated features: call negotiate() first`)
-  return context.features
+  return state.features
+}
+
+/** Throws ERR_VDPA_STATE where something was done that only a reset takes back. */
+export function checkNoResetDue(context: DeviceContext): void {
+  const reason = context.state.resetReason
+  if (reason !== undefined) throw refusal(context, 'ERR_VDPA_STATE', `${reason}: call reset() first`)
+}
+
+/** That the device was taken away, or does not take its reset. */
+export function lostError(context: DeviceContext, cause: unknown = context.state.lostBy): VdpaError {
+  const code = (context.state.lostBy as { readonly code?: unknown } | undefined)?.code
+  return vdpaError('ERR_VDPA_DEVICE_BROKEN', `the device is gone, or answers no more (${String(code)})`, {
+    path: context.facts.path,
+    hint: 'close it, or try reset()',
+    cause,
+  })
+}
+
+/** Carries a procedure out in the device's order. ERR_VDPA_CLOSED from close() on, which is decided at the call. */
+export async function inOrder<T>(context: DeviceContext, start: () => Steps<T>, signal?: AbortSignal): Promise<T> {
+  checkOpen(context)
+  return context.serial.run(start, signal)
+}
+
+/** The same on the calling thread. ERR_VDPA_STATE while an asynchronous procedure is under way. */
+export function onTheSpot<T>(context: DeviceContext, start: () => Steps<T>): T {
+  checkOpen(context)
+  return context.serial.runSync(start)
+}
+
+/** inOrder() for what changes where the device stands, or its queues: until it has ended, verbs that cannot wait for it are refused. */
+export async function change<T>(
+  context: DeviceContext,
+  verb: string,
+  start: () => Steps<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  checkOpen(context)
+  const { changes } = context
+  changes.push(verb)
+  try {
+    return await context.serial.run(start, signal)
+  } finally {
+    changes.splice(changes.indexOf(verb), 1)
+  }
+}
+
+/** For verbs that change rings or groups on the spot: they may not overtake a change of the device that is under way. */
+export function checkUnchanging(context: DeviceContext, what: string): void {
+  checkOpen(context)
+  const [verb] = context.changes
+  if (verb !== undefined)
+    throw refusal(context, 'ERR_VDPA_STATE', `${what} may not overtake ${verb}, which is under way: await it`)
 }

@@ -1,72 +1,38 @@
 // A virtqueue that this process drives itself: ring memory mapped into an address space, the driver's side of the ring, and its eventfds or doorbell.
-// What travels through it is the business of control/ and drivers/.
+// What travels through it is the business of control/ and drivers/; how it is made, of queue-making.ts.
 
-import { checkInteger } from '../base/checks.js'
-import { CloseStack, type Closeable } from '../base/closeable.js'
-import { vdpaError } from '../base/errors.js'
+import type { Closeable } from '../base/closeable.js'
+import { isVdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import { callUnasked } from '../base/program-calls.js'
+import { whole, type Steps } from '../base/steps.js'
 import type { Doorbell, Eventfd, Subscription } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
-import { createDriverRing } from '../virtqueue/create.js'
-import { areaSizes } from '../virtqueue/layout.js'
-import type { DriverRing, DriverSnapshot } from '../virtqueue/virtqueue.js'
+import type { DriverRing } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
+import { change, onTheSpot, refusal, type DeviceContext } from './context.js'
+import type { QueueLayout } from './queue-layout.js'
+import type { QueueSnapshot, QueueWish } from './queue-options.js'
+import { takeBackSteps } from './take-back.js'
 import type { Vring } from './vring.js'
 
-/** How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. */
-export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
+export type { DeviceQueueOptions, NotifyBy, QueueSnapshot } from './queue-options.js'
 
-/** How a queue that this process drives is made. */
-export interface DeviceQueueOptions {
-  /** The address space whose mappings the device uses for this queue: that of the queue's group. */
-  readonly addressSpace: AddressSpace
-  /** Descriptors; the smaller of 256 and the largest the queue allows by default. */
-  readonly size?: number
-  /** Bytes of buffer memory to map beside the ring; default 0. */
-  readonly bufferBytes?: number
-  /** `'eventfd'` by default. `'doorbell'` throws ERR_VDPA_NOT_SUPPORTED where the device has none, `'auto'` takes it where it has one. */
-  readonly notifyBy?: NotifyBy
-  /** The IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
-  readonly iova?: bigint
-  /** Begins with the chains of a queue that was saved, in its memory: kick() tells the device of them once it runs. */
-  readonly restore?: QueueSnapshot
-  /** Descriptors a chain may have in an indirect table; 0 (default) makes all chains direct. Needs VIRTIO_F_RING_INDIRECT_DESC. */
-  readonly indirectTableSize?: number
-}
-
-/** A stopped queue: its ring's state and the memory it lies in, which stays allocated. */
-export interface QueueSnapshot {
-  /** The driver's books: the chains that the device has not answered, and those that it has and nobody took. */
-  readonly ring: DriverSnapshot
-  /** Ring and buffers. */
+/** What a queue is made of. */
+export interface QueueParts {
+  readonly vring: Vring
+  readonly ring: DriverRing
+  readonly wish: QueueWish
+  /** The groups of the queue and of its descriptors, where the device has groups. */
+  readonly groups: readonly number[]
+  readonly layout: QueueLayout
   readonly memory: MemoryRegion
-  /** Where `memory` was mapped, and will be again. */
   readonly iova: bigint
-}
-
-/** What the queue needs of the open device. */
-export interface QueueHost {
-  readonly path: string
-  readonly allocate: (length: number, name: string) => MemoryRegion
-  readonly eventfd: () => Eventfd
-  readonly mapDoorbell: (index: number) => Doorbell | undefined
-  readonly features: {
-    readonly eventIdx: boolean
-    readonly indirect: boolean
-    readonly inOrder: boolean
-    readonly notificationData: boolean
-  }
-}
-
-const defaultSize = 256
-
-/** Offsets of everything in the queue's memory. */
-interface Layout {
-  readonly driver: number
-  readonly device: number
-  readonly indirect: number
-  readonly buffers: number
-  readonly total: number
+  readonly kick: Eventfd
+  readonly call: Eventfd
+  readonly doorbell: Doorbell | undefined
+  readonly hasNotificationData: boolean
 }
 
 /**
@@ -85,35 +51,37 @@ export class DeviceQueue implements Closeable {
   readonly buffers: RingMemory
   /** IOVA of the first byte of `buffers`. */
   readonly buffersIova: bigint
+  /** Who drives it, for sentences. */
+  readonly owner: string
+  /** @internal The groups whose address space its memory is in. */
+  readonly groups: readonly number[]
+  readonly #context: DeviceContext
+  readonly #wish: QueueWish
   readonly #memory: MemoryRegion
   readonly #iova: bigint
   readonly #kick: Eventfd
   readonly #call: Eventfd
   readonly #doorbell: Doorbell | undefined
   readonly #hasNotificationData: boolean
-  readonly #closing = new CloseStack()
-  #isSaved = false
+  readonly #listeners: (() => void)[] = []
+  /** Who waits for the end, which the queue's owner or the device may bring. */
+  readonly #end = new End()
+  #isClosed = false
   #owesKick = false
 
-  private constructor(parts: {
-    vring: Vring
-    ring: DriverRing
-    options: DeviceQueueOptions
-    layout: Layout
-    memory: MemoryRegion
-    iova: bigint
-    kick: Eventfd
-    call: Eventfd
-    doorbell: Doorbell | undefined
-    hasNotificationData: boolean
-  }) {
+  /** @internal Made by VdpaDevice.createQueue(). */
+  constructor(context: DeviceContext, parts: QueueParts) {
+    this.#context = context
     this.index = parts.vring.index
     this.vring = parts.vring
     this.ring = parts.ring
-    this.addressSpace = parts.options.addressSpace
+    this.addressSpace = parts.wish.addressSpace
+    this.owner = parts.wish.owner
+    this.groups = parts.groups
+    this.#wish = parts.wish
     this.#memory = parts.memory
     this.#iova = parts.iova
-    this.buffers = new RingMemory(parts.memory.buffer, parts.layout.buffers, parts.options.bufferBytes ?? 0)
+    this.buffers = new RingMemory(parts.memory.buffer, parts.layout.buffers, parts.wish.bufferBytes)
     this.buffersIova = parts.iova + BigInt(parts.layout.buffers)
     this.#kick = parts.kick
     this.#call = parts.call
@@ -121,78 +89,18 @@ export class DeviceQueue implements Closeable {
     this.#hasNotificationData = parts.hasNotificationData
   }
 
-  /** Allocates, maps, builds the ring, sets the vring up and enables it. On failure nothing is left. The device must not be running. */
-  static async create(host: QueueHost, vring: Vring, options: DeviceQueueOptions): Promise<DeviceQueue> {
-    const size = options.size ?? options.restore?.ring.size ?? Math.min(defaultSize, vring.maxSize)
-    checkInteger(size, 'size', 1, vring.maxSize)
-    checkInteger(options.bufferBytes ?? 0, 'bufferBytes', 0, 2 ** 31)
-    const undo = new CloseStack()
-    try {
-      const layout = layOut(vring, size, options)
-      const memory = options.restore?.memory ?? host.allocate(layout.total, `queue ${vring.index} of ${host.path}`)
-      if (options.restore === undefined) undo.push(() => memory.close())
-      const wantedIova = options.restore?.iova ?? options.iova
-      const iova = await options.addressSpace.mapRegion(memory, wantedIova === undefined ? {} : { iova: wantedIova })
-      undo.push(() => options.addressSpace.unmap({ iova, size: BigInt(memory.length) }))
-      const ring = makeRing(host, vring, { size, layout, memory, iova }, options)
-      const [kick, call] = [host.eventfd(), host.eventfd()]
-      undo.push(() => kick.close())
-      undo.push(() => call.close())
-      const doorbell =
-        options.notifyBy === 'doorbell' || options.notifyBy === 'auto' ? host.mapDoorbell(vring.index) : undefined
-      if (doorbell !== undefined) undo.push(() => doorbell.close())
-      if (doorbell === undefined && options.notifyBy === 'doorbell') {
-        throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `queue ${vring.index} has no doorbell page`, { path: host.path })
-      }
-      const at = (offset: number) => iova + BigInt(offset)
-      vring.setUp({
-        size,
-        addresses: { descriptor: iova, driver: at(layout.driver), device: at(layout.device) },
-        kick,
-        call,
-      })
-      vring.enable()
-      const { notificationData: hasNotificationData } = host.features
-      const queue = new DeviceQueue({
-        vring,
-        ring,
-        options,
-        layout,
-        memory,
-        iova,
-        kick,
-        call,
-        doorbell,
-        hasNotificationData,
-      })
-      queue.#closing.push(() => {
-        if (!queue.#isSaved) memory.close()
-      })
-      const mapped = { iova, size: BigInt(memory.length) }
-      queue.#closing.push({
-        now: () => {
-          if (!options.addressSpace.isClosed) options.addressSpace.unmapSync(mapped)
-        },
-        later: async () => {
-          if (!options.addressSpace.isClosed) await options.addressSpace.unmap(mapped)
-        },
-      })
-      for (const owned of [kick, call, doorbell]) if (owned !== undefined) queue.#closing.push(() => owned.close())
-      return queue
-    } catch (failure) {
-      await undo.close().catch(() => undefined)
-      throw failure
-    }
-  }
-
-  /** True from close() on. */
+  /** True from when it begins to close, by itself or with its device. */
   get isClosed(): boolean {
-    return this.#closing.isClosed
+    return this.#isClosed
   }
 
   /** Calls `listener` when the queue begins to close, its memory still there. Returns a function that takes the listener off. */
   onClose(listener: () => void): () => void {
-    return this.#closing.push(listener)
+    this.#listeners.push(listener)
+    return () => {
+      const at = this.#listeners.lastIndexOf(listener)
+      if (at >= 0) this.#listeners.splice(at, 1)
+    }
   }
 
   /** The descriptor of the eventfd by which the driver kicks, for who kicks in its place. */
@@ -214,9 +122,15 @@ export class DeviceQueue implements Closeable {
   kick(): void {
     // Until the device was told: one that asks for notifications by position (EVENT_IDX) never asks again for a position that was passed.
     this.#owesKick = true
-    if (this.#doorbell === undefined) this.#kick.signal()
-    else if (this.#hasNotificationData) this.#doorbell.ring32(this.ring.notificationData(this.index))
-    else this.#doorbell.ring16(this.index)
+    try {
+      if (this.#doorbell === undefined) this.#kick.signal()
+      else if (this.#hasNotificationData) this.#doorbell.ring32(this.ring.notificationData(this.index))
+      else this.#doorbell.ring16(this.index)
+    } catch (failure) {
+      // A counter that has no room left was signaled and not taken yet: the device is told already.
+      if (isVdpaError(failure) && failure.code === 'EAGAIN') return
+      throw failure
+    }
     this.#owesKick = false
   }
 
@@ -232,79 +146,138 @@ export class DeviceQueue implements Closeable {
 
   /**
    * Saves the queue of a stopped device and closes it; pass the snapshot to createQueue() to go on. What is in flight is what this side has not got back; where
-   * the device says that it stands is not asked. The memory stays, and is the caller's to close when no queue is made of it. ERR_VDPA_STATE while the device runs.
+   * the device says that it stands is not asked. The memory stays, and is the caller's to close when no queue is made of it. ERR_VDPA_STATE while the device
+   * runs. When it fails, the queue is as before; when it succeeds, a suspended device is not resumed but reset.
    */
-  async save(): Promise<QueueSnapshot> {
-    this.vring.checkStopped('saving a queue')
-    const snapshot = { ring: this.ring.save(), memory: this.#memory, iova: this.#iova }
-    this.#isSaved = true
-    await this.close()
-    return snapshot
+  save(): Promise<QueueSnapshot> {
+    return change(this.#context, 'save()', () => this.#saveSteps())
   }
 
-  /** Closes eventfds and doorbell, unmaps and frees the memory. The device must be stopped; VdpaDevice.close() and reset() see to it. */
+  /**
+   * Closes eventfds and doorbell, unmaps and frees the memory. ERR_VDPA_STATE while the device runs or is suspended, and then nothing is closed: reset() or
+   * close the device, which closes its queues.
+   */
   close(): Promise<void> {
-    return this.#closing.close()
+    if (this.#isClosed || this.#context.state.isEnding) return this.#end.promise
+    return change(this.#context, "a queue's close()", () => this.#closeSteps())
   }
 
   /** close() on the calling thread. */
   closeSync(): void {
-    this.#closing.closeSync()
+    if (!this.#isClosed) onTheSpot(this.#context, () => this.#closeSteps())
   }
 
-  /** close() */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  /** close(); where the device runs or is suspended, the queue is left to it, which closes it when it is reset or closed. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isClosed || this.#context.state.isEnding) return this.#end.promise
+    await change(this.#context, "a queue's close()", () => this.#disposeSteps())
+  }
+
+  /** @internal Ends the queue whatever the device does; for who has made sure that its rings stand still. Goes on past failures. */
+  *endSteps(): Steps<void> {
+    if (!this.#isClosed) yield* whole(this.#endSteps())
+  }
+
+  /** @internal Throws ERR_VDPA_STATE while the device runs or is suspended. */
+  checkStopped(): void {
+    const { state } = this.#context
+    if (!state.hasDriverOk) return
+    const is = state.phase === 'running' ? 'runs' : 'is suspended'
+    const text = `queue ${this.index} is not closed while the device ${is}: call reset(), or close the device`
+    throw refusal(this.#context, 'ERR_VDPA_STATE', text)
+  }
+
+  *#closeSteps(): Steps<void> {
+    if (this.#isClosed) return
+    this.checkStopped()
+    yield* this.endSteps()
+  }
+
+  *#disposeSteps(): Steps<void> {
+    if (!this.#context.state.hasDriverOk) yield* this.endSteps()
+  }
+
+  *#saveSteps(): Steps<QueueSnapshot> {
+    const snapshot = this.snapshot()
+    yield* this.partSteps()
+    return snapshot
+  }
+
+  /** @internal What save() gives; nothing is changed. */
+  snapshot(): QueueSnapshot {
+    this.vring.checkStopped('saving a queue')
+    if (this.#isClosed) throw refusal(this.#context, 'ERR_VDPA_CLOSED', `queue ${this.index} is closed`)
+    const { bufferBytes, indirectTableSize } = this.#wish
+    return { ring: this.ring.save(), memory: this.#memory, iova: this.#iova, bufferBytes, indirectTableSize }
+  }
+
+  /**
+   * @internal Ends a queue that was saved: its memory stays, and the device, which would go on with it, is reset next. What fails does not cost the snapshot:
+   * memory that cannot be unmapped now is unmapped at the reset.
+   */
+  *partSteps(): Steps<void> {
+    if (this.#context.state.hasDriverOk) this.#context.state.needsReset(`queue ${this.index} was saved`)
+    const failures = new Failures()
+    for (const listener of this.#begin()) callUnasked(listener)
+    yield* whole(this.#letGoSteps(failures, undefined))
+    this.#end.reach()
+  }
+
+  *#endSteps(): Steps<void> {
+    const failures = new Failures()
+    for (const listener of this.#begin()) failures.now(listener)
+    if (this.#context.state.phase === 'negotiated') yield* failures.attempt(takeBackSteps(this.#context, this.vring))
+    yield* this.#letGoSteps(failures, this.#memory)
+    try {
+      failures.throwMet(`closing queue ${this.index} of ${this.#context.facts.path} met failures`)
+      this.#end.reach()
+    } catch (failure) {
+      this.#end.reach(failure as Error)
+      throw failure
+    }
+  }
+
+  /** Who is told, newest first. */
+  #begin(): (() => void)[] {
+    this.#isClosed = true
+    return [...this.#listeners].reverse()
+  }
+
+  *#letGoSteps(failures: Failures, memory: MemoryRegion | undefined): Steps<void> {
+    for (const owned of [this.#kick, this.#call, this.#doorbell]) failures.now(() => owned?.close())
+    yield* failures.attempt(this.#unmapSteps(memory))
+    this.#context.queues.remove(this)
+    this.vring.forget()
+  }
+
+  /** Unmaps the memory, and frees it when it is ours; what cannot be unmapped is left to the device. */
+  *#unmapSteps(memory: MemoryRegion | undefined): Steps<void> {
+    const { state, queues } = this.#context
+    const left = { space: this.addressSpace, iova: this.#iova, memory, length: this.#memory.length }
+    // A device that is gone takes no messages; the memory is freed once the node is closed.
+    if (state.phase === 'lost') return queues.leave(left)
+    try {
+      yield* this.addressSpace.unmapSteps({ iova: this.#iova, size: BigInt(this.#memory.length) })
+    } catch (failure) {
+      queues.leave(left)
+      throw failure
+    }
+    memory?.close()
   }
 }
 
-function layOut(vring: Vring, size: number, options: DeviceQueueOptions): Layout {
-  const areas = areaSizes(vring.format, size)
-  const driver = areas.descriptor
-  const device = align(driver + areas.driver, 4)
-  const indirect = align(device + areas.device, 16)
-  const buffers = align(indirect + size * 16 * (options.indirectTableSize ?? 0), 64)
-  return { driver, device, indirect, buffers, total: buffers + (options.bufferBytes ?? 0) }
-}
+/** An end that is waited for, and may come before anybody waits. */
+class End {
+  readonly promise: Promise<void>
+  readonly reach: (failure?: Error) => void
 
-function align(value: number, alignment: number): number {
-  return Math.ceil(value / alignment) * alignment
-}
-
-interface RingPlace {
-  readonly size: number
-  readonly layout: Layout
-  readonly memory: MemoryRegion
-  readonly iova: bigint
-}
-
-function makeRing(
-  host: QueueHost,
-  vring: Vring,
-  { size, layout, memory, iova }: RingPlace,
-  options: DeviceQueueOptions,
-): DriverRing {
-  const areas = areaSizes(vring.format, size)
-  const { eventIdx, indirect, inOrder } = host.features
-  const tableSize = options.indirectTableSize ?? 0
-  return createDriverRing({
-    format: vring.format,
-    size,
-    areas: {
-      descriptor: new RingMemory(memory.buffer, 0, areas.descriptor),
-      driver: new RingMemory(memory.buffer, layout.driver, areas.driver),
-      device: new RingMemory(memory.buffer, layout.device, areas.device),
-    },
-    features: { eventIdx, indirect, inOrder },
-    ...(options.restore === undefined ? {} : { snapshot: options.restore.ring }),
-    ...(tableSize === 0 || !indirect
-      ? {}
-      : {
-          indirect: {
-            memory: new RingMemory(memory.buffer, layout.indirect, size * 16 * tableSize),
-            iova: iova + BigInt(layout.indirect),
-            tableSize,
-          },
-        }),
-  })
+  constructor() {
+    let reach: (failure?: Error) => void = () => undefined
+    this.promise = new Promise<void>((resolve, reject) => {
+      reach = (failure) => (failure === undefined ? resolve() : reject(failure))
+    })
+    this.reach = reach
+    // Who ended the queue was told of the failure already.
+    this.promise.catch(() => undefined)
+  }
 }

@@ -2,7 +2,7 @@
 
 import { checkInteger, typeError } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
-import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } from './context.js'
+import { checkNegotiated, checkOpen, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
 
 /** Whether a queue can have an address space of its own, and if not, why not. */
 export type IsolationVerdict =
@@ -63,6 +63,7 @@ export class VirtqueueGroups {
    * ERR_VDPA_ASID past the last address space, ERR_VDPA_NOT_SUPPORTED where the device has no groups. (VHOST_VDPA_SET_GROUP_ASID)
    */
   assign(group: number | IsolationVerdict, space: AsidLike): void {
+    checkUnchanging(this.#context, 'assigning a group')
     if (typeof group !== 'object' || group === null) {
       this.#assign(group, space)
       return
@@ -84,6 +85,11 @@ export class VirtqueueGroups {
     }
     if (isRunning(this.#context))
       throw refusal(this.#context, 'ERR_VDPA_STATE', 'groups are assigned before start(), and the device runs', request)
+    const queue = this.#context.queues.all().find((one) => one.groups.includes(group) && one.addressSpace.asid !== asid)
+    if (queue !== undefined) {
+      const text = `queue ${queue.index} (${queue.owner}) is of group ${group}, and its memory is in asid ${queue.addressSpace.asid}`
+      throw refusal(this.#context, 'ERR_VDPA_STATE', text, request)
+    }
     if (asid !== 0 && !this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID')) {
       throw refusal(
         this.#context,
@@ -163,7 +169,12 @@ export function absent<T>(ask: () => T): T | undefined {
   try {
     return ask()
   } catch (failure) {
-    if (isVdpaError(failure) && ['EOPNOTSUPP', 'ENOTSUPP', 'ENOTTY', 'ENOSYS'].includes(failure.code)) return undefined
+    if (isAbsence(failure)) return undefined
     throw failure
   }
+}
+
+/** Whether a refusal says that the device or kernel does not have what was asked for. */
+export function isAbsence(failure: unknown): boolean {
+  return isVdpaError(failure) && ['EOPNOTSUPP', 'ENOTSUPP', 'ENOTTY', 'ENOSYS'].includes(failure.code)
 }

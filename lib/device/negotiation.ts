@@ -6,25 +6,33 @@ import { missingFeatureNeed } from '../uapi/feature-needs.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import { refusal, type DeviceContext } from './context.js'
 import type { FeatureSet } from './feature-set.js'
+import { saysGone } from './gone.js'
+import { failedAsLost, resetAfter } from './reset.js'
 
 /** Feature bits without which this interface cannot be used; added to every wish that a device can grant. */
 export const alwaysWanted: readonly string[] = ['VIRTIO_F_VERSION_1', 'VIRTIO_F_ACCESS_PLATFORM']
 
-/** Bits of the status byte, one step of the sequence. */
-export function* addStatus(context: DeviceContext, bits: number): Steps<void> {
-  const status = context.status | bits
+/** The status byte of a device with negotiated features. */
+export const negotiatedStatus = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK
+const ALL_BITS = 0xff
+
+/** Sets the status byte; `onAsk` is called when it comes to that. */
+export function* statusSteps(context: DeviceContext, status: number, onAsk?: () => void): Steps<void> {
   const { transport } = context
   try {
-    yield* sleeping({ now: () => transport.setStatus(status), later: () => transport.setStatusAsync(status) })
+    yield* sleeping({
+      now: () => (onAsk?.(), transport.setStatus(status)),
+      later: () => (onAsk?.(), transport.setStatusAsync(status)),
+    })
   } catch (cause) {
     throw brokenDevice(context, cause)
   }
-  context.status = status
 }
 
 /** The kernel refuses a status that takes NEEDS_RESET away; that the device broke down is the reason, and no EINVAL says it. */
 function brokenDevice(context: DeviceContext, cause: unknown): unknown {
   const { transport, facts } = context
+  if (saysGone(cause)) return failedAsLost(context, cause)
   if (!isVdpaError(cause) || cause.code !== 'EINVAL' || (transport.status() & virtioStatus.NEEDS_RESET) === 0)
     return cause
   return vdpaError('ERR_VDPA_DEVICE_BROKEN', 'the device broke down and needs a reset', {
@@ -56,35 +64,33 @@ export function decideFeatures(
   return features
 }
 
+/** Acknowledges, offers and reads back. What is done is undone by a reset when a step fails or the call is given up. */
 export function* negotiationSteps(context: DeviceContext, features: FeatureSet): Steps<void> {
-  const { transport } = context
+  const { transport, state } = context
+  let isAsked = false
   try {
-    yield* addStatus(context, virtioStatus.ACKNOWLEDGE)
-    yield* addStatus(context, virtioStatus.DRIVER)
+    yield* statusSteps(context, virtioStatus.ACKNOWLEDGE, () => (isAsked = true))
+    yield* statusSteps(context, virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER)
     transport.setFeatures(features.bits)
-    yield* addStatus(context, virtioStatus.FEATURES_OK)
-    const status = transport.status()
-    if ((status & virtioStatus.FEATURES_OK) === 0) {
-      throw refusal(
-        context,
-        'ERR_VDPA_FEATURES',
-        `the device does not accept ${features.toString()}`,
-        'VHOST_SET_FEATURES',
-      )
-    }
-    context.features = features
+    yield* statusSteps(context, negotiatedStatus)
+    checkAccepted(context, features, transport.status())
+    state.negotiated(features)
   } catch (failure) {
-    yield* resetSteps(context)
-    throw failure
+    if (!isAsked) throw failure
+    yield* resetAfter(context, failure)
   }
 }
 
-/** Status 0: features are gone and groups are back in address space 0; mappings stay in the kernel. */
-export function* resetSteps(context: DeviceContext): Steps<void> {
-  const { transport } = context
-  yield* sleeping({ now: () => transport.setStatus(0), later: () => transport.setStatusAsync(0) })
-  context.status = 0
-  context.features = undefined
-  context.isSuspended = false
-  context.asidOfGroup.clear()
+function checkAccepted(context: DeviceContext, features: FeatureSet, status: number): void {
+  checkPresent(context, status)
+  if ((status & virtioStatus.FEATURES_OK) !== 0) return
+  const text = `the device does not accept ${features.toString()}`
+  throw refusal(context, 'ERR_VDPA_FEATURES', text, 'VHOST_SET_FEATURES')
+}
+
+/** A device that was unplugged from its bus answers every read of a register with all bits set. */
+export function checkPresent(context: DeviceContext, status: number): void {
+  if (status !== ALL_BITS) return
+  const text = 'its status reads 0xff: there is no device any more'
+  throw failedAsLost(context, refusal(context, 'ERR_VDPA_DEVICE_BROKEN', text, 'VHOST_VDPA_GET_STATUS'))
 }

@@ -1,27 +1,32 @@
 // The control plane of one open vhost-vdpa device: what the user holds. It owns the order of things; each part knows its own law.
 
 import { EventEmitter, on } from 'node:events'
-import { checkInteger, rangeError } from '../base/checks.js'
+import { checkInteger, checkSignal } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
-import { isVdpaError } from '../base/errors.js'
+import { vdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
-import { runAsync, runSync, sleeping, type Steps } from '../base/steps.js'
+import { runSync, type Steps } from '../base/steps.js'
 import type { Backend, Handle } from '../backend/backend.js'
 import { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import type { BackendFeature } from '../uapi/vhost-types.js'
 import { featureNames } from '../uapi/virtio-features.js'
 import { deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
-import { virtioStatus } from '../uapi/virtio-status.js'
 import { AddressSpace } from './address-space.js'
 import { ConfigSpace } from './config-space.js'
-import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } from './context.js'
+import { change, checkNegotiated, checkOpen, onTheSpot, refusal, type DeviceContext } from './context.js'
+import { tell, type DeviceEvents } from './device-events.js'
 import { kindFacts } from './device-kinds.js'
-import { DeviceQueue, type DeviceQueueOptions } from './device-queue.js'
+import type { DeviceQueue } from './device-queue.js'
+import type { DeviceStateName } from './device-state.js'
 import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
-import { absent, VirtqueueGroups } from './groups.js'
-import { addStatus, alwaysWanted, decideFeatures, negotiationSteps, resetSteps } from './negotiation.js'
+import { VirtqueueGroups } from './groups.js'
+import { closeSteps, resumeSteps, startSteps, suspendSteps } from './lifecycle.js'
+import { alwaysWanted, decideFeatures, negotiationSteps } from './negotiation.js'
 import { claimDevice, type ClaimOptions } from './claim.js'
-import { ConfigCall, type DeviceEvents } from './config-call.js'
+import { ConfigCall } from './config-call.js'
+import { queueSteps } from './queue-making.js'
+import { queueWish, type DeviceQueueOptions } from './queue-options.js'
+import { resetSteps } from './reset.js'
 import { fdOf, Vring, type EventfdLike } from './vring.js'
 
 /** A way out for a call that may take time. */
@@ -30,9 +35,16 @@ export interface CancelOptions {
   readonly signal?: AbortSignal
 }
 
+/** How features are negotiated. */
+export interface NegotiateOptions<K extends DeviceKind = DeviceKind> extends CancelOptions {
+  /** Features that are taken where the device offers them. */
+  readonly optional?: FeatureWish<FeatureOf<K>>
+}
+
 /**
- * An open vhost-vdpa device: openDevice() and openDeviceSync() give it. Calls that may take time are carried out in the order they were made; a twin
- * whose name ends in `Sync` does the same on the calling thread, and refuses with ERR_VDPA_STATE to overtake one that is under way.
+ * An open vhost-vdpa device: openDevice() and openDeviceSync() give it. Calls that may take time are carried out in the order they were made, each of them
+ * whole, with what was given to it at the call; a twin whose name ends in `Sync` does the same on the calling thread, and refuses with ERR_VDPA_STATE to
+ * overtake one that is under way. From close() on everything else is refused with ERR_VDPA_CLOSED.
  */
 export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable {
   /** The node, `/dev/vhost-vdpa-0`, or what the opener called it. */
@@ -63,9 +75,6 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   readonly transport: VhostVdpaTransport
 
   readonly #context: DeviceContext
-  readonly #spaces = new Map<number, AddressSpace>()
-  readonly #vrings = new Map<number, Vring>()
-  readonly #queues = new Set<DeviceQueue>()
   readonly #configCall: ConfigCall
   #closing: Promise<void> | undefined
 
@@ -98,7 +107,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.offeredBackendFeatures = offeredBackendFeatures
     this.config = new ConfigSpace(context, configSize)
     this.groups = new VirtqueueGroups(context, () => this.#usedQueues())
-    this.#configCall = new ConfigCall(context, (event) => this.events.emit(event))
+    this.#configCall = new ConfigCall(context, (event) => tell(this.events, event))
     ;(this.events as EventEmitter).on('newListener', (event: string | symbol) => {
       if (event === 'config' || event === 'needsReset') this.#configCall.arm()
     })
@@ -106,11 +115,17 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** True from close() on. */
   get isClosed(): boolean {
-    return this.#closing !== undefined
+    return this.#context.state.isEnding
+  }
+
+  /** Where it stands. */
+  get state(): DeviceStateName {
+    return this.#context.state.name
   }
 
   /** The open node's descriptor, for passing on. Throws ERR_VDPA_CLOSED after close(). */
   get fd(): number {
+    checkOpen(this.#context)
     return this.transport.handle.fd
   }
 
@@ -122,7 +137,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** What was negotiated; undefined before negotiate() and after reset(). */
   get features(): FeatureSet<FeatureOf<K>> | undefined {
-    return this.#context.features as FeatureSet<FeatureOf<K>> | undefined
+    return this.#context.state.features as FeatureSet<FeatureOf<K>> | undefined
   }
 
   /** The status byte, read from the device (VHOST_VDPA_GET_STATUS; bits in `virtioStatus`). */
@@ -133,16 +148,17 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** True from start() to reset(). */
   get isRunning(): boolean {
-    return isRunning(this.#context)
+    return this.#context.state.hasDriverOk
   }
 
   /** True from suspend() to resume() or reset(). */
   get isSuspended(): boolean {
-    return this.#context.isSuspended
+    return this.#context.state.phase === 'suspended'
   }
 
   /** The index of the control virtqueue under the negotiated features; undefined when there is none. */
   get controlQueueIndex(): number | undefined {
+    checkOpen(this.#context)
     const features = checkNegotiated(this.#context, 'the place of the control queue')
     return kindFacts(this.deviceId).controlQueue(features, this.config)
   }
@@ -154,9 +170,10 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    */
   async negotiate(
     wish: FeatureWish<FeatureOf<K>>,
-    options: { readonly optional?: FeatureWish<FeatureOf<K>> } & CancelOptions = {},
+    options: NegotiateOptions<K> = {},
   ): Promise<FeatureSet<FeatureOf<K>>> {
-    return this.#context.serial.run(() => this.#negotiationSteps(wish, options.optional ?? []), options.signal)
+    const steps = this.#negotiation(wish, options)
+    return change(this.#context, 'negotiate()', steps, options.signal)
   }
 
   /** negotiate() on the calling thread. */
@@ -164,22 +181,26 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     wish: FeatureWish<FeatureOf<K>>,
     options: { readonly optional?: FeatureWish<FeatureOf<K>> } = {},
   ): FeatureSet<FeatureOf<K>> {
-    return this.#context.serial.runSync(() => this.#negotiationSteps(wish, options.optional ?? []))
+    return onTheSpot(this.#context, this.#negotiation(wish, options))
   }
 
-  *#negotiationSteps(
-    wish: FeatureWish<FeatureOf<K>>,
-    optional: FeatureWish<FeatureOf<K>>,
-  ): Steps<FeatureSet<FeatureOf<K>>> {
-    checkOpen(this.#context)
-    if (this.#context.features !== undefined)
-      throw refusal(this.#context, 'ERR_VDPA_STATE', 'features are negotiated already: call reset() first')
+  /** The procedure of a wish that is looked through now. */
+  #negotiation(wish: FeatureWish<FeatureOf<K>>, options: NegotiateOptions<K>): () => Steps<FeatureSet<FeatureOf<K>>> {
+    const context = this.#context
     const names = featureNames(this.deviceId)
-    const offered = this.offeredFeatures as FeatureSet
-    const wanted = FeatureSet.of<string>(wish, names).or(FeatureSet.of(alwaysWanted, names).and(offered))
-    const features = decideFeatures(this.#context, offered, wanted, FeatureSet.of<string>(optional, names))
-    yield* negotiationSteps(this.#context, features)
-    return features as FeatureSet<FeatureOf<K>>
+    const wished = FeatureSet.of<string>(wish, names)
+    const optional = FeatureSet.of<string>(options.optional ?? [], names)
+    return function* () {
+      const { state, transport } = context
+      if (state.features !== undefined)
+        throw refusal(context, 'ERR_VDPA_STATE', 'features are negotiated already: call reset() first')
+      if (state.phase === 'lost') checkNegotiated(context, 'negotiate()')
+      const offered = new FeatureSet<string>(transport.features(), names)
+      const wanted = wished.or(FeatureSet.of(alwaysWanted, names).and(offered))
+      const features = decideFeatures(context, offered, wanted, optional)
+      yield* negotiationSteps(context, features)
+      return features as FeatureSet<FeatureOf<K>>
+    }
   }
 
   /** An address space by its number; the same object each time. Throws ERR_VDPA_ASID past the last. */
@@ -188,136 +209,81 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     if (!Number.isInteger(asid) || asid < 0 || asid >= this.addressSpaceCount) {
       throw refusal(this.#context, 'ERR_VDPA_ASID', `asid ${String(asid)} is not below ${this.addressSpaceCount}`)
     }
-    let space = this.#spaces.get(asid)
-    if (space === undefined) this.#spaces.set(asid, (space = new AddressSpace(this.#context, asid)))
+    const { spaces } = this.#context
+    let space = spaces.get(asid)
+    if (space === undefined) spaces.set(asid, (space = new AddressSpace(this.#context, asid)))
     return space
   }
 
   /** A virtqueue as the kernel knows it; the same object each time. RangeError past the last. */
   vring(index: number): Vring {
     checkOpen(this.#context)
+    return this.#vring(index)
+  }
+
+  #vring(index: number): Vring {
     checkInteger(index, 'index', 0, (this.queueCount ?? 0x1_0000) - 1)
-    let vring = this.#vrings.get(index)
-    if (vring === undefined) this.#vrings.set(index, (vring = new Vring(this.#context, index)))
+    const { vrings } = this.#context
+    let vring = vrings.get(index)
+    if (vring === undefined) vrings.set(index, (vring = new Vring(this.#context, index)))
     return vring
   }
 
-  /** Makes a queue that this process drives itself, before start(): ring and buffers are mapped into the address space given, and the vring is enabled. */
+  /**
+   * Makes a queue that this process drives itself, before start(): ring and buffers are mapped into the address space given, and the vring is enabled. All or
+   * nothing. ERR_VDPA_STATE for a queue that has an owner already, which is named, and for an address space that the queue's group is not in.
+   */
   async createQueue(index: number, options: DeviceQueueOptions): Promise<DeviceQueue> {
-    const features = checkNegotiated(this.#context, 'a queue')
-    if (isRunning(this.#context)) throw refusal(this.#context, 'ERR_VDPA_STATE', 'queues are made before start()')
-    if (options.addressSpace !== this.#spaces.get(options.addressSpace.asid)) {
-      throw rangeError('addressSpace', 'one of this device', options.addressSpace)
-    }
-    const { backend } = this.#context
-    const queue = await DeviceQueue.create(
-      {
-        path: this.path,
-        allocate: (length, name) => backend.allocate(length, { name }),
-        eventfd: () => backend.eventfd(),
-        mapDoorbell: (at) => absent(() => this.transport.handle.mapDoorbell?.(BigInt(at) * BigInt(backend.pageSize))),
-        features: {
-          eventIdx: features.has('VIRTIO_F_RING_EVENT_IDX'),
-          indirect: features.has('VIRTIO_F_RING_INDIRECT_DESC'),
-          inOrder: features.has('VIRTIO_F_IN_ORDER'),
-          notificationData: features.has('VIRTIO_F_NOTIFICATION_DATA'),
-        },
-      },
-      this.vring(index),
-      options,
-    )
-    this.#queues.add(queue)
-    return queue
+    checkOpen(this.#context)
+    const vring = this.#vring(index)
+    const wish = queueWish(this.#context, options)
+    return change(this.#context, 'createQueue()', () => queueSteps(this.#context, vring, wish))
   }
 
-  /** Sets DRIVER_OK: the device runs, and is told of what its queues hold already. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or FAILED. */
+  /**
+   * Sets DRIVER_OK: the device runs, and is told of what its queues hold already. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or
+   * FAILED. A device that was asked and does not run is reset, its queues closed.
+   */
   start(options: CancelOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#startSteps(), options.signal)
+    return change(this.#context, 'start()', () => startSteps(this.#context, this.#configCall), options.signal)
   }
 
   /** start() on the calling thread. */
   startSync(): void {
-    this.#context.serial.runSync(() => this.#startSteps())
-  }
-
-  *#startSteps(): Steps<void> {
-    checkNegotiated(this.#context, 'start()')
-    if (isRunning(this.#context)) throw refusal(this.#context, 'ERR_VDPA_STATE', 'the device runs already')
-    yield* addStatus(this.#context, virtioStatus.DRIVER_OK)
-    this.#configCall.rearm()
-    const status = this.transport.status()
-    if ((status & virtioStatus.DRIVER_OK) === 0 || (status & (virtioStatus.NEEDS_RESET | virtioStatus.FAILED)) !== 0) {
-      yield* this.#resetSteps()
-      throw refusal(
-        this.#context,
-        'ERR_VDPA_DEVICE_BROKEN',
-        `the device answered DRIVER_OK with status 0x${status.toString(16)}`,
-        'VHOST_VDPA_SET_STATUS',
-      )
-    }
-    this.#kickQueues()
+    onTheSpot(this.#context, () => startSteps(this.#context, this.#configCall))
   }
 
   /** Stops the rings where they stand, so that their state can be read. ERR_VDPA_NOT_SUPPORTED where SUSPEND was not offered. (Linux 6.1) */
   suspend(options: CancelOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#suspendSteps('SUSPEND'), options.signal)
+    return change(this.#context, 'suspend()', () => suspendSteps(this.#context), options.signal)
   }
 
   /** suspend() on the calling thread. */
   suspendSync(): void {
-    this.#context.serial.runSync(() => this.#suspendSteps('SUSPEND'))
+    onTheSpot(this.#context, () => suspendSteps(this.#context))
   }
 
-  /** Goes on after suspend(). ERR_VDPA_NOT_SUPPORTED where RESUME was not offered. (Linux 6.3) */
+  /** Goes on after suspend(). ERR_VDPA_NOT_SUPPORTED where RESUME was not offered, ERR_VDPA_STATE after a queue was saved. (Linux 6.3) */
   resume(options: CancelOptions = {}): Promise<void> {
-    return this.#context.serial.run(() => this.#suspendSteps('RESUME'), options.signal)
+    return change(this.#context, 'resume()', () => resumeSteps(this.#context), options.signal)
   }
 
   /** resume() on the calling thread. */
   resumeSync(): void {
-    this.#context.serial.runSync(() => this.#suspendSteps('RESUME'))
-  }
-
-  *#suspendSteps(verb: 'SUSPEND' | 'RESUME'): Steps<void> {
-    checkOpen(this.#context)
-    const request = `VHOST_VDPA_${verb}`
-    if (!this.#context.backendFeatures.has(`VHOST_BACKEND_F_${verb}`)) {
-      throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', `the device does not offer ${verb}`, request)
-    }
-    if (!isRunning(this.#context)) throw refusal(this.#context, 'ERR_VDPA_STATE', 'the device does not run', request)
-    const { transport } = this
-    if (verb === 'SUSPEND') yield* sleeping({ now: () => transport.suspend(), later: () => transport.suspendAsync() })
-    else yield* sleeping({ now: () => transport.resume(), later: () => transport.resumeAsync() })
-    this.#context.isSuspended = verb === 'SUSPEND'
-    if (verb === 'RESUME') this.#kickQueues()
-  }
-
-  /** A kick before DRIVER_OK may be lost (spec section 3.1.1), and vdpa_sim forgets at SUSPEND what it had not got to: one too many does no harm. */
-  #kickQueues(): void {
-    for (const queue of this.#queues) if (!queue.isClosed && queue.ring.inFlight > 0) queue.kick()
+    onTheSpot(this.#context, () => resumeSteps(this.#context))
   }
 
   /**
    * Status 0: the device forgets features, rings and group assignments. Mappings stay; unless IOTLB_PERSIST was acknowledged they are sent again, because
-   * some parents forget them. Queues made by createQueue() are closed.
+   * some parents forget them. Queues made by createQueue() are closed. A device that refuses is lost (ERR_VDPA_DEVICE_BROKEN), and may be asked again.
    */
-  async reset(options: CancelOptions = {}): Promise<void> {
-    await this.#context.serial.run(() => this.#resetSteps(), options.signal)
-    await runAsync(this.#closeQueues())
-    for (const space of this.#spaces.values()) await space.replay()
+  reset(options: CancelOptions = {}): Promise<void> {
+    return change(this.#context, 'reset()', () => resetSteps(this.#context), options.signal)
   }
 
   /** reset() on the calling thread. */
   resetSync(): void {
-    this.#context.serial.runSync(() => this.#resetSteps())
-    runSync(this.#closeQueues())
-    for (const space of this.#spaces.values()) space.replaySync()
-  }
-
-  *#resetSteps(): Steps<void> {
-    checkOpen(this.#context)
-    yield* resetSteps(this.#context)
-    for (const vring of this.#vrings.values()) vring.forget()
+    onTheSpot(this.#context, () => resetSteps(this.#context))
   }
 
   /**
@@ -329,17 +295,29 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.#configCall.divert(eventfd === null ? undefined : fdOf(eventfd))
   }
 
-  /** The configuration changes, one after another, until `signal` aborts or the device closes. */
+  /** The configuration changes, one after another, until the device closes. ERR_VDPA_CANCELED when `signal` aborts. */
   async *configChanges(options: CancelOptions = {}): AsyncGenerator<void> {
-    for await (const _ of on(this.events, 'config', { ...options, close: ['close'] })) yield
+    const { signal } = options
+    checkSignal(signal)
+    const canceled = () =>
+      vdpaError('ERR_VDPA_CANCELED', 'the call was canceled', { path: this.path, cause: signal?.reason })
+    const isCanceled = () => signal?.aborted === true
+    if (isCanceled()) throw canceled()
+    if (this.#context.state.isClosed) return
+    try {
+      for await (const _ of on(this.events, 'config', { ...options, close: ['close'] })) yield
+    } catch (failure) {
+      throw isCanceled() ? canceled() : failure
+    }
   }
 
   /**
    * Ends everything, in the order that is safe for memory: the device is reset, what is mapped is unmapped, eventfds and the node are closed, queue memory
-   * is freed. Twice is allowed; both callers wait for the same end. A device that is gone does not stop it.
+   * is freed. What was asked for before ends first. Twice is allowed; both callers wait for the same end. A device that is gone does not stop it; other
+   * failures are thrown once everything has ended.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#context.serial.settled().then(() => runAsync(this.#closeSteps()))
+    this.#closing ??= this.#beginClosing().serial.run(() => this.#closeSteps())
     return this.#closing
   }
 
@@ -348,6 +326,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     if (this.#closing !== undefined) return
     this.#context.serial.checkIdle()
     this.#closing = Promise.resolve()
+    this.#beginClosing()
     runSync(this.#closeSteps())
   }
 
@@ -361,34 +340,23 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.closeSync()
   }
 
-  *#closeSteps(): Steps<void> {
-    const failures: unknown[] = []
-    const attempt = function* (steps: Steps<void>): Steps<void> {
-      try {
-        yield* steps
-      } catch (failure) {
-        // What was taken away answers everything with a refusal; nothing of ours is left there.
-        if (!isVdpaError(failure) || failure.errno === undefined) failures.push(failure)
-      }
-    }
-    yield* attempt(this.#resetSteps())
-    yield* attempt(this.#closeQueues())
-    const spaces = [...this.#spaces.values()]
-    for (const space of spaces) yield* attempt(sleeping({ now: () => space.closeSync(), later: () => space.close() }))
-    this.#context.isClosed = true
-    this.#configCall.close()
-    const { handle } = this.transport
-    yield* attempt(sleeping({ now: () => handle.closeSync(), later: () => handle.close() }))
-    for (const space of spaces) space.release()
-    this.events.emit('close')
-    if (failures.length > 0)
-      throw failures.length === 1 ? failures[0] : new AggregateError(failures, `closing ${this.path} met failures`)
+  /** @internal Runs a procedure on several queues as one verb of the device. */
+  changeQueues<T>(verb: string, start: () => Steps<T>): Promise<T> {
+    return change(this.#context, verb, start)
   }
 
-  *#closeQueues(): Steps<void> {
-    const queues = [...this.#queues].reverse()
-    this.#queues.clear()
-    for (const queue of queues) yield* sleeping({ now: () => queue.closeSync(), later: () => queue.close() })
+  #beginClosing(): DeviceContext {
+    this.#context.state.beginClosing()
+    for (const space of this.#context.spaces.values()) space.stopFollowing()
+    return this.#context
+  }
+
+  *#closeSteps(): Steps<void> {
+    try {
+      yield* closeSteps(this.#context, this.#configCall)
+    } finally {
+      tell(this.events, 'close')
+    }
   }
 
   #usedQueues(): number {

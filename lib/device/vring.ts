@@ -6,7 +6,7 @@ import type { Eventfd } from '../backend/backend.js'
 import { areaSizes, initialState } from '../virtqueue/layout.js'
 import type { RingFormat, RingState } from '../virtqueue/virtqueue.js'
 import type { VringAddresses } from '../transport/vhost-vdpa.js'
-import { checkNegotiated, checkOpen, isRunning, refusal, type DeviceContext } from './context.js'
+import { checkNegotiated, checkOpen, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
 import { absent } from './groups.js'
 
 /** An eventfd of ours, or a file descriptor that somebody else owns (KVM's ioeventfd, irqfd); null takes it away. */
@@ -28,6 +28,8 @@ export interface VringSetup {
   readonly err?: EventfdLike
 }
 
+const DEFAULT_SIZE = 256
+
 /** A virtqueue as the kernel knows it: size, addresses, state, eventfds. VdpaDevice.vring() gives it. */
 export class Vring {
   /** The virtqueue's number, from 0. */
@@ -43,6 +45,12 @@ export class Vring {
 
   /** The format that was negotiated. */
   get format(): RingFormat {
+    checkOpen(this.#context)
+    return this.formatOf()
+  }
+
+  /** @internal format, also while the device is closing. */
+  formatOf(): RingFormat {
     return checkNegotiated(this.#context, 'a ring').has('VIRTIO_F_RING_PACKED') ? 'packed' : 'split'
   }
 
@@ -59,24 +67,51 @@ export class Vring {
   /** The largest ring size of this queue (VHOST_VDPA_GET_VRING_SIZE where the driver answers it, else the device's largest). */
   get maxSize(): number {
     checkOpen(this.#context)
+    return this.largestSize()
+  }
+
+  /** The size of a ring that is asked for without one: 256, or the largest power of two below it that the queue can have. */
+  get defaultSize(): number {
+    checkOpen(this.#context)
+    return this.preferredSize()
+  }
+
+  /** @internal defaultSize, also while the device is closing. The kernel takes powers of two only, also for packed rings. */
+  preferredSize(): number {
+    const largest = Math.min(this.largestSize(), DEFAULT_SIZE)
+    let size = 1
+    while (size * 2 <= largest) size *= 2
+    return size
+  }
+
+  /** @internal maxSize, also while the device is closing. */
+  largestSize(): number {
     return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
   }
 
   /**
    * Tells the device where the ring is, before start(). Checks size, alignment and overlap first; nothing is half set when a check refuses.
-   * (VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL, _ERR)
+   * ERR_VDPA_STATE while a queue of createQueue() has it. (VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL, _ERR)
    */
   setUp(setup: VringSetup): void {
+    checkUnchanging(this.#context, 'setting a ring up')
+    this.#context.queues.checkFree(this.#context, this.index)
+    this.setUpOwned(setup)
+  }
+
+  /** @internal setUp() for the queue's owner, which checked the rest. */
+  setUpOwned(setup: VringSetup): void {
     this.#checkChangeable('setting a ring up')
     this.#checkSetup(setup)
     const { transport } = this.#context
+    const format = this.formatOf()
     transport.setVringNum(this.index, setup.size)
-    transport.setVringBase(this.index, encodeBase(this.format, setup.state ?? initialState(this.format)))
+    transport.setVringBase(this.index, encodeBase(format, setup.state ?? initialState(format)))
     transport.setVringAddr(this.index, setup.addresses)
+    if (setup.kick !== undefined) transport.setVringKick(this.index, fdOf(setup.kick))
+    if (setup.call !== undefined) transport.setVringCall(this.index, fdOf(setup.call))
+    if (setup.err !== undefined) transport.setVringErr(this.index, fdOf(setup.err))
     this.#size = setup.size
-    if (setup.kick !== undefined) this.setKick(setup.kick)
-    if (setup.call !== undefined) this.setCall(setup.call)
-    if (setup.err !== undefined) this.setErr(setup.err)
   }
 
   /** The eventfd by which the driver kicks. (VHOST_SET_VRING_KICK) */
@@ -102,6 +137,12 @@ export class Vring {
    * break on it silently). (VHOST_VDPA_SET_VRING_ENABLE)
    */
   enable(): void {
+    checkUnchanging(this.#context, 'enabling a ring')
+    this.enableOwned()
+  }
+
+  /** @internal enable() for the queue's owner. */
+  enableOwned(): void {
     checkNegotiated(this.#context, 'enabling a ring')
     if (isRunning(this.#context) && !this.#context.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')) {
       throw refusal(
@@ -116,21 +157,28 @@ export class Vring {
 
   /** Disables the queue. Some parents stop it, many only note it: suspend() is what stops. (VHOST_VDPA_SET_VRING_ENABLE) */
   disable(): void {
-    checkOpen(this.#context)
+    checkUnchanging(this.#context, 'disabling a ring')
+    this.disableOwned()
+  }
+
+  /** @internal disable() for the queue's owner. */
+  disableOwned(): void {
     this.#context.transport.setVringEnable(this.index, false)
     this.#isEnabled = false
   }
 
   /** Where the ring stands. Refused with ERR_VDPA_STATE while the device runs and is not suspended: the answer could not be trusted. (VHOST_GET_VRING_BASE) */
   state(): RingState {
+    checkOpen(this.#context)
     this.#checkChangeable("reading a ring's state")
     return decodeBase(this.format, this.#context.transport.vringBase(this.index))
   }
 
   /** Sets where the ring begins, before start() or while suspended. (VHOST_SET_VRING_BASE) */
   setState(state: RingState): void {
+    checkUnchanging(this.#context, "setting a ring's state")
     this.#checkChangeable("setting a ring's state")
-    this.#context.transport.setVringBase(this.index, encodeBase(this.format, state))
+    this.#context.transport.setVringBase(this.index, encodeBase(this.formatOf(), state))
   }
 
   /** @internal The device was reset: nothing is set or enabled any more. */
@@ -146,7 +194,7 @@ export class Vring {
 
   #checkChangeable(what: string): void {
     checkNegotiated(this.#context, what)
-    if (isRunning(this.#context) && !this.#context.isSuspended) {
+    if (this.#context.state.phase === 'running') {
       throw refusal(
         this.#context,
         'ERR_VDPA_STATE',
@@ -156,8 +204,8 @@ export class Vring {
   }
 
   #checkSetup(setup: VringSetup): void {
-    const { format } = this
-    checkInteger(setup.size, 'size', 1, this.maxSize)
+    const format = this.formatOf()
+    checkInteger(setup.size, 'size', 1, this.largestSize())
     const sizes = areaSizes(format, setup.size)
     const areas = (['descriptor', 'driver', 'device'] as const).map((name) => {
       const alignment = { descriptor: 16n, driver: format === 'packed' ? 4n : 2n, device: 4n }[name]

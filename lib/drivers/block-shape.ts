@@ -34,7 +34,7 @@ export function shapeOf(
   const { completions = 'interrupt', notifyBy = 'eventfd' } = options
   checkOneOf(completions, 'completions', ['interrupt', 'poll'])
   const largest = device.vring(0).maxSize
-  const size = options.size ?? Math.min(256, largest)
+  const size = options.size ?? device.vring(0).defaultSize
   checkInteger(size, 'size', 3, largest)
   // A chain is not longer than the ring, also in an indirect table (sections 2.7.5.3.1 and 2.8.17); two segments are head and status.
   const segments = Math.min(limits.maxSegments, size - 2)
@@ -71,6 +71,7 @@ export function makeQueue(
   const { size, notifyBy, indirectTableSize } = shape
   return device.createQueue(index, {
     addressSpace,
+    owner: 'a BlockDriver',
     size,
     bufferBytes: slotMemory(shape.slots, shape.slotBytes),
     notifyBy,

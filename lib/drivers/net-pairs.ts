@@ -3,7 +3,7 @@
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { closeQueues, makeQueues } from './driver-queues.js'
+import { giveUpQueues, makeQueues } from './driver-queues.js'
 import { FrameBuffers, frameBufferStride } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders } from './net-header.js'
@@ -42,16 +42,17 @@ export async function makePairs(device: VdpaDevice<'net'>, options: PairOptions)
     }
     return result
   } catch (failure) {
-    await closeQueues(made)
+    await giveUpQueues(made)
     throw failure
   }
 }
 
 async function makeQueue(device: VdpaDevice<'net'>, index: number, options: PairOptions): Promise<DeviceQueue> {
   const restore = options.restore?.queues[index]
-  const size = restore?.ring.size ?? options.size ?? Math.min(256, device.vring(index).maxSize)
+  const size = restore?.ring.size ?? options.size ?? device.vring(index).defaultSize
   return device.createQueue(index, {
     addressSpace: options.addressSpace ?? device.addressSpace(0),
+    owner: 'a NetDriver',
     size,
     bufferBytes: size * frameBufferStride(options.bufferBytes),
     ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),

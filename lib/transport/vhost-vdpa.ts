@@ -248,6 +248,22 @@ export class VhostVdpaTransport {
     return this.#getPair(requests.VHOST_GET_VRING_BASE.number, index)
   }
 
+  /** vringBase off the event loop's thread: where the device is another process's (VDUSE), that one is asked. */
+  async vringBaseAsync(index: number): Promise<number> {
+    checkInteger(index, 'index', 0, 0xffff_ffff)
+    const argument = new Argument(8)
+    argument.view.setUint32(0, index, true)
+    await this.handle.ioctlAsync(requests.VHOST_GET_VRING_BASE.number, argument.bytes)
+    return argument.view.getUint32(4, true)
+  }
+
+  /** status off the event loop's thread. */
+  async statusAsync(): Promise<number> {
+    const argument = new Argument(1)
+    await this.handle.ioctlAsync(requests.VHOST_VDPA_GET_STATUS.number, argument.bytes)
+    return argument.view.getUint8(0)
+  }
+
   /**
    * VHOST_SET_VRING_KICK: the eventfd by which the driver kicks; -1 takes it away. EBADF; EINVAL for an fd of another kind. What was signaled is a kick.
    */

@@ -1,10 +1,11 @@
 // Queues that this process drives: made whole or not at all, told by eventfd or doorbell, saved and restored, and closed with their memory.
 
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { openDeviceSync } from '../../lib/open.js'
-import { customDevice, Simulator } from '../../lib/simulator/index.js'
+import { customDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 
 const path = '/dev/vhost-vdpa-0'
 const bit = (number: number) => 1n << BigInt(number)
@@ -12,6 +13,7 @@ const features = bit(28) | bit(29) | bit(32) | bit(33) | bit(34) | bit(35) | bit
 
 describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
   let simulator: Simulator
+  let model: ReturnType<typeof customDevice>
   let device: VdpaDevice
   /** What the device saw, a byte of each chain. */
   let served: number[]
@@ -19,20 +21,19 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
   beforeEach(() => {
     served = []
     simulator = new Simulator({ scheduler: 'manual' })
-    simulator.add(
-      customDevice({
-        path,
-        deviceId: 25,
-        queues: 2,
-        features,
-        capabilities: { doorbell: true },
-        onKick(chain) {
-          const byte = new Uint8Array(1)
-          chain.read(byte, 0, 1)
-          served.push(byte[0] ?? -1)
-        },
-      }),
-    )
+    model = customDevice({
+      path,
+      deviceId: 25,
+      queues: 2,
+      features,
+      capabilities: { doorbell: true },
+      onKick(chain) {
+        const byte = new Uint8Array(1)
+        chain.read(byte, 0, 1)
+        served.push(byte[0] ?? -1)
+      },
+    })
+    simulator.add(model)
     device = openDeviceSync(path, { backend: simulator })
     negotiate([])
   })
@@ -135,7 +136,9 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
 
   test.each([
     ['no size', { size: 0 }],
-    ['a size above the largest', { size: 0x1_0000 }],
+    ['a size above the largest', { size: 0x8000 }],
+    ['a size that no ring has', { size: 12 }],
+    ['a way of notifying that there is none of', { notifyBy: 'dorbell' as never }],
     ['a negative number of bytes', { bufferBytes: -1 }],
     ['an address space of another device', { addressSpace: { asid: 0 } as never }],
     ['an IOVA that is no page', { iova: 1n }],
@@ -144,6 +147,125 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     await expect(make(options)).rejects.toThrow(RangeError)
     expect(simulator.descriptors).toEqual(before)
   })
+
+  test('is not closed under a running or suspended device, which closes it when it is reset', async () => {
+    const queue = await make()
+    const closing = [queue.close(), device.start(), queue.close()]
+    await Promise.all(closing)
+    expect(queue.isClosed).toBe(true)
+    await device.reset()
+    negotiate([])
+    const other = await make()
+    await device.start()
+    for (const state of ['runs', 'is suspended']) {
+      await expect(other.close()).rejects.toMatchObject({
+        code: 'ERR_VDPA_STATE',
+        path,
+        message: expect.stringContaining(`while the device ${state}: call reset(), or close the device`),
+      })
+      expect(() => other.closeSync()).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+      await other[Symbol.asyncDispose]()
+      expect([other.isClosed, device.addressSpace(0).size]).toEqual([false, 1])
+      if (state === 'runs') await device.suspend()
+    }
+    const end = other.close()
+    await expect(end).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+    await device.reset()
+    await other.close()
+    expect([other.isClosed, device.addressSpace(0).size]).toEqual([true, 0])
+  })
+
+  test('waits for the end that its device brings', async () => {
+    const queue = await make()
+    const closing = device.close()
+    const end = queue.close()
+    await queue[Symbol.asyncDispose]()
+    expect(queue.isClosed).toBe(true)
+    await end
+    await closing
+    await queue.close()
+  })
+
+  test('has one owner, who is named to the second', async () => {
+    const queue = await make({ owner: 'the first' })
+    await expect(make()).rejects.toMatchObject({
+      code: 'ERR_VDPA_STATE',
+      message: expect.stringContaining('queue 0 is in use already, by the first'),
+    })
+    const addresses = { descriptor: 0x1000n, driver: 0x2000n, device: 0x3000n }
+    expect(() => device.vring(0).setUp({ size: 4, addresses })).toThrow(
+      expect.objectContaining({ code: 'ERR_VDPA_STATE' }),
+    )
+    await queue.close()
+    await make()
+  })
+
+  test('that is given up before start() is disabled, or the device is to be reset where its parent cannot', async () => {
+    const enabled = () => model.queues.filter((one) => one.isReady).map((one) => one.index)
+    const queue = await make()
+    expect(enabled()).toEqual([0])
+    await queue.close()
+    expect(enabled()).toEqual([])
+    const again = await make()
+    simulator.faults.fail({ request: 'VHOST_GET_VRING_BASE', with: 'EOPNOTSUPP' })
+    await again.close()
+    for (const verb of [() => device.start(), () => make()])
+      await expect(verb()).rejects.toMatchObject({
+        code: 'ERR_VDPA_STATE',
+        message: expect.stringContaining('call reset() first'),
+      })
+    await device.reset()
+    expect(enabled()).toEqual([])
+    negotiate([])
+    await make()
+    await device.start()
+  })
+
+  test('that cannot be saved is as it was, and one that was is not resumed under its memory', async () => {
+    const queue = await make()
+    await device.start()
+    await expect(queue.save()).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+    send(queue, 1)
+    simulator.drain()
+    expect([served, takeAll(queue)]).toEqual([[1], [1]])
+    await device.suspend()
+    const snapshot = await queue.save()
+    await expect(device.resume()).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+    await device.reset()
+    snapshot.memory.close()
+  })
+
+  test('is restored in the shape that it had', async () => {
+    const queue = await make({ bufferBytes: 8192, indirectTableSize: 4 })
+    const { buffersIova } = queue
+    await device.start()
+    await device.suspend()
+    const restore = await queue.save()
+    await device.reset()
+    negotiate([])
+    const addressSpace = device.addressSpace(0)
+    for (const other of [{ bufferBytes: 4096 }, { size: 4 }, { indirectTableSize: 2 }, { iova: 0x1000n }])
+      await expect(device.createQueue(0, { addressSpace, restore, ...other })).rejects.toThrow(RangeError)
+    const again = await device.createQueue(0, { addressSpace, restore })
+    expect([again.buffersIova, again.buffers.byteLength, again.ring.size]).toEqual([buffersIova, 8192, 8])
+  })
+
+  test.each(['EINVAL', 'ENXIO', 'ENOTSUPP', 'EACCES'] as const)(
+    'takes the eventfd where the doorbell is refused by %s, or says so',
+    async (errno) => {
+      const backend = new FaultyBackend(simulator)
+      const other = openDeviceSync(simulator.add(customDevice({ deviceId: 25, queues: 1 })), { backend })
+      other.negotiateSync([])
+      backend.fail({ op: 'mapDoorbell', with: errno, times: 2 })
+      const addressSpace = other.addressSpace(0)
+      await expect(other.createQueue(0, { addressSpace, notifyBy: 'doorbell' })).rejects.toMatchObject({
+        code: 'ERR_VDPA_NOT_SUPPORTED',
+        cause: { code: errno },
+      })
+      await other.createQueue(0, { addressSpace, notifyBy: 'auto' })
+      await other.close()
+    },
+  )
 
   test('the eventfds have descriptors that others may use', async () => {
     const queue = await make()
@@ -172,5 +294,49 @@ test('without a doorbell, asking for one says so', async () => {
     device.createQueue(0, { addressSpace: device.addressSpace(0), notifyBy: 'doorbell' }),
   ).rejects.toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED', path })
   expect(simulator.descriptors).toEqual(before)
+  await device.close()
+})
+
+describe('the address space of a queue', () => {
+  let device: VdpaDevice
+
+  beforeEach(() => {
+    const simulator = new Simulator()
+    simulator.add(networkDevice({ path }))
+    device = openDeviceSync(path, { backend: simulator })
+    device.negotiateSync(['VIRTIO_NET_F_CTRL_VQ'])
+  })
+
+  afterEach(() => device.close())
+
+  test('is the one that its group is in', async () => {
+    const [guest, own] = [device.addressSpace(0), device.addressSpace(1)]
+    device.groups.assign(1, own)
+    await expect(device.createQueue(2, { addressSpace: guest })).rejects.toMatchObject({
+      code: 'ERR_VDPA_STATE',
+      message: expect.stringContaining('queue 2 is of group 1, which is in asid 1, not 0'),
+    })
+    const queue = await device.createQueue(2, { addressSpace: own })
+    expect(() => device.groups.assign(1, guest)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+    device.groups.assign(1, own)
+    await queue.close()
+    device.groups.assign(1, guest)
+  })
+
+  test.each([
+    ['nothing', undefined],
+    ['a number', 1],
+  ])('is no %s', async (_, addressSpace) => {
+    await expect(device.createQueue(0, { addressSpace: addressSpace as never })).rejects.toThrow(TypeError)
+  })
+})
+
+test('the size of a ring is a power of two by default, also where the largest is none', async () => {
+  const simulator = new Simulator()
+  simulator.add(customDevice({ path, deviceId: 25, queues: 1, maxQueueSize: 192 }))
+  const device = openDeviceSync(path, { backend: simulator })
+  device.negotiateSync([])
+  expect(device.vring(0).defaultSize).toBe(128)
+  expect((await device.createQueue(0, { addressSpace: device.addressSpace(0) })).ring.size).toBe(128)
   await device.close()
 })

@@ -1,0 +1,123 @@
+// How a queue that this process drives is asked for, and what is left of one that was saved: both are looked through before anything is done.
+
+import { checkBigint, checkInteger, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import type { DriverSnapshot } from '../virtqueue/virtqueue.js'
+import type { AddressSpace } from './address-space.js'
+import type { DeviceContext } from './context.js'
+
+/** How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. */
+export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
+
+/** How a queue that this process drives is made. */
+export interface DeviceQueueOptions {
+  /** The address space whose mappings the device uses for this queue: the one that the queue's group is in, and the group of its descriptors. */
+  readonly addressSpace: AddressSpace
+  /** Descriptors, a power of two; Vring.defaultSize by default. */
+  readonly size?: number
+  /** Bytes of buffer memory to map beside the ring; default 0. */
+  readonly bufferBytes?: number
+  /** `'eventfd'` by default. `'doorbell'` throws ERR_VDPA_NOT_SUPPORTED where the device has none, `'auto'` takes it where it has one. */
+  readonly notifyBy?: NotifyBy
+  /** The IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
+  readonly iova?: bigint
+  /**
+   * Begins with the chains of a queue that was saved, in its memory: kick() tells the device of them once it runs. Size, buffers and tables are those of the
+   * snapshot.
+   */
+  readonly restore?: QueueSnapshot
+  /** Descriptors a chain may have in an indirect table; 0 (default) makes all chains direct. Needs VIRTIO_F_RING_INDIRECT_DESC. */
+  readonly indirectTableSize?: number
+  /** Who drives the queue, for the sentence that refuses a second owner; `'createQueue()'` by default. */
+  readonly owner?: string
+}
+
+/** A stopped queue: its ring's state and the memory it lies in, which stays allocated. */
+export interface QueueSnapshot {
+  /** The driver's books: the chains that the device has not answered, and those that it has and nobody took. */
+  readonly ring: DriverSnapshot
+  /** Ring and buffers. */
+  readonly memory: MemoryRegion
+  /** Where `memory` was mapped, and will be again. */
+  readonly iova: bigint
+  /** Bytes of buffer memory beside the ring. */
+  readonly bufferBytes: number
+  /** Descriptors a chain may have in an indirect table. */
+  readonly indirectTableSize: number
+}
+
+/** The options that were given, looked through and copied. */
+export interface QueueWish {
+  readonly addressSpace: AddressSpace
+  readonly size: number | undefined
+  readonly bufferBytes: number
+  readonly notifyBy: NotifyBy
+  readonly iova: bigint | undefined
+  readonly restore: QueueSnapshot | undefined
+  readonly indirectTableSize: number
+  readonly owner: string
+}
+
+const LARGEST_RING = 0x8000
+
+/** Checks everything that can be told without asking the device. */
+export function queueWish(context: DeviceContext, options: DeviceQueueOptions): QueueWish {
+  if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+  const { addressSpace, notifyBy = 'eventfd', iova, owner = 'createQueue()' } = options
+  if (typeof addressSpace !== 'object' || addressSpace === null)
+    throw typeError('addressSpace', 'an AddressSpace of this device', addressSpace)
+  if (addressSpace !== context.spaces.get(addressSpace.asid))
+    throw rangeError('addressSpace', 'one of this device', addressSpace)
+  checkOneOf(notifyBy, 'notifyBy', ['eventfd', 'doorbell', 'auto'])
+  if (iova !== undefined) checkBigint(iova, 'iova')
+  checkString(owner, 'owner')
+  const restore = options.restore === undefined ? undefined : copyOf(options.restore)
+  return {
+    addressSpace,
+    notifyBy,
+    owner,
+    restore,
+    iova: sameAs(restore?.iova, iova, 'iova'),
+    size: sameAs(restore?.ring.size, optionalInteger(options.size, 'size', 1, LARGEST_RING), 'size'),
+    bufferBytes:
+      sameAs(restore?.bufferBytes, optionalInteger(options.bufferBytes, 'bufferBytes', 0, 2 ** 31), 'bufferBytes') ?? 0,
+    indirectTableSize:
+      sameAs(
+        restore?.indirectTableSize,
+        optionalInteger(options.indirectTableSize, 'indirectTableSize', 0, LARGEST_RING),
+        'indirectTableSize',
+      ) ?? 0,
+  }
+}
+
+function optionalInteger(value: unknown, name: string, first: number, last: number): number | undefined {
+  if (value === undefined) return undefined
+  checkInteger(value, name, first, last)
+  return value
+}
+
+/** What was saved cannot be had in another shape. */
+function sameAs<T>(saved: T | undefined, given: T | undefined, name: string): T | undefined {
+  if (saved !== undefined && given !== undefined && saved !== given)
+    throw rangeError(name, `that of the snapshot, ${String(saved)}, or left out`, given)
+  return saved ?? given
+}
+
+/** A snapshot may have been to another place and back: what it says is checked, and the caller may use it again. */
+function copyOf(snapshot: QueueSnapshot): QueueSnapshot {
+  if (typeof snapshot !== 'object' || snapshot === null) throw typeError('restore', 'a QueueSnapshot', snapshot)
+  const { ring, memory, iova, bufferBytes, indirectTableSize } = snapshot
+  if (typeof ring !== 'object' || ring === null) throw typeError('restore.ring', "a ring's snapshot", ring)
+  if (typeof memory !== 'object' || memory === null) throw typeError('restore.memory', 'a MemoryRegion', memory)
+  checkBigint(iova, 'restore.iova')
+  checkInteger(ring.size, 'restore.ring.size', 1, LARGEST_RING)
+  checkInteger(bufferBytes, 'restore.bufferBytes', 0, 2 ** 31)
+  checkInteger(indirectTableSize, 'restore.indirectTableSize', 0, LARGEST_RING)
+  return {
+    ring: structuredClone(ring),
+    memory,
+    iova,
+    bufferBytes,
+    indirectTableSize,
+  }
+}
