@@ -14,7 +14,8 @@ import {
 import { blockFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { BlockStorage } from './block-storage.js'
-import type { DeviceQueue } from './device-queue.js'
+import { BlockLaw } from './block-law.js'
+import type { DeviceQueue, QueueContext } from './device-queue.js'
 import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
 
 /** What vdpa_sim_blk offers: SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, MQ, DISCARD, WRITE_ZEROES, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
@@ -113,6 +114,9 @@ class BlockModel implements DeviceModel {
   readonly #id: Uint8Array
   readonly #isReadOnly: boolean
   #isVdpaSim = false
+  // How drivers are held to the specification; undefined: they are not.
+  #law: BlockLaw | undefined
+  #context: QueueContext | undefined
 
   constructor(capacity: number, id: Uint8Array, isReadOnly: boolean) {
     this.#capacity = capacity
@@ -121,11 +125,19 @@ class BlockModel implements DeviceModel {
   }
 
   work(device: ModelDevice): boolean {
-    this.#isVdpaSim = device.host.deviates('block-of-vdpa-sim')
+    this.#begin(device)
     let wantsMore = false
     for (const queue of device.queues)
       wantsMore = device.attempt(() => queue.open(device.context) && this.#serve(queue)) || wantsMore
     return wantsMore
+  }
+
+  /** Looks up what the features say, when they are others than the last time. */
+  #begin(device: ModelDevice): void {
+    if (this.#context === device.context) return
+    this.#context = device.context
+    this.#isVdpaSim = device.host.deviates('block-of-vdpa-sim')
+    this.#law = device.isStrict ? new BlockLaw(device, this.#capacity) : undefined
   }
 
   /** Only the write-back switch is the driver's (section 5.2.5). */
@@ -161,7 +173,7 @@ class BlockModel implements DeviceModel {
     const type = headerView.getUint32(0, true)
     // Sectors from 2^53 on lie past the end of any disk.
     const sector = headerView.getUint32(12, true) * 0x1_0000_0000 + headerView.getUint32(8, true)
-    const status = this.#carryOut(queue, type, sector)
+    const status = this.#law?.refusal(queue, type, sector) ?? this.#carryOut(queue, type, sector)
     if (status !== blockStatus.VIRTIO_BLK_S_OK) this.counters.errors++
     // The status is the last byte, wherever the data ended.
     queue.skipWritable(writableLength - 1 - queue.written)

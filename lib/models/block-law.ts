@@ -1,0 +1,128 @@
+// What the specification forbids the driver of a block device (sections 5.2.6.1 and 5.2.3): requests that it did not negotiate, or that are not formed as it says.
+// What a device answers to requests that are in order is in block.ts.
+
+import {
+  BLOCK_ID_BYTES,
+  blockRequestTypes,
+  blockStatus,
+  SECTOR_BYTES,
+  virtioBlkConfig,
+  virtioBlkDiscardWriteZeroes,
+  virtioBlkOutHdr,
+} from '../uapi/virtio-blk.js'
+import { blockFeatureBits } from '../uapi/virtio-features.js'
+import type { DeviceQueue } from './device-queue.js'
+import type { ModelDevice } from './model-device.js'
+
+const { VIRTIO_BLK_S_IOERR: IOERR, VIRTIO_BLK_S_UNSUPP: UNSUPP } = blockStatus
+const types = blockRequestTypes
+/** Requests that a feature brings. */
+const features: readonly (readonly [type: number, feature: keyof typeof blockFeatureBits])[] = [
+  [types.VIRTIO_BLK_T_FLUSH, 'VIRTIO_BLK_F_FLUSH'],
+  [types.VIRTIO_BLK_T_DISCARD, 'VIRTIO_BLK_F_DISCARD'],
+  [types.VIRTIO_BLK_T_WRITE_ZEROES, 'VIRTIO_BLK_F_WRITE_ZEROES'],
+  [types.VIRTIO_BLK_T_SECURE_ERASE, 'VIRTIO_BLK_F_SECURE_ERASE'],
+]
+
+/** A rule that a request breaks, and the status that says so to the driver. */
+interface Problem {
+  readonly what: string
+  readonly section: string
+  readonly status: number
+}
+
+function malformed(what: string): Problem {
+  return { what, section: '5.2.6.1', status: IOERR }
+}
+
+/** The rules for one driver, by what it negotiated. */
+export class BlockLaw {
+  readonly #device: ModelDevice
+  readonly #capacity: number
+  readonly #sizeMax: number
+  readonly #segmentsMax: number
+
+  constructor(device: ModelDevice, capacity: number) {
+    const config = virtioBlkConfig.decode(device.config)
+    this.#device = device
+    this.#capacity = capacity
+    this.#sizeMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SIZE_MAX) ? config.size_max : Infinity
+    this.#segmentsMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SEG_MAX) ? config.seg_max : Infinity
+  }
+
+  /** The status of the request in hand when it breaks a rule, which is then kept in the device's violations; undefined when it is in order. */
+  refusal(queue: DeviceQueue, type: number, sector: number): number | undefined {
+    const problem = this.#missingFeature(type) ?? this.#badForm(queue, type, sector) ?? this.#badSegments(queue)
+    if (problem === undefined) return undefined
+    this.#device.violate(problem.what, problem.section)
+    return problem.status
+  }
+
+  #missingFeature(type: number): Problem | undefined {
+    const found = features.find(([known]) => known === type)
+    if (found === undefined || this.#device.hasFeature(blockFeatureBits[found[1]])) return undefined
+    return {
+      what: `a request of type ${type} was made, and ${found[1]} was not negotiated`,
+      section: '5.2.3',
+      status: UNSUPP,
+    }
+  }
+
+  #badForm(queue: DeviceQueue, type: number, sector: number): Problem | undefined {
+    const given = queue.readableLength - virtioBlkOutHdr.size
+    const wanted = queue.writableLength - 1
+    switch (type) {
+      case types.VIRTIO_BLK_T_IN:
+        return this.#badTransfer('read', wanted, sector)
+      case types.VIRTIO_BLK_T_OUT:
+        return this.#badTransfer('write', given, sector)
+      case types.VIRTIO_BLK_T_FLUSH:
+        if (sector !== 0) return malformed(`a flush names sector ${sector}`)
+        return given + wanted === 0 ? undefined : malformed(`a flush has ${given + wanted} bytes of data`)
+      case types.VIRTIO_BLK_T_GET_ID:
+        if (wanted === BLOCK_ID_BYTES) return undefined
+        return malformed(`an identification was asked for in ${wanted} bytes, it has ${BLOCK_ID_BYTES}`)
+      case types.VIRTIO_BLK_T_DISCARD:
+      case types.VIRTIO_BLK_T_WRITE_ZEROES:
+        if (given % virtioBlkDiscardWriteZeroes.size === 0) return undefined
+        return malformed(`ranges of ${virtioBlkDiscardWriteZeroes.size} bytes each came in ${given}`)
+      default:
+        return undefined
+    }
+  }
+
+  #badTransfer(what: string, bytes: number, sector: number): Problem | undefined {
+    if (bytes % SECTOR_BYTES !== 0) return malformed(`a ${what} of ${bytes} bytes is not of whole sectors`)
+    if (sector <= this.#capacity && bytes / SECTOR_BYTES <= this.#capacity - sector) return undefined
+    return malformed(`a ${what} of ${bytes} bytes at sector ${sector} goes beyond the capacity of ${this.#capacity}`)
+  }
+
+  /** SIZE_MAX and SEG_MAX are about data: what lies in a descriptor besides the header and the status. */
+  #badSegments(queue: DeviceQueue): Problem | undefined {
+    if (this.#sizeMax === Infinity && this.#segmentsMax === Infinity) return undefined
+    const { lengths, count, readableCount, readableLength, writableLength } = queue.ring.chain
+    let segments = 0
+    for (let index = 0, at = 0; index < count; index++) {
+      if (index === readableCount) at = 0
+      const length = lengths[index] ?? 0
+      const isReadable = index < readableCount
+      const from = Math.max(at, isReadable ? virtioBlkOutHdr.size : 0)
+      const to = Math.min(at + length, isReadable ? readableLength : writableLength - 1)
+      at += length
+      if (to <= from) continue
+      segments++
+      if (to - from > this.#sizeMax)
+        return {
+          what: `a segment has ${to - from} bytes, size_max is ${this.#sizeMax}`,
+          section: '5.2.3',
+          status: IOERR,
+        }
+    }
+    if (segments <= this.#segmentsMax) return undefined
+    return {
+      what: `a request has ${segments} segments, seg_max is ${this.#segmentsMax}`,
+      section: '5.2.3',
+      status: IOERR,
+    }
+  }
+}
