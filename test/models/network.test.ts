@@ -252,7 +252,8 @@ describe('in the profile linux-6.12', () => {
       [0xf000_0000n, 1, true],
     ])
     driven.simulator.drain()
-    expect(() => control.ring.take()).toThrow(/RING_BROKEN|length/)
+    // Our driver cuts what cannot be: the chain has one writable byte.
+    expect([control.ring.take(), control.ring.usedLength]).toEqual([0, 1])
     expect(control.call.take()).toBeGreaterThan(0)
   })
 
