@@ -87,18 +87,31 @@ inline napi_value FunctionAt(const Napi::CallbackInfo& info, size_t index) {
   return info[index];
 }
 
+/// Throws into JavaScript what was caught. That is refused while the environment is being ended (a worker
+/// that is terminated): then nobody is there to be told, and the refusal must not become a C++ exception,
+/// which would end the process.
+inline void ThrowIntoJs(const Napi::Error& error) noexcept {
+  try {
+    error.ThrowAsJavaScriptException();
+  } catch (...) {
+  }
+}
+
 /// Runs a call from JavaScript. A SystemFailure is returned as `[-errno, syscall]`, for TypeScript to make
-/// the error of; any other exception is thrown into JavaScript.
+/// the error of; any other exception is thrown into JavaScript. None leaves it: above is C.
 template <class Call>
-napi_value Guarded(napi_env env, Call call) {
+napi_value Guarded(napi_env env, Call call) noexcept {
   try {
     return call();
   } catch (const SystemFailure& failure) {
-    return Pair(env, Number(env, -failure.error), Napi::String::New(env, failure.syscall));
+    napi_value syscall = nullptr;
+    napi_create_string_utf8(env, failure.syscall, NAPI_AUTO_LENGTH, &syscall);
+    return Pair(env, Number(env, -failure.error), syscall);
   } catch (const Napi::Error& error) {
-    error.ThrowAsJavaScriptException();
+    ThrowIntoJs(error);
   } catch (const std::exception& error) {
     napi_throw_error(env, nullptr, error.what());
+  } catch (...) {
   }
   return nullptr;
 }

@@ -60,6 +60,31 @@ class Descriptor final : public Resource, public std::enable_shared_from_this<De
     return fd_.get();
   }
 
+  /// The same for a synchronous verb that moves no data to the file (ioctl, read): sequences of writes are
+  /// long, and it does not wait for their end but comes between two of their records.
+  class Visit {
+   public:
+    explicit Visit(Descriptor& descriptor) : queue_(descriptor.queue_) {
+      is_between_ = !descriptor.is_closed_ && !queue_.IsIdle() && queue_.MayVisit();
+      if (is_between_) queue_.BeginVisit();
+      fd_ = is_between_ ? descriptor.fd_.get() : descriptor.Turn();
+    }
+    ~Visit() {
+      if (is_between_) queue_.EndVisit();
+    }
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    int fd() const { return fd_; }
+
+   private:
+    RequestQueue& queue_;
+    bool is_between_ = false;
+    int fd_ = -1;
+  };
+
+  RequestQueue& queue() { return queue_; }
+  int OwnedFd() const override { return number(); }
+
   /// The number, which asks the kernel nothing and so needs no turn. Valid until a close begins.
   int number() const { return is_closed_ ? -1 : fd_.get(); }
 

@@ -51,6 +51,15 @@ napi_value Environment::Constructor(Kind kind) const {
   return constructor;
 }
 
+bool Environment::Owns(int fd) const {
+  for (const auto& list : resources_) {
+    for (const Resource* resource : list) {
+      if (resource->OwnedFd() == fd) return true;
+    }
+  }
+  return false;
+}
+
 void Environment::HandleClosed() {
   open_handles_--;
   if (is_cleaning_ && open_handles_ == 0) napi_remove_async_cleanup_hook(hook_);

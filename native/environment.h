@@ -29,6 +29,8 @@ class Resource {
 
   /// Called once at most, on the environment's thread; no JavaScript runs any more.
   virtual void CloseAtExit() = 0;
+  /// The descriptor that it closes one day; -1 when it has none.
+  virtual int OwnedFd() const { return -1; }
   Environment& environment() const { return *environment_; }
 
  protected:
@@ -68,6 +70,9 @@ class Environment : public std::enable_shared_from_this<Environment> {
 
   /// What the constructor that is being called is to wrap; null when JavaScript calls it, which is refused.
   void* under_construction = nullptr;
+
+  /// Whether something of this environment closes that descriptor one day.
+  bool Owns(int fd) const;
 
   /// libuv closes a handle later than it is told to; the hook must wait for these.
   void HandleOpened() { open_handles_++; }

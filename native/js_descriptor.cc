@@ -28,9 +28,13 @@ napi_value JsIoctl(napi_env env, napi_callback_info info) {
     napi_throw_type_error(env, nullptr, "a number and a Uint8Array were expected");
     return nullptr;
   }
-  const int fd = self.Turn();
+  if (argument.length < _IOC_SIZE(request)) {
+    napi_throw_range_error(env, nullptr, "fewer bytes than the request moves");
+    return nullptr;
+  }
+  const Descriptor::Visit visit(self);
   self.last_ioctl = {request, argument.data};
-  return Number(env, OrErrno(::ioctl(fd, request, argument.data)));
+  return Number(env, OrErrno(::ioctl(visit.fd(), request, argument.data)));
 }
 
 /// ioctlAgain(): the ioctl of the call before, without asking V8 what and where its arguments are, which
@@ -38,8 +42,8 @@ napi_value JsIoctl(napi_env env, napi_callback_info info) {
 /// not detached.
 napi_value JsIoctlAgain(napi_env env, napi_callback_info info) {
   Descriptor& self = *BoundCall<Descriptor, 0>(env, info).self;
-  const int fd = self.Turn();
-  return Number(env, OrErrno(::ioctl(fd, self.last_ioctl.request, self.last_ioctl.argument)));
+  const Descriptor::Visit visit(self);
+  return Number(env, OrErrno(::ioctl(visit.fd(), self.last_ioctl.request, self.last_ioctl.argument)));
 }
 
 /// write(bytes)
@@ -65,7 +69,9 @@ size_t StrideAt(const Napi::CallbackInfo& info, size_t index) {
 /// ioctlValue(request, number)
 napi_value JsIoctlValue(Descriptor& self, const Napi::CallbackInfo& info) {
   const auto request = static_cast<unsigned long>(IntegerAt(info, 0));
-  return Number(info.Env(), OrErrno(::ioctl(self.Turn(), request, IntegerAt(info, 1))));
+  const int64_t argument = IntegerAt(info, 1);
+  const Descriptor::Visit visit(self);
+  return Number(info.Env(), OrErrno(::ioctl(visit.fd(), request, argument)));
 }
 
 /// ioctlAsync(request, bytes or number): a promise of the result
@@ -74,8 +80,9 @@ napi_value JsIoctlAsync(Descriptor& self, const Napi::CallbackInfo& info) {
   if (info[1].IsNumber()) {
     return self.Submit(info.Env(), std::make_shared<IoctlValueRequest>(request, IntegerAt(info, 1)));
   }
-  return self.Submit(info.Env(),
-                     std::make_shared<IoctlBytesRequest>(info.Env(), request, info[1], BytesAt(info, 1)));
+  const Bytes argument = BytesAt(info, 1);
+  if (argument.length < _IOC_SIZE(request)) throw Misuse(info.Env(), "as many bytes as the request moves");
+  return self.Submit(info.Env(), std::make_shared<IoctlBytesRequest>(info.Env(), request, info[1], argument));
 }
 
 /// writeEach(records, stride)
@@ -99,7 +106,7 @@ napi_value JsStop(napi_env env, napi_callback_info info) {
 }
 
 napi_value JsWriteEachAsync(Descriptor& self, const Napi::CallbackInfo& info) {
-  auto request = std::make_shared<WriteEachRequest>(BytesAt(info, 0), StrideAt(info, 1));
+  auto request = std::make_shared<WriteEachRequest>(self.queue(), BytesAt(info, 0), StrideAt(info, 1));
   Napi::Object writing = Napi::Object::New(info.Env());
   AddBound(writing, "written", JsWritten, request);
   AddBound(writing, "stop", JsStop, request);
@@ -116,16 +123,18 @@ napi_value JsCanRead(Descriptor& self, const Napi::CallbackInfo& info) {
 
 napi_value JsRead(Descriptor& self, const Napi::CallbackInfo& info) {
   const Bytes bytes = BytesAt(info, 0);
-  const int fd = self.Turn();
-  return Number(info.Env(), OrErrno(RetryInterrupted([&] { return ::read(fd, bytes.data, bytes.length); })));
+  const Descriptor::Visit visit(self);
+  return Number(info.Env(),
+                OrErrno(RetryInterrupted([&] { return ::read(visit.fd(), bytes.data, bytes.length); })));
 }
 
 napi_value JsPread(Descriptor& self, const Napi::CallbackInfo& info) {
   const Bytes bytes = BytesAt(info, 0);
   const off_t offset = BigIntAt(info, 1);
-  const int fd = self.Turn();
-  return Number(info.Env(),
-                OrErrno(RetryInterrupted([&] { return ::pread(fd, bytes.data, bytes.length, offset); })));
+  const Descriptor::Visit visit(self);
+  return Number(
+      info.Env(),
+      OrErrno(RetryInterrupted([&] { return ::pread(visit.fd(), bytes.data, bytes.length, offset); })));
 }
 
 napi_value JsPwrite(Descriptor& self, const Napi::CallbackInfo& info) {
@@ -261,6 +270,8 @@ napi_value JsTakeOver(const Napi::CallbackInfo& info) {
   const int number = static_cast<int>(IntegerAt(info, 0));
   const int flags = ::fcntl(number, F_GETFL);
   if (flags < 0) ThrowErrno("fcntl");
+  // Two owners would close it twice, the second time when the number is another file's.
+  if (Environment::Of(info.Env()).Owns(number)) ThrowErrno("fcntl", EBUSY);
   UniqueFd fd(number);
   ::fcntl(number, F_SETFD, FD_CLOEXEC);
   ::fcntl(number, F_SETFL, flags | O_NONBLOCK);

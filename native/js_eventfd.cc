@@ -3,7 +3,9 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include <cstdio>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "border.h"
@@ -27,14 +29,16 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
   ~Eventfd() override { Close(); }
 
   int fd() const { return fd_.get(); }
+  int OwnedFd() const override { return fd_.get(); }
 
+  /// A counter that has no room is as much of a signal as there can be: whoever waits for it is awake.
   int Signal(uint64_t count) {
-    if (may_block_ && !IsReady(POLLOUT)) return -EAGAIN;
+    if (may_block_ && !HasRoom(count)) return fd_.IsOpen() ? 0 : -EBADF;
     const ssize_t size = RetryInterrupted([&] { return ::write(fd_.get(), &count, sizeof count); });
-    return size < 0 ? -errno : 0;
+    return size < 0 && errno != EAGAIN ? -errno : 0;
   }
 
-  int64_t Take() { return may_block_ && !IsReady(POLLIN) ? 0 : TakeCounter(fd_.get()); }
+  int64_t Take() { return TakeCounter(fd_.get()); }
 
   void Close() {
     if (watch != nullptr) std::exchange(watch, nullptr)->Stop();
@@ -46,10 +50,26 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
 
  private:
   /// For an eventfd that another program made without EFD_NONBLOCK: the loop's thread must not sleep in it.
-  bool IsReady(short events) const {
-    pollfd waiting{fd_.get(), events, 0};
-    return ::poll(&waiting, 1, 0) == 1 && (waiting.revents & events) != 0;
+  /// poll() says whether 1 can be added; how much more, only /proc does.
+  bool HasRoom(uint64_t count) const {
+    pollfd waiting{fd_.get(), POLLOUT, 0};
+    if (::poll(&waiting, 1, 0) != 1 || (waiting.revents & POLLOUT) == 0) return false;
+    return count == 1 || count <= kLargest - Counter();
   }
+
+  /// The counter as it is; the largest, so that nothing is added, where it is not told.
+  uint64_t Counter() const {
+    const std::string path = "/proc/self/fdinfo/" + std::to_string(fd_.get());
+    const std::unique_ptr<FILE, int (*)(FILE*)> file(::fopen(path.c_str(), "re"), ::fclose);
+    char line[128];
+    while (file != nullptr && ::fgets(line, sizeof line, file.get()) != nullptr) {
+      unsigned long long counter = 0;
+      if (::sscanf(line, "eventfd-count: %llx", &counter) == 1) return counter;
+    }
+    return kLargest;
+  }
+
+  static constexpr uint64_t kLargest = 0xfffffffffffffffe;
 
   UniqueFd fd_;
   bool may_block_ = false;

@@ -1,14 +1,18 @@
-// Shared memory of a file as one external ArrayBuffer, and when it may be unmapped.
+// Shared memory of a file as external ArrayBuffers, and when it may be unmapped.
 //
-// A mapping is wrapped once: V8 must not meet the same address twice. It ends when it is closed; when nobody
-// closes it, it ends after both the region and its buffer have been collected; and when it is held (mapped
-// for DMA) then, it stays until the environment ends.
+// Other threads may be at work in a buffer (a read of Node's fs, its crypto), and keep V8's store of it
+// alive, or only its object, which was detached. So the addresses end with the last of these, and only what
+// lies there ends earlier: when the region is closed, empty pages take its place. When nobody closes the
+// region, all ends after it and its buffers have been collected; and when it is held (mapped for DMA) then,
+// it stays until the environment ends.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "border.h"
 #include "js_classes.h"
@@ -17,79 +21,121 @@
 
 namespace {
 
+/// The addresses of a region. The region has a share, and each of its buffers until V8 needs it no more.
+/// Unmapped when the last share goes, on the environment's thread.
+class Pages {
+ public:
+  Pages(std::shared_ptr<Environment> environment, Mapping mapping)
+      : environment_(std::move(environment)), mapping_(std::move(mapping)) {}
+  ~Pages() {
+    if (mapping_.IsMapped() && is_held) environment_->KeepUntilExit(std::move(mapping_));
+  }
+
+  const Mapping& mapping() const { return mapping_; }
+  void Vacate() { mapping_.Vacate(); }
+
+  bool is_held = false;
+
+ private:
+  std::shared_ptr<Environment> environment_;
+  Mapping mapping_;
+};
+
 /// Used on the environment's thread only.
 class Region final : public Resource, public std::enable_shared_from_this<Region> {
  public:
   static constexpr Kind kKind = Kind::kRegion;
 
   Region(std::shared_ptr<Environment> environment, UniqueFd fd, Mapping mapping)
-      : Resource(std::move(environment), kMemory), fd_(std::move(fd)), mapping_(std::move(mapping)) {}
-  ~Region() override {
-    DropReference();
-    if (mapping_.IsMapped() && is_held_) environment().KeepUntilExit(std::move(mapping_));
+      : Resource(environment, kMemory),
+        fd_(std::move(fd)),
+        pages_(std::make_shared<Pages>(std::move(environment), std::move(mapping))) {}
+  ~Region() override { DropReferences(); }
+
+  const Mapping& mapping() const { return pages_->mapping(); }
+  int fd() const { return fd_.get(); }
+  int OwnedFd() const override { return fd_.get(); }
+  void SetHeld(bool is_held) {
+    if (pages_ != nullptr) pages_->is_held = is_held;
   }
 
-  const Mapping& mapping() const { return mapping_; }
-  int fd() const { return fd_.get(); }
-  void SetHeld(bool is_held) { is_held_ = is_held; }
-
-  /// The ArrayBuffer over the mapping, made once. It shares the region until it is collected or detached.
-  napi_value MakeBuffer(napi_env env) {
-    auto* share = new std::shared_ptr<Region>(shared_from_this());
-    auto finalize = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Region>*>(hint); };
+  /// An ArrayBuffer over a part of the mapping. Made once for each part: the caller keeps it.
+  napi_value MakeBuffer(napi_env env, size_t offset, size_t length) {
+    if (pages_ == nullptr || offset > mapping().length() || length > mapping().length() - offset)
+      throw Misuse(env, "a part of an open region");
+    auto* share = new std::shared_ptr<Pages>(pages_);
+    auto finalize = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Pages>*>(hint); };
     napi_value buffer = nullptr;
-    const napi_status status = napi_create_external_arraybuffer(env, mapping_.address(), mapping_.length(),
-                                                                finalize, share, &buffer);
+    const napi_status status = napi_create_external_arraybuffer(
+        env, static_cast<char*>(mapping().address()) + offset, length, finalize, share, &buffer);
     if (status != napi_ok) {
       delete share;
       throw Napi::Error::New(env);
     }
+    // Jobs of Node's pool work at the address while they keep the buffer, and not always V8's store of it. So
+    // the addresses stay for both.
+    auto* second = new std::shared_ptr<Pages>(pages_);
+    auto forget = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Pages>*>(data); };
+    if (napi_add_finalizer(env, buffer, second, forget, nullptr, nullptr) != napi_ok) {
+      delete second;
+      throw Napi::Error::New(env);
+    }
     // Weak: a strong one would keep the buffer for ever.
-    napi_create_reference(env, buffer, 0, &buffer_);
+    napi_ref reference = nullptr;
+    if (napi_create_reference(env, buffer, 0, &reference) == napi_ok) buffers_.push_back(reference);
     return buffer;
   }
 
-  /// Detaches the buffer, so that JavaScript sees nothing rather than memory that is gone, and unmaps. When
-  /// somebody moved the memory to an ArrayBuffer of his own (`transfer()`), it is his until that one is
-  /// collected.
+  /// Detaches the buffers, so that JavaScript sees nothing rather than memory that is gone, and gives the
+  /// memory back. When somebody moved it to an ArrayBuffer of his own (`transfer()`), it is his until that
+  /// one is collected.
   void Close() {
+    if (pages_ == nullptr) return;
     fd_.Close();
-    const bool is_ours = DetachBuffer();
-    DropReference();
-    if (is_ours) mapping_.Unmap();
+    bool is_ours = true;
+    for (const napi_ref reference : buffers_) is_ours = Detach(reference) && is_ours;
+    DropReferences();
+    pages_->is_held = false;
+    if (is_ours) pages_->Vacate();
+    pages_.reset();
+    Unregister();
   }
-  void CloseAtExit() override {
-    Close();
-    mapping_.Unmap();
-  }
+  void CloseAtExit() override { Close(); }
 
  private:
   /// False when the memory is not in our buffer any more.
-  bool DetachBuffer() {
+  bool Detach(napi_ref reference) {
     const napi_env env = environment().env();
     napi_value buffer = nullptr;
-    if (buffer_ == nullptr || napi_get_reference_value(env, buffer_, &buffer) != napi_ok || buffer == nullptr)
-      return true;
+    if (napi_get_reference_value(env, reference, &buffer) != napi_ok || buffer == nullptr) return true;
     bool is_detached = false;
     napi_is_detached_arraybuffer(env, buffer, &is_detached);
     if (!is_detached) napi_detach_arraybuffer(env, buffer);
     return !is_detached;
   }
 
-  void DropReference() {
-    if (buffer_ != nullptr) napi_delete_reference(environment().env(), std::exchange(buffer_, nullptr));
+  void DropReferences() {
+    for (const napi_ref reference : buffers_) napi_delete_reference(environment().env(), reference);
+    buffers_.clear();
   }
 
   UniqueFd fd_;
-  Mapping mapping_;
-  napi_ref buffer_ = nullptr;
-  bool is_held_ = false;
+  std::shared_ptr<Pages> pages_;
+  std::vector<napi_ref> buffers_;
 };
 
 /// hold(whether): while it is held, nothing but close() unmaps it
 napi_value JsHold(Region& self, const Napi::CallbackInfo& info) {
   self.SetHeld(info[0].ToBoolean());
   return nullptr;
+}
+
+/// view(offset, length): an ArrayBuffer over a part
+napi_value JsView(Region& self, const Napi::CallbackInfo& info) {
+  const int64_t offset = IntegerAt(info, 0);
+  const int64_t length = IntegerAt(info, 1);
+  if (offset < 0 || length <= 0) throw Misuse(info.Env(), "a part of the region");
+  return self.MakeBuffer(info.Env(), static_cast<size_t>(offset), static_cast<size_t>(length));
 }
 
 napi_value JsClose(Region& self, const Napi::CallbackInfo&) {
@@ -105,7 +151,6 @@ napi_value NewRegion(napi_env env, UniqueFd fd, size_t length, off_t offset) {
   const auto address = reinterpret_cast<uintptr_t>(region->mapping().address());
   object.Set("fd", Number(env, region->fd()));
   object.Set("address", Napi::BigInt::New(env, static_cast<uint64_t>(address)));
-  object.Set("buffer", region->MakeBuffer(env));
   return object;
 }
 
@@ -131,12 +176,28 @@ napi_value JsAllocate(const Napi::CallbackInfo& info) {
   return NewRegion(info.Env(), std::move(fd), length, 0);
 }
 
-/// adopt(fd, length, offset): memory of a file that is the caller's
+/// Refuses a file that somebody may make shorter: touching memory that is gone ends the program.
+void InsistOnSeal(int fd, size_t length, off_t offset) {
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  // A file of a kind that has no seals is refused as one that has none.
+  if (seals < 0 && errno != EINVAL) ThrowErrno("fcntl");
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) ThrowErrno("F_GET_SEALS", EPERM);
+  // Looked at once it cannot change any more.
+  struct stat status;
+  if (::fstat(fd, &status) < 0) ThrowErrno("fstat");
+  if (status.st_size < offset || static_cast<uint64_t>(status.st_size - offset) < length)
+    ThrowErrno("fstat", ENXIO);
+}
+
+/// adopt(fd, length, offset, sealed): memory of a file that is the caller's
 napi_value JsAdopt(const Napi::CallbackInfo& info) {
   const size_t length = LengthAt(info, 1);
   const off_t offset = BigIntAt(info, 2);
+  bool is_sealed = false;
+  if (napi_get_value_bool(info.Env(), info[3], &is_sealed) != napi_ok) throw Misuse(info.Env(), "a boolean");
   UniqueFd fd(::fcntl(static_cast<int>(IntegerAt(info, 0)), F_DUPFD_CLOEXEC, 0));
   if (!fd.IsOpen()) ThrowErrno("fcntl");
+  if (is_sealed) InsistOnSeal(fd.get(), length, offset);
   return NewRegion(info.Env(), std::move(fd), length, offset);
 }
 
@@ -144,7 +205,8 @@ napi_value JsAdopt(const Napi::CallbackInfo& info) {
 
 void ExportRegion(Napi::Env env, Napi::Object exports) {
   DefineClass<Region>(env, "Region",
-                      {Named("hold", Method<Region, JsHold>), Named("close", Method<Region, JsClose>)});
+                      {Named("hold", Method<Region, JsHold>), Named("view", Method<Region, JsView>),
+                       Named("close", Method<Region, JsClose>)});
   AddVerb<JsAllocate>(exports, "allocate");
   AddVerb<JsAdopt>(exports, "adopt");
 }

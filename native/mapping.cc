@@ -21,6 +21,12 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
+bool Mapping::Vacate() {
+  if (address_ == nullptr) return true;
+  return ::mmap(address_, length_, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
 void Mapping::Unmap() {
   if (address_ != nullptr) ::munmap(std::exchange(address_, nullptr), std::exchange(length_, 0));
 }

@@ -23,6 +23,9 @@ class Mapping {
   size_t length() const { return length_; }
   bool IsMapped() const { return address_ != nullptr; }
   void Unmap();
+  /// Gives the memory back and keeps the addresses, which read as zeroes and may be written from then on.
+  /// False when that is refused, and all is as it was.
+  bool Vacate();
 
  private:
   void* address_ = nullptr;

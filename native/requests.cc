@@ -28,15 +28,19 @@ napi_value IoctlBytesRequest::Result(napi_env env) {
   return Number(env, result_);
 }
 
-WriteEachRequest::WriteEachRequest(Bytes records, size_t stride)
-    : copy_(static_cast<unsigned char*>(records.data),
+WriteEachRequest::WriteEachRequest(RequestQueue& queue, Bytes records, size_t stride)
+    : queue_(queue),
+      copy_(static_cast<unsigned char*>(records.data),
             static_cast<unsigned char*>(records.data) + records.length),
       stride_(stride) {}
 
 void WriteEachRequest::Run(UniqueFd& fd) {
   progress_ = WriteRecords(
       fd.get(), {copy_.data(), copy_.size()}, stride_,
-      [this] { return is_stopped_.load(std::memory_order_relaxed); },
+      [this] {
+        queue_.LetVisitorsIn();
+        return is_stopped_.load(std::memory_order_relaxed);
+      },
       [this](size_t completed) { written_.store(completed, std::memory_order_relaxed); });
 }
 

@@ -40,14 +40,17 @@ class IoctlBytesRequest final : public AsyncRequest {
 /// next record.
 class WriteEachRequest final : public AsyncRequest {
  public:
-  WriteEachRequest(Bytes records, size_t stride);
+  WriteEachRequest(RequestQueue& queue, Bytes records, size_t stride);
   void Run(UniqueFd& fd) override;
+  bool MayPause() const override { return true; }
   napi_value Result(napi_env env) override;
 
   size_t written() const { return written_.load(std::memory_order_relaxed); }
   void Stop() { is_stopped_.store(true, std::memory_order_relaxed); }
 
  private:
+  /// Whose descriptor it writes to; the queue has it, so it is there while this runs.
+  RequestQueue& queue_;
   std::vector<unsigned char> copy_;
   const size_t stride_;
   WriteProgress progress_;

@@ -22,16 +22,17 @@ export interface Backend {
   openAsync(path: string): Promise<Handle>
   /**
    * Takes over an fd that somebody passed; the handle owns it from now on. `path` is used in sentences only. EBADF, and then there is nothing to close.
+   * ERR_VDPA_STATE for a number that something of this backend in this thread owns already: two owners would close it twice.
    */
   openFd(fd: number, path?: string): Handle
   /**
-   * Zeroed, shared, page-aligned memory (memfd), at an address that stays until it is closed. `length` in bytes, rounded up to pages; RangeError for
-   * more than one ArrayBuffer can have (4 GiB on Node 20). ENOMEM, EMFILE.
+   * Zeroed, shared, page-aligned memory (memfd), at an address that stays until it is closed. `length` in bytes, rounded up to pages, of
+   * which those that nobody touches cost nothing. More than one ArrayBuffer can have (4 GiB on Node 20) is seen by `region.view()`. ENOMEM, EMFILE.
    */
   allocate(length: number, options?: AllocateOptions): MemoryRegion
   /**
    * Memory that another program's fd holds (a VMM's guest RAM, hugepages). The fd is duplicated and stays the caller's. EBADF, EACCES (not open for
-   * reading and writing), ENODEV (no memory to map).
+   * reading and writing), ENODEV (no memory to map); ERR_VDPA_NOT_SUPPORTED where `options.sealed` demands a seal that is not there.
    */
   adopt(fd: number, options: AdoptOptions): MemoryRegion
   /**
@@ -51,8 +52,9 @@ export interface Backend {
 }
 
 /**
- * An open node. Requests on one handle never overtake one another: a synchronous call made while asynchronous ones are under way
- * happens after them.
+ * An open node. Requests on one handle are carried out in the order of asking: a synchronous call made while asynchronous ones are under way happens
+ * after them. There is one exception: a synchronous `ioctl`, `read` or `pread` does not wait for the records of a `writeEachAsync` (they may be many), but
+ * comes before, between or after them, as long as no other asynchronous call was made and is under way. Writes never overtake writes.
  */
 export interface Handle extends Closeable {
   /** The path it was opened by. For a descriptor that came without one, what the backend knows: `'fd N'`, or the node's path in a simulator. */
@@ -125,7 +127,10 @@ export interface Eventfd extends Releasable {
    * duplicate. Throws ERR_VDPA_CLOSED after close.
    */
   readonly fd: number
-  /** Adds to the counter, 1..2^53-1; wakes the other side. Default 1. EAGAIN when the counter would pass 2^64-2. */
+  /**
+   * Adds to the counter, 1..2^53-1; wakes the other side. Default 1. A counter without room for it (2^64-2 is its last value) stays as it is: whoever waits
+   * for it is awake. Never sleeps, whatever the flags of the caller's own eventfd.
+   */
   signal(count?: number): void
   /** Takes the counter: what was added since the last take, 0 when nothing. Counts above 2^53-1 are clamped. */
   take(): number

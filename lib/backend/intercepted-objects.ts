@@ -45,6 +45,10 @@ export class InterceptedRegion implements MemoryRegion {
     return this.#inner.isClosed
   }
 
+  view(offset: number, length: number): Uint8Array {
+    return this.#inner.view(offset, length)
+  }
+
   hold(holder: string | MemoryHolder): MemoryHold {
     return this.#inner.hold(holder)
   }

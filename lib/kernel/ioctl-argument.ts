@@ -1,33 +1,7 @@
-// How many bytes an ioctl moves, so that the kernel never reads or writes past the end of an array, or at an address that is none.
+// What an ioctl may be asked with, so that the kernel never reads or writes past the end of an array, or at an address that is none.
 
 import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
-import { requests } from '../uapi/vhost.js'
-
-const isLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
-
-/** Where the head of a flexible argument says how much follows it. */
-interface Tail {
-  readonly countOffset: number
-  readonly bytesEach: number
-}
-
-const configTail: Tail = { countOffset: 4, bytesEach: 1 }
-const memoryTail: Tail = { countOffset: 0, bytesEach: 32 }
-
-// Numbers of their own, because every ioctl is compared with them.
-const getConfig = requests.VHOST_VDPA_GET_CONFIG.number
-const setConfig = requests.VHOST_VDPA_SET_CONFIG.number
-const setMemoryTable = requests.VHOST_SET_MEM_TABLE.number
-
-function tailOf(request: number): Tail | undefined {
-  if (request === getConfig || request === setConfig) return configTail
-  return request === setMemoryTable ? memoryTail : undefined
-}
-
-/** The size that a request number says its argument has (`_IOC_SIZE` of <asm-generic/ioctl.h>). */
-function encodedSize(request: number): number {
-  return (request >>> 16) & 0x3fff
-}
+import { argumentBytes, encodedSize, isFlexible } from '../uapi/argument-length.js'
 
 /**
  * Checks an ioctl's arguments. Bytes must reach as far as the request does; a number may stand where the request takes a value, and 0 also as a
@@ -35,25 +9,34 @@ function encodedSize(request: number): number {
  */
 export function checkIoctlArgument(request: number, argument: Uint8Array | number): void {
   checkInteger(request, 'request', 0, 0xffff_ffff)
-  const size = encodedSize(request)
   if (typeof argument === 'number') {
+    const size = encodedSize(request)
     checkInteger(argument, 'argument', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
     if (size > 0 && argument !== 0) throw typeError('argument', `a Uint8Array of ${size} bytes`, argument)
     return
   }
   checkBytes(argument, 'argument')
-  const needed = argument.length < size ? size : size + tailLength(request, argument)
+  const needed = argumentBytes(request, argument)
   if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
 }
 
 /** Whether an ioctl that passed the check may be made again with the same array and without the check: its need does not depend on its bytes. */
 export function isRepeatable(request: number, argument: Uint8Array): boolean {
-  return argument.length > 0 && tailOf(request) === undefined
+  return argument.length > 0 && !isFlexible(request)
 }
 
-function tailLength(request: number, argument: Uint8Array): number {
-  const tail = tailOf(request)
-  if (tail === undefined) return 0
-  const head = new DataView(argument.buffer, argument.byteOffset, argument.byteLength)
-  return head.getUint32(tail.countOffset, isLittleEndian) * tail.bytesEach
+/**
+ * The array to make an ioctl with: the caller's own, or a copy where the bytes say how long they are, because somebody else may change them between the
+ * check and the kernel's own look (another thread, or a device that they are mapped for).
+ */
+export function privateArgument<A extends Uint8Array | number>(request: number, argument: A): A | Uint8Array {
+  if (typeof argument === 'number' || !isFlexible(request)) return argument
+  checkBytes(argument, 'argument')
+  return Uint8Array.from(argument)
+}
+
+/** Gives the caller what the kernel left in a copy, unless his array is gone. */
+export function giveBack(argument: Uint8Array | number, used: Uint8Array | number): void {
+  if (used === argument || typeof argument === 'number' || typeof used === 'number') return
+  if (argument.length === used.length) argument.set(used)
 }

@@ -3,9 +3,9 @@
 import { readlinkSync } from 'node:fs'
 import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkString, rangeError } from '../base/checks.js'
-import { systemError, type VdpaError } from '../base/errors.js'
+import { systemError, vdpaError, type VdpaError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
-import { errnoName, errnoText } from '../uapi/errno.js'
+import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import { requestByNumber } from '../uapi/vhost.js'
 import { loadAddon } from './addon.js'
 import { KernelEventfd } from './kernel-eventfd.js'
@@ -13,7 +13,7 @@ import { KernelHandle } from './kernel-handle.js'
 import { KernelMemory, type KernelRegion } from './kernel-memory.js'
 import { KernelNetlinkSocket } from './kernel-netlink.js'
 import { readIotlbEntryLimit, readMemlock, type Memlock } from './memlock.js'
-import type { NativeAddon } from './native.js'
+import { isRefused, type NativeAddon } from './native.js'
 import { openHint } from './open-hints.js'
 import { madeOr, type RefusedCall } from './refusal.js'
 
@@ -46,11 +46,17 @@ export class KernelBackend implements Backend {
     return new KernelHandle(madeOr(await this.#addon.openAsync(path), refused, { path }), path, refused)
   }
 
-  /** Takes over an fd that somebody passed, and makes it close-on-exec and non-blocking, as `open` does. EBADF, which leaves nothing to close. */
+  /**
+   * Takes over an fd that somebody passed, and makes it close-on-exec and non-blocking, as `open` does. EBADF, which
+   * leaves nothing to close. ERR_VDPA_STATE when something of this thread owns it already.
+   */
   openFd(fd: number, path = `fd ${fd}`): KernelHandle {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     checkString(path, 'path')
-    return new KernelHandle(madeOr(this.#addon.takeOver(fd), refused, { path }), path, refused)
+    const made = this.#addon.takeOver(fd)
+    if (isRefused(made) && made[0] === -errno.EBUSY)
+      throw vdpaError('ERR_VDPA_STATE', `fd ${fd} is owned already by something that this program has open`, { path })
+    return new KernelHandle(madeOr(made, refused, { path }), path, refused)
   }
 
   allocate(length: number, options?: AllocateOptions): KernelRegion {
@@ -95,10 +101,10 @@ export class KernelBackend implements Backend {
 /** The error of a refused call. `negative` is -errno, as the addon returns it. */
 function refused(negative: number, call: RefusedCall): VdpaError {
   const { syscall, path, request, text, hint } = call
-  const errno = -negative
-  const code = errnoName(errno)
+  const number = -negative
+  const code = errnoName(number)
   const advice = hint ?? (syscall === 'open' && path !== undefined ? openHint(code, path) : undefined)
-  return systemError(code, errno, text ?? errnoText(errno), {
+  return systemError(code, number, text ?? errnoText(number), {
     syscall,
     ...(path !== undefined && { path }),
     ...(request !== undefined && { request: requestByNumber(request)?.name ?? `ioctl 0x${request.toString(16)}` }),

@@ -3,7 +3,7 @@
 import { checkBytes, rangeError, toU64, typeError } from '../base/checks.js'
 import type { Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
-import { checkIoctlArgument, isRepeatable } from './ioctl-argument.js'
+import { checkIoctlArgument, giveBack, isRepeatable, privateArgument } from './ioctl-argument.js'
 import { KernelDoorbell } from './kernel-doorbell.js'
 import type { KernelSubscription } from './kernel-subscription.js'
 import { SubscriptionSlot } from './kernel-subscription.js'
@@ -75,9 +75,11 @@ export class KernelHandle implements Handle {
   }
 
   async ioctlAsync(request: number, argument: Uint8Array | number): Promise<number> {
-    checkIoctlArgument(request, argument)
+    const used = privateArgument(request, argument)
+    checkIoctlArgument(request, used)
     this.#checkOpen()
-    const result = await this.#native.ioctlAsync(request, argument)
+    const result = await this.#native.ioctlAsync(request, used)
+    giveBack(argument, used)
     if (result < 0) throw this.#refuse(result, { syscall: 'ioctl', path: this.path, request })
     return result
   }
@@ -146,16 +148,19 @@ export class KernelHandle implements Handle {
   }
 
   #ioctlFirst(request: number, argument: Uint8Array | number): number {
-    checkIoctlArgument(request, argument)
+    const used = privateArgument(request, argument)
+    checkIoctlArgument(request, used)
     let result: number
-    if (typeof argument === 'number') {
-      result = this.#native.ioctlValue(request, argument)
+    if (typeof used === 'number' || typeof argument === 'number') {
+      result = this.#native.ioctlValue(request, used as number)
     } else {
       const ioctl = this.#ioctl
-      result = ioctl(request, argument)
+      result = ioctl(request, used)
+      giveBack(argument, used)
       // The addon remembers this call, whichever it was; we repeat only what is safe to repeat unchecked.
-      this.#lastArgument = isRepeatable(request, argument) && !this.isClosed ? argument : undefined
-      this.#lastRequest = request
+      const isKept = isRepeatable(request, argument) && !this.isClosed
+      this.#lastArgument = isKept ? argument : undefined
+      this.#lastRequest = isKept ? request : -1
       this.#lastLength = argument.length
     }
     return result < 0 ? this.#fail(result, 'ioctl', request) : result

@@ -1,9 +1,9 @@
-// Memory for DMA from the operating system: shared files (memfd, hugetlb, another program's) mapped as one ArrayBuffer each.
+// Memory for DMA from the operating system: shared files (memfd, hugetlb, another program's), one mapping each, seen through one ArrayBuffer or several.
 
-import { constants } from 'node:buffer'
 import { readdirSync, statfsSync, statSync } from 'node:fs'
-import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
-import { Holds } from '../memory/holds.js'
+import { checkInteger, checkString, rangeError, toU64, typeError } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { Holds, type HolderNames } from '../memory/holds.js'
 import type {
   AdoptOptions,
   AllocateOptions,
@@ -12,19 +12,22 @@ import type {
   MemoryHolder,
   MemoryRegion,
 } from '../memory/memory-region.js'
+import { LONGEST_REGION, noSingleBuffer, windowBytesOf, windowIndex } from '../memory/windows.js'
 import { warnIfCollected } from './leak-warning.js'
-import type { NativeAddon, NativeRegion } from './native.js'
+import type { NativeAddon, NativeRegion, Refused } from './native.js'
+import { isRefused } from './native.js'
 import { closedError, madeOr, type Refuse } from './refusal.js'
 
-// A region lives as long as its buffer: a program that keeps only `region.buffer` has not lost the region.
+// A region lives as long as its buffers: a program that keeps only `region.buffer` has not lost the region.
 const regionOfBuffer = new WeakMap<ArrayBuffer, KernelRegion>()
 
 /** One mapping. A region that was lost without close() is freed with a warning; while somebody holds it, it stays mapped. */
 export class KernelRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number
-  readonly buffer: ArrayBuffer
   readonly #native: NativeRegion
+  // Made when they are asked for, but for the only one of a region that has one.
+  readonly #windows: ArrayBuffer[] = []
   readonly #holds = new Holds()
   readonly #forgetLeak: () => void
   #isClosed = false
@@ -33,9 +36,21 @@ export class KernelRegion implements MemoryRegion {
     this.#native = native
     this.length = length
     this.pageSize = pageSize
-    this.buffer = native.buffer
-    this.#forgetLeak = warnIfCollected(this, leakOf(length, this.#holds))
-    regionOfBuffer.set(this.buffer, this)
+    this.#forgetLeak = warnIfCollected(this, leakOf(length, this.#holds.last))
+    if (windowBytesOf(length) === length) this.#window(0)
+  }
+
+  /** Errors: ERR_VDPA_NOT_SUPPORTED where there is no single one. */
+  get buffer(): ArrayBuffer {
+    if (windowBytesOf(this.length) < this.length) throw noSingleBuffer(this.length)
+    return this.#windows[0] as ArrayBuffer
+  }
+
+  /** Errors: ERR_VDPA_CLOSED; RangeError for bytes that are not in one window. */
+  view(offset: number, length: number): Uint8Array {
+    const index = windowIndex(this.length, offset, length)
+    this.#checkOpen()
+    return new Uint8Array(this.#window(index), offset - index * windowBytesOf(this.length), length)
   }
 
   get isClosed(): boolean {
@@ -77,15 +92,27 @@ export class KernelRegion implements MemoryRegion {
     this.close()
   }
 
+  #window(index: number): ArrayBuffer {
+    let window = this.#windows[index]
+    if (window === undefined) {
+      const bytes = windowBytesOf(this.length)
+      window = this.#native.view(index * bytes, Math.min(bytes, this.length - index * bytes))
+      this.#windows[index] = window
+      regionOfBuffer.set(window, this)
+    }
+    return window
+  }
+
   #checkOpen(): void {
     if (this.#isClosed) throw closedError('the memory region')
   }
 }
 
-function leakOf(length: number, holds: Holds): () => string {
+/** `last` must not lead to what holds the memory: that may lead back to the region, which would never be collected then. */
+function leakOf(length: number, last: HolderNames): () => string {
   const what = `memory of ${length} bytes was garbage-collected without close()`
   return () => {
-    const holders = holds.names.join(', ')
+    const holders = last.names().join(', ')
     if (holders === '') return `${what}; it was freed`
     return `${what} while it was held by ${holders}; it stays mapped until the program ends, because a device may still write to it`
   }
@@ -106,7 +133,7 @@ export class KernelMemory {
     const { pageSize = this.#addon.pageSize, name = 'vhost-vdpa' } = options
     checkString(name, 'options.name')
     checkPageSize(pageSize, this.#addon.pageSize)
-    checkInteger(length, 'length', 1, longest(pageSize))
+    checkInteger(length, 'length', 1, LONGEST_REGION)
     const rounded = Math.ceil(length / pageSize) * pageSize
     const isHuge = pageSize !== this.#addon.pageSize
     const made = this.#addon.allocate(name, rounded, isHuge ? Math.log2(pageSize) : 0)
@@ -121,7 +148,9 @@ export class KernelMemory {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     const offset = toU64(options.offset ?? 0n, 'options.offset')
     const file = examine(fd, this.#addon.pageSize)
-    checkInteger(options.length, 'options.length', 1, longest(file.pageSize))
+    checkInteger(options.length, 'options.length', 1, LONGEST_REGION)
+    const { sealed = false } = options
+    if (typeof sealed !== 'boolean') throw typeError('options.sealed', 'a boolean', sealed)
     if (options.length % file.pageSize !== 0)
       throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)
@@ -130,7 +159,8 @@ export class KernelMemory {
     if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
       throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
     }
-    const made = this.#addon.adopt(fd, options.length, offset)
+    const made = this.#addon.adopt(fd, options.length, offset, sealed)
+    if (sealed && isRefused(made)) refuseUnsealed(made, fd)
     return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
   }
 }
@@ -139,9 +169,14 @@ function show(length: number, offset: bigint): string {
   return `${length} bytes at ${offset}`
 }
 
-/** The largest region of whole pages that one ArrayBuffer can cover: 4 GiB on Node 20. */
-function longest(pageSize: number): number {
-  return Math.floor(Math.min(constants.MAX_LENGTH, Number.MAX_SAFE_INTEGER) / pageSize) * pageSize
+/** What is refused because the file is not what `sealed` demands. */
+function refuseUnsealed([, syscall]: Refused, fd: number): void {
+  if (syscall === 'F_GET_SEALS') {
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the file of fd ${fd} can be made shorter: it has no F_SEAL_SHRINK`, {
+      hint: 'its owner makes it with memfd_create(MFD_ALLOW_SEALING) and adds the seal',
+    })
+  }
+  if (syscall === 'fstat') throw rangeError('options', 'a part of the file, which is shorter', `fd ${fd}`)
 }
 
 function hugePageFolder(pageSize: number): string {

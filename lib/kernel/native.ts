@@ -17,7 +17,7 @@ export interface NativeAddon {
   open(path: string): NativeDescriptor | Refused
   /** The same on a thread of the pool. */
   openAsync(path: string): Promise<NativeDescriptor | Refused>
-  /** The descriptor belongs to the addon from now on. */
+  /** The descriptor belongs to the addon from now on. -EBUSY when it does already, in this environment. */
   takeOver(fd: number): NativeDescriptor | Refused
   /** A datagram socket of AF_NETLINK, bound, non-blocking. */
   netlink(protocol: number): NativeDescriptor | Refused
@@ -25,8 +25,11 @@ export interface NativeAddon {
   eventfd(fd?: number): NativeEventfd | Refused
   /** `hugePage` is the logarithm of the page's size, 0 for ordinary pages. */
   allocate(name: string, length: number, hugePage: number): NativeRegion | Refused
-  /** A shared mapping of `length` bytes at `offset` of the file, through a duplicate of the fd. */
-  adopt(fd: number, length: number, offset: bigint): NativeRegion | Refused
+  /**
+   * A shared mapping of `length` bytes at `offset` of the file, through a duplicate of the fd. `isSealed`: only of a file that cannot be made shorter any
+   * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO).
+   */
+  adopt(fd: number, length: number, offset: bigint, isSealed: boolean): NativeRegion | Refused
   /** Sizes, offsets and numbers as the C compiler sees them. */
   abi(): Record<string, unknown>
 }
@@ -97,7 +100,7 @@ export interface NativeWatch {
 export interface NativeEventfd {
   /** The number, that of the duplicate for an eventfd of the caller's; nobody's after close. */
   readonly fd: number
-  /** Adds to the counter; -EAGAIN when it is full. */
+  /** Adds to the counter, or leaves it when it has no room. */
   readonly signal: (count: number) => Result
   /** Takes the counter; 0 when nothing was added. */
   readonly take: () => Result
@@ -113,11 +116,11 @@ export interface NativeRegion {
   readonly fd: number
   /** Where it is mapped; nothing is there after close. */
   readonly address: bigint
-  /** The mapping as an ArrayBuffer; detached by close. */
-  readonly buffer: ArrayBuffer
+  /** A part of the mapping as an ArrayBuffer; detached by close. Each part is to be asked for once. */
+  view(offset: number, length: number): ArrayBuffer
   /** While it is held, only close() unmaps it, and not the garbage collector. */
   hold(isHeld: boolean): void
-  /** Detaches the buffer, unmaps, closes the file. */
+  /** Detaches the buffers, gives the memory back, closes the file. The addresses go when no thread of Node is at work there. */
   close(): void
 }
 

@@ -3,6 +3,7 @@
 import { checkInteger, rangeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { MemoryRegion } from './memory-region.js'
+import { windowBytesOf } from './windows.js'
 
 /** A part of an arena's region. */
 export interface ArenaBlock {
@@ -73,11 +74,11 @@ export class Arena {
     checkInteger(align, 'align', 1, 2 ** 30)
     if ((align & (align - 1)) !== 0) throw rangeError('align', 'a power of two', align)
     if (this.region.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the region of the arena is closed')
-    const index = this.#gaps.findIndex((gap) => roundUp(gap.offset, align) + length <= gap.offset + gap.length)
+    const index = this.#gaps.findIndex((gap) => this.#place(gap, length, align) + length <= gap.offset + gap.length)
     const gap = this.#gaps[index]
     if (gap === undefined) throw this.#noSpace(length, align)
-    const offset = roundUp(gap.offset, align)
-    const block = { offset, length, bytes: new Uint8Array(this.region.buffer, offset, length) }
+    const offset = this.#place(gap, length, align)
+    const block = { offset, length, bytes: this.region.view(offset, length) }
     const before = { offset: gap.offset, length: block.offset - gap.offset }
     const end = block.offset + length
     const after = { offset: end, length: gap.offset + gap.length - end }
@@ -103,6 +104,15 @@ export class Arena {
     const end = joinsAfter ? after.offset + after.length : offset + length
     const replaced = (joinsBefore ? 1 : 0) + (joinsAfter ? 1 : 0)
     this.#gaps.splice(joinsBefore ? index - 1 : index, replaced, { offset: from, length: end - from })
+  }
+
+  /** Where a block would begin in a gap, whether it fits or not: in one window of the region, if it is no longer than that. */
+  #place(gap: Gap, length: number, align: number): number {
+    const offset = roundUp(gap.offset, align)
+    const window = windowBytesOf(this.region.length)
+    const next = roundUp(offset + 1, window)
+    if (offset + length <= next) return offset
+    return length <= window ? roundUp(next, align) : Infinity
   }
 
   #noSpace(length: number, align: number): Error {

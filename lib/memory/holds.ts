@@ -11,7 +11,13 @@ import type { MemoryHold, MemoryHolder } from './memory-region.js'
  */
 export class Holds {
   readonly #holders = new Map<number, MemoryHolder>()
+  readonly #last = new Map<number, string | WeakRef<MemoryHolder>>()
   #nextKey = 0
+
+  /** The names for whoever must not keep the holders. */
+  get last(): HolderNames {
+    return namesIn(this.#last)
+  }
 
   /** What holds the memory now, oldest first. */
   get names(): readonly string[] {
@@ -26,9 +32,11 @@ export class Holds {
     const who = holderOf(holder)
     const key = this.#nextKey++
     this.#holders.set(key, who)
+    this.#last.set(key, typeof holder === 'string' ? holder : new WeakRef(holder))
     if (this.#holders.size === 1) onChange?.(true)
     return new Hold(who, region, () => {
       this.#holders.delete(key)
+      this.#last.delete(key)
       if (this.#holders.size === 0) onChange?.(false)
     })
   }
@@ -46,6 +54,19 @@ export class Holds {
     const rest = others.length === 0 ? '' : ` and ${others.length} more`
     throw vdpaError('ERR_VDPA_MEMORY_HELD', `${memory} is held by ${named}${rest}: unmap it there first`)
   }
+}
+
+/** The names of holders, without what they belong to. */
+export interface HolderNames {
+  /** Oldest first; for a holder that was collected, what can still be said of it. */
+  names(): string[]
+}
+
+/** Apart from `Holds`, so that no closure refers to one. */
+function namesIn(last: ReadonlyMap<number, string | WeakRef<MemoryHolder>>): HolderNames {
+  const nameOf = (holder: string | WeakRef<MemoryHolder>) =>
+    typeof holder === 'string' ? holder : (holder.deref()?.describe() ?? 'a device that was lost with it')
+  return { names: () => Array.from(last.values(), nameOf) }
 }
 
 function holderOf(holder: string | MemoryHolder): MemoryHolder {

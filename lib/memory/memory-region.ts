@@ -39,6 +39,12 @@ export interface AdoptOptions {
   readonly length: number
   /** Where in the file the memory starts, in bytes; a multiple of the file's page size. Default 0. */
   readonly offset?: bigint
+  /**
+   * Demands that nobody can make the file shorter any more (F_SEAL_SHRINK, as memfd_create(2) files may be sealed): ERR_VDPA_NOT_SUPPORTED where somebody
+   * can. Without it the memory is as good as its owner: once he has made the file shorter, whoever touches what is gone ends this process (SIGBUS), and
+   * a device that it is mapped for writes nowhere. Default false, because many owners do not seal.
+   */
+  readonly sealed?: boolean
 }
 
 /**
@@ -52,7 +58,10 @@ export interface MemoryRegion extends Releasable {
   readonly pageSize: number
   /** The address in this process (`uaddr` of an IOTLB message); in a simulator, one of its own numbering. Throws ERR_VDPA_CLOSED after close. */
   readonly address: bigint
-  /** The whole region. `close()` detaches it: views then have length 0 and DataView and Atomics throw. */
+  /**
+   * The whole region. `close()` detaches it: views then have length 0 and DataView and Atomics throw. ERR_VDPA_NOT_SUPPORTED for a region that one
+   * ArrayBuffer cannot hold (more than 4 GiB on Node 20): see `view()`.
+   */
   readonly buffer: ArrayBuffer
   /** The file behind it, for passing to another process; undefined in a simulator. Throws ERR_VDPA_CLOSED after close. */
   readonly fd: number | undefined
@@ -61,7 +70,13 @@ export interface MemoryRegion extends Releasable {
   /** Keeps the memory from being freed until the hold is closed. `holder` says who it is, for the refusal to free it. ERR_VDPA_CLOSED. */
   hold(holder: string | MemoryHolder): MemoryHold
   /**
-   * Frees the memory. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. With `unmap`, address spaces unmap it first, on the calling
+   * The bytes [offset, offset + length) themselves, not a copy. In a region that has no single `buffer` they must lie between two multiples of 1 GiB.
+   * RangeError; ERR_VDPA_CLOSED. `close()` detaches them as it does the buffer.
+   */
+  view(offset: number, length: number): Uint8Array
+  /**
+   * Frees the memory. What other threads are still at work on (a read of Node's own `fs`) is taken from them only when they are done, and is given
+   * back at once all the same. Throws `ERR_VDPA_MEMORY_HELD`, naming the holders, while anybody holds it. With `unmap`, address spaces unmap it first, on the calling
    * thread; what refuses that is thrown, and the memory stays.
    */
   close(options?: CloseMemoryOptions): void

@@ -6,7 +6,7 @@ import { dmaAccess, type Dma } from '../models/device-ops.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
 import { IotlbTable } from './iotlb-table.js'
-import type { ProcessMemory, SimulatedRegion } from './process-memory.js'
+import type { MemoryWindow, ProcessMemory } from './process-memory.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { READ, WRITE } = dmaAccess
@@ -79,7 +79,7 @@ interface Window {
   first: number
   last: number
   perm: number
-  region: SimulatedRegion | undefined
+  region: MemoryWindow | undefined
   /** Where `first` lies in the region. */
   offset: number
   /** Bytes that the region had: memory may be freed behind a mapping's back. */
@@ -121,7 +121,7 @@ export class DeviceDma implements Dma {
   // Whether #resolve found a mapping of memory that was freed.
   #isGone = false
   // The answer of #resolve.
-  #region: SimulatedRegion | undefined
+  #region: MemoryWindow | undefined
   #offset = 0
   #length = 0
 
@@ -275,18 +275,20 @@ export class DeviceDma implements Dma {
     const index = table === undefined ? -1 : table.find(high, low)
     if (table === undefined || index < 0) return this.#resolvePassthrough(asid, high, low)
     if ((table.perm(index) & access) !== access) return false
-    const region = table.region(index)
-    this.#offset = table.offsetOf(index, high, low)
+    const whole = table.region(index)
+    const at = table.offsetOf(index, high, low)
+    const region = whole.windowAt(at)
+    this.#offset = at - region.first
     const inEntry = table.lengthFrom(index, high, low)
     const inRegion = region.bytes.length - this.#offset
     this.#length = inEntry < inRegion ? inEntry : inRegion
     this.#region = region
     if (this.#length <= 0) {
-      this.#isGone = region.isClosed
+      this.#isGone = whole.isClosed
       return false
     }
-    // As much of the entry as lies in the same 4 GiB.
-    const before = Math.min(table.lengthBefore(index, high, low), low)
+    // As much of the entry as lies in the same 4 GiB, and in the same window of the region.
+    const before = Math.min(table.lengthBefore(index, high, low), low, this.#offset)
     window.asid = asid
     window.high = high
     window.first = low - before
@@ -303,9 +305,10 @@ export class DeviceDma implements Dma {
     const address = high * 0x1_0000_0000 + low
     const region = this.#memory.at(address)
     if (region === undefined || address < region.start) return false
-    this.#region = region
-    this.#offset = address - region.start
-    this.#length = region.bytes.length - this.#offset
+    const window = region.windowAt(address - region.start)
+    this.#region = window
+    this.#offset = address - region.start - window.first
+    this.#length = window.bytes.length - this.#offset
     return this.#length > 0
   }
 

@@ -145,12 +145,11 @@ export class SimulatedEventfd implements Eventfd {
     return this.#fd
   }
 
-  /** Errors: EAGAIN when the counter would pass 2^64-2; ERR_VDPA_CLOSED. */
+  /** A counter that would pass 2^64-2 stays as it is. Errors: ERR_VDPA_CLOSED. */
   signal(count = 1): void {
     checkInteger(count, 'count', 1, Number.MAX_SAFE_INTEGER)
     if (this.#isClosed) this.#checkOpen()
-    if (!this.#counter.add(count))
-      throw this.#host.refuse(errno.EAGAIN, { syscall: 'write', path: `eventfd ${this.#fd}` })
+    this.#counter.add(count)
   }
 
   take(): number {

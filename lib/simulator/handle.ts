@@ -5,7 +5,7 @@ import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/w
 import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
-import { requests } from '../uapi/vhost.js'
+import { argumentBytes, encodedSize } from '../uapi/argument-length.js'
 import type { Argument, OpenFile } from './chardev.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import type { Faults } from './faults.js'
@@ -59,7 +59,7 @@ export class SimulatedHandle implements Handle {
   ioctl(request: number, argument: Uint8Array | number): number {
     const prepared = this.#prepare(request, argument)
     this.#checkOpen()
-    if (this.#underWay.length > 0) this.#finishAll()
+    // Sequences of writes under way are not waited for: this comes between two of their records. Asynchronous requests were carried out when they were asked.
     const result = this.#ioctl(request, prepared)
     if (result < 0) throw this.#refused(request, result)
     return result
@@ -235,8 +235,8 @@ export class SimulatedHandle implements Handle {
   /** The bytes of the argument; undefined for a null pointer. */
   #prepare(request: number, argument: Uint8Array | number): Argument | undefined {
     checkInteger(request, 'request', 0, 0xffff_ffff)
-    const size = (request >>> 16) & 0x3fff
     if (typeof argument === 'number') {
+      const size = encodedSize(request)
       checkInteger(argument, 'argument', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
       if (size > 0 && argument !== 0) throw typeError('argument', `a Uint8Array of ${size} bytes`, argument)
       return undefined
@@ -248,7 +248,7 @@ export class SimulatedHandle implements Handle {
         view: new DataView(argument.buffer, argument.byteOffset, argument.byteLength),
       }
     }
-    const needed = argument.length < size ? size : size + tailLength(request, this.#argument.view)
+    const needed = argumentBytes(request, argument)
     if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
     return this.#argument
   }
@@ -256,13 +256,6 @@ export class SimulatedHandle implements Handle {
   #checkOpen(): void {
     if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the handle is closed', { path: this.path })
   }
-}
-
-/** Bytes that follow the head of a flexible argument. */
-function tailLength(request: number, view: DataView): number {
-  if (request === requests.VHOST_VDPA_GET_CONFIG.number || request === requests.VHOST_VDPA_SET_CONFIG.number)
-    return view.getUint32(4, true)
-  return request === requests.VHOST_SET_MEM_TABLE.number ? view.getUint32(0, true) * 32 : 0
 }
 
 /** One writeEach. */

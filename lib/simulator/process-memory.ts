@@ -1,6 +1,5 @@
 // The memory of the pretended process: regions at addresses of its own numbering, found again by address. It knows nothing of devices.
 
-import { constants } from 'node:buffer'
 import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Holds } from '../memory/holds.js'
@@ -13,6 +12,7 @@ import type {
   MemoryRegion,
 } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
+import { LONGEST_REGION, noSingleBuffer, windowBytesOf, windowIndex } from '../memory/windows.js'
 
 /** Bytes of an ordinary page, on whatever machine the simulator runs. */
 export const PAGE_BYTES = 4096
@@ -22,11 +22,52 @@ const FIRST_ADDRESS = 0x7000_0000_0000
 /** The end of what a process can address on x86-64. */
 export const ADDRESS_LIMIT = 0x7fff_ffff_f000
 
-/** Bytes of a file that regions show. They go when the last of these regions is closed. */
-interface FilePart {
-  readonly offset: number
+/** Bytes that one ArrayBuffer holds, in the shapes that DMA copies from and to. All of length 0 when their memory is gone. */
+export class MemoryWindow {
+  /** Where they begin in the region, in bytes. */
+  readonly first: number
   readonly buffer: ArrayBuffer
-  users: number
+  readonly bytes: Uint8Array
+  /** The same bytes as 32-bit words, for copying. */
+  readonly words: Int32Array
+  /** The same for rings. */
+  readonly ringMemory: RingMemory
+
+  constructor(first: number, length: number) {
+    this.first = first
+    this.buffer = new ArrayBuffer(length)
+    this.bytes = new Uint8Array(this.buffer)
+    this.words = new Int32Array(this.buffer)
+    this.ringMemory = new RingMemory(this.buffer)
+  }
+}
+
+const gone = new MemoryWindow(0, 0)
+
+/** Bytes of a file that regions show. They go when the last of these regions is closed. */
+class FilePart {
+  readonly offset: number
+  readonly length: number
+  users = 0
+  /** Made when they are first touched: a guest's memory is large, and mostly empty. */
+  readonly #windows: (MemoryWindow | undefined)[] = []
+
+  constructor(offset: number, length: number) {
+    this.offset = offset
+    this.length = length
+  }
+
+  window(index: number): MemoryWindow {
+    const bytes = windowBytesOf(this.length)
+    return (this.#windows[index] ??=
+      this.users === 0 ? gone : new MemoryWindow(index * bytes, Math.min(bytes, this.length - index * bytes)))
+  }
+
+  /** Detaches what was made: every view has length 0 from now on. */
+  detach(): void {
+    for (const window of this.#windows)
+      if (window !== undefined) structuredClone(window.buffer, { transfer: [window.buffer] })
+  }
 }
 
 /**
@@ -44,14 +85,12 @@ export class MemoryFile {
 
   /** The bytes from `offset` on, for one more region. RangeError when they cross a part that is shown already without being it. */
   use(offset: number, length: number): FilePart {
-    let part = this.#parts.find(
-      (other) => other.offset < offset + length && offset < other.offset + other.buffer.byteLength,
-    )
+    let part = this.#parts.find((other) => other.offset < offset + length && offset < other.offset + other.length)
     if (part === undefined) {
-      part = { offset, buffer: new ArrayBuffer(length), users: 0 }
+      part = new FilePart(offset, length)
       this.#parts.push(part)
-    } else if (part.offset !== offset || part.buffer.byteLength !== length) {
-      const shown = `[${part.offset}, ${part.offset + part.buffer.byteLength - 1}]`
+    } else if (part.offset !== offset || part.length !== length) {
+      const shown = `[${part.offset}, ${part.offset + part.length - 1}]`
       throw rangeError(
         'options',
         `the part ${shown} of the file that is adopted already, or one apart from it`,
@@ -67,8 +106,7 @@ export class MemoryFile {
     part.users--
     if (part.users > 0) return
     this.#parts.splice(this.#parts.indexOf(part), 1)
-    // Transferring detaches the buffer: every view has length 0 from now on.
-    structuredClone(part.buffer, { transfer: [part.buffer] })
+    part.detach()
   }
 }
 
@@ -76,17 +114,11 @@ export class MemoryFile {
 export class SimulatedRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number
-  readonly buffer: ArrayBuffer
-  /** What DMA copies from and to, and the same as words; of length 0 after close. */
-  readonly bytes: Uint8Array
-  /** The same bytes as 32-bit words, for copying. */
-  readonly words: Int32Array
-  /** The same for rings. */
-  readonly ringMemory: RingMemory
   /** The address as a number, which is exact: all are below 2^47. */
   readonly start: number
   readonly #file: MemoryFile
   readonly #part: FilePart
+  readonly #windowBytes: number
   readonly #holds = new Holds()
   readonly #forget: (region: SimulatedRegion) => void
   #isClosed = false
@@ -103,11 +135,28 @@ export class SimulatedRegion implements MemoryRegion {
     this.#forget = forget
     this.start = start
     this.pageSize = pageSize
-    this.buffer = part.buffer
-    this.length = part.buffer.byteLength
-    this.bytes = new Uint8Array(part.buffer)
-    this.words = new Int32Array(part.buffer)
-    this.ringMemory = new RingMemory(part.buffer)
+    this.length = part.length
+    this.#windowBytes = windowBytesOf(part.length)
+    if (this.#windowBytes === this.length) part.window(0)
+  }
+
+  /** Errors: ERR_VDPA_NOT_SUPPORTED where there is no single one. */
+  get buffer(): ArrayBuffer {
+    if (this.#windowBytes < this.length) throw noSingleBuffer(this.length)
+    return this.#part.window(0).buffer
+  }
+
+  /** Errors: ERR_VDPA_CLOSED; RangeError for bytes that are not in one window. */
+  view(offset: number, length: number): Uint8Array {
+    const index = windowIndex(this.length, offset, length)
+    this.#checkOpen()
+    const { buffer, first } = this.#part.window(index)
+    return new Uint8Array(buffer, offset - first, length)
+  }
+
+  /** What DMA at `offset` copies from and to. */
+  windowAt(offset: number): MemoryWindow {
+    return this.#part.window(Math.floor(offset / this.#windowBytes))
   }
 
   get isClosed(): boolean {
@@ -194,7 +243,7 @@ export class ProcessMemory {
     if (name !== undefined) checkString(name, 'options.name')
     if (!PAGE_SIZES.includes(pageSize))
       throw rangeError('options.pageSize', `one of ${PAGE_SIZES.join(', ')}`, pageSize)
-    checkInteger(length, 'length', 1, Math.floor(constants.MAX_LENGTH / pageSize) * pageSize)
+    checkInteger(length, 'length', 1, LONGEST_REGION)
     const whole = Math.ceil(length / pageSize) * pageSize
     return this.#map(new MemoryFile(whole), 0, whole, pageSize)
   }

@@ -42,12 +42,24 @@ export interface VhostRequest<T extends object = object> {
   readonly size: number
   /** True where an array follows the head that `argument` describes. */
   readonly flexible: boolean
+  /** Where the head says how many elements follow it, and their size; undefined where none do. */
+  readonly tail: VhostTail | undefined
   /** Whether it may sleep long in the kernel. */
   readonly lane: RequestLane
   /** The kind of vhost device that answers it. */
   readonly family: RequestFamily
   /** The first kernel that knows the request; distributions carry some of them back to older ones. */
   readonly since: string
+}
+
+/** The array after the head of an argument. */
+export interface VhostTail {
+  /** Where in the head its length is, in bytes. */
+  readonly countOffset: number
+  /** Bytes of that field: 4 or 8. */
+  readonly countSize: 4 | 8
+  /** Bytes of an element. */
+  readonly elementSize: number
 }
 
 const directionBits: Readonly<Record<RequestDirection, number>> = { none: 0, write: 1, read: 2, readwrite: 3 }
@@ -61,14 +73,14 @@ export function ioctlNumber(direction: RequestDirection, type: number, nr: numbe
 export const VHOST_VIRTIO = 0xaf
 
 type Row<T extends object> = Omit<VhostRequest<T>, 'name'>
-type Extra = Partial<Pick<VhostRequest, 'lane' | 'flexible'>>
+type Extra = Partial<Pick<VhostRequest, 'lane' | 'tail'>>
 
 function row<T extends object>(
   direction: RequestDirection,
   nr: number,
   argument: StructCodec<T> | undefined,
   [family, since]: readonly [RequestFamily, string],
-  { lane = 'plain', flexible = false }: Extra = {},
+  { lane = 'plain', tail }: Extra = {},
 ): Row<T> {
   const size = argument?.size ?? 0
   return {
@@ -77,7 +89,8 @@ function row<T extends object>(
     direction,
     argument,
     size,
-    flexible,
+    flexible: tail !== undefined,
+    tail,
     lane,
     family,
     since,
@@ -88,12 +101,17 @@ const vhost = (since: string) => ['vhost', since] as const
 const vdpa = (since: string) => ['vdpa', since] as const
 const sleeps = { lane: 'sleeps' } as const
 
+// Counted in bytes by vhost_vdpa_config.len, in regions by vhost_memory.nregions, in words by vhost_features_array.count.
+const configTail: VhostTail = { countOffset: 4, countSize: 4, elementSize: 1 }
+const memoryTail: VhostTail = { countOffset: 0, countSize: 4, elementSize: 32 }
+const featuresTail: VhostTail = { countOffset: 0, countSize: 8, elementSize: 8 }
+
 const rows = {
   VHOST_GET_FEATURES: row('read', 0x00, u64Value, vhost('2.6.34')),
   VHOST_SET_FEATURES: row('write', 0x00, u64Value, vhost('2.6.34')),
   VHOST_SET_OWNER: row('none', 0x01, undefined, vhost('2.6.34')),
   VHOST_RESET_OWNER: row('none', 0x02, undefined, vhost('2.6.34')),
-  VHOST_SET_MEM_TABLE: row('write', 0x03, vhostMemory, vhost('2.6.34'), { flexible: true }),
+  VHOST_SET_MEM_TABLE: row('write', 0x03, vhostMemory, vhost('2.6.34'), { tail: memoryTail }),
   VHOST_SET_LOG_BASE: row('write', 0x04, u64Value, vhost('2.6.34')),
   VHOST_SET_LOG_FD: row('write', 0x07, s32Value, vhost('2.6.34')),
   VHOST_NEW_WORKER: row('read', 0x08, vhostWorkerState, vhost('6.5')),
@@ -124,8 +142,8 @@ const rows = {
   VHOST_VDPA_GET_DEVICE_ID: row('read', 0x70, u32Value, vdpa('5.7')),
   VHOST_VDPA_GET_STATUS: row('read', 0x71, u8Value, vdpa('5.7')),
   VHOST_VDPA_SET_STATUS: row('write', 0x72, u8Value, vdpa('5.7'), sleeps),
-  VHOST_VDPA_GET_CONFIG: row('read', 0x73, vhostVdpaConfig, vdpa('5.7'), { flexible: true }),
-  VHOST_VDPA_SET_CONFIG: row('write', 0x74, vhostVdpaConfig, vdpa('5.7'), { flexible: true }),
+  VHOST_VDPA_GET_CONFIG: row('read', 0x73, vhostVdpaConfig, vdpa('5.7'), { tail: configTail }),
+  VHOST_VDPA_SET_CONFIG: row('write', 0x74, vhostVdpaConfig, vdpa('5.7'), { tail: configTail }),
   VHOST_VDPA_SET_VRING_ENABLE: row('write', 0x75, vhostVringState, vdpa('5.7')),
   VHOST_VDPA_GET_VRING_NUM: row('read', 0x76, u16Value, vdpa('5.7')),
   VHOST_VDPA_SET_CONFIG_CALL: row('write', 0x77, s32Value, vdpa('5.8')),
@@ -140,8 +158,8 @@ const rows = {
   VHOST_VDPA_GET_VQS_COUNT: row('read', 0x80, u32Value, vdpa('5.18')),
   VHOST_VDPA_GET_GROUP_NUM: row('read', 0x81, u32Value, vdpa('5.19')),
   VHOST_VDPA_GET_VRING_SIZE: row('readwrite', 0x82, vhostVringState, vdpa('6.9')),
-  VHOST_GET_FEATURES_ARRAY: row('read', 0x83, vhostFeaturesArray, ['net', '6.17'], { flexible: true }),
-  VHOST_SET_FEATURES_ARRAY: row('write', 0x83, vhostFeaturesArray, ['net', '6.17'], { flexible: true }),
+  VHOST_GET_FEATURES_ARRAY: row('read', 0x83, vhostFeaturesArray, ['net', '6.17'], { tail: featuresTail }),
+  VHOST_SET_FEATURES_ARRAY: row('write', 0x83, vhostFeaturesArray, ['net', '6.17'], { tail: featuresTail }),
   VHOST_SET_FORK_FROM_OWNER: row('write', 0x84, u8Value, vhost('6.17')),
   VHOST_GET_FORK_FROM_OWNER: row('read', 0x85, u8Value, vhost('6.17')),
 }

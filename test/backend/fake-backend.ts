@@ -200,6 +200,10 @@ class FakeRegion implements MemoryRegion {
     this.buffer = new ArrayBuffer(length)
   }
 
+  view(offset: number, length: number): Uint8Array {
+    return new Uint8Array(this.buffer, offset, length)
+  }
+
   hold(who: string | MemoryHolder): MemoryHold {
     const holder = typeof who === 'string' ? who : who.describe()
     this.holders.push(holder)

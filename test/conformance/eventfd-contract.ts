@@ -18,7 +18,7 @@ export const eventfdContract: Suite = {
       expect(Number.isInteger(eventfd.fd)).toBe(true)
       expect(scene.eventfd().fd).not.toBe(eventfd.fd)
     },
-    'clamp what is above 2^53-1, and refuse what passes 2^64-2: EAGAIN': async (scene) => {
+    'clamp what is above 2^53-1; one without room is signaled already': (scene) => {
       const eventfd = scene.eventfd()
       const most = Number.MAX_SAFE_INTEGER
       eventfd.signal(most)
@@ -26,12 +26,9 @@ export const eventfdContract: Suite = {
       expect(eventfd.take()).toBe(most)
       expect(eventfd.take()).toBe(0)
       for (let round = 0; round < 2048; round++) eventfd.signal(most)
-      expect(await refusalOf(() => eventfd.signal(most))).toMatchObject({
-        code: 'EAGAIN',
-        errno: -11,
-        syscall: 'write',
-      })
+      eventfd.signal(most)
       expect(eventfd.take()).toBe(most)
+      expect(eventfd.take()).toBe(0)
     },
     misused: async (scene) => {
       const eventfd = scene.eventfd()

@@ -95,6 +95,31 @@ export const memoryContract: Suite = {
       await expectMisuse(() => region.hold(''), 'range', 'holder')
       await expectMisuse(() => region.hold(7 as never), 'type', 'holder')
     },
+    'larger than an ArrayBuffer is one region, seen through windows': async (scene) => {
+      const length = 2 ** 38
+      const region = scene.allocate(length)
+      expect([region.length, region.isClosed]).toEqual([length, false])
+      expect(await refusalOf(() => region.buffer)).toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED' })
+      const [first, last] = [region.view(0, 4096), region.view(length - 4096, 4096)]
+      last.set([1, 2, 3])
+      expect([...region.view(length - 4096, 3)]).toEqual([1, 2, 3])
+      expect(first.every((byte) => byte === 0)).toBe(true)
+      const [offset, bytes] = [2 ** 30 - 8, 16]
+      await expectMisuse(() => region.view(offset, bytes), 'range', 'length')
+      await expectMisuse(() => region.view(length, 1), 'range', 'length')
+      await expectMisuse(() => region.view(-1, 1), 'range', 'offset')
+      region.close()
+      expect([first.length, last.length]).toEqual([0, 0])
+      expect(await refusalOf(() => region.view(0, 1))).toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+    },
+    'of one ArrayBuffer is seen through views too': async (scene) => {
+      const region = scene.allocate(8192)
+      region.view(4096, 2).set([7, 8])
+      expect([...new Uint8Array(region.buffer, 4095, 4)]).toEqual([0, 7, 8, 0])
+      expect(region.view(8192, 0)).toHaveLength(0)
+      await expectMisuse(() => region.view(8192, 1), 'range', 'length')
+      await expectMisuse(() => region.view(0n as never, 1), 'type', 'offset')
+    },
   },
 }
 

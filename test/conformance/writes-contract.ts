@@ -3,7 +3,8 @@
 import { expect } from '@jest/globals'
 import type { Handle, WriteEachOutcome } from '../../lib/backend/backend.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import { ask, countMapped, expectMisuse, refusalOf, updates } from './support.js'
+import { requests } from '../../lib/uapi/vhost.js'
+import { ask, countMapped, expectMisuse, refusalOf, statusOf, updates } from './support.js'
 import type { Scene, Suite } from './target.js'
 
 function owned(scene: Scene): { handle: Handle; memory: MemoryRegion } {
@@ -105,6 +106,23 @@ export const writesContract: Suite = {
       })
       expect(await sequence).toEqual({ completed: 1000 })
     },
+    'a synchronous ioctl does not wait for the end of a sequence, and one that is asked behind an asynchronous ioctl does':
+      async (scene) => {
+        const { handle, memory } = owned(scene)
+        const controller = new AbortController()
+        const sequence = handle.writeEachAsync(updates(memory, 0x1000n, 2000), 72, { signal: controller.signal })
+        expect(statusOf(handle)).toBe(0)
+        controller.abort()
+        expect((await sequence).completed).toBeLessThan(2000)
+        const iova = 0x4000_0000n
+        const whole = handle.writeEachAsync(updates(memory, iova, 40), 72)
+        const status = new Uint8Array(1)
+        const later = handle.ioctlAsync(requests.VHOST_VDPA_GET_STATUS.number, status)
+        expect(statusOf(handle)).toBe(0)
+        // Both were before it: the last record of the sequence is there.
+        expect(countMapped(handle, memory, iova + 39n * 4096n, 1)).toBe(1)
+        expect([await whole, await later, status[0]]).toEqual([{ completed: 40 }, 0, 0])
+      },
     'writeEachAsync tells how far it came: never back, and the whole at the end': async (scene) => {
       const { handle, memory } = owned(scene)
       const told: number[] = []

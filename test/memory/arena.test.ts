@@ -25,6 +25,7 @@ function regionOf(length: number): MemoryRegion {
     get isClosed() {
       return buffer.byteLength === 0
     },
+    view: (offset, size) => new Uint8Array(buffer, offset, size),
     hold: (holder) => holds.take(holder, region),
     close() {
       structuredClone(buffer, { transfer: [buffer] })

@@ -2,7 +2,6 @@
 
 import { expect, it } from '@jest/globals'
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { constants } from 'node:buffer'
 import { describeNative, failureOf, mappingsOf, openDescriptors, TemporaryFolder } from './support'
 
 describeNative('an allocated region', (backend) => {
@@ -67,7 +66,7 @@ describeNative('an allocated region', (backend) => {
   })
 
   it('refuses sizes and pages that are not to be had', async () => {
-    for (const length of [0, -1, 1.5, Number.NaN, constants.MAX_LENGTH + 1]) {
+    for (const length of [0, -1, 1.5, Number.NaN, 2 ** 52 + 1]) {
       expect(() => backend().allocate(length)).toThrow(RangeError)
     }
     expect(() => backend().allocate('4096' as unknown as number)).toThrow(TypeError)

