@@ -4,16 +4,19 @@
 import { checkFunction, checkInteger, rangeError } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
+import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import type { CommandOptions } from '../control/control-queue.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
+import { decodeNetConfig } from '../uapi/virtio-net.js'
 import { negotiatedFeatures } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
-import { NetHeaders, type PacketHeader } from './net-header.js'
+import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
 import type { FrameHandler, FramePartsHandler } from './net-receiver.js'
+import { checkReceiveSizes, defaultBufferBytes, sendableBytes } from './net-sizes.js'
 import type { Waiter } from './queue-waiters.js'
 
 /** How a network driver is made. */
@@ -39,7 +42,7 @@ export interface NetDriverOptions {
 export interface NetDriverSnapshot {
   /** Bytes of one buffer, header included. */
   readonly bufferBytes: number
-  /** Pairs that usePairs() had put to use. */
+  /** Pairs that usePairs() had put to use, to be told to the device again: a reset has it forget them. */
   readonly activePairs: number
   /** Receive and transmit queue of each pair, as VdpaDevice.createQueue() takes them back. */
   readonly queues: readonly QueueSnapshot[]
@@ -54,8 +57,8 @@ export interface FrameWaitOptions {
 }
 
 const BUFFER_BYTES_LAST = 66_560
-/** A frame of 65,535 with its link header, and the header of virtio_net (section 5.1.6.3.1). */
-const SEGMENTS_BUFFER_BYTES = 65_562
+/** Frames that a handler is given before it is looked how long the turn has been. */
+const FRAMES_AT_ONCE = 64
 
 /** Frames in and out of an open network device (spec section 5.1.6). Every verb of a closed driver throws ERR_VDPA_CLOSED. */
 export class NetDriver implements Closeable {
@@ -100,23 +103,25 @@ export class NetDriver implements Closeable {
    */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
     const { restore } = options
-    const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? 2048
+    const features = negotiatedFeatures(device)
+    const has: HasFeature = (name) => features.has(name)
+    const headers = new NetHeaders(has)
+    const mtu = has('VIRTIO_NET_F_MTU') ? decodeNetConfig(device.config.read()).mtu : undefined
+    const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? defaultBufferBytes(headers, mtu)
     const pairs = restore === undefined ? (options.pairs ?? 1) : restore.queues.length / 2
     checkInteger(bufferBytes, 'bufferBytes', 64, BUFFER_BYTES_LAST)
     checkInteger(pairs, 'pairs', 1, Math.floor((device.queueCount ?? 2) / 2))
-    const features = negotiatedFeatures(device)
-    if (pairs > 1 && !features.has('VIRTIO_NET_F_MQ')) {
-      throw vdpaError('ERR_VDPA_FEATURES', `${pairs} queue pairs need VIRTIO_NET_F_MQ`, { path: device.path })
+    if (pairs > 1 && !has('VIRTIO_NET_F_MQ') && !has('VIRTIO_NET_F_RSS')) {
+      const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS`
+      throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path })
     }
-    const headers = new NetHeaders((name) => features.has(name))
-    const getsSegments = (['TSO4', 'TSO6', 'UFO'] as const).some((name) => features.has(`VIRTIO_NET_F_GUEST_${name}`))
-    if (getsSegments && !headers.isMergeable && bufferBytes < SEGMENTS_BUFFER_BYTES) {
-      const least = `at least ${SEGMENTS_BUFFER_BYTES} with VIRTIO_NET_F_GUEST_TSO4, TSO6 or UFO and without MRG_RXBUF`
-      throw rangeError('bufferBytes', least, bufferBytes)
-    }
+    const size = restore?.queues[0]?.ring.size ?? options.size ?? Math.min(256, device.vring(0).maxSize)
+    checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
+    const frameBytesLast = sendableBytes(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()
-    const made = await makePairs(device, { ...options, bufferBytes, pairs, headers, counters })
-    const activePairs = restore?.activePairs ?? 1
+    const made = await makePairs(device, { ...options, bufferBytes, frameBytesLast, pairs, headers, counters })
+    // A reset has the device forget how many pairs it was told to use (5.1.6.5.5): one, until it is told again.
+    const activePairs = 1
     return new NetDriver(device.path, { headers, counters, pairs: made, bufferBytes, activePairs })
   }
 
@@ -137,7 +142,7 @@ export class NetDriver implements Closeable {
 
   /** The longest frame that can be sent. */
   get frameBytesLast(): number {
-    return this.#bufferBytes - this.headerBytes
+    return this.#pair(0).transmitter.frameBytesLast
   }
 
   /**
@@ -241,17 +246,16 @@ export class NetDriver implements Closeable {
     checkFunction(handler, 'handler')
     const { receiver, received } = this.#pair(pair)
     const waiter: Waiter = {
+      isLasting: true,
       attempt: () => {
-        receiver.receive(handler, receiver.buffers.queue.ring.size)
+        // A full share: there may be more, and the turn is not ours alone.
+        receiver.receive(handler, FRAMES_AT_ONCE)
         return false
       },
       fail: (failure) => {
         if (isVdpaError(failure) && failure.code === 'ERR_VDPA_CANCELED') return
-        if (onFailure !== undefined) onFailure(failure)
-        else
-          process.nextTick(() => {
-            throw failure
-          })
+        if (onFailure === undefined) throwUncaught(failure)
+        else callUnasked(() => onFailure(failure))
       },
     }
     received.add(waiter)
@@ -288,9 +292,15 @@ export class NetDriver implements Closeable {
    */
   async save(): Promise<NetDriverSnapshot> {
     this.#pair(0)
+    // All that can be refused is asked for first: then the driver is as it was.
+    for (const { receiver, transmitter } of this.#pairs) {
+      for (const { queue } of [receiver.buffers, transmitter.buffers]) {
+        queue.vring.checkStopped('saving a driver')
+        queue.ring.save()
+      }
+    }
     const queues: QueueSnapshot[] = []
     for (const { receiver, transmitter } of this.#pairs) {
-      receiver.settle()
       queues.push(await receiver.buffers.queue.save(), await transmitter.buffers.queue.save())
     }
     await this.close()

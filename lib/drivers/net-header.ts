@@ -37,7 +37,7 @@ export type HasFeature = (name: NetFeatureName) => boolean
 
 /** The features that change the header. */
 export type NetFeatureName =
-  | `VIRTIO_NET_F_${'CSUM' | 'GUEST_CSUM' | 'MRG_RXBUF' | 'HASH_REPORT' | 'RSC_EXT' | 'MQ'}`
+  | `VIRTIO_NET_F_${'CSUM' | 'GUEST_CSUM' | 'MRG_RXBUF' | 'HASH_REPORT' | 'RSC_EXT' | 'MQ' | 'RSS' | 'MTU'}`
   | `VIRTIO_NET_F_HOST_${'TSO4' | 'TSO6' | 'ECN' | 'UFO' | 'USO'}`
   | `VIRTIO_NET_F_GUEST_${'TSO4' | 'TSO6' | 'ECN' | 'UFO' | 'USO4' | 'USO6'}`
 
@@ -155,7 +155,8 @@ export class NetHeaders {
       return
     }
     this.#isPlain = false
-    header.flags = word & 0xff
+    // Flags that were not negotiated are none of ours (5.1.6.4.2), but for one: a frame whose checksum is not complete can be given to nobody.
+    header.flags = word & (this.#receive.flags | VIRTIO_NET_HDR_F_NEEDS_CSUM)
     header.gsoType = word >>> 8
     header.headerLength = memory.u16(at + HEADER_LENGTH_AT)
     header.gsoSize = memory.u16(at + GSO_SIZE_AT)

@@ -23,6 +23,8 @@ export interface QueuePair {
 export interface PairOptions {
   readonly pairs: number
   readonly bufferBytes: number
+  /** The longest frame that may be sent. */
+  readonly frameBytesLast: number
   readonly headers: NetHeaders
   readonly counters: MutableNetCounters
   readonly addressSpace?: AddressSpace
@@ -66,7 +68,11 @@ function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, optio
   receiver.post(receiver.buffers.idle())
   const buffers = new FrameBuffers(transmit, bufferBytes)
   const idle = buffers.idle()
-  const transmitter = new NetTransmitter(buffers, headers, counters, { idle, isNew: options.restore === undefined })
+  const transmitter = new NetTransmitter(buffers, headers, counters, {
+    idle,
+    isNew: options.restore === undefined,
+    frameBytesLast: options.frameBytesLast,
+  })
   return {
     receiver,
     received: new QueueWaiters(receive, path),

@@ -1,15 +1,14 @@
 // One receive queue: frames out of its buffers, merged where they came in several, and the buffers back into the ring. Sections are those of virtio 1.2.
 
+import { ProgramCalls } from '../base/program-calls.js'
 import { ringBroken, rule } from '../virtqueue/broken.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders, ReceivedHeader } from './net-header.js'
+import { LONGEST_FRAME_BYTES } from './net-sizes.js'
 
 const NOTHING = -1
 const DROPPED = -2
-/** A frame of 65,535 with its link header, and the header of virtio_net (section 5.1.6.3.1). */
-const LONGEST_BYTES = 65_562
-
 /** Is shown each frame. Both are valid during the call only. */
 export type FrameHandler = (frame: Uint8Array, header: ReceivedHeader) => void
 
@@ -24,7 +23,9 @@ export class NetReceiver {
   // The buffers of the frame in hand, and how many bytes the device wrote to each.
   readonly #taken: Int32Array
   readonly #written: Float64Array
-  #takenCount = 0
+  // Those of the frame in hand lie from #first up to #end; below are those of the calls from whose handlers this one comes.
+  #first = 0
+  #end = 0
   // Where a frame of several buffers is joined; grows to the longest seen.
   #joined = new Uint8Array(0)
   #failure: string | undefined
@@ -33,6 +34,7 @@ export class NetReceiver {
   // Buffers in the ring that the device was not shown yet, and how many are shown at once.
   #unpublished = 0
   readonly #publishAt: number
+  readonly #longestBytes: number
 
   constructor(buffers: FrameBuffers, headers: NetHeaders, counters: MutableNetCounters) {
     this.buffers = buffers
@@ -42,19 +44,14 @@ export class NetReceiver {
     this.#written = new Float64Array(buffers.queue.ring.size)
     // A quarter of the ring at once, as a notification may cost more than a frame. The device keeps three quarters, which must do for the longest frame.
     const rest = buffers.queue.ring.size - (buffers.queue.ring.size >>> 2)
-    const isEnough = !headers.isMergeable || rest * buffers.bufferBytes >= LONGEST_BYTES
+    const isEnough = !headers.isMergeable || rest * buffers.bufferBytes >= headers.size + LONGEST_FRAME_BYTES
+    this.#longestBytes = Math.max(buffers.bufferBytes, LONGEST_FRAME_BYTES)
     this.#publishAt = isEnough ? Math.max(1, buffers.queue.ring.size >>> 2) : 1
   }
 
   /** Puts buffers that are not in the ring there. */
   post(indexes: readonly number[]): void {
     for (const index of indexes) this.buffers.add(index, this.buffers.bufferBytes, true)
-    this.buffers.queue.ring.publish()
-  }
-
-  /** Shows the device, which stands still, what was put back since the last time. */
-  settle(): void {
-    this.#unpublished = 0
     this.buffers.queue.ring.publish()
   }
 
@@ -68,29 +65,44 @@ export class NetReceiver {
     return this.#each(budget, (_frameBytes, header) => handler(this.#parts(), header))
   }
 
+  /**
+   * The handler may call receive() again: the frames in hand are a stack, and each call takes those that come next. It may close the queue: the frames that
+   * were not given yet are gone with it. What it throws is thrown when the others were given.
+   */
   #each(budget: number, give: (frameBytes: number, header: ReceivedHeader) => void): number {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     const { queue } = this.buffers
+    const outer = this.#first
+    const first = (this.#first = this.#end)
+    const header = first === 0 ? this.#headers.received : { ...this.#headers.received }
+    const calls = new ProgramCalls()
     let given = 0
     try {
-      while (given < budget) {
+      while (given < budget && !queue.isClosed) {
         const frameBytes = this.#take()
         if (frameBytes === NOTHING) break
-        try {
-          if (frameBytes !== DROPPED) {
-            given++
-            give(frameBytes, this.#headers.received)
+        if (frameBytes !== DROPPED) {
+          given++
+          if (first > 0) Object.assign(header, this.#headers.received)
+          try {
+            give(frameBytes, header)
+          } catch (failure) {
+            calls.keep(failure)
           }
-        } finally {
-          this.#post()
         }
+        this.#post()
       }
-    } finally {
-      if (this.#unpublished >= this.#publishAt && !queue.isClosed && !queue.ring.isBroken) {
+      if (this.#unpublished >= this.#publishAt && !queue.isClosed) {
         this.#unpublished = 0
         queue.publish()
       }
+    } catch (failure) {
+      calls.keep(failure)
+    } finally {
+      this.#first = outer
+      this.#end = first
     }
+    calls.throwKept()
     return given
   }
 
@@ -100,9 +112,9 @@ export class NetReceiver {
     const index = ring.take()
     if (index < 0) return NOTHING
     const headerBytes = this.#headers.size
-    this.#taken[0] = index
-    this.#written[0] = ring.usedLength
-    this.#takenCount = 1
+    this.#taken[this.#first] = index
+    this.#written[this.#first] = ring.usedLength
+    this.#end = this.#first + 1
     const counters = this.#counters
     if (ring.usedLength < headerBytes) {
       // Not even a header: what else would have come with it cannot be told.
@@ -117,7 +129,8 @@ export class NetReceiver {
       counters.droppedFrames++
       return DROPPED
     }
-    if (!this.#headers.isReceivable(frameBytes)) {
+    // A longer one than there can be is not held for the device, however many buffers it says.
+    if (frameBytes > this.#longestBytes || !this.#headers.isReceivable(frameBytes)) {
       counters.invalidFrames++
       return DROPPED
     }
@@ -145,9 +158,8 @@ export class NetReceiver {
     for (let at = 1; at < count; at++) {
       const index = ring.take()
       if (index < 0) this.#break(`a received frame says that it came in ${count} buffers, and ${at} were used`, section)
-      this.#taken[at] = index
-      this.#written[at] = ring.usedLength
-      this.#takenCount = at + 1
+      this.#taken[this.#end] = index
+      this.#written[this.#end++] = ring.usedLength
       bytes += ring.usedLength
     }
     return bytes
@@ -156,20 +168,24 @@ export class NetReceiver {
   /** The frame in hand in one piece: where it lies, or joined. */
   #frame(frameBytes: number): Uint8Array {
     const { size } = this.#headers
-    if (this.#takenCount === 1) return this.buffers.view(this.#taken[0] as number, size, frameBytes)
-    if (this.#joined.byteLength < frameBytes) this.#joined = new Uint8Array(frameBytes)
+    const first = this.#first
+    if (this.#end === first + 1) return this.buffers.view(this.#taken[first] as number, size, frameBytes)
+    // A frame that an outer call shows lies in the memory that is kept.
+    let joined = this.#joined
+    if (first > 0 || joined.byteLength < frameBytes) joined = new Uint8Array(frameBytes)
+    if (first === 0) this.#joined = joined
     let at = 0
-    for (let part = 0; part < this.#takenCount; part++) {
+    for (let part = first; part < this.#end; part++) {
       const view = this.#part(part)
-      this.#joined.set(view, at)
+      joined.set(view, at)
       at += view.byteLength
     }
-    return this.#joined.subarray(0, frameBytes)
+    return joined.subarray(0, frameBytes)
   }
 
   #parts(): Uint8Array[] {
     const parts: Uint8Array[] = []
-    for (let part = 0; part < this.#takenCount; part++) {
+    for (let part = this.#first; part < this.#end; part++) {
       const view = this.#part(part)
       if (view.byteLength > 0) parts.push(view)
     }
@@ -177,16 +193,19 @@ export class NetReceiver {
   }
 
   #part(part: number): Uint8Array {
-    const offset = part === 0 ? this.#headers.size : 0
+    const offset = part === this.#first ? this.#headers.size : 0
     return this.buffers.view(this.#taken[part] as number, offset, (this.#written[part] as number) - offset)
   }
 
   /** Puts the buffers of the frame in hand back into the ring. */
   #post(): void {
     const { queue, bufferBytes } = this.buffers
-    if (queue.isClosed) return
-    for (let part = 0; part < this.#takenCount; part++) this.buffers.add(this.#taken[part] as number, bufferBytes, true)
-    this.#unpublished += this.#takenCount
+    const first = this.#first
+    if (!queue.isClosed) {
+      for (let part = first; part < this.#end; part++) this.buffers.add(this.#taken[part] as number, bufferBytes, true)
+      this.#unpublished += this.#end - first
+    }
+    this.#end = first
   }
 
   #break(what: string, section: string): never {

@@ -8,6 +8,8 @@ import type { NetHeaders, PacketHeader } from './net-header.js'
 /** The sending half of a queue pair. */
 export class NetTransmitter {
   readonly buffers: FrameBuffers
+  /** The longest frame. */
+  readonly frameBytesLast: number
   readonly #headers: NetHeaders
   readonly #counters: MutableNetCounters
   // A stack of free buffers.
@@ -21,19 +23,19 @@ export class NetTransmitter {
     buffers: FrameBuffers,
     headers: NetHeaders,
     counters: MutableNetCounters,
-    { idle, isNew }: { readonly idle: readonly number[]; readonly isNew: boolean },
+    {
+      idle,
+      isNew,
+      frameBytesLast,
+    }: { readonly idle: readonly number[]; readonly isNew: boolean; readonly frameBytesLast: number },
   ) {
     this.buffers = buffers
+    this.frameBytesLast = frameBytesLast
     this.#headers = headers
     this.#counters = counters
     this.#free = new Int32Array(buffers.queue.ring.size)
     this.#hasHeader = new Uint8Array(buffers.queue.ring.size).fill(isNew ? 0 : 1)
     for (const index of idle.toReversed()) this.#free[this.#freeCount++] = index
-  }
-
-  /** The longest frame. */
-  get frameBytesLast(): number {
-    return this.buffers.bufferBytes - this.#headers.size
   }
 
   /** Frames that can be taken now, without asking the device. */

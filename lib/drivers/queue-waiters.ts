@@ -9,12 +9,14 @@ import type { DeviceQueue } from '../device/device-queue.js'
 export interface Waiter {
   /** Called now and after interrupts, until it returns true. */
   attempt(): boolean
+  /** Whether it is never served for good, so that others behind it have their chance. */
+  readonly isLasting?: boolean
   /** Called at most once, when nothing will come any more. */
   fail(failure: Error): void
 }
 
-/** Rounds of a busy queue before the event loop gets its turn. */
-const ROUNDS_A_TURN = 8
+/** How long a busy queue may keep the event loop from its turn. */
+const TURN_MS = 5
 
 /** The waiters of one queue. While there are none, the device is asked not to interrupt. */
 export class QueueWaiters {
@@ -34,12 +36,14 @@ export class QueueWaiters {
     })
   }
 
-  /** Serves `waiter` from now on. Keeps the process alive meanwhile. */
+  /** Serves `waiter` from now on, behind those that wait already. Keeps the process alive meanwhile. */
   add(waiter: Waiter): void {
+    const isFirst = this.#waiters.size === 0
     this.#waiters.add(waiter)
     this.#calls ??= this.#queue.onCall(() => this.#serve())
     this.#calls.ref()
-    this.#serve()
+    // Where others wait there is nothing to be had, and an interrupt will tell of more.
+    if (isFirst) this.#serve()
   }
 
   remove(waiter: Waiter): void {
@@ -76,18 +80,19 @@ export class QueueWaiters {
     })
   }
 
-  /** Asks every waiter, until the device agrees to interrupt for what comes next. */
+  /** Asks who waits, until the device agrees to interrupt for what comes next, or the turn has been long enough: then others have one. */
   #serve(): void {
     if (this.#isServing) return
     this.#isServing = true
+    const deadline = performance.now() + TURN_MS
     try {
-      for (let round = 0; this.#waiters.size > 0; round++) {
-        if (round === ROUNDS_A_TURN) {
+      while (this.#waiters.size > 0 && !this.#queue.isClosed) {
+        this.#round(deadline)
+        if (this.#waiters.size === 0 || this.#queue.isClosed || this.#queue.ring.enableCalls()) return
+        if (performance.now() >= deadline) {
           setImmediate(() => this.#serve())
           return
         }
-        for (const waiter of this.#waiters) if (waiter.attempt()) this.remove(waiter)
-        if (this.#waiters.size === 0 || this.#queue.isClosed || this.#queue.ring.enableCalls()) return
       }
     } catch (failure) {
       this.#failAll(failure as Error)
@@ -96,8 +101,25 @@ export class QueueWaiters {
     }
   }
 
-  #failAll(failure: Error): void {
+  /** Who waits first is served first; when there is nothing for one, there is nothing for those behind. What one throws is its own affair. */
+  #round(deadline: number): void {
     for (const waiter of this.#waiters) {
+      let isServed: boolean
+      try {
+        isServed = waiter.attempt()
+      } catch (failure) {
+        this.remove(waiter)
+        waiter.fail(failure as Error)
+        continue
+      }
+      if (isServed) this.remove(waiter)
+      else if (!waiter.isLasting) return
+      if (this.#queue.isClosed || performance.now() >= deadline) return
+    }
+  }
+
+  #failAll(failure: Error): void {
+    for (const waiter of [...this.#waiters]) {
       this.remove(waiter)
       waiter.fail(failure)
     }
