@@ -12,6 +12,7 @@ import type { DeviceContext, DeviceFacts } from './context.js'
 import { DeviceState } from './device-state.js'
 import { FeatureSet, type FeatureWish } from './feature-set.js'
 import { absent } from './groups.js'
+import { forgetEarlierUse } from './known-state.js'
 import { QueueBook } from './queue-book.js'
 
 /** How a device is opened. */
@@ -32,9 +33,9 @@ export function claimDevice(backend: Backend, transport: VhostVdpaTransport, opt
   const { path } = transport.handle
   const deviceId = readDeviceId(transport)
   checkKind(path, deviceId, options.expect)
-  takeOwnership(transport)
+  const wasOwned = takeOwnership(transport)
   // A descriptor that somebody passed may come with the remains of another program's negotiation.
-  if (transport.status() !== 0) transport.setStatus(0)
+  if (wasOwned || transport.status() !== 0) transport.setStatus(0)
   const facts: DeviceFacts = {
     path,
     deviceId,
@@ -46,6 +47,7 @@ export function claimDevice(backend: Backend, transport: VhostVdpaTransport, opt
     pageSize: backend.pageSize,
   }
   const offered = new FeatureSet<BackendFeature>(absent(() => transport.backendFeatures()) ?? 0n, backendFeatureBits)
+  if (wasOwned) forgetEarlierUse(transport, facts, offered.bits)
   const backendFeatures = acknowledge(transport, offered, options.backendFeatures)
   const context: DeviceContext = {
     backend,
@@ -91,23 +93,30 @@ function checkKind(path: string, deviceId: number, expect: DeviceKind | undefine
   )
 }
 
-/** SET_OWNER; a descriptor that this very process owns already (it was passed around) is fine. */
-function takeOwnership(transport: VhostVdpaTransport): void {
+/** SET_OWNER. Whether this very process owned the descriptor already (it was passed around). */
+function takeOwnership(transport: VhostVdpaTransport): boolean {
   try {
     transport.setOwner()
+    return false
   } catch (failure) {
     if (!isVdpaError(failure) || failure.code !== 'EBUSY') throw failure
-    try {
-      transport.vringBase(0)
-    } catch (cause) {
-      if (!isVdpaError(cause) || cause.code !== 'EPERM') throw cause
-      throw vdpaError('ERR_VDPA_NO_OWNER', 'another process owns the device', {
-        path: transport.handle.path,
-        request: 'VHOST_SET_OWNER',
-        hint: 'the descriptor must be passed before its first owner calls VHOST_SET_OWNER',
-        cause,
-      })
-    }
+    checkOwner(transport)
+    return true
+  }
+}
+
+/** The kernel looks at the owner of a request about a queue before anything else, and this one it answers itself: EPERM is the only answer that tells. */
+function checkOwner(transport: VhostVdpaTransport): void {
+  try {
+    transport.vringBusyloopTimeout(0)
+  } catch (cause) {
+    if (!isVdpaError(cause) || cause.code !== 'EPERM') return
+    throw vdpaError('ERR_VDPA_NO_OWNER', 'another process owns the device', {
+      path: transport.handle.path,
+      request: 'VHOST_SET_OWNER',
+      hint: 'the descriptor must be passed before its first owner calls VHOST_SET_OWNER',
+      cause,
+    })
   }
 }
 
