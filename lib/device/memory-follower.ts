@@ -1,6 +1,8 @@
 // Keeps an address space equal to a table of guest memory while the table changes: what was mapped, what is wanted now, and the difference as a plan.
 
+import { checkFunction, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
+import { callUnasked } from '../base/program-calls.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IntervalTable } from '../iotlb/interval-table.js'
 import { planChanges, type Plan, type PlanOptions } from '../iotlb/plan.js'
@@ -61,6 +63,10 @@ export class MemoryFollower implements Closeable {
 
   /** @internal Made by AddressSpace.follow(). */
   constructor(table: ChangingMemoryTable, options: FollowOptions, host: FollowerHost) {
+    if (typeof table !== 'object' || table === null || typeof table.onChange !== 'function')
+      throw typeError('table', 'a memory table that tells of its changes, such as a GuestMemory', table)
+    if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+    if (options.onError !== undefined) checkFunction(options.onError, 'onError')
     this.#table = table
     this.#options = options
     this.#host = host
@@ -138,7 +144,8 @@ export class MemoryFollower implements Closeable {
     if (this.#isStopped || this.#waiting !== undefined) return
     const { onError } = this.#options
     const change = this.#schedule({})
-    if (onError !== undefined) change.catch(onError)
+    // Nobody of the program waits for this change: what its listener throws goes to 'uncaughtException'.
+    if (onError !== undefined) change.catch((failure: unknown) => callUnasked(() => onError(failure)))
   }
 
   #schedule(options: ChangeOptions): Promise<void> {
