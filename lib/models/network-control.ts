@@ -8,10 +8,14 @@ import {
   netStatus,
   parseMac,
   type Coalescing,
+  type HashConfig,
   type MacTable,
   type NetCommandName,
+  type RssConfig,
 } from '../uapi/virtio-net.js'
+import { bit } from '../base/bits.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
+import { HASH_KEY_BYTES, SUPPORTED_HASH_TYPES } from './network-rss.js'
 import type { DeviceQueue } from './device-queue.js'
 
 /** What commands change. */
@@ -36,9 +40,13 @@ export interface NetControlState {
   table: MacTable
   /** VLAN ids, 0..4095, whose tagged frames pass once VIRTIO_NET_F_CTRL_VLAN was negotiated. */
   readonly vlans: Set<number>
-  /** Pairs in use, from VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; 1 at first. */
+  /** Pairs in use, from VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET or, as the transmit queues that are used, from VIRTIO_NET_CTRL_MQ_RSS_CONFIG; 1 at first. */
   queuePairs: number
-  /** The bits of VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET; kept, and of no effect. */
+  /** VIRTIO_NET_CTRL_MQ_RSS_CONFIG: how received frames are spread. Undefined until then, and after VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
+  rss: RssConfig | undefined
+  /** VIRTIO_NET_CTRL_MQ_HASH_CONFIG; kept, and of no effect. */
+  hash: HashConfig | undefined
+  /** The bits of VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, all of them negotiated. */
   offloads: bigint
   /** How many VIRTIO_NET_CTRL_ANNOUNCE_ACK there were. */
   announceAcknowledged: number
@@ -64,6 +72,8 @@ export function newControlState(mac: Uint8Array, status: Uint8Array): NetControl
     table: { unicast: [], multicast: [] },
     vlans: new Set(),
     queuePairs: 1,
+    rss: undefined,
+    hash: undefined,
     offloads: 0n,
     announceAcknowledged: 0,
     transmitCoalescing: atOnce,
@@ -84,8 +94,8 @@ export interface NetControlTarget {
 }
 
 const HEAD_BYTES = 2
-// The longest command that is listened to: a MAC table of some thousand addresses.
-const COMMAND_BYTES_LAST = 65536
+// The longest command that is listened to: an RSS configuration of 32768 entries, or a MAC table of some thousand addresses.
+const COMMAND_BYTES_LAST = 80 * 1024
 /** -EFAULT as the unsigned word that vdpa_sim_net writes for a length when the acknowledgement cannot be written. */
 const EFAULT_AS_LENGTH = 0xffff_fff2
 let scratch = new Uint8Array(256)
@@ -113,6 +123,22 @@ const flag =
     state[key] = on
   }
 
+/** The features that VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET switches on and off (section 5.1.6.5.6.1). */
+const offloadBits = [
+  bits.VIRTIO_NET_F_GUEST_CSUM,
+  bits.VIRTIO_NET_F_GUEST_TSO4,
+  bits.VIRTIO_NET_F_GUEST_TSO6,
+  bits.VIRTIO_NET_F_GUEST_ECN,
+  bits.VIRTIO_NET_F_GUEST_UFO,
+  bits.VIRTIO_NET_F_GUEST_USO4,
+  bits.VIRTIO_NET_F_GUEST_USO6,
+]
+
+/** Types that the model knows a hash of, and a key that is long enough for all that they take in. */
+function isHash(hashTypes: number, key: Uint8Array): boolean {
+  return (hashTypes & ~SUPPORTED_HASH_TYPES) === 0 && (hashTypes === 0 || key.byteLength === HASH_KEY_BYTES)
+}
+
 const acts = new Map<unknown, Act>([
   act('VIRTIO_NET_CTRL_RX_PROMISC', bits.VIRTIO_NET_F_CTRL_RX, flag('isPromiscuous')),
   act('VIRTIO_NET_CTRL_RX_ALLMULTI', bits.VIRTIO_NET_F_CTRL_RX, flag('acceptsAllMulticast')),
@@ -139,10 +165,29 @@ const acts = new Map<unknown, Act>([
   act('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', bits.VIRTIO_NET_F_MQ, ({ state, maxQueuePairs }, pairs: number) => {
     if (pairs < 1 || pairs > maxQueuePairs) return false
     state.queuePairs = pairs
+    state.rss = undefined
     return true
   }),
-  act('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', bits.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ({ state }, offloads: bigint) => {
-    state.offloads = offloads
+  act('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', bits.VIRTIO_NET_F_RSS, ({ state, maxQueuePairs }, rss: RssConfig) => {
+    const { indirectionTable, unclassifiedQueue, maxTxVq, hashTypes, key } = rss
+    const isQueue = (queue: number) => queue < maxQueuePairs
+    if (!isQueue(unclassifiedQueue) || !indirectionTable.every(isQueue)) return false
+    if (maxTxVq < 1 || maxTxVq > maxQueuePairs || !isHash(hashTypes, key)) return false
+    state.rss = rss
+    state.queuePairs = maxTxVq
+    return true
+  }),
+  act('VIRTIO_NET_CTRL_MQ_HASH_CONFIG', bits.VIRTIO_NET_F_HASH_REPORT, ({ state }, hash: HashConfig) => {
+    if (!isHash(hash.hashTypes, hash.key)) return false
+    state.hash = hash
+    return true
+  }),
+  act('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', bits.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, (target, offloads: bigint) => {
+    let left = offloads
+    for (const number of offloadBits) if (target.hasFeature(number)) left &= ~bit(number)
+    if (left !== 0n) return false
+    target.state.offloads = offloads
+    return true
   }),
   act('VIRTIO_NET_CTRL_NOTF_COAL_TX_SET', bits.VIRTIO_NET_F_NOTF_COAL, ({ state }, coalescing: Coalescing) => {
     state.transmitCoalescing = coalescing
@@ -180,34 +225,39 @@ function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetCont
 }
 
 /**
- * Serves all commands that are there, and counts them in `counters`. A command whose memory cannot be reached gets no acknowledgement, and ends the
- * turn: the queue does not go on by itself.
+ * Serves all commands that are there, and counts them in `counters`. One that cannot be followed is
+ * answered VIRTIO_NET_ERR in its turn; where the answer cannot be written it is used with nothing written.
  */
 export function serveControlQueue(
   queue: DeviceQueue,
   target: NetControlTarget,
   counters: { commands: number; commandErrors: number },
 ): void {
+  const isVdpaSim = target.deviates('net-control-of-vdpa-sim')
   let last: number = netAck.VIRTIO_NET_ERR
   while (queue.next()) {
     counters.commands++
-    const length = queue.readableLength
-    if (length < HEAD_BYTES || length > COMMAND_BYTES_LAST) {
+    const command = readCommand(queue)
+    if (command === undefined) {
       counters.commandErrors++
-      return
+      // vdpa_sim_net forgets the chain, and does not go on by itself.
+      if (isVdpaSim) return
     }
-    if (scratch.byteLength < length) scratch = new Uint8Array(length)
-    if (queue.read(scratch, 0, length) !== length) {
-      counters.commandErrors++
-      return
-    }
-    last = answer(scratch.subarray(0, length), target, last)
+    last = command === undefined ? netAck.VIRTIO_NET_ERR : answer(command, target, last)
     ack[0] = last
-    if (last !== netAck.VIRTIO_NET_OK) counters.commandErrors++
+    if (command !== undefined && last !== netAck.VIRTIO_NET_OK) counters.commandErrors++
     if (queue.write(ack, 0, 1) >= 0) queue.complete()
-    else if (target.deviates('net-control-of-vdpa-sim')) queue.completeWith(EFAULT_AS_LENGTH)
-    else return
+    else if (isVdpaSim) queue.completeWith(EFAULT_AS_LENGTH)
+    else queue.complete()
     queue.publish()
   }
   queue.ring.enableKicks()
+}
+
+/** The bytes of the command in hand; undefined when they are too few or too many, or cannot be read. */
+function readCommand(queue: DeviceQueue): Uint8Array | undefined {
+  const length = queue.readableLength
+  if (length < HEAD_BYTES || length > COMMAND_BYTES_LAST) return undefined
+  if (scratch.byteLength < length) scratch = new Uint8Array(length)
+  return queue.read(scratch, 0, length) === length ? scratch.subarray(0, length) : undefined
 }

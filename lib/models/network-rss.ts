@@ -1,0 +1,122 @@
+// Receive-side scaling of a network device (spec section 5.1.6.4.3): the Toeplitz hash of a frame's addresses and ports, and the receive queue that it chooses.
+
+import { netHashTypes as types, type RssConfig } from '../uapi/virtio-net.js'
+
+/** Bytes of the one key length that the model takes: as many as the longest input, two IPv6 addresses and two ports, needs. */
+export const HASH_KEY_BYTES = 40
+/** What the model computes hashes over: bits of `netHashTypes`. */
+export const SUPPORTED_HASH_TYPES =
+  types.VIRTIO_NET_RSS_HASH_TYPE_IPv4 |
+  types.VIRTIO_NET_RSS_HASH_TYPE_TCPv4 |
+  types.VIRTIO_NET_RSS_HASH_TYPE_UDPv4 |
+  types.VIRTIO_NET_RSS_HASH_TYPE_IPv6 |
+  types.VIRTIO_NET_RSS_HASH_TYPE_TCPv6 |
+  types.VIRTIO_NET_RSS_HASH_TYPE_UDPv6
+
+const ETHERTYPE_AT = 12
+const [IPV4, IPV6, VLAN, SERVICE_VLAN] = [0x0800, 0x86dd, 0x8100, 0x88a8]
+const [TCP, UDP] = [6, 17]
+/** More fragments, or an offset: ports are in the first fragment alone, so that none of them counts. */
+const FRAGMENT = 0x3fff
+const PORTS_BYTES = 4
+const input = new Uint8Array(36)
+
+/** The Toeplitz hash: for each bit of the input that is set, the 32 bits of the key that begin there, in one exclusive or. Key bytes that are not there are 0. */
+export function toeplitz(key: Uint8Array, bytes: Uint8Array, length = bytes.length): number {
+  let hash = 0
+  let window = (((key[0] ?? 0) << 24) | ((key[1] ?? 0) << 16) | ((key[2] ?? 0) << 8) | (key[3] ?? 0)) >>> 0
+  for (let at = 0; at < length; at++) {
+    const byte = bytes[at] ?? 0
+    const next = key[at + 4] ?? 0
+    for (let place = 7; place >= 0; place--) {
+      if (((byte >> place) & 1) === 1) hash ^= window
+      window = ((window << 1) | ((next >> place) & 1)) >>> 0
+    }
+  }
+  return hash >>> 0
+}
+
+/**
+ * The hash of a frame that begins at `at` and ends before `end`, over what `hashTypes` allows: ports where they may be, addresses otherwise. Undefined when nothing of it
+ * may be hashed. (section 5.1.6.4.3.1)
+ */
+export function frameHash(
+  { hashTypes, key }: Pick<RssConfig, 'hashTypes' | 'key'>,
+  frame: Uint8Array,
+  at: number,
+  end: number,
+): number | undefined {
+  let typeAt = at + ETHERTYPE_AT
+  while (typeAt + 4 <= end && isTag(word(frame, typeAt))) typeAt += 4
+  const packet = typeAt + 2
+  if (packet > end) return undefined
+  const protocol = word(frame, typeAt)
+  const length =
+    protocol === IPV4
+      ? inputOfIpv4(hashTypes, frame, packet, end)
+      : protocol === IPV6
+        ? inputOfIpv6(hashTypes, frame, packet, end)
+        : 0
+  return length === 0 ? undefined : toeplitz(key, input, length)
+}
+
+/** The receive queue (0 is receiveq1) of a frame under an RSS configuration. */
+export function rssQueue(config: RssConfig, frame: Uint8Array, at: number, end: number): number {
+  const hash = frameHash(config, frame, at, end)
+  if (hash === undefined) return config.unclassifiedQueue
+  const { indirectionTable } = config
+  return indirectionTable[hash & (indirectionTable.length - 1)] ?? config.unclassifiedQueue
+}
+
+function isTag(type: number): boolean {
+  return type === VLAN || type === SERVICE_VLAN
+}
+
+function word(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
+}
+
+/** Puts addresses, and ports where they count, into the input; returns its bytes, 0 for none. */
+function inputOfIpv4(hashTypes: number, frame: Uint8Array, at: number, end: number): number {
+  const headerBytes = ((frame[at] ?? 0) & 0xf) * 4
+  if (headerBytes < 20 || at + headerBytes > end) return 0
+  const protocol = frame[at + 9] ?? 0
+  const wanted =
+    protocol === TCP
+      ? types.VIRTIO_NET_RSS_HASH_TYPE_TCPv4
+      : protocol === UDP
+        ? types.VIRTIO_NET_RSS_HASH_TYPE_UDPv4
+        : 0
+  const ports = (word(frame, at + 6) & FRAGMENT) === 0 && (hashTypes & wanted) !== 0 ? at + headerBytes : undefined
+  return gather(frame, { from: at + 12, bytes: 8, ports, end }, (hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv4) !== 0)
+}
+
+/** Of a packet without extension headers the ports count, too. */
+function inputOfIpv6(hashTypes: number, frame: Uint8Array, at: number, end: number): number {
+  if (at + 40 > end) return 0
+  const protocol = frame[at + 6] ?? 0
+  const wanted =
+    protocol === TCP
+      ? types.VIRTIO_NET_RSS_HASH_TYPE_TCPv6
+      : protocol === UDP
+        ? types.VIRTIO_NET_RSS_HASH_TYPE_UDPv6
+        : 0
+  const ports = (hashTypes & wanted) !== 0 ? at + 40 : undefined
+  return gather(frame, { from: at + 8, bytes: 32, ports, end }, (hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv6) !== 0)
+}
+
+interface Parts {
+  readonly from: number
+  readonly bytes: number
+  readonly ports: number | undefined
+  readonly end: number
+}
+
+function gather(frame: Uint8Array, { from, bytes, ports, end }: Parts, takesAddresses: boolean): number {
+  const hasPorts = ports !== undefined && ports + PORTS_BYTES <= end
+  if (!hasPorts && !takesAddresses) return 0
+  for (let index = 0; index < bytes; index++) input[index] = frame[from + index] ?? 0
+  if (!hasPorts) return bytes
+  for (let index = 0; index < PORTS_BYTES; index++) input[bytes + index] = frame[ports + index] ?? 0
+  return bytes + PORTS_BYTES
+}
