@@ -4,8 +4,10 @@ import { checkInteger, checkString, typeError } from './base/checks.js'
 import type { Backend } from './backend/backend.js'
 import type { ClaimOptions } from './device/claim.js'
 import type { VdpaDevice as Device } from './device/vdpa-device.js'
+import { FeatureSet } from './device/feature-set.js'
 import { VdpaDevice } from './device/vdpa-device.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
+import { backendFeatureBits } from './uapi/vhost-types.js'
 import type { DeviceKind } from './uapi/virtio-ids.js'
 
 /** A device by its node, or by a descriptor that somebody opened and passed (QEMU, libvirt, a container's manager); the device then owns it. */
@@ -18,14 +20,17 @@ export interface OpenOptions<K extends DeviceKind = DeviceKind> extends ClaimOpt
 }
 
 /**
- * Opens a vhost-vdpa device and takes ownership of it. Errors: the open's own (ENOENT, EACCES, EBUSY: somebody else has it open),
+ * Opens a vhost-vdpa device and takes ownership of it, off the event loop's thread. Errors: the open's own (ENOENT, EACCES, EBUSY: somebody else has it open),
  * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NO_OWNER, ERR_VDPA_FEATURES, ERR_VDPA_NO_ADDON. After an error nothing is left open.
  */
 export async function openDevice<K extends DeviceKind = DeviceKind>(
   target: DeviceTarget,
   options: OpenOptions<K> = {},
 ): Promise<Device<K>> {
-  return Promise.resolve(openDeviceSync(target, options))
+  const { backend, claim } = lookThrough(options)
+  checkTarget(target)
+  const handle = typeof target === 'string' ? await backend.openAsync(target) : backend.openFd(target.fd, target.path)
+  return VdpaDevice.claimAsync(backend, handle, claim)
 }
 
 /** openDevice() on the calling thread. */
@@ -33,19 +38,37 @@ export function openDeviceSync<K extends DeviceKind = DeviceKind>(
   target: DeviceTarget,
   options: OpenOptions<K> = {},
 ): Device<K> {
-  if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
-  const backend = options.backend ?? new KernelBackend()
-  if (typeof (backend as Partial<Backend>).open !== 'function') throw typeError('options.backend', 'a Backend', backend)
-  return VdpaDevice.claim(backend, openTarget(backend, target), options)
+  const { backend, claim } = lookThrough(options)
+  checkTarget(target)
+  const handle = typeof target === 'string' ? backend.open(target) : backend.openFd(target.fd, target.path)
+  return VdpaDevice.claim(backend, handle, claim)
 }
 
-function openTarget(backend: Backend, target: DeviceTarget): ReturnType<Backend['open']> {
+/** What was asked for at the call. */
+function lookThrough<K extends DeviceKind>(
+  options: OpenOptions<K>,
+): { readonly backend: Backend; readonly claim: ClaimOptions<K> } {
+  if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+  const { backend = new KernelBackend(), backendFeatures } = options
+  if (typeof (backend as Partial<Backend>).openAsync !== 'function')
+    throw typeError('options.backend', 'a Backend', backend)
+  return {
+    backend,
+    claim: {
+      ...options,
+      ...(backendFeatures !== undefined && {
+        backendFeatures: FeatureSet.of(backendFeatures, backendFeatureBits).bits,
+      }),
+    },
+  }
+}
+
+function checkTarget(target: DeviceTarget): void {
   if (typeof target === 'string') {
     checkString(target, 'target')
-    return backend.open(target)
+    return
   }
   if (typeof target !== 'object' || target === null)
     throw typeError('target', 'a path, or an object with an fd', target)
   checkInteger(target.fd, 'target.fd', 0, 0x7fff_ffff)
-  return backend.openFd(target.fd, target.path)
 }

@@ -1,8 +1,11 @@
 // Opening: what a caller may pass, what is said of anything else, and that nothing is left open by a failure.
 
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { FaultyBackend } from '../lib/backend/faulty-backend.js'
+import { VdpaDevice } from '../lib/device/vdpa-device.js'
 import { openDevice, openDeviceSync, type DeviceTarget } from '../lib/open.js'
 import { networkDevice, Simulator } from '../lib/simulator/index.js'
+import { VhostVdpaTransport } from '../lib/transport/vhost-vdpa.js'
 import { KernelBackend } from '../lib/kernel/kernel-backend.js'
 import { tryLoadAddon } from '../lib/kernel/addon.js'
 
@@ -30,6 +33,34 @@ describe('openDevice', () => {
     const now = openDeviceSync(path, { backend })
     expect(now.negotiateSync(['VIRTIO_NET_F_MAC']).names).toContain('VIRTIO_NET_F_MAC')
     await now.close()
+  })
+
+  test('does not wait on the event loop, neither to open nor to reset or to close what it may not have', async () => {
+    const faulty = new FaultyBackend(backend)
+    const held = [faulty.delay({ op: 'open' }), faulty.delay({ request: 'VHOST_VDPA_SET_STATUS' })]
+    const handle = faulty.open(path)
+    const transport = new VhostVdpaTransport(handle)
+    transport.setStatus(1)
+    const claiming = VdpaDevice.claimAsync(faulty, handle)
+    await held[1]?.arrival()
+    held[1]?.release()
+    await (await claiming).close()
+    held.push(faulty.delay({ op: 'close' }))
+    const opening = openDevice(path, { backend: faulty, expect: 'block' })
+    await held[0]?.arrival()
+    held[0]?.release()
+    await held[2]?.arrival()
+    held[2]?.release()
+    await expect(opening).rejects.toMatchObject({ code: 'ERR_VDPA_WRONG_DEVICE' })
+  })
+
+  test('the features asked for are those of the call', async () => {
+    const backendFeatures: 'VHOST_BACKEND_F_IOTLB_MSG_V2'[] = ['VHOST_BACKEND_F_IOTLB_MSG_V2']
+    const opening = openDevice(path, { backend, backendFeatures })
+    backendFeatures.length = 0
+    const device = await opening
+    expect(device.backendFeatures.names).toEqual(['VHOST_BACKEND_F_IOTLB_MSG_V2'])
+    await device.close()
   })
 
   test('a descriptor with the remains of another negotiation is reset', async () => {

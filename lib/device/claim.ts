@@ -3,6 +3,7 @@
 import { Serial } from '../base/serial.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { U64_LAST } from '../base/ranges.js'
+import { sleeping, type Steps } from '../base/steps.js'
 import type { Backend } from '../backend/backend.js'
 import type { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import { backendFeatureBits, type BackendFeature } from '../uapi/vhost-types.js'
@@ -23,19 +24,21 @@ export interface ClaimOptions<K extends DeviceKind = DeviceKind> {
   readonly backendFeatures?: FeatureWish<BackendFeature>
 }
 
-interface Claimed {
+/** What a device is made of. */
+export interface Claimed {
   readonly context: DeviceContext
   readonly offeredBackendFeatures: FeatureSet<BackendFeature>
   readonly configSize: number | undefined
 }
 
-export function claimDevice(backend: Backend, transport: VhostVdpaTransport, options: ClaimOptions): Claimed {
+export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, options: ClaimOptions): Steps<Claimed> {
   const { path } = transport.handle
   const deviceId = readDeviceId(transport)
   checkKind(path, deviceId, options.expect)
   const wasOwned = takeOwnership(transport)
   // A descriptor that somebody passed may come with the remains of another program's negotiation.
-  if (wasOwned || transport.status() !== 0) transport.setStatus(0)
+  if (wasOwned || transport.status() !== 0)
+    yield* sleeping({ now: () => transport.setStatus(0), later: () => transport.setStatusAsync(0) })
   const facts: DeviceFacts = {
     path,
     deviceId,

@@ -5,7 +5,7 @@ import { checkInteger, checkSignal } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
-import { runSync, type Steps } from '../base/steps.js'
+import { runAsync, runSync, type Steps } from '../base/steps.js'
 import type { Backend, Handle } from '../backend/backend.js'
 import { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import type { BackendFeature } from '../uapi/vhost-types.js'
@@ -22,7 +22,7 @@ import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
 import { VirtqueueGroups } from './groups.js'
 import { closeSteps, resumeSteps, startSteps, suspendSteps } from './lifecycle.js'
 import { alwaysWanted, decideFeatures, negotiationSteps } from './negotiation.js'
-import { claimDevice, type ClaimOptions } from './claim.js'
+import { claimSteps, type Claimed, type ClaimOptions } from './claim.js'
 import { ConfigCall } from './config-call.js'
 import { queueSteps } from './queue-making.js'
 import { queueWish, type DeviceQueueOptions } from './queue-options.js'
@@ -85,14 +85,28 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     options: ClaimOptions<K> = {},
   ): VdpaDevice<K> {
     try {
-      return new VdpaDevice<K>(claimDevice(backend, new VhostVdpaTransport(handle), options))
+      return new VdpaDevice<K>(runSync(claimSteps(backend, new VhostVdpaTransport(handle), options)))
     } catch (failure) {
       handle.closeSync()
       throw failure
     }
   }
 
-  private constructor({ context, offeredBackendFeatures, configSize }: ReturnType<typeof claimDevice>) {
+  /** claim() whose reset of a device that was negotiated before, and whose closing, run off the event loop's thread. */
+  static async claimAsync<K extends DeviceKind = DeviceKind>(
+    backend: Backend,
+    handle: Handle,
+    options: ClaimOptions<K> = {},
+  ): Promise<VdpaDevice<K>> {
+    try {
+      return new VdpaDevice<K>(await runAsync(claimSteps(backend, new VhostVdpaTransport(handle), options)))
+    } catch (failure) {
+      await handle.close().catch(() => undefined)
+      throw failure
+    }
+  }
+
+  private constructor({ context, offeredBackendFeatures, configSize }: Claimed) {
     this.#context = context
     const { facts } = context
     this.path = facts.path
