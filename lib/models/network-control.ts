@@ -226,7 +226,8 @@ function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetCont
 
 /**
  * Serves all commands that are there, and counts them in `counters`. One that cannot be followed is
- * answered VIRTIO_NET_ERR in its turn; where the answer cannot be written it is used with nothing written.
+ * answered VIRTIO_NET_ERR in its turn; where the answer cannot be written it is used with nothing written. One in memory that the device cannot reach is no
+ * command at all: the chain is lost, as a fault of DMA loses it, and gets neither acknowledgement nor interrupt.
  */
 export function serveControlQueue(
   queue: DeviceQueue,
@@ -238,10 +239,11 @@ export function serveControlQueue(
   while (queue.next()) {
     counters.commands++
     const command = readCommand(queue)
-    if (command === undefined) {
+    if (command === undefined || command === 'unreachable') {
       counters.commandErrors++
       // vdpa_sim_net forgets the chain, and does not go on by itself.
       if (isVdpaSim) return
+      if (command === 'unreachable') continue
     }
     last = command === undefined ? netAck.VIRTIO_NET_ERR : answer(command, target, last)
     ack[0] = last
@@ -254,10 +256,10 @@ export function serveControlQueue(
   queue.ring.enableKicks()
 }
 
-/** The bytes of the command in hand; undefined when they are too few or too many, or cannot be read. */
-function readCommand(queue: DeviceQueue): Uint8Array | undefined {
+/** The bytes of the command in hand; undefined when they are too few or too many. */
+function readCommand(queue: DeviceQueue): Uint8Array | 'unreachable' | undefined {
   const length = queue.readableLength
   if (length < HEAD_BYTES || length > COMMAND_BYTES_LAST) return undefined
   if (scratch.byteLength < length) scratch = new Uint8Array(length)
-  return queue.read(scratch, 0, length) === length ? scratch.subarray(0, length) : undefined
+  return queue.read(scratch, 0, length) === length ? scratch.subarray(0, length) : 'unreachable'
 }

@@ -149,6 +149,8 @@ function answerOf(call: () => number): string {
     return String(call())
   } catch (error) {
     const { code, errno, completed } = error as Failure
+    // An argument whose head speaks of more than there is: no system is asked.
+    if (code === 'ERR_OUT_OF_RANGE') return code
     if (code === undefined || errno === undefined) throw error
     return completed === undefined ? code : `${code} after ${completed}`
   }

@@ -145,6 +145,22 @@ describe('the vhost-vdpa dialect', () => {
     ])
   })
 
+  test.each([
+    ['statusAsync', (t: VhostVdpaTransport) => t.statusAsync(), 0x8001af71, '00', '0f', 0x0f],
+    [
+      'vringBaseAsync',
+      (t: VhostVdpaTransport) => t.vringBaseAsync(1),
+      0xc008af12,
+      '0100000000000000',
+      '0100000000800080',
+      0x80008000,
+    ],
+  ] as const)('%s asks the same off the thread', async (_, call, request, bytes, answer, said) => {
+    const { transport, seen } = recorded(answer)
+    expect(await call(transport)).toEqual(said)
+    expect(seen).toEqual([{ request, bytes }])
+  })
+
   test('IOTLB records go down 72 bytes at a time', () => {
     const { transport, seen } = recorded()
     expect(taken(transport.writeIotlb(new Uint8Array(144)))).toBe(2)
@@ -161,8 +177,9 @@ describe('the vhost-vdpa dialect', () => {
 
   test('every method is one of these', () => {
     const pinned = [...writes, ...reads].map(([name]) => name)
+    const later = ['writeIotlb', 'writeIotlbAsync', 'statusAsync', 'vringBaseAsync']
     const methods = Object.getOwnPropertyNames(VhostVdpaTransport.prototype).filter((name) => name !== 'constructor')
-    expect(methods.sort()).toEqual([...new Set([...pinned, 'writeIotlb', 'writeIotlbAsync'])].sort())
+    expect(methods.sort()).toEqual([...new Set([...pinned, ...later])].sort())
   })
 
   test('every request of vDPA in the table has a method, and so have those of vhost but logging and byte order', () => {
