@@ -155,7 +155,8 @@ describe('the vhost-vdpa dialect', () => {
       '0100000000800080',
       0x80008000,
     ],
-  ] as const)('%s asks the same off the thread', async (_, call, request, bytes, answer, said) => {
+  ] as const)('%s asks the same off the thread', async (...row) => {
+    const [, call, request, bytes, answer, said] = row
     const { transport, seen } = recorded(answer)
     expect(await call(transport)).toEqual(said)
     expect(seen).toEqual([{ request, bytes }])
