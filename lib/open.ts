@@ -29,8 +29,13 @@ export async function openDevice<K extends DeviceKind = DeviceKind>(
 ): Promise<Device<K>> {
   const { backend, claim } = lookThrough(options)
   checkTarget(target)
-  const handle = typeof target === 'string' ? await backend.openAsync(target) : backend.openFd(target.fd, target.path)
+  const handle = typeof target === 'string' ? await openNode(backend, target) : backend.openFd(target.fd, target.path)
   return VdpaDevice.claimAsync(backend, handle, claim)
+}
+
+/** A program's own backend may know no way but the one on this thread. */
+function openNode(backend: Pick<Backend, 'open'> & Partial<Pick<Backend, 'openAsync'>>, path: string) {
+  return backend.openAsync === undefined ? backend.open(path) : backend.openAsync(path)
 }
 
 /** openDevice() on the calling thread. */
@@ -50,8 +55,7 @@ function lookThrough<K extends DeviceKind>(
 ): { readonly backend: Backend; readonly claim: ClaimOptions<K> } {
   if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
   const { backend = new KernelBackend(), backendFeatures } = options
-  if (typeof (backend as Partial<Backend>).openAsync !== 'function')
-    throw typeError('options.backend', 'a Backend', backend)
+  if (typeof (backend as Partial<Backend>).open !== 'function') throw typeError('options.backend', 'a Backend', backend)
   return {
     backend,
     claim: {

@@ -35,6 +35,20 @@ describe('openDevice', () => {
     await now.close()
   })
 
+  test("a program's own backend that can only open on the thread", async () => {
+    const own = new Proxy(backend, {
+      get: (target, key) => {
+        const value: unknown = key === 'openAsync' ? undefined : Reflect.get(target, key, target)
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value
+      },
+    })
+    const device = await openDevice(path, { backend: own })
+    expect(device.path).toBe(path)
+    await device.close()
+    const nothing = { name: 'none' } as unknown as Simulator
+    await expect(openDevice(path, { backend: nothing })).rejects.toThrow(TypeError)
+  })
+
   test('does not wait on the event loop, neither to open nor to reset or to close what it may not have', async () => {
     const faulty = new FaultyBackend(backend)
     const held = [faulty.delay({ op: 'open' }), faulty.delay({ request: 'VHOST_VDPA_SET_STATUS' })]

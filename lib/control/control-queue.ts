@@ -1,6 +1,7 @@
 // The driver's end of a control virtqueue: a command goes out as bytes, an acknowledgement and perhaps an answer come back, before a deadline. What
 // commands mean is not known here.
 
+import { onAbort } from '../base/abort-listeners.js'
 import { checkBytes, checkInteger, checkSignal, rangeError, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
@@ -158,14 +159,14 @@ export class ControlQueue implements Closeable {
       if (isAlone && !isEnded) this.#lookFor(() => isEnded)
       if (isEnded) return
       const timer = setTimeout(() => this.#onDeadline(command, timeout), timeout)
-      const onAbort = () => {
+      const abandon = () => {
         command.reject(this.#canceled(signal))
         this.#sendQueued()
       }
-      signal?.addEventListener('abort', onAbort)
+      const takeOff = signal && onAbort(signal, abandon)
       stopWaiting = () => {
         clearTimeout(timer)
-        signal?.removeEventListener('abort', onAbort)
+        takeOff?.()
       }
     })
   }

@@ -19,6 +19,7 @@ import {
   type ControlPort,
   type ExchangeOptions,
 } from './control-queue.js'
+import { tellQueuePairs } from './queue-pairs.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
 export interface ControlHost<Space> {
@@ -52,11 +53,11 @@ const BUFFER_BYTES = 20 * SLOT_BYTES
 /** The commands of a network device by name. They may be given one after another without waiting; they are carried out in that order. */
 export class NetControlQueue implements Closeable {
   readonly #queue: ControlQueue
-  readonly #path: string
+  readonly #device: { readonly path: string }
 
-  private constructor(queue: ControlQueue, path: string) {
+  private constructor(queue: ControlQueue, device: { readonly path: string }) {
     this.#queue = queue
-    this.#path = path
+    this.#device = device
   }
 
   /**
@@ -85,7 +86,7 @@ export class NetControlQueue implements Closeable {
       ...(size !== undefined && { size }),
     })
     try {
-      return new NetControlQueue(new ControlQueue(port, device.path, timeout), device.path)
+      return new NetControlQueue(new ControlQueue(port, device.path, timeout), device)
     } catch (failure) {
       await port.close().catch(() => undefined)
       throw failure
@@ -108,10 +109,19 @@ export class NetControlQueue implements Closeable {
     const ack = await this.#queue.command(bytes, options)
     if (ack !== netAck.VIRTIO_NET_OK) {
       throw vdpaError('ERR_VDPA_REFUSED', `the device refused the command (acknowledgement ${ack})`, {
-        path: this.#path,
+        path: this.#device.path,
         request: name,
       })
     }
+    this.#note(name, payload)
+  }
+
+  /** Both commands say how many transmit queues the device serves from now on (spec section 5.1.6.5.5 and 5.1.6.5.7). */
+  #note(name: NetCommandName, payload: unknown): void {
+    if (name === 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET')
+      tellQueuePairs(this.#device, payload as NetCommandPayload<'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET'>)
+    if (name === 'VIRTIO_NET_CTRL_MQ_RSS_CONFIG')
+      tellQueuePairs(this.#device, (payload as NetCommandPayload<'VIRTIO_NET_CTRL_MQ_RSS_CONFIG'>).maxTxVq)
   }
 
   /**

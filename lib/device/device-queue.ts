@@ -118,8 +118,9 @@ export class DeviceQueue implements Closeable {
     if (this.ring.publish() || this.#owesKick) this.kick()
   }
 
-  /** Tells the device that there is work. */
+  /** Tells the device that there is work; before start(), which tells it, nothing is said: a driver may not notify a device before DRIVER_OK (spec section 3.1.1). */
   kick(): void {
+    if (!this.#context.state.hasDriverOk) return
     // Until the device was told: one that asks for notifications by position (EVENT_IDX) never asks again for a position that was passed.
     this.#owesKick = true
     try {

@@ -4,6 +4,7 @@
 import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -304,10 +305,16 @@ export class BlockDriver implements Closeable {
 
   async #close(): Promise<void> {
     this.#stopListening()
-    this.#fail('ERR_VDPA_CANCELED', 'the block driver was closed')
-    if (this.#device.isClosed) return this.#device.close()
-    if (this.#device.isRunning) await this.#device.reset()
-    for (const queue of this.#deviceQueues) await queue.close()
+    // What the program's callbacks throw, and what the device refuses, is thrown when all is ended.
+    const failures = new ProgramCalls()
+    failures.call(() => this.#fail('ERR_VDPA_CANCELED', 'the block driver was closed'))
+    const attempt = (end: Promise<void>) => end.catch((failure: unknown) => failures.keep(failure))
+    if (this.#device.isClosed) await attempt(this.#device.close())
+    else {
+      if (this.#device.isRunning) await attempt(this.#device.reset())
+      for (const queue of this.#deviceQueues) await attempt(queue.close())
+    }
+    failures.throwKept()
   }
 
   #stopListening(): void {
@@ -323,7 +330,9 @@ export class BlockDriver implements Closeable {
   }
 
   #fail(code: 'ERR_VDPA_CANCELED' | 'ERR_VDPA_DEVICE_BROKEN', text: string): void {
-    for (const { queue } of this.#lanes) queue.fail(this.#error(code, text))
+    const calls = new ProgramCalls()
+    for (const { queue } of this.#lanes) calls.call(() => queue.fail(this.#error(code, text)))
+    calls.throwKept()
   }
 
   /** Gives a wish to the queue that has the least to do. */

@@ -1,13 +1,15 @@
 // The transfers of one block queue: those that wait for room, first come first served, and which transfer each slot works for. One publish a tick.
 
+import { onAbort } from '../base/abort-listeners.js'
 import { vdpaError } from '../base/errors.js'
+import { Fifo } from '../base/fifo.js'
 import type { BlockQueue } from './block-queue.js'
 import { Transfer, type Wish } from './block-transfer.js'
 
 export class BlockTransfers {
   readonly queue: BlockQueue
   readonly #path: string
-  readonly #waiting: Transfer[] = []
+  readonly #waiting = new Fifo<Transfer>()
   // By slot: whose request it holds, and where in the transfer's bytes that belongs.
   readonly #owners: (Transfer | undefined)[]
   readonly #positions: Float64Array
@@ -26,7 +28,7 @@ export class BlockTransfers {
     this.#owners = new Array<Transfer | undefined>(queue.slots).fill(undefined)
     this.#positions = new Float64Array(queue.slots)
     queue.setWaiting(
-      () => this.#waiting.length > 0,
+      () => this.#waiting.size > 0,
       () => this.#pump(),
       (failure) => this.#failUntold(failure),
     )
@@ -34,7 +36,7 @@ export class BlockTransfers {
 
   /** Requests under way and transfers that wait: how busy the queue is. */
   get load(): number {
-    return this.queue.inFlight + this.#waiting.length
+    return this.queue.inFlight + this.#waiting.size
   }
 
   /** Carries a wish out. Rejects with what the device said, ERR_VDPA_CANCELED after an abort or when the queue ends, ERR_VDPA_RING_BROKEN. */
@@ -49,7 +51,7 @@ export class BlockTransfers {
 
   /** Resolves when nothing waits and nothing is under way. */
   async idle(): Promise<void> {
-    while (this.#waiting.length > 0 || this.#underWay > 0) await new Promise<void>((wake) => this.#onIdle.push(wake))
+    while (this.#waiting.size > 0 || this.#underWay > 0) await new Promise<void>((wake) => this.#onIdle.push(wake))
   }
 
   readonly #publish = () => {
@@ -99,13 +101,13 @@ export class BlockTransfers {
     if (this.#isPumping) return
     this.#isPumping = true
     try {
-      for (let transfer = this.#waiting[0]; transfer !== undefined; transfer = this.#waiting[0]) {
+      for (let transfer = this.#waiting.first; transfer !== undefined; transfer = this.#waiting.first) {
         if (!transfer.isSent && !this.#send(transfer)) return
-        if (transfer.isSent) this.#waiting.shift()
+        if (transfer.isSent) this.#waiting.delete(transfer)
       }
     } finally {
       this.#isPumping = false
-      if (this.#waiting.length === 0 && this.#underWay === 0) for (const wake of this.#onIdle.splice(0)) wake()
+      if (this.#waiting.size === 0 && this.#underWay === 0) for (const wake of this.#onIdle.splice(0)) wake()
     }
   }
 
@@ -150,16 +152,14 @@ export class BlockTransfers {
   }
 
   #heed(signal: AbortSignal, transfer: Transfer): void {
-    const onAbort = () => {
-      const at = this.#waiting.indexOf(transfer)
-      if (at >= 0) this.#waiting.splice(at, 1)
+    const abandon = () => {
+      this.#waiting.delete(transfer)
       transfer.abandon(
         vdpaError('ERR_VDPA_CANCELED', 'the request was given up', { path: this.#path, cause: signal.reason }),
       )
       this.#pump()
     }
-    if (signal.aborted) return onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    transfer.onEnd(() => signal.removeEventListener('abort', onAbort))
+    if (signal.aborted) return abandon()
+    transfer.onEnd(onAbort(signal, abandon))
   }
 }

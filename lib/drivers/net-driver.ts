@@ -6,6 +6,7 @@ import { CloseStack, type Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import type { CommandOptions } from '../control/control-queue.js'
+import { onQueuePairs } from '../control/queue-pairs.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { NotifyBy, QueueSnapshot } from '../device/device-queue.js'
@@ -122,7 +123,19 @@ export class NetDriver implements Closeable {
     const made = await makePairs(device, { ...options, bufferBytes, frameBytesLast, pairs, headers, counters })
     // A reset has the device forget how many pairs it was told to use (5.1.6.5.5): one, until it is told again.
     const activePairs = 1
-    return new NetDriver(device.path, { headers, counters, pairs: made, bufferBytes, activePairs })
+    const driver = new NetDriver(device.path, { headers, counters, pairs: made, bufferBytes, activePairs })
+    driver.#closing.push(onQueuePairs(device, (count) => driver.#usesPairs(count)))
+    return driver
+  }
+
+  /** The device has acknowledged that it uses so many pairs. What lay in queues that it did not look at, it is told of now. */
+  #usesPairs(count: number): void {
+    const before = this.#activePairs
+    this.#activePairs = Math.min(count, this.pairs)
+    for (const { receiver, transmitter } of this.#pairs.slice(before, this.#activePairs)) {
+      for (const { queue } of [receiver.buffers, transmitter.buffers])
+        if (!queue.isClosed && !queue.ring.isBroken && queue.ring.inFlight > 0) queue.kick()
+    }
   }
 
   /** True from close() on, and when the device was closed or reset. */
@@ -135,7 +148,7 @@ export class NetDriver implements Closeable {
     return { ...this.#counters }
   }
 
-  /** Pairs that frames may be sent on; 1 until usePairs(). */
+  /** Pairs that frames may be sent on; 1 until usePairs(), or until a NetControlQueue's VQ_PAIRS_SET or RSS_CONFIG (`maxTxVq`) was acknowledged. */
   get activePairs(): number {
     return this.#activePairs
   }
@@ -167,7 +180,6 @@ export class NetDriver implements Closeable {
     this.#activePairs = Math.min(before, count)
     try {
       await control.setQueuePairs(count, options)
-      this.#activePairs = count
     } catch (failure) {
       // Refused: the device goes on as before. Given up: it may carry the command out later.
       if (isVdpaError(failure) && failure.code === 'ERR_VDPA_REFUSED') this.#activePairs = before

@@ -1,5 +1,6 @@
 // Who waits for the interrupts of one queue: served in the order in which they came, told when the queue breaks or closes. What they wait for is theirs to know.
 
+import { onAbort } from '../base/abort-listeners.js'
 import { checkSignal } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Subscription } from '../backend/backend.js'
@@ -71,11 +72,11 @@ export class QueueWaiters {
       }
       const end = (settle: () => void) => {
         this.remove(waiter)
-        signal?.removeEventListener('abort', onAbort)
+        off?.()
         settle()
       }
-      const onAbort = () => waiter.fail(this.#canceled('the wait was given up', signal?.reason))
-      signal?.addEventListener('abort', onAbort)
+      const off =
+        signal && onAbort(signal, () => waiter.fail(this.#canceled('the wait was given up', signal.reason as unknown)))
       this.add(waiter)
     })
   }

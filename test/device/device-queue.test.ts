@@ -55,6 +55,19 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     queue.publish()
   }
 
+  test('published before start() it is not kicked, and start() tells the device of it', async () => {
+    const queue = await make()
+    send(queue, 3)
+    queue.kick()
+    simulator.drain()
+    expect(served).toEqual([])
+    expect(model.violations).toEqual([])
+    await device.start()
+    simulator.drain()
+    expect(served).toEqual([3])
+    expect(takeAll(queue)).toEqual([3])
+  })
+
   function takeAll(queue: DeviceQueue): number[] {
     const taken: number[] = []
     for (let token = queue.ring.take(); token >= 0; token = queue.ring.take()) taken.push(token)

@@ -186,3 +186,25 @@ describe('a promise that was given up', () => {
     await device.close()
   })
 })
+
+test('a callback that throws when close() tells it keeps nothing from being ended, and is what close() throws', async () => {
+  const simulator = new Simulator({ scheduler: 'manual' })
+  const disk = blockDevice({ path, capacity: 64, queues: 2 })
+  simulator.add(disk)
+  const device = await openDevice(path, { backend: simulator, expect: 'block' })
+  await device.negotiate(['VIRTIO_BLK_F_MQ'])
+  const driver = await BlockDriver.start(device, { queues: 2 })
+  await device.start()
+  const told: number[] = []
+  for (const queue of driver.queues) {
+    queue.read(queue.acquire(), 0, 512, (_, status) => {
+      told.push(status)
+      boom()
+    })
+    queue.publish()
+  }
+  await expect(driver.close()).rejects.toMatchObject({ errors: [{ message: 'a bug of the program' }, {}] })
+  expect(told).toEqual([BLOCK_NO_STATUS, BLOCK_NO_STATUS])
+  expect([disk.status(), device.state, device.addressSpace(0).size, driver.isClosed]).toEqual([0, 'claimed', 0, true])
+  await device.close()
+})

@@ -327,6 +327,18 @@ describe('queue pairs', () => {
     expect(driver.activePairs).toBe(2)
   })
 
+  test('pairs follow a command that was given without the driver', async () => {
+    const { driver, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 2 })
+    if (control === undefined) throw new Error('no control queue')
+    await control.setQueuePairs(2)
+    expect(driver.activePairs).toBe(2)
+    await control.setQueuePairs(3)
+    expect(driver.activePairs).toBe(2)
+    await control.setQueuePairs(1)
+    expect(driver.activePairs).toBe(1)
+    expect(() => driver.send(numbered(1), 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+  })
+
   test('pairs without the feature are refused by name', async () => {
     await expect(run({ device: { queuePairs: 2 }, pairs: 2 })).rejects.toMatchObject({ code: 'ERR_VDPA_FEATURES' })
     expect(netFeatureBits.VIRTIO_NET_F_MQ).toBe(22)
