@@ -88,3 +88,30 @@ export { areaSizes, initialState, type AreaSizes } from './virtqueue/layout.js'
 export type { DeviceLaw, DeviceRingOptions, DriverRingOptions, RingOptions } from './virtqueue/ring-options.js'
 export { KernelBackend } from './kernel/kernel-backend.js'
 export { openDevice, openDeviceSync, type DeviceTarget, type OpenOptions } from './open.js'
+export {
+  statisticsRates,
+  type BlockFacts,
+  type DeviceConfiguration,
+  type FeatureBits,
+  type ManagedDevice,
+  type ManagementDevice,
+  type NetworkFacts,
+  type QueueStatistics,
+} from './management/family-facts.js'
+export {
+  GenericNetlink,
+  type Answer,
+  type AskOptions,
+  type NetlinkFamily,
+  type Question,
+} from './management/generic-netlink.js'
+export {
+  busDevices,
+  devicesOfPciFunction,
+  nodeHolders,
+  type BusDevice,
+  type NodeHolder,
+  type NodeHolders,
+} from './management/sysfs.js'
+export { VdpaFamily, type NewDevice } from './management/vdpa-family.js'
+export { inventory, type Inventory, type InventoryDevice, type InventoryOptions } from './inventory.js'

@@ -26,7 +26,7 @@ const prelude = `
 `
 
 /** Runs README programs one after the other in one module, as pasted; \`after\` looks at what they left. */
-function paste(programs: readonly string[], after: string) {
+function paste(programs: readonly string[], after: string, more = '') {
   const folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-readme-'))
   try {
     const source = [...programs, after].join('\n')
@@ -38,18 +38,19 @@ function paste(programs: readonly string[], after: string) {
       .outputText.replaceAll("'vhost-vdpa/simulator'", simulatorDoor)
       .replaceAll('"vhost-vdpa/simulator"', simulatorDoor)
     writeFileSync(file, script)
-    return runProgram(file, [], prelude)
+    return runProgram(file, [], prelude + more)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
 }
 
 describe('the programs of the README, as pasted', () => {
-  test('there are four', () => {
+  test('there are five', () => {
     expect(blocks.map((block) => block.split('\n')[0])).toEqual([
       "import { NetControlQueue, openDevice } from 'vhost-vdpa'",
       'const memory = new GuestMemory([{ address: 0x0n, region: lowMemory }, { address: 0x1_0000_0000n, region: highMemory }])',
       "import { networkDevice, Simulator } from 'vhost-vdpa/simulator'",
+      "import { inventory, KernelBackend, VdpaFamily } from 'vhost-vdpa'",
       "import { BlockDriver, openDevice } from 'vhost-vdpa'",
     ])
   })
@@ -80,8 +81,28 @@ describe('the programs of the README, as pasted', () => {
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'EBUSY\n', stderr: '' })
   })
 
+  test('what devices there are, and one more, of a family that only remembers', () => {
+    const family = `replaced.KernelBackend = class {}
+      replaced.VdpaFamily = { open: () => ({
+        add: async (device) => { globalThis.added = device },
+        configuration: async (name) => name + ' ' + globalThis.added.mac,
+        [Symbol.asyncDispose]: async () => console.log('closed') }) }
+      replaced.inventory = async () => ({ devices: [
+        { name: 'net0', node: '/dev/vhost-vdpa-0', managed: { kind: 'net' }, holders: [{ pid: 7, command: 'vmm', descriptors: [3] }] },
+        { name: 'other', holders: [] } ] })`
+    const { code, stdout, stderr } = paste(blocks.slice(3, 4), '', family)
+    const lines = [
+      'net0 /dev/vhost-vdpa-0 net vmm (7)',
+      'other no node undefined ',
+      'net0 02:00:00:00:00:01',
+      'closed',
+      '',
+    ]
+    expect({ code, stdout: stdout.split('\n'), stderr }).toEqual({ code: 0, stdout: lines, stderr: '' })
+  })
+
   test('a disk', () => {
-    const { code, stdout, stderr } = paste(blocks.slice(3), 'console.log(Buffer.compare(same, bytes))')
+    const { code, stdout, stderr } = paste(blocks.slice(4), 'console.log(Buffer.compare(same, bytes))')
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '0\n', stderr: '' })
   })
 })

@@ -1,0 +1,147 @@
+// The bus `vdpa` as sysfs and /proc show it: devices, their drivers and nodes, and who has a node open. It reads links and small files, opens no device,
+// and writes nothing.
+
+import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { checkString, rangeError } from '../base/checks.js'
+
+/** A device of the bus, managed or not. */
+export interface BusDevice {
+  /** The device's name, as commands say it. */
+  readonly name: string
+  /** The kernel's driver: `vhost_vdpa`, `virtio_vdpa`; absent while none is bound. */
+  readonly driver?: string
+  /** The only driver that may take it, where somebody said so. */
+  readonly driverOverride?: string
+  /** `/dev/vhost-vdpa-N`, while bound to vhost_vdpa. N has nothing to do with the name. */
+  readonly node?: string
+  /** `MAJOR:MINOR` of the node. */
+  readonly nodeNumber?: string
+  /** The PCI function above it, such as `0000:65:00.2`; absent for simulated devices and VDUSE. */
+  readonly pciFunction?: string
+}
+
+/** A process that has a node open. */
+export interface NodeHolder {
+  /** The process id, in this process's namespace. */
+  readonly pid: number
+  /** Its name, at most 15 characters; empty when it ended meanwhile. */
+  readonly command: string
+  /** The descriptors. */
+  readonly descriptors: readonly number[]
+}
+
+/** Who has nodes open, and how far one could see. */
+export interface NodeHolders {
+  /** By the node's name, `vhost-vdpa-0`. */
+  readonly byNode: ReadonlyMap<string, readonly NodeHolder[]>
+  /** Processes of others, into which this process may not look: one of them may hold a node. */
+  readonly unreadable: number
+}
+
+const NODE = /^vhost-vdpa-\d+$/
+const PCI_FUNCTION = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i
+
+/** All devices of the bus, by name; none where the module is not loaded. `root` is where /sys is looked for. */
+export async function busDevices(root = '/'): Promise<BusDevice[]> {
+  checkString(root, 'root')
+  const folder = join(root, 'sys/bus/vdpa/devices')
+  const names = await orNone(readdir(folder))
+  const found = await Promise.all((names ?? []).map((name) => busDevice(folder, name)))
+  // A device may go between the list and the look.
+  return found.filter((device) => device !== undefined).sort((one, other) => (one.name < other.name ? -1 : 1))
+}
+
+/** The devices above which a PCI function is; a function may have several. RangeError for what is no address of one. */
+export async function devicesOfPciFunction(address: string, root = '/'): Promise<BusDevice[]> {
+  checkString(address, 'address')
+  if (!PCI_FUNCTION.test(address))
+    throw rangeError('address', "that of a PCI function, such as '0000:65:00.2'", address)
+  const wanted = address.toLowerCase()
+  return (await busDevices(root)).filter(({ pciFunction }) => pciFunction?.toLowerCase() === wanted)
+}
+
+async function busDevice(folder: string, entry: string): Promise<BusDevice | undefined> {
+  const place = join(folder, entry)
+  const real = await orNone(realpath(place))
+  if (real === undefined) return undefined
+  const [driver, override, children] = await Promise.all([
+    orNone(readlink(join(place, 'driver'))),
+    orNone(readFile(join(place, 'driver_override'), 'utf8')),
+    orNone(readdir(place)),
+  ])
+  const node = children?.find((child) => NODE.test(child))
+  const number = node === undefined ? undefined : await orNone(readFile(join(place, node, 'dev'), 'utf8'))
+  const driverOverride = override?.trim()
+  const pciFunction = pciFunctionAbove(real)
+  return {
+    // The file system's spelling of a slash.
+    name: entry.replaceAll('!', '/'),
+    ...(driver !== undefined && { driver: basename(driver) }),
+    // The kernel prints a null pointer so.
+    ...(driverOverride !== undefined && driverOverride !== '' && driverOverride !== '(null)' && { driverOverride }),
+    ...(node !== undefined && { node: `/dev/${node}` }),
+    ...(number !== undefined && { nodeNumber: number.trim() }),
+    ...(pciFunction !== undefined && { pciFunction }),
+  }
+}
+
+function pciFunctionAbove(path: string): string | undefined {
+  for (let place = dirname(path); place !== dirname(place); place = dirname(place))
+    if (PCI_FUNCTION.test(basename(place))) return basename(place)
+  return undefined
+}
+
+/**
+ * Who has vhost-vdpa nodes open, of the processes that this one may look into (root: all in its namespace). A holder is found by the node's name,
+ * in whatever folder it sees it.
+ */
+export async function nodeHolders(root = '/'): Promise<NodeHolders> {
+  checkString(root, 'root')
+  const processes = join(root, 'proc')
+  const byNode = new Map<string, NodeHolder[]>()
+  let unreadable = 0
+  for (const entry of (await orNone(readdir(processes))) ?? []) {
+    if (!/^\d+$/.test(entry)) continue
+    const open = await nodesOf(join(processes, entry, 'fd'))
+    if (open === undefined) unreadable++
+    if (open === undefined || open.size === 0) continue
+    const command = ((await orNone(readFile(join(processes, entry, 'comm'), 'utf8'))) ?? '').trim()
+    for (const [node, descriptors] of open) {
+      const holders = byNode.get(node) ?? []
+      holders.push({ pid: Number(entry), command, descriptors })
+      byNode.set(node, holders)
+    }
+  }
+  return { byNode, unreadable }
+}
+
+/** The nodes among the descriptors of one process; undefined where one may not look. A process that ended has none. */
+async function nodesOf(folder: string): Promise<Map<string, number[]> | undefined> {
+  const result = new Map<string, number[]>()
+  let entries: readonly string[]
+  try {
+    entries = await readdir(folder)
+  } catch (failure) {
+    const code = (failure as NodeJS.ErrnoException).code
+    return code === 'EACCES' || code === 'EPERM' ? undefined : result
+  }
+  const links = await Promise.all(entries.map((entry) => orNone(readlink(join(folder, entry)))))
+  links.forEach((link, index) => {
+    const name = basename(link ?? '')
+    if (!NODE.test(name)) return
+    const descriptors = result.get(name) ?? []
+    descriptors.push(Number(entries[index]))
+    result.set(name, descriptors)
+  })
+  return result
+}
+
+/** What a look gives, or undefined for what is not there (any more) or may not be seen. */
+async function orNone<T>(look: Promise<T>): Promise<T | undefined> {
+  try {
+    return await look
+  } catch {
+    return undefined
+  }
+}
