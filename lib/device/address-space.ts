@@ -42,6 +42,11 @@ interface Removal {
   readonly detach: () => void
 }
 
+/** A program's wish as it is now; what is no object is left for the check to name. */
+function copyOf<T>(wish: T): T {
+  return typeof wish === 'object' && wish !== null ? { ...wish } : wish
+}
+
 /** Changes of the largest plan whose memory is kept for the next one: 0.4 MiB. */
 const SPARE_CHANGES = 4096
 
@@ -87,8 +92,10 @@ export class AddressSpace {
    * is known to pin memory), ERR_VDPA_NOT_SHARED, RangeError with the code ERR_VDPA_ALIGNMENT, ERR_VDPA_CLOSED, ERR_VDPA_CANCELED. Explained after it
    * refused: ERR_VDPA_MEMLOCK, ERR_VDPA_ENTRY_LIMIT, ERR_VDPA_BATCH, ERR_VDPA_REFUSED, each naming the piece. (VHOST_IOTLB_UPDATE)
    */
-  map(what: Mappable, options: ChangeOptions = {}): Promise<void> {
-    return inOrder(this.#context, () => this.#mapSteps(requestsOf(what), options))
+  async map(what: Mappable, options: ChangeOptions = {}): Promise<void> {
+    // What the program does with its objects while the change waits for its turn is not ours to see.
+    const requests = Array.from(requestsOf(what), copyOf)
+    return inOrder(this.#context, () => this.#mapSteps(requests, options))
   }
 
   /** map() on the calling thread. */
@@ -97,8 +104,9 @@ export class AddressSpace {
   }
 
   /** Undoes mappings, each named exactly (ERR_VDPA_NOT_MAPPED otherwise, and nothing changes), in one batch. (VHOST_IOTLB_INVALIDATE) */
-  unmap(what: UnmapRequest | readonly UnmapRequest[], options: ChangeOptions = {}): Promise<void> {
-    return inOrder(this.#context, () => this.#unmapSteps(() => this.#exactly(what), options))
+  async unmap(what: UnmapRequest | readonly UnmapRequest[], options: ChangeOptions = {}): Promise<void> {
+    const wanted = Array.isArray(what) ? (what as readonly UnmapRequest[]).map(copyOf) : copyOf(what as UnmapRequest)
+    return inOrder(this.#context, () => this.#unmapSteps(() => this.#exactly(wanted), options))
   }
 
   /** unmap() on the calling thread. */
@@ -118,7 +126,9 @@ export class AddressSpace {
 
   /** Undoes every mapping of a region, in one batch, so that it can be closed. */
   unmapRegion(region: MemoryRegion, options: ChangeOptions = {}): Promise<void> {
-    return this.unmap(this.#contents.mappingsOf(region), options)
+    // Chosen in its turn: a map that waits before it is undone as well.
+    const choose = () => this.#exactly(this.#contents.mappingsOf(region))
+    return inOrder(this.#context, () => this.#unmapSteps(choose, options))
   }
 
   /** unmapRegion() on the calling thread. */
@@ -131,7 +141,9 @@ export class AddressSpace {
    * reserved. Returns the IOVA. ERR_VDPA_NO_SPACE when there is none; else as map().
    */
   async mapRegion(region: MemoryRegion, options: MapRegionOptions = {}): Promise<bigint> {
-    return inOrder(this.#context, () => this.mapRegionSteps(region, options))
+    if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+    const wish = { ...options }
+    return inOrder(this.#context, () => this.mapRegionSteps(region, wish))
   }
 
   /** mapRegion() on the calling thread. */

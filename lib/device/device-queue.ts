@@ -5,7 +5,7 @@ import type { Closeable } from '../base/closeable.js'
 import { isVdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { callUnasked } from '../base/program-calls.js'
-import { whole, type Steps } from '../base/steps.js'
+import { sleeping, whole, type Steps } from '../base/steps.js'
 import type { Doorbell, Eventfd, Subscription } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
@@ -94,8 +94,11 @@ export class DeviceQueue implements Closeable {
     return this.#isClosed
   }
 
-  /** Calls `listener` when the queue begins to close, its memory still there. Returns a function that takes the listener off. */
+  /**
+   * Calls `listener` when the queue begins to close, its memory still there; soon, where it is closed already. Returns a function that takes the listener off.
+   */
   onClose(listener: () => void): () => void {
+    if (this.#isClosed) queueMicrotask(() => callUnasked(listener))
     this.#listeners.push(listener)
     return () => {
       const at = this.#listeners.lastIndexOf(listener)
@@ -189,13 +192,19 @@ export class DeviceQueue implements Closeable {
   }
 
   *#closeSteps(): Steps<void> {
-    if (this.#isClosed) return
+    if (this.#isClosed) return yield* this.#endedSteps()
     this.checkStopped()
     yield* this.endSteps()
   }
 
   *#disposeSteps(): Steps<void> {
+    if (this.#isClosed) return yield* this.#endedSteps()
     if (!this.#context.state.hasDriverOk) yield* this.endSteps()
+  }
+
+  /** The queue ended while this waited for its turn: who closes it again hears of the same failures. */
+  #endedSteps(): Steps<void> {
+    return sleeping({ now: () => undefined, later: () => this.#end.promise })
   }
 
   *#saveSteps(): Steps<QueueSnapshot> {
@@ -206,8 +215,8 @@ export class DeviceQueue implements Closeable {
 
   /** @internal What save() gives; nothing is changed. */
   snapshot(): QueueSnapshot {
-    this.vring.checkStopped('saving a queue')
     if (this.#isClosed) throw refusal(this.#context, 'ERR_VDPA_CLOSED', `queue ${this.index} is closed`)
+    this.vring.checkStopped('saving a queue')
     const { bufferBytes, indirectTableSize } = this.#wish
     return { ring: this.ring.save(), memory: this.#memory, iova: this.#iova, bufferBytes, indirectTableSize }
   }
@@ -220,6 +229,7 @@ export class DeviceQueue implements Closeable {
     if (this.#context.state.hasDriverOk) this.#context.state.needsReset(`queue ${this.index} was saved`)
     const failures = new Failures()
     for (const listener of this.#begin()) callUnasked(listener)
+    if (this.#context.state.phase === 'negotiated') yield* failures.attempt(takeBackSteps(this.#context, this.vring))
     yield* whole(this.#letGoSteps(failures, undefined))
     this.#end.reach()
   }

@@ -8,7 +8,7 @@ import type { ConfigCall } from './config-call.js'
 import { checkNegotiated, checkNoResetDue, refusal, type DeviceContext } from './context.js'
 import { isOfGoneDevice, saysGone } from './gone.js'
 import { checkPresent, negotiatedStatus, statusSteps } from './negotiation.js'
-import { failedAsLost, forgetSteps, resetAfter, resetSteps } from './reset.js'
+import { failedAsLost, forgetSteps, lastResetSteps, resetAfter } from './reset.js'
 
 const runningStatus = negotiatedStatus | virtioStatus.DRIVER_OK
 
@@ -100,7 +100,7 @@ export function* closeSteps(context: DeviceContext, configCall: ConfigCall): Ste
   const { state, transport, queues } = context
   const spaces = [...context.spaces.values()]
   const met = new Failures()
-  yield* attempt(context, met, state.phase === 'lost' ? forgetSteps(context, met) : resetSteps(context))
+  yield* attempt(context, met, state.phase === 'lost' ? forgetSteps(context, met) : lastResetSteps(context))
   for (const space of spaces) yield* attempt(context, met, space.closeSteps())
   met.now(() => configCall.close())
   const { handle } = transport

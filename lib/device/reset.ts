@@ -10,16 +10,21 @@ import { lostError, type DeviceContext } from './context.js'
  * goes on, and throws them at the end. A device that refuses is lost from then on: its queues are closed, and their memory stays until the node is closed.
  */
 export function* resetSteps(context: DeviceContext): Steps<void> {
-  yield* whole(wholeReset(context))
+  yield* whole(wholeReset(context, true))
 }
 
-function* wholeReset(context: DeviceContext): Steps<void> {
+/** The reset of close(): nobody will use what is mapped, so nothing is made again. */
+export function* lastResetSteps(context: DeviceContext): Steps<void> {
+  yield* whole(wholeReset(context, false))
+}
+
+function* wholeReset(context: DeviceContext, isUsedAgain: boolean): Steps<void> {
   const { state, queues, spaces } = context
   const failures = new Failures()
   const isReset = yield* failures.attempt(statusZero(context))
   if (isReset) yield* failures.attempt(queues.retrySteps())
   yield* forgetSteps(context, failures)
-  if (isReset) {
+  if (isReset && isUsedAgain) {
     for (const space of spaces.values()) yield* failures.attempt(space.replaySteps())
   }
   failures.throwMet(

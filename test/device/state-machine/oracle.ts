@@ -1,0 +1,133 @@
+// What a device must be after each verb, in a few lines: the model that the real one is held against. It knows nothing of how anything is done.
+
+import type { DeviceStateName } from '../../../lib/device/device-state.js'
+import type { Verb } from './verbs.js'
+
+/** A queue of the program's, as the oracle sees it. */
+export interface OracleQueue {
+  readonly index: number
+  isOpen: boolean
+}
+
+const ok = 'ok'
+const STATE = 'ERR_VDPA_STATE'
+
+export interface Oracle {
+  state: DeviceStateName
+  queues: OracleQueue[]
+  mapped: Set<number>
+  /** A queue was saved while the device was suspended, or given up where that could not be taken back. */
+  needsReset: boolean
+  /** Calls were refused since the last reset: how much is left of the device is not to be seen from here, and only what always holds is expected. */
+  isDoubtful: boolean
+}
+
+export const newOracle = (): Oracle => ({
+  state: 'claimed',
+  queues: [],
+  mapped: new Set(),
+  needsReset: false,
+  isDoubtful: false,
+})
+
+/** What the verb answers where no call is refused, and what it leaves. The program knows the first `known` queues. */
+export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
+  if ('queue' in verb) return onQueue(oracle, verb.verb, oracle.queues.slice(0, known).at(-1 - verb.queue))
+  if (verb.verb === 'close') return close(oracle)
+  if (oracle.state === 'closed') return 'ERR_VDPA_CLOSED'
+  switch (verb.verb) {
+    case 'map':
+      return oracle.mapped.has(verb.slot) ? 'ERR_VDPA_OVERLAP' : (oracle.mapped.add(verb.slot), ok)
+    case 'unmap':
+      return oracle.mapped.delete(verb.slot) ? ok : 'ERR_VDPA_NOT_MAPPED'
+    case 'negotiate':
+      return negotiate(oracle, verb.isOffered)
+    case 'createQueue':
+      return createQueue(oracle, verb.index)
+    default:
+      return verb.isAborted ? 'ERR_VDPA_CANCELED' : move(oracle, verb.verb)
+  }
+}
+
+function close(oracle: Oracle): string {
+  oracle.state = 'closed'
+  for (const queue of oracle.queues) queue.isOpen = false
+  oracle.mapped.clear()
+  return ok
+}
+
+function negotiate(oracle: Oracle, isOffered: boolean): string {
+  if (oracle.state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
+  if (oracle.state !== 'claimed') return STATE
+  if (!isOffered) return 'ERR_VDPA_FEATURES'
+  oracle.state = 'negotiated'
+  return ok
+}
+
+function createQueue(oracle: Oracle, index: number): string {
+  if (oracle.state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
+  const isTaken = oracle.queues.some((queue) => queue.isOpen && queue.index === index)
+  if (oracle.state !== 'negotiated' || oracle.needsReset || isTaken) return STATE
+  oracle.queues.push({ index, isOpen: true })
+  return ok
+}
+
+function onQueue(
+  oracle: Oracle,
+  verb: 'closeQueue' | 'disposeQueue' | 'saveQueue',
+  queue: OracleQueue | undefined,
+): string {
+  if (queue === undefined) return ok
+  const { state } = oracle
+  if (verb === 'saveQueue') {
+    if (state === 'closed' || !queue.isOpen) return 'ERR_VDPA_CLOSED'
+    if (state === 'running') return STATE
+    if (state === 'suspended') oracle.needsReset = true
+    queue.isOpen = false
+    return ok
+  }
+  if (!queue.isOpen) return ok
+  if (state === 'running' || state === 'suspended') return verb === 'disposeQueue' ? ok : STATE
+  queue.isOpen = false
+  return ok
+}
+
+function move(oracle: Oracle, verb: 'start' | 'suspend' | 'resume' | 'reset'): string {
+  const { state, needsReset } = oracle
+  if (verb === 'reset') {
+    oracle.state = 'claimed'
+    oracle.needsReset = false
+    oracle.isDoubtful = false
+    for (const queue of oracle.queues) queue.isOpen = false
+    return ok
+  }
+  if (state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
+  const hasDriverOk = state === 'running' || state === 'suspended'
+  if (verb === 'start') {
+    if (state !== 'negotiated' || needsReset) return STATE
+    oracle.state = 'running'
+    return ok
+  }
+  if (!hasDriverOk || (verb === 'resume' && needsReset)) return STATE
+  oracle.state = verb === 'suspend' ? 'suspended' : 'running'
+  return ok
+}
+
+/** Where a verb may leave a device that was in `before` when one of its calls was refused. */
+export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): readonly DeviceStateName[] {
+  switch (verb) {
+    case 'negotiate':
+    case 'reset':
+      return [before, 'claimed', 'lost']
+    case 'start':
+      return [before, 'claimed', 'lost']
+    case 'suspend':
+    case 'resume':
+    case 'createQueue':
+      return [before, 'lost']
+    case 'close':
+      return ['closed']
+    default:
+      return [before]
+  }
+}

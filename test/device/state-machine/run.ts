@@ -1,0 +1,62 @@
+// One sequence, twice: with await, against the oracle after each verb; and without, which must come to the same.
+
+import { expect } from '@jest/globals'
+import { carryOut, mayBeAfterRefusal, newOracle, type Oracle } from './oracle.js'
+import { World } from './world.js'
+import type { Sequence, Verb } from './verbs.js'
+
+export async function runSequence({ persists, batches }: Sequence): Promise<void> {
+  const [awaited, atOnce] = [await World.make(persists), await World.make(persists)]
+  const oracle = newOracle()
+  for (const { faults, verbs } of batches) {
+    awaited.plant(faults)
+    atOnce.plant(faults)
+    const [known, knownAtOnce] = [[...awaited.queues], [...atOnce.queues]]
+    const answers: string[] = []
+    for (const verb of verbs) answers.push(await step(awaited, oracle, verb, known))
+    expect(await Promise.all(verbs.map((verb) => atOnce.carryOut(verb, knownAtOnce)))).toEqual(answers)
+    expect(atOnce.device.state).toBe(awaited.device.state)
+    expect(atOnce.queues.map((queue) => queue.isClosed)).toEqual(awaited.queues.map((queue) => queue.isClosed))
+    expect(atOnce.simulator.dump()).toEqual(awaited.simulator.dump())
+    atOnce.check()
+  }
+  await awaited.end()
+  await atOnce.end()
+}
+
+async function step(world: World, oracle: Oracle, verb: Verb, known: World['queues']): Promise<string> {
+  const before = oracle.state
+  const hits = world.hits
+  const after = structuredClone(oracle)
+  const expected = carryOut(after, verb, known.length)
+  const isEnded = 'queue' in verb && known.at(-1 - verb.queue)?.isClosed === true
+  const answer = await world.carryOut(verb, known)
+  // Who closes again waits for the same end, and hears of the same failures.
+  const isClosedAgain = 'queue' in verb ? isEnded : before === 'closed' && verb.verb === 'close'
+  if (world.hits > hits || oracle.isDoubtful || isClosedAgain) {
+    // A refusal may be of no consequence: a device that is closed, or that lacks what was asked.
+    const mayBe = mayBeAfterRefusal(before, verb)
+    expect(answer === 'ok' ? [after.state, ...mayBe] : mayBe).toContain(world.device.state)
+    follow(oracle, world, after)
+  } else {
+    expect(answer).toBe(expected)
+    Object.assign(oracle, after)
+    expect(world.device.state).toBe(oracle.state)
+    expect(world.queues.map((queue) => !queue.isClosed)).toEqual(oracle.queues.map((queue) => queue.isOpen))
+    expect(world.mapped).toEqual([...oracle.mapped].sort())
+  }
+  world.check()
+  return answer
+}
+
+/** What a refused call left behind is believed, as far as it may be. */
+function follow(oracle: Oracle, world: World, after: Oracle): void {
+  const { state } = world.device
+  const isNew = state === 'claimed' && !world.isSpoiled
+  oracle.isDoubtful = !isNew && state !== 'closed'
+  oracle.needsReset = !isNew && (oracle.needsReset || after.needsReset)
+  oracle.state = state
+  oracle.queues.splice(0, Infinity, ...world.queues.map(({ index, isClosed }) => ({ index, isOpen: !isClosed })))
+  oracle.mapped.clear()
+  for (const slot of world.mapped) oracle.mapped.add(slot)
+}

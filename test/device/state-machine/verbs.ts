@@ -1,0 +1,104 @@
+// What a program may do to a device, as data, in every order: with await, without, and with calls of the kernel refused on the way.
+
+import fc from 'fast-check'
+import type { FailOptions } from '../../../lib/backend/faulty-backend.js'
+
+/** One verb. `queue` means a queue that was made, by its age from the newest; `slot` one of the pieces of memory that may be mapped. */
+export type Verb =
+  | { readonly verb: 'negotiate'; readonly isOffered: boolean }
+  | { readonly verb: 'createQueue'; readonly index: number }
+  | { readonly verb: 'closeQueue' | 'disposeQueue' | 'saveQueue'; readonly queue: number }
+  | { readonly verb: 'start' | 'suspend' | 'resume' | 'reset'; readonly isAborted: boolean }
+  | { readonly verb: 'map' | 'unmap'; readonly slot: number }
+  | { readonly verb: 'close' }
+
+/** Verbs that are called one after another, and refusals that are planted before. */
+export interface Batch {
+  readonly faults: readonly FailOptions[]
+  readonly verbs: readonly Verb[]
+}
+
+/** One sequence, and whether the device keeps its mappings over a reset. */
+export interface Sequence {
+  readonly persists: boolean
+  readonly batches: readonly Batch[]
+}
+
+export const SLOTS = 2
+export const INDEXES = 3
+
+const verb: fc.Arbitrary<Verb> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ verb: fc.constant('negotiate'), isOffered: fc.boolean() }) },
+  { weight: 6, arbitrary: fc.record({ verb: fc.constant('createQueue'), index: fc.nat(INDEXES - 1) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      verb: fc.constantFrom('closeQueue', 'disposeQueue', 'saveQueue'),
+      queue: fc.nat(3),
+    }),
+  },
+  {
+    weight: 10,
+    arbitrary: fc.record({
+      verb: fc.constantFrom('start', 'start', 'suspend', 'resume', 'reset'),
+      isAborted: fc.integer({ min: 0, max: 9 }).map((at) => at === 9),
+    }),
+  },
+  { weight: 4, arbitrary: fc.record({ verb: fc.constantFrom('map', 'unmap'), slot: fc.nat(SLOTS - 1) }) },
+  { weight: 1, arbitrary: fc.record({ verb: fc.constant('close') }) },
+) as fc.Arbitrary<Verb>
+
+const refused = (wish: FailOptions) => fc.integer({ min: 1, max: 3 }).map((nth) => ({ ...wish, nth }))
+const request = fc.constantFrom(
+  'VHOST_VDPA_SET_STATUS',
+  'VHOST_VDPA_GET_STATUS',
+  'VHOST_SET_FEATURES',
+  'VHOST_GET_FEATURES',
+  'VHOST_SET_VRING_NUM',
+  'VHOST_SET_VRING_ADDR',
+  'VHOST_SET_VRING_CALL',
+  'VHOST_GET_VRING_BASE',
+  'VHOST_VDPA_GET_VRING_GROUP',
+  'VHOST_VDPA_SET_VRING_ENABLE',
+  'VHOST_VDPA_SUSPEND',
+  'VHOST_VDPA_RESUME',
+)
+
+/** The errnos that a call can give; the last are those of a device that was taken away. */
+const fault: fc.Arbitrary<FailOptions> = fc.oneof(
+  fc
+    .tuple(request, fc.constantFrom('EIO', 'EINVAL', 'EOPNOTSUPP', 'ENODEV'))
+    .chain(([name, code]) => refused({ request: name, with: code } as FailOptions)),
+  fc
+    .constantFrom('VHOST_IOTLB_UPDATE', 'VHOST_IOTLB_INVALIDATE', 'VHOST_IOTLB_BATCH_BEGIN', 'VHOST_IOTLB_BATCH_END')
+    .chain((name) => refused({ request: name, with: 'EFAULT' })),
+  refused({ op: 'eventfd', with: 'EMFILE' }),
+  refused({ op: 'allocate', with: 'ENOMEM' }),
+  refused({ op: 'ioctl', with: 'ENODEV', times: Infinity }),
+)
+
+const batch: fc.Arbitrary<Batch> = fc.record({
+  faults: fc.oneof(
+    { weight: 3, arbitrary: fc.constant([]) },
+    { weight: 1, arbitrary: fc.array(fault, { minLength: 1, maxLength: 2 }) },
+  ),
+  verbs: fc.array(verb, { minLength: 1, maxLength: 6 }),
+})
+
+/** A sequence that begins where most of them would not get to by chance. */
+export const sequence: fc.Arbitrary<Sequence> = fc
+  .record({
+    persists: fc.boolean(),
+    start: fc.integer({ min: 0, max: 3 }),
+    batches: fc.array(batch, { minLength: 1, maxLength: 5 }),
+  })
+  .map(({ persists, start, batches }) => ({
+    persists,
+    batches: [{ faults: [], verbs: lead.slice(0, start) }, ...batches],
+  }))
+
+const lead: readonly Verb[] = [
+  { verb: 'negotiate', isOffered: true },
+  { verb: 'createQueue', index: 0 },
+  { verb: 'start', isAborted: false },
+]
