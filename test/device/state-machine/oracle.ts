@@ -44,7 +44,10 @@ export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
       return negotiate(oracle, verb.isOffered)
     case 'createQueue':
       return createQueue(oracle, verb.index)
-    default:
+    case 'start':
+    case 'suspend':
+    case 'resume':
+    case 'reset':
       return verb.isAborted ? 'ERR_VDPA_CANCELED' : move(oracle, verb.verb)
   }
 }
@@ -127,7 +130,11 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
       return [before, 'lost']
     case 'close':
       return ['closed']
-    default:
+    case 'closeQueue':
+    case 'disposeQueue':
+    case 'saveQueue':
+    case 'map':
+    case 'unmap':
       return [before]
   }
 }

@@ -46,7 +46,7 @@ const verb: fc.Arbitrary<Verb> = fc.oneof(
   },
   { weight: 4, arbitrary: fc.record({ verb: fc.constantFrom('map', 'unmap'), slot: fc.nat(SLOTS - 1) }) },
   { weight: 1, arbitrary: fc.record({ verb: fc.constant('close') }) },
-) as fc.Arbitrary<Verb>
+)
 
 const refused = (wish: FailOptions) => fc.integer({ min: 1, max: 3 }).map((nth) => ({ ...wish, nth }))
 const request = fc.constantFrom(
@@ -68,7 +68,7 @@ const request = fc.constantFrom(
 const fault: fc.Arbitrary<FailOptions> = fc.oneof(
   fc
     .tuple(request, fc.constantFrom('EIO', 'EINVAL', 'EOPNOTSUPP', 'ENODEV'))
-    .chain(([name, code]) => refused({ request: name, with: code } as FailOptions)),
+    .chain(([name, code]) => refused({ request: name, with: code })),
   fc
     .constantFrom('VHOST_IOTLB_UPDATE', 'VHOST_IOTLB_INVALIDATE', 'VHOST_IOTLB_BATCH_BEGIN', 'VHOST_IOTLB_BATCH_END')
     .chain((name) => refused({ request: name, with: 'EFAULT' })),

@@ -90,7 +90,10 @@ export class World {
         return this.#onMemory(verb.verb, verb.slot)
       case 'close':
         return device.close()
-      default:
+      case 'start':
+      case 'suspend':
+      case 'resume':
+      case 'reset':
         return device[verb.verb](verb.isAborted ? { signal: AbortSignal.abort() } : {})
     }
   }
