@@ -193,6 +193,8 @@ Napi::Object NewObject(napi_env env, const std::shared_ptr<T>& object) {
   environment.under_construction = new std::shared_ptr<T>(object);
   napi_value result = nullptr;
   const napi_status status = napi_new_instance(env, environment.Constructor(T::kKind), 0, nullptr, &result);
+  // A constructor that was not run, because the thread is being terminated, took nothing over.
+  delete static_cast<std::shared_ptr<T>*>(std::exchange(environment.under_construction, nullptr));
   if (status != napi_ok) throw Napi::Error::New(env);
   return Napi::Object(env, result);
 }
