@@ -50,7 +50,9 @@ describeNative('a thread that is terminated', (backend) => {
         await new Promise((resolve) => setTimeout(resolve, round))
         await worker.terminate()
       }
-      expect([openDescriptors(), mappingsOf('memfd:ended')]).toEqual([before, 0])
+      // At most: what earlier tests left is collected at any moment.
+      expect(openDescriptors()).toBeLessThanOrEqual(before)
+      expect(mappingsOf('memfd:ended')).toBe(0)
       own.signal()
       expect(own.take()).toBe(1)
     },
