@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { bit } from '../../lib/base/bits.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { BlockDriver, type BlockDriverOptions } from '../../lib/drivers/block-driver.js'
+import { DeviceQueue as ModelQueue } from '../../lib/models/device-queue.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, customDevice, Simulator, type BlockDeviceOptions } from '../../lib/simulator/index.js'
 import { virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
@@ -48,8 +49,11 @@ function disk(options: BlockDeviceOptions = {}, scheduler?: 'manual'): Simulator
   return simulator
 }
 
-/** A disk that answers every request as `answer` says: bytes from the end of what it may write. */
-function liar(answer: (writable: number, count: number) => Uint8Array | undefined): Simulator {
+/** A disk that answers every request as `answer` says, and says that it wrote as much as it did, or what `lengthOf` says. */
+function liar(
+  answer: (writable: number, count: number) => Uint8Array | undefined,
+  lengthOf?: (writable: number) => number,
+): Simulator {
   const config = new Uint8Array(virtioBlkConfig.size)
   new DataView(config.buffer).setBigUint64(0, BigInt(capacity), true)
   const features = [32, 33].reduce((word, number) => word | bit(number), bit(blockFeatureBits.VIRTIO_BLK_F_FLUSH))
@@ -65,7 +69,11 @@ function liar(answer: (writable: number, count: number) => Uint8Array | undefine
         const bytes = answer(chain.writableLength, count++)
         if (bytes === undefined) return false
         chain.write(bytes, 0, bytes.byteLength)
-        return true
+        if (lengthOf === undefined) return true
+        if (!(chain instanceof ModelQueue)) throw new Error('not a queue')
+        chain.completeWith(lengthOf(chain.writableLength))
+        chain.publish()
+        return false
       },
     }),
   )
@@ -236,6 +244,18 @@ describe('a device that fails or lies', () => {
     const { device, driver } = await begin(liar((_, count) => new Uint8Array([100, 0, 0][count] ?? 0)))
     await expect(driver.read(5, 1)).rejects.toMatchObject(code('ERR_VDPA_REFUSED', 'only 100 bytes'))
     await expect(driver.flush()).rejects.toMatchObject(code('ERR_VDPA_REFUSED', 'only 0 bytes'))
+    await device.close()
+  })
+
+  test('a status behind the length that the device gave is none, whatever lies there', async () => {
+    const simulator = liar(
+      (writable) => status(0)(writable),
+      (writable) => writable - 1,
+    )
+    const { device, driver } = await begin(simulator)
+    await expect(driver.read(0, 1)).rejects.toMatchObject(code('ERR_VDPA_REFUSED'))
+    await expect(driver.flush()).rejects.toMatchObject(code('ERR_VDPA_REFUSED'))
+    expect(driver.queues[0]?.counters).toMatchObject({ answers: 2, failures: 2 })
     await device.close()
   })
 

@@ -305,3 +305,23 @@ test('whatever a device writes, the driver gives frames, counts losses, or names
     { numRuns: 100 },
   )
 })
+
+test('buffers that are too few for the longest frame when a quarter is held back are given back one by one', async () => {
+  let seen = 0
+  const result = await runHostile(
+    mergeable,
+    (queue) => {
+      if (queue.index !== 0 || seen++ > 0) return false
+      const bytes = framed({}, 60)
+      queue.write(bytes, 0, bytes.byteLength)
+      return true
+    },
+    { size: 8, bufferBytes: 8250 },
+  )
+  running.push(result)
+  result.simulator.drain()
+  expect(seen).toBe(8)
+  expect(result.driver.receive(() => undefined)).toBe(1)
+  result.simulator.drain()
+  expect(seen).toBe(9)
+})

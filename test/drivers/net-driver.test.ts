@@ -1,8 +1,9 @@
 // The network driver on the simulator: every ring format and option, merged buffers, pairs, offloads, waiting, saving. What a lying device may do is in
 // net-driver.hostile.test.ts.
 
-import { afterEach, describe, expect, test } from '@jest/globals'
+import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
+import { vdpaError } from '../../lib/base/errors.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import type { FeatureName } from './features.js'
@@ -309,6 +310,22 @@ describe('waiting', () => {
   })
 })
 
+describe('a turn that has been long', () => {
+  afterEach(() => {
+    jest.restoreAllMocks()
+  })
+
+  test('is followed by another for who still waits, without an interrupt', async () => {
+    const { driver } = await run({ size: 32 })
+    let clock = performance.now()
+    // Every look at the clock finds that the turn is over.
+    jest.spyOn(performance, 'now').mockImplementation(() => (clock += 1000))
+    for (let number = 0; number < 20; number++) driver.send(numbered(number))
+    const frames = await Promise.all(Array.from({ length: 20 }, () => driver.nextFrame()))
+    expect(frames.map(numberOf)).toEqual(Array.from({ length: 20 }, (_, number) => number))
+  })
+})
+
 describe('queue pairs', () => {
   const features: readonly FeatureName[] = ['VIRTIO_NET_F_MQ']
 
@@ -324,6 +341,24 @@ describe('queue pairs', () => {
     await driver.usePairs(control, 2)
     expect(() => driver.send(numbered(1), 2)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
     await expect(driver.usePairs(control, 4)).rejects.toThrow(RangeError)
+    expect(driver.activePairs).toBe(2)
+  })
+
+  test('pairs that a command was given up for are not believed', async () => {
+    const { driver, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
+    if (control === undefined) throw new Error('no control queue')
+    await driver.usePairs(control)
+    const silent = { setQueuePairs: () => Promise.reject(vdpaError('ERR_VDPA_TIMEOUT', 'no acknowledgement')) }
+    await expect(driver.usePairs(silent as unknown as typeof control, 1)).rejects.toMatchObject({
+      code: 'ERR_VDPA_TIMEOUT',
+    })
+    // The device may carry the command out at any moment.
+    expect(driver.activePairs).toBe(1)
+    const refusing = { setQueuePairs: () => Promise.reject(vdpaError('ERR_VDPA_REFUSED', 'no')) }
+    await driver.usePairs(control, 2)
+    await expect(driver.usePairs(refusing as unknown as typeof control, 1)).rejects.toMatchObject({
+      code: 'ERR_VDPA_REFUSED',
+    })
     expect(driver.activePairs).toBe(2)
   })
 

@@ -6,7 +6,7 @@ import { extraNetFeatures } from '../../lib/models/network-options.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { parseMac, type NetCommandName } from '../../lib/uapi/virtio-net.js'
 import { MAC, send } from '../simulator/support.js'
-import { ALL, CONTROL, FILTERS, frame, GROUP, HEADER, Host, OTHER, RX } from './net-host.js'
+import { ALL, CONTROL, FILTERS, frame, GROUP, HEADER, Host, OTHER, RX, TX } from './net-host.js'
 
 describe('loopback', () => {
   test.each([
@@ -33,6 +33,25 @@ describe('loopback', () => {
       )
     }
     expect(device.counters).toMatchObject({ txPackets: 1000, rxPackets: 1000, rxDrops: 0, rxErrors: 0, txErrors: 0 })
+  })
+
+  test('300 frames that wait together need no more than one kick', () => {
+    const device = networkDevice({ mac: MAC, maxQueueSize: 1024 })
+    const host = new Host(device, { size: 1024 })
+    host.offer(300)
+    host.running.simulator.drain()
+    host.running.bytes.set(frame(MAC), TX + HEADER)
+    for (let token = 0; token < 300; token++)
+      send(
+        host.queue(1),
+        [
+          [BigInt(TX), HEADER, false],
+          [BigInt(TX + HEADER), 60, false],
+        ],
+        token,
+      )
+    host.running.simulator.drain()
+    expect(device.counters).toMatchObject({ txPackets: 300, rxPackets: 300 })
   })
 
   test('without a buffer the frame is lost and counted', () => {
@@ -110,6 +129,8 @@ describe('the receive filter', () => {
     expect(loops()).toEqual([true, false, false])
     expect(host.command('VIRTIO_NET_CTRL_VLAN_ADD', 5)).toBe(0)
     expect(loops()).toEqual([true, true, false])
+    // The priority above the VLAN's number is no part of it.
+    expect(host.loops(frame(MAC, 60, 0xe005))).toBe(true)
     expect(host.command('VIRTIO_NET_CTRL_VLAN_DEL', 5)).toBe(0)
     expect(host.command('VIRTIO_NET_CTRL_VLAN_DEL', 5)).toBe(1)
     expect(host.command('VIRTIO_NET_CTRL_VLAN_ADD', 4096)).toBe(1)

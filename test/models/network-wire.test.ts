@@ -28,6 +28,31 @@ describe('two devices on a wire', () => {
     expect(second.counters).toMatchObject({ rxPackets: 1, rxDrops: 2, txPackets: 1 })
   })
 
+  test('pass 300 frames that wait together after one kick', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const [first, second] = [
+      networkDevice({ mac: MAC, maxQueueSize: 1024 }),
+      networkDevice({ mac: OTHER, maxQueueSize: 1024 }),
+    ]
+    pair(first, second)
+    const one = new Host(first, { simulator, size: 1024 })
+    const two = new Host(second, { simulator, size: 1024 })
+    two.offer(300)
+    simulator.drain()
+    one.running.bytes.set(frame(OTHER), TX + HEADER)
+    for (let token = 0; token < 300; token++)
+      send(
+        one.queue(1),
+        [
+          [BigInt(TX), HEADER, false],
+          [BigInt(TX + HEADER), 60, false],
+        ],
+        token,
+      )
+    simulator.drain()
+    expect([first.counters.txPackets, second.counters.rxPackets]).toEqual([300, 300])
+  })
+
   const wire = (features: readonly number[], otherFeatures: readonly number[], size = 256) => {
     const simulator = new Simulator({ scheduler: 'manual' })
     const moreFeatures = [

@@ -224,3 +224,25 @@ describe('notifications', () => {
     expect([device.enableKicks(), used.u16(0), used.u16(36)]).toEqual([true, 0, 6])
   })
 })
+
+describe('publishing against a driver that is going to sleep (2.7.8.2)', () => {
+  const size = 4
+
+  test.each([true, false])('the wish is looked at after the index is stored, event index %s', (eventIdx) => {
+    const { device, descriptor, available, used, offer } = splitDeviceByHand({ eventIdx }, size)
+    splitDescriptor(descriptor, 0, [0n, 1], WRITE, 0)
+    offer(0)
+    device.next()
+    const wants = (isWanted: boolean) =>
+      eventIdx ? available.setU16(4 + 2 * size, isWanted ? 0 : 0x7fff) : available.setU16(0, isWanted ? 0 : 1)
+    wants(false)
+    const store = used.store16.bind(used)
+    // The driver writes its wish just before the index is there to be seen, and will not look again.
+    used.store16 = (at, value) => {
+      wants(true)
+      store(at, value)
+    }
+    device.complete(0, 1)
+    expect(device.publish()).toBe(true)
+  })
+})

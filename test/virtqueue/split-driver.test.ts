@@ -283,3 +283,21 @@ test('a chain in flight while 2^16 others pass is still known as published', () 
   used.store16(2, 0)
   expect(driver.take()).toBe(7)
 })
+
+describe('publishing against a device that is going to sleep (2.7.13.4.1)', () => {
+  const size = 4
+
+  test.each([true, false])('the wish is looked at after the index is stored, event index %s', (eventIdx) => {
+    const { driver, available, used } = splitDriverByHand({ eventIdx }, size)
+    const wants = (isWanted: boolean) =>
+      eventIdx ? used.setU16(4 + 8 * size, isWanted ? 0 : 0x7fff) : used.setU16(0, isWanted ? 0 : 1)
+    wants(false)
+    const store = available.store16.bind(available)
+    // The device writes its wish just before the index is there to be seen, and will not look again.
+    available.store16 = (at, value) => {
+      wants(true)
+      store(at, value)
+    }
+    expect(send(driver, 1, [[0n, 1]])).toBe(true)
+  })
+})

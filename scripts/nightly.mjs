@@ -1,0 +1,21 @@
+// `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, and the bugs of
+// mutants.json, planted one at a time. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const jest = 'node_modules/jest/bin/jest.js'
+const jobs = [
+  ['state machine', [jest, 'test/device/state-machine'], { STATE_MACHINE_RUNS: '100000', STATE_MACHINE_SEED: '0' }],
+  ['rings', ['scripts/fuzz-rings.mjs'], {}],
+  ['mutants', ['scripts/mutants.mjs'], {}],
+]
+
+let failed = 0
+for (const [name, words, env] of jobs) {
+  console.log(`=== ${name}`)
+  const options = { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } }
+  if (spawnSync(process.execPath, words, options).status !== 0) failed++
+}
+console.log(`nightly: ${jobs.length - failed} of ${jobs.length} passed`)
+process.exitCode = failed === 0 ? 0 : 1
