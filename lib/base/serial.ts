@@ -2,13 +2,14 @@
 
 import { checkSignal } from './checks.js'
 import { vdpaError } from './errors.js'
-import { runAsync, runSync, type Steps } from './steps.js'
+import { runAsync, runSync, type SleepingCall, type Steps } from './steps.js'
 
 /** A queue of procedures. A failure ends its own procedure only. */
 export class Serial {
   readonly #subject: string
   #last: Promise<unknown> = Promise.resolve()
   #waiting = 0
+  #isInside = false
 
   /** `subject` is what the sentence of a refusal speaks of, such as a device's path. */
   constructor(subject: string) {
@@ -18,6 +19,11 @@ export class Serial {
   /** Whether an asynchronous procedure runs or waits for its turn. */
   get isBusy(): boolean {
     return this.#waiting > 0
+  }
+
+  /** Whether a procedure is what asks, between two of its sleeping calls, and not somebody beside it. */
+  get isInside(): boolean {
+    return this.#isInside
   }
 
   /**
@@ -32,7 +38,7 @@ export class Serial {
       .then(() => {
         const failure = canceled()
         if (failure !== undefined) throw failure
-        return runAsync(start(), canceled)
+        return runAsync(this.#inside(start), canceled)
       })
       .finally(() => this.#waiting--)
     this.#last = result.catch(() => undefined)
@@ -42,7 +48,7 @@ export class Serial {
   /** Runs it on the spot; refused with ERR_VDPA_STATE while an asynchronous one is under way, because it may not overtake it. */
   runSync<T>(start: () => Steps<T>): T {
     this.checkIdle()
-    return runSync(start())
+    return runSync(this.#inside(start))
   }
 
   /** Throws ERR_VDPA_STATE while an asynchronous procedure is under way. */
@@ -55,6 +61,29 @@ export class Serial {
           path: this.#subject,
         },
       )
+    }
+  }
+
+  /** The same procedure, which knows when it runs. */
+  *#inside<T>(start: () => Steps<T>): Steps<T> {
+    let steps: Steps<T> | undefined
+    let resume = () => (steps = start()).next()
+    for (;;) {
+      this.#isInside = true
+      let next: IteratorResult<SleepingCall<unknown>, T>
+      try {
+        next = resume()
+      } finally {
+        this.#isInside = false
+      }
+      if (next.done === true) return next.value
+      const { value: call } = next
+      try {
+        const answer = yield call
+        resume = () => (steps as Steps<T>).next(answer)
+      } catch (failure) {
+        resume = () => (steps as Steps<T>).throw(failure)
+      }
     }
   }
 

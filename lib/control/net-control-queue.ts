@@ -25,11 +25,9 @@ import { tellQueuePairs } from './queue-pairs.js'
 export interface ControlHost<Space> {
   /** Names the device in errors. */
   readonly path: string
-  /** Where the control queue is; undefined when there is none. */
-  readonly controlQueueIndex: number | undefined
-  /** Makes the queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. */
+  /** Makes the control queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. ERR_VDPA_NOT_SUPPORTED when there is none. */
   createQueue(
-    index: number,
+    index: 'control',
     options: {
       readonly addressSpace: Space
       readonly bufferBytes: number
@@ -69,17 +67,11 @@ export class NetControlQueue implements Closeable {
     addressSpace: Space,
     options: NetControlOptions = {},
   ): Promise<NetControlQueue> {
-    const index = device.controlQueueIndex
-    if (index === undefined) {
-      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'there is no control queue: VIRTIO_NET_F_CTRL_VQ was not negotiated', {
-        path: device.path,
-      })
-    }
     // All that can be wrong with the arguments is found before the device is asked for anything.
     const { timeout = 10_000, size } = options
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     if (size !== undefined) checkInteger(size, 'size', 2, 0x8000)
-    const port = await device.createQueue(index, {
+    const port = await device.createQueue('control', {
       addressSpace,
       bufferBytes: BUFFER_BYTES,
       owner: 'a NetControlQueue',

@@ -4,8 +4,7 @@ import { checkBytes, checkInteger, rangeError } from '../base/checks.js'
 import { decodeBlockConfig, virtioBlkConfig, type BlockConfig } from '../uapi/virtio-blk.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { decodeNetConfig, virtioNetConfig, type NetConfig } from '../uapi/virtio-net.js'
-import { checkOpen, type DeviceContext } from './context.js'
-import { refusal } from './context.js'
+import { checkOpen, checkThere, refusal, type DeviceContext } from './context.js'
 
 /** The configuration space of a device: VdpaDevice.config. Every multi-byte field is little-endian. (spec section 2.5) */
 export class ConfigSpace {
@@ -20,7 +19,7 @@ export class ConfigSpace {
 
   /** Reads `length` bytes at `offset`; all from `offset` on by default. RangeError outside the space. (VHOST_VDPA_GET_CONFIG) */
   read(offset = 0, length = this.#rest(offset)): Uint8Array {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     this.#check(offset, length)
     return this.#context.transport.readConfig(offset, length)
   }

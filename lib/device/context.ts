@@ -60,6 +60,12 @@ export function checkOpen(context: DeviceContext): void {
   if (context.state.isEnding) throw refusal(context, 'ERR_VDPA_CLOSED', 'the device is closed')
 }
 
+/** The same for questions: a procedure that was asked for before close() may still put them. */
+export function checkThere(context: DeviceContext): void {
+  const { state, serial } = context
+  if (state.isClosed || !serial.isInside) checkOpen(context)
+}
+
 /** Whether DRIVER_OK stands, also while the device is suspended. */
 export function isRunning(context: DeviceContext): boolean {
   return context.state.hasDriverOk

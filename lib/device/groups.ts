@@ -2,7 +2,7 @@
 
 import { checkInteger, typeError } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
-import { checkNegotiated, checkOpen, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
+import { checkNegotiated, checkThere, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
 
 /** Whether a queue can have an address space of its own, and if not, why not. */
 export type IsolationVerdict =
@@ -39,7 +39,7 @@ export class VirtqueueGroups {
    * (VHOST_VDPA_GET_VRING_GROUP)
    */
   of(queue: number): number | undefined {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     return absent(() => this.#context.transport.vringGroup(queue))
   }
 
@@ -48,7 +48,7 @@ export class VirtqueueGroups {
    * acknowledged or not. (VHOST_VDPA_GET_VRING_DESC_GROUP)
    */
   descriptorGroupOf(queue: number): number | undefined {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     return absent(() => this.#context.transport.vringDescGroup(queue))
   }
 
@@ -110,7 +110,7 @@ export class VirtqueueGroups {
    * that say something else throw. (VHOST_VDPA_GET_VRING_GROUP, _GET_VRING_DESC_GROUP, _SET_GROUP_ASID)
    */
   isolation(queue: number): IsolationVerdict {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     checkNegotiated(this.#context, 'the question of isolation')
     const used = this.#usedQueues()
     checkInteger(queue, 'queue', 0, Math.max(used, this.#context.facts.queueCount ?? 0) - 1)

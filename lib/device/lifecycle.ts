@@ -8,7 +8,7 @@ import type { ConfigCall } from './config-call.js'
 import { checkNegotiated, checkNoResetDue, refusal, type DeviceContext } from './context.js'
 import { isOfGoneDevice, saysGone } from './gone.js'
 import { checkPresent, negotiatedStatus, statusSteps } from './negotiation.js'
-import { failedAsLost, forgetSteps, lastResetSteps, resetAfter } from './reset.js'
+import { failedAsLost, forgetSteps, lastResetSteps, resetAfter, resetSteps } from './reset.js'
 
 const runningStatus = negotiatedStatus | virtioStatus.DRIVER_OK
 
@@ -109,6 +109,14 @@ export function* closeSteps(context: DeviceContext, configCall: ConfigCall): Ste
   queues.release(met)
   state.closed()
   met.throwMet(`closing ${context.facts.path} met failures`)
+}
+
+/** Stops a device that runs or is suspended, by a reset. That it is gone is no failure: it is lost then, and runs no more as far as anybody can tell. */
+export function* stopSteps(context: DeviceContext): Steps<void> {
+  if (!context.state.hasDriverOk) return
+  const met = new Failures()
+  yield* attempt(context, met, resetSteps(context))
+  met.throwMet(`stopping ${context.facts.path} met failures`)
 }
 
 /** Runs a part of the end. A refusal of a device that is gone is not kept: nothing is left there. */

@@ -23,7 +23,7 @@ export function* queueSteps(context: DeviceContext, vring: Vring, wish: QueueWis
   checkNoResetDue(context)
   context.queues.checkFree(context, vring.index)
   const groups = checkSpace(context, vring.index, wish)
-  const shape = { ...wish, format: vring.formatOf(), size: ringSize(vring, wish) }
+  const shape = { ...wish, format: vring.format, size: ringSize(vring, wish) }
   const layout = layOut(shape)
   if (wish.restore !== undefined && wish.restore.memory.length < layout.total)
     throw rangeError('restore.memory', `at least ${layout.total} bytes long`, wish.restore.memory.length)
@@ -61,8 +61,8 @@ export function* queueSteps(context: DeviceContext, vring: Vring, wish: QueueWis
 }
 
 function ringSize(vring: Vring, { size }: QueueWish): number {
-  if (size === undefined) return vring.preferredSize()
-  checkInteger(size, 'size', 1, vring.largestSize())
+  if (size === undefined) return vring.defaultSize
+  checkInteger(size, 'size', 1, vring.maxSize)
   // VHOST_SET_VRING_NUM takes nothing else, also for packed rings.
   if ((size & (size - 1)) !== 0) throw rangeError('size', 'a power of two', size)
   return size

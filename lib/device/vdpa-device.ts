@@ -13,14 +13,14 @@ import { featureNames } from '../uapi/virtio-features.js'
 import { deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
 import { AddressSpace } from './address-space.js'
 import { ConfigSpace } from './config-space.js'
-import { change, checkNegotiated, checkOpen, onTheSpot, refusal, type DeviceContext } from './context.js'
+import { change, checkNegotiated, checkOpen, checkThere, onTheSpot, refusal, type DeviceContext } from './context.js'
 import { tell, type DeviceEvents } from './device-events.js'
 import { kindFacts } from './device-kinds.js'
 import type { DeviceQueue } from './device-queue.js'
 import type { DeviceStateName } from './device-state.js'
 import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
 import { VirtqueueGroups } from './groups.js'
-import { closeSteps, resumeSteps, startSteps, suspendSteps } from './lifecycle.js'
+import { closeSteps, resumeSteps, startSteps, stopSteps, suspendSteps } from './lifecycle.js'
 import { alwaysWanted, decideFeatures, negotiationSteps } from './negotiation.js'
 import { claimSteps, type Claimed, type ClaimOptions } from './claim.js'
 import { ConfigCall } from './config-call.js'
@@ -145,7 +145,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** What the device offers (VHOST_GET_FEATURES). */
   get offeredFeatures(): FeatureSet<FeatureOf<K>> {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     return new FeatureSet<FeatureOf<K>>(this.transport.features(), featureNames(this.deviceId))
   }
 
@@ -156,7 +156,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** The status byte, read from the device (VHOST_VDPA_GET_STATUS; bits in `virtioStatus`). */
   get status(): number {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     return this.transport.status()
   }
 
@@ -172,7 +172,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** The index of the control virtqueue under the negotiated features; undefined when there is none. */
   get controlQueueIndex(): number | undefined {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     const features = checkNegotiated(this.#context, 'the place of the control queue')
     return kindFacts(this.deviceId).controlQueue(features, this.config)
   }
@@ -219,7 +219,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** An address space by its number; the same object each time. Throws ERR_VDPA_ASID past the last. */
   addressSpace(asid: number): AddressSpace {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     if (!Number.isInteger(asid) || asid < 0 || asid >= this.addressSpaceCount) {
       throw refusal(this.#context, 'ERR_VDPA_ASID', `asid ${String(asid)} is not below ${this.addressSpaceCount}`)
     }
@@ -231,7 +231,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** A virtqueue as the kernel knows it; the same object each time. RangeError past the last. */
   vring(index: number): Vring {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     return this.#vring(index)
   }
 
@@ -245,13 +245,28 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /**
    * Makes a queue that this process drives itself, before start(): ring and buffers are mapped into the address space given, and the vring is enabled. All or
-   * nothing. ERR_VDPA_STATE for a queue that has an owner already, which is named, and for an address space that the queue's group is not in.
+   * nothing. `'control'` is the control queue, wherever the negotiated features put it (ERR_VDPA_NOT_SUPPORTED where they have none). ERR_VDPA_STATE for a
+   * queue that has an owner already, which is named, and for an address space that the queue's group is not in.
    */
-  async createQueue(index: number, options: DeviceQueueOptions): Promise<DeviceQueue> {
+  async createQueue(index: number | 'control', options: DeviceQueueOptions): Promise<DeviceQueue> {
     checkOpen(this.#context)
-    const vring = this.#vring(index)
+    if (index !== 'control') this.#vring(index)
     const wish = queueWish(this.#context, options)
-    return change(this.#context, 'createQueue()', () => queueSteps(this.#context, vring, wish))
+    return change(this.#context, 'createQueue()', () =>
+      queueSteps(this.#context, this.#vring(index === 'control' ? this.#controlIndex() : index), wish),
+    )
+  }
+
+  /** @internal createQueue() as part of a procedure of the device. */
+  createQueueSteps(index: number, options: DeviceQueueOptions): Steps<DeviceQueue> {
+    return queueSteps(this.#context, this.#vring(index), queueWish(this.#context, options))
+  }
+
+  #controlIndex(): number {
+    const index = this.controlQueueIndex
+    if (index !== undefined) return index
+    const text = 'there is no control queue under the negotiated features (VIRTIO_NET_F_CTRL_VQ)'
+    throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', text)
   }
 
   /**
@@ -340,8 +355,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     if (this.#closing !== undefined) return
     this.#context.serial.checkIdle()
     this.#closing = Promise.resolve()
-    this.#beginClosing()
-    runSync(this.#closeSteps())
+    this.#beginClosing().serial.runSync(() => this.#closeSteps())
   }
 
   /** close() */
@@ -354,7 +368,12 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.closeSync()
   }
 
-  /** @internal Runs a procedure on several queues as one verb of the device. */
+  /** @internal Stops a device that runs as part of a procedure, and closes its queues. */
+  stopSteps(): Steps<void> {
+    return stopSteps(this.#context)
+  }
+
+  /** @internal Runs what drivers do with several queues as one verb of the device. */
   changeQueues<T>(verb: string, start: () => Steps<T>): Promise<T> {
     return change(this.#context, verb, start)
   }

@@ -6,7 +6,15 @@ import type { Eventfd } from '../backend/backend.js'
 import { areaSizes, initialState } from '../virtqueue/layout.js'
 import type { RingFormat, RingState } from '../virtqueue/virtqueue.js'
 import type { VringAddresses } from '../transport/vhost-vdpa.js'
-import { checkNegotiated, checkOpen, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
+import {
+  checkNegotiated,
+  checkOpen,
+  checkThere,
+  checkUnchanging,
+  isRunning,
+  refusal,
+  type DeviceContext,
+} from './context.js'
 import { absent } from './groups.js'
 
 /** An eventfd of ours, or a file descriptor that somebody else owns (KVM's ioeventfd, irqfd); null takes it away. */
@@ -45,12 +53,7 @@ export class Vring {
 
   /** The format that was negotiated. */
   get format(): RingFormat {
-    checkOpen(this.#context)
-    return this.formatOf()
-  }
-
-  /** @internal format, also while the device is closing. */
-  formatOf(): RingFormat {
+    checkThere(this.#context)
     return checkNegotiated(this.#context, 'a ring').has('VIRTIO_F_RING_PACKED') ? 'packed' : 'split'
   }
 
@@ -66,27 +69,16 @@ export class Vring {
 
   /** The largest ring size of this queue (VHOST_VDPA_GET_VRING_SIZE where the driver answers it, else the device's largest). */
   get maxSize(): number {
-    checkOpen(this.#context)
-    return this.largestSize()
+    checkThere(this.#context)
+    return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
   }
 
   /** The size of a ring that is asked for without one: 256, or the largest power of two below it that the queue can have. */
   get defaultSize(): number {
-    checkOpen(this.#context)
-    return this.preferredSize()
-  }
-
-  /** @internal defaultSize, also while the device is closing. The kernel takes powers of two only, also for packed rings. */
-  preferredSize(): number {
-    const largest = Math.min(this.largestSize(), DEFAULT_SIZE)
+    const largest = Math.min(this.maxSize, DEFAULT_SIZE)
     let size = 1
     while (size * 2 <= largest) size *= 2
     return size
-  }
-
-  /** @internal maxSize, also while the device is closing. */
-  largestSize(): number {
-    return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
   }
 
   /**
@@ -104,7 +96,7 @@ export class Vring {
     this.#checkChangeable('setting a ring up')
     this.#checkSetup(setup)
     const { transport } = this.#context
-    const format = this.formatOf()
+    const { format } = this
     transport.setVringNum(this.index, setup.size)
     transport.setVringBase(this.index, encodeBase(format, setup.state ?? initialState(format)))
     transport.setVringAddr(this.index, setup.addresses)
@@ -169,7 +161,7 @@ export class Vring {
 
   /** Where the ring stands. Refused with ERR_VDPA_STATE while the device runs and is not suspended: the answer could not be trusted. (VHOST_GET_VRING_BASE) */
   state(): RingState {
-    checkOpen(this.#context)
+    checkThere(this.#context)
     this.#checkChangeable("reading a ring's state")
     return decodeBase(this.format, this.#context.transport.vringBase(this.index))
   }
@@ -178,7 +170,7 @@ export class Vring {
   setState(state: RingState): void {
     checkUnchanging(this.#context, "setting a ring's state")
     this.#checkChangeable("setting a ring's state")
-    this.#context.transport.setVringBase(this.index, encodeBase(this.formatOf(), state))
+    this.#context.transport.setVringBase(this.index, encodeBase(this.format, state))
   }
 
   /** @internal The device was reset: nothing is set or enabled any more. */
@@ -204,8 +196,8 @@ export class Vring {
   }
 
   #checkSetup(setup: VringSetup): void {
-    const format = this.formatOf()
-    checkInteger(setup.size, 'size', 1, this.largestSize())
+    const { format } = this
+    checkInteger(setup.size, 'size', 1, this.maxSize)
     const sizes = areaSizes(format, setup.size)
     const areas = (['descriptor', 'driver', 'device'] as const).map((name) => {
       const alignment = { descriptor: 16n, driver: format === 'packed' ? 4n : 2n, device: 4n }[name]

@@ -5,6 +5,7 @@ import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls } from '../base/program-calls.js'
+import type { Steps } from '../base/steps.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -18,10 +19,10 @@ import {
 import { blockLimits, type BlockLimits } from './block-limits.js'
 import { BlockQueue } from './block-queue.js'
 import type { BlockCompletions } from './block-queue-types.js'
-import { makeQueue, shapeOf, type QueueShape } from './block-shape.js'
+import { queueOptions, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
-import { makeQueues, negotiatedFeatures } from './driver-queues.js'
+import { closeQueues, makeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
 
 /** How a block driver is made. */
 export interface BlockDriverOptions {
@@ -97,10 +98,21 @@ export class BlockDriver implements Closeable {
    * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has, RangeError.
    */
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
+    const wish = { ...options }
+    try {
+      return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
+    } catch (cause) {
+      const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
+      for (const { queue } of wish.restore?.lanes ?? []) queue.fail(gone)
+      throw cause
+    }
+  }
+
+  static *#startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
     const { path } = device
     const features = negotiatedFeatures(device)
     const limits = blockLimits(features, device.config.block(), device.offeredFeatures)
-    const { restore } = options
+    const { restore, addressSpace = device.addressSpace(0) } = options
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
     const shape = restore?.shape ?? shapeOf(device, limits, isIndirect, options)
     const count = restore?.queues.length ?? options.queues ?? 1
@@ -109,20 +121,18 @@ export class BlockDriver implements Closeable {
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the device has ${limits.maxQueues} request queues, not ${count}`, {
         path,
       })
-    const make = (index: number) => makeQueue(device, index, shape, options.addressSpace, restore?.queues[index])
-    const made = await makeQueues(count, make).catch((failure: unknown) => {
-      const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path, cause: failure })
-      for (const { queue } of restore?.lanes ?? []) queue.fail(gone)
-      throw failure
-    })
-    const lanes = made.map((queue, index) => {
-      const lane = restore?.lanes[index]
-      if (lane === undefined)
-        return new BlockTransfers(new BlockQueue(queue, { path, limits, isIndirect, ...shape }), path)
-      lane.queue.attach(queue, limits)
-      return lane
-    })
-    return new BlockDriver(device, limits, shape, made, lanes)
+    const finish = (made: readonly DeviceQueue[]) => {
+      const lanes = made.map((queue, index) => {
+        const lane = restore?.lanes[index]
+        if (lane === undefined)
+          return new BlockTransfers(new BlockQueue(queue, { path, limits, isIndirect, ...shape }), path)
+        lane.queue.attach(queue, limits)
+        return lane
+      })
+      return new BlockDriver(device, limits, shape, made, lanes)
+    }
+    const optionsOf = (index: number) => queueOptions(shape, addressSpace, restore?.queues[index])
+    return yield* makeQueues(device, count, optionsOf, finish)
   }
 
   get isClosed(): boolean {
@@ -245,33 +255,26 @@ export class BlockDriver implements Closeable {
    */
   async save(): Promise<BlockSnapshot> {
     this.#checkOpen()
+    const queues = await saveQueues({
+      device: this.#device,
+      queues: this.#deviceQueues,
+      check: () => this.#checkSavable(),
+      begin: () => {
+        for (const { queue } of this.#lanes) queue.park()
+        this.#stopListening()
+        this.#closing = Promise.resolve()
+      },
+    })
+    return { queues, lanes: this.#lanes, shape: this.#shape }
+  }
+
+  #checkSavable(): void {
     if (!this.#device.isSuspended)
       throw this.#error('ERR_VDPA_STATE', 'a driver is saved while its device is suspended')
     for (const { queue } of this.#lanes) queue.takeAnswers()
     // The program's callbacks ran.
     this.#checkOpen()
     this.#checkAnswering()
-    for (const { queue } of this.#lanes) queue.park()
-    this.#stopListening()
-    const saving = this.#saveQueues()
-    this.#closing = saving.then(() => undefined)
-    return saving
-  }
-
-  async #saveQueues(): Promise<BlockSnapshot> {
-    const queues: QueueSnapshot[] = []
-    try {
-      for (const queue of this.#deviceQueues) queues.push(await queue.save())
-    } catch (failure) {
-      // Some queues are closed: nothing can go on, and nobody is left waiting.
-      const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver could not be saved', {
-        path: this.#device.path,
-        cause: failure,
-      })
-      for (const { queue } of this.#lanes) queue.fail(gone)
-      throw failure
-    }
-    return { queues, lanes: this.#lanes, shape: this.#shape }
   }
 
   /** Finds out what would make a save fail half-way, while the driver can still go on: a device that is gone, a ring that is broken. */
@@ -304,16 +307,12 @@ export class BlockDriver implements Closeable {
   }
 
   async #close(): Promise<void> {
-    this.#stopListening()
     // What the program's callbacks throw, and what the device refuses, is thrown when all is ended.
     const failures = new ProgramCalls()
+    this.#stopListening()
     failures.call(() => this.#fail('ERR_VDPA_CANCELED', 'the block driver was closed'))
-    const attempt = (end: Promise<void>) => end.catch((failure: unknown) => failures.keep(failure))
-    if (this.#device.isClosed) await attempt(this.#device.close())
-    else {
-      if (this.#device.isRunning) await attempt(this.#device.reset())
-      for (const queue of this.#deviceQueues) await attempt(queue.close())
-    }
+    const end = { device: this.#device, queues: this.#deviceQueues, begin: () => undefined } as const
+    await closeQueues({ ...end, whenRunning: 'stop' }).catch((failure: unknown) => failures.keep(failure))
     failures.throwKept()
   }
 

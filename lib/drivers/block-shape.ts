@@ -3,7 +3,7 @@
 import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { AddressSpace } from '../device/address-space.js'
-import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { DeviceQueueOptions, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 import type { BlockDriverOptions } from './block-driver.js'
@@ -60,16 +60,14 @@ function wholeBlocks(wanted: number, most: number, { blockSize }: BlockLimits): 
   return Math.max(Math.floor(wanted / block) * block, block)
 }
 
-/** Makes a request queue, or one that goes on where another was saved. */
-export function makeQueue(
-  device: VdpaDevice<'block'>,
-  index: number,
+/** How a request queue is made, or one that goes on where another was saved. */
+export function queueOptions(
   shape: QueueShape,
-  addressSpace: AddressSpace = device.addressSpace(0),
+  addressSpace: AddressSpace,
   restore: QueueSnapshot | undefined,
-): Promise<DeviceQueue> {
+): DeviceQueueOptions {
   const { size, notifyBy, indirectTableSize } = shape
-  return device.createQueue(index, {
+  return {
     addressSpace,
     owner: 'a BlockDriver',
     size,
@@ -77,5 +75,5 @@ export function makeQueue(
     notifyBy,
     indirectTableSize,
     ...(restore !== undefined && { restore }),
-  })
+  }
 }

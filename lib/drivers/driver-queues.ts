@@ -3,7 +3,7 @@
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
-import type { DeviceQueue, QueueSnapshot } from '../device/device-queue.js'
+import type { DeviceQueue, DeviceQueueOptions, QueueSnapshot } from '../device/device-queue.js'
 import type { FeatureOf, FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { DeviceKind } from '../uapi/virtio-ids.js'
@@ -16,47 +16,76 @@ export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>):
   return features
 }
 
-/** Makes `count` queues one after another. When one cannot be made, those before it are closed, newest first, and its failure is thrown. */
-export async function makeQueues(count: number, make: (index: number) => Promise<DeviceQueue>): Promise<DeviceQueue[]> {
+/**
+ * Makes `count` queues, and of them what `finish` makes, as part of a procedure of the device: all of it or none. Why it fails is what is thrown, not what
+ * closing the queues met that were there.
+ */
+export function* makeQueues<T>(
+  device: VdpaDevice,
+  count: number,
+  optionsOf: (index: number) => DeviceQueueOptions,
+  finish: (made: readonly DeviceQueue[]) => T,
+): Steps<T> {
   const made: DeviceQueue[] = []
   try {
-    for (let index = 0; index < count; index++) made.push(await make(index))
-    return made
+    for (let index = 0; index < count; index++) made.push(yield* device.createQueueSteps(index, optionsOf(index)))
+    return finish(made)
   } catch (failure) {
-    await giveUpQueues(made)
+    const met = new Failures()
+    for (const queue of [...made].reverse()) yield* met.attempt(queue.endSteps())
     throw failure
   }
 }
 
-/**
- * Closes queues that nobody will use, newest first; why they are closed is the failure to tell, not what closing them meets. Those of a device that was
- * started meanwhile are left to it.
- */
-export async function giveUpQueues(queues: readonly DeviceQueue[]): Promise<void> {
-  for (const queue of [...queues].reverse()) await queue[Symbol.asyncDispose]().catch(() => undefined)
+/** How the queues of a driver end. */
+export interface QueueEnd {
+  /** The device that has them. */
+  readonly device: VdpaDevice
+  readonly queues: readonly DeviceQueue[]
+  /** The driver's own part of the end, before the queues are told. Not called when the end is refused. */
+  readonly begin: () => void
+  /** What becomes of a device that runs or is suspended: it refuses (ERR_VDPA_STATE), is stopped by a reset, or has the queues until it ends them itself. */
+  readonly whenRunning: 'refuse' | 'stop' | 'leave'
 }
 
-/**
- * Closes the queues of a driver, newest first and past failures, as one verb of the device. ERR_VDPA_STATE while the device runs or is suspended, and then
- * `begin` was not called and nothing is closed.
- */
-export function closeQueues(device: VdpaDevice, queues: readonly DeviceQueue[], begin: () => void): Promise<void> {
-  return device.changeQueues('close()', function* (): Steps<void> {
-    for (const queue of queues) queue.checkStopped()
-    const failures = new Failures()
-    failures.now(begin)
-    for (const queue of [...queues].reverse()) yield* failures.attempt(queue.endSteps())
-    failures.throwMet(`closing the queues of ${device.path} met failures`)
-  })
+/** Closes the queues of a driver, newest first and past failures, as one verb of the device. Who closes them again, or beside the device, waits for the same end. */
+export async function closeQueues(end: QueueEnd): Promise<void> {
+  const { device, queues, begin, whenRunning } = end
+  const failures = new Failures()
+  const isOver = device.isClosed || queues.every((queue) => queue.isClosed)
+  if (isOver) failures.now(begin)
+  else await device.changeQueues('close()', () => endSteps(end))
+  if (isOver || whenRunning !== 'leave') {
+    const ends = await Promise.allSettled(queues.map((queue) => queue.close()))
+    for (const one of ends) if (one.status === 'rejected') failures.keep(one.reason)
+  }
+  failures.throwMet(`closing the queues of ${device.path} met failures`)
 }
 
-/** Saves the queues of a driver as one verb of the device: when one of them cannot be saved, all are as before. `begin` is called once all could be. */
-export function saveQueues(
-  device: VdpaDevice,
-  queues: readonly DeviceQueue[],
-  begin: () => void,
-): Promise<QueueSnapshot[]> {
+function* endSteps({ device, queues, begin, whenRunning }: QueueEnd): Steps<void> {
+  const open = queues.filter((queue) => !queue.isClosed)
+  if (whenRunning === 'refuse') for (const queue of open) queue.checkStopped()
+  const failures = new Failures()
+  failures.now(begin)
+  if (whenRunning === 'stop') yield* failures.attempt(device.stopSteps())
+  if (!device.isRunning) for (const queue of open.reverse()) yield* failures.attempt(queue.endSteps())
+  failures.throwMet(`closing the queues of ${device.path} met failures`)
+}
+
+/** How the queues of a driver are saved. */
+export interface QueueSave {
+  readonly device: VdpaDevice
+  readonly queues: readonly DeviceQueue[]
+  /** What else would make it fail: throws, and nothing has changed. */
+  readonly check: () => void
+  /** The driver's own part of the end, when nothing can fail any more. */
+  readonly begin: () => void
+}
+
+/** Saves the queues of a driver as one verb of the device: when one of them cannot be saved, all are as before. */
+export function saveQueues({ device, queues, check, begin }: QueueSave): Promise<QueueSnapshot[]> {
   return device.changeQueues('save()', function* (): Steps<QueueSnapshot[]> {
+    check()
     const snapshots = queues.map((queue) => queue.snapshot())
     begin()
     for (const queue of queues) yield* queue.partSteps()

@@ -2,17 +2,18 @@
 // but the views that the caller is shown. What is in a frame is not known here.
 
 import { checkFunction, checkInteger, rangeError } from '../base/checks.js'
-import { CloseStack, type Closeable } from '../base/closeable.js'
+import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
+import type { Steps } from '../base/steps.js'
 import type { CommandOptions } from '../control/control-queue.js'
 import { onQueuePairs } from '../control/queue-pairs.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
-import type { NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { decodeNetConfig } from '../uapi/virtio-net.js'
-import { negotiatedFeatures } from './driver-queues.js'
+import { closeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
@@ -70,12 +71,15 @@ export class NetDriver implements Closeable {
   readonly #path: string
   readonly #bufferBytes: number
   readonly #pairs: readonly QueuePair[]
-  readonly #closing = new CloseStack()
+  readonly #device: VdpaDevice<'net'>
+  readonly #queues: readonly DeviceQueue[]
+  readonly #forgetPairs: () => void
   readonly #counters: MutableNetCounters
   #activePairs: number
+  #isEnded = false
 
   private constructor(
-    path: string,
+    device: VdpaDevice<'net'>,
     parts: {
       readonly headers: NetHeaders
       readonly counters: MutableNetCounters
@@ -84,17 +88,19 @@ export class NetDriver implements Closeable {
       readonly activePairs: number
     },
   ) {
-    this.#path = path
+    this.#device = device
+    this.#path = device.path
     this.headerBytes = parts.headers.size
     this.pairs = parts.pairs.length
     this.#bufferBytes = parts.bufferBytes
     this.#pairs = parts.pairs
     this.#counters = parts.counters
     this.#activePairs = parts.activePairs
-    for (const { receiver, transmitter } of parts.pairs) {
-      this.#closing.push(() => receiver.buffers.queue.close())
-      this.#closing.push(() => transmitter.buffers.queue.close())
-    }
+    this.#queues = parts.pairs.flatMap(({ receiver, transmitter }) => [
+      receiver.buffers.queue,
+      transmitter.buffers.queue,
+    ])
+    this.#forgetPairs = onQueuePairs(device, (count) => this.#usesPairs(count))
   }
 
   /**
@@ -103,6 +109,11 @@ export class NetDriver implements Closeable {
    * device may give (section 5.1.6.3.1). Nothing stays behind when it fails.
    */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
+    const wish = { ...options }
+    return device.changeQueues('NetDriver.start()', () => NetDriver.#startSteps(device, wish))
+  }
+
+  static *#startSteps(device: VdpaDevice<'net'>, options: NetDriverOptions): Steps<NetDriver> {
     const { restore } = options
     const features = negotiatedFeatures(device)
     const has: HasFeature = (name) => features.has(name)
@@ -116,16 +127,14 @@ export class NetDriver implements Closeable {
       const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS`
       throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path })
     }
-    const size = restore?.queues[0]?.ring.size ?? options.size ?? Math.min(256, device.vring(0).maxSize)
+    const size = restore?.queues[0]?.ring.size ?? options.size ?? device.vring(0).defaultSize
     checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
     const frameBytesLast = sendableBytes(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()
-    const made = await makePairs(device, { ...options, bufferBytes, frameBytesLast, pairs, headers, counters })
+    const made = yield* makePairs(device, { ...options, bufferBytes, frameBytesLast, pairs, headers, counters })
     // A reset has the device forget how many pairs it was told to use (5.1.6.5.5): one, until it is told again.
     const activePairs = 1
-    const driver = new NetDriver(device.path, { headers, counters, pairs: made, bufferBytes, activePairs })
-    driver.#closing.push(onQueuePairs(device, (count) => driver.#usesPairs(count)))
-    return driver
+    return new NetDriver(device, { headers, counters, pairs: made, bufferBytes, activePairs })
   }
 
   /** The device has acknowledged that it uses so many pairs. What lay in queues that it did not look at, it is told of now. */
@@ -140,7 +149,7 @@ export class NetDriver implements Closeable {
 
   /** True from close() on, and when the device was closed or reset. */
   get isClosed(): boolean {
-    return this.#closing.isClosed || this.#pairs[0]?.receiver.buffers.queue.isClosed === true
+    return this.#isEnded || this.#queues[0]?.isClosed === true
   }
 
   /** What has gone through so far. */
@@ -304,29 +313,31 @@ export class NetDriver implements Closeable {
    */
   async save(): Promise<NetDriverSnapshot> {
     this.#pair(0)
-    // All that can be refused is asked for first: then the driver is as it was.
-    for (const { receiver, transmitter } of this.#pairs) {
-      for (const { queue } of [receiver.buffers, transmitter.buffers]) {
-        queue.vring.checkStopped('saving a driver')
-        queue.ring.save()
-      }
-    }
-    const queues: QueueSnapshot[] = []
-    for (const { receiver, transmitter } of this.#pairs) {
-      queues.push(await receiver.buffers.queue.save(), await transmitter.buffers.queue.save())
-    }
-    await this.close()
+    const queues = await saveQueues({ ...this.#end, check: () => this.#pair(0) })
     return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, queues }
   }
 
-  /** Closes the data queues; VdpaDevice.close() and reset() do it as well. The device must be stopped. */
+  /**
+   * Closes the data queues; VdpaDevice.close() and reset() do it as well. ERR_VDPA_STATE while the device runs or is suspended, and then the driver goes on: reset
+   * or close the device.
+   */
   close(): Promise<void> {
-    return this.#closing.close()
+    return closeQueues({ ...this.#end, whenRunning: 'refuse' })
   }
 
-  /** close() */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  /** close(); where the device runs or is suspended, who waits is told ERR_VDPA_CANCELED, and the device closes the queues when it is reset or closed. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await closeQueues({ ...this.#end, whenRunning: 'leave' })
+    for (const { received, sent } of this.#pairs) for (const waiters of [received, sent]) waiters.cancel()
+  }
+
+  get #end() {
+    return { device: this.#device, queues: this.#queues, begin: () => this.#begin() }
+  }
+
+  #begin(): void {
+    this.#isEnded = true
+    this.#forgetPairs()
   }
 
   #pair(index: number): QueuePair {

@@ -1,9 +1,10 @@
 // The queue pairs of a network driver, made on a device or made again from what was saved. What they carry is in net-receiver.ts and net-transmitter.ts.
 
+import type { Steps } from '../base/steps.js'
 import type { AddressSpace } from '../device/address-space.js'
-import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { DeviceQueue, DeviceQueueOptions, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { giveUpQueues, makeQueues } from './driver-queues.js'
+import { makeQueues } from './driver-queues.js'
 import { FrameBuffers, frameBufferStride } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders } from './net-header.js'
@@ -33,33 +34,30 @@ export interface PairOptions {
   readonly restore?: { readonly queues: readonly QueueSnapshot[] }
 }
 
-/** Makes the queues and posts every idle receive buffer. Closes what it made when it fails. */
-export async function makePairs(device: VdpaDevice<'net'>, options: PairOptions): Promise<QueuePair[]> {
-  const made = await makeQueues(2 * options.pairs, (index) => makeQueue(device, index, options))
-  try {
+/** Makes the queues and posts every idle receive buffer, as part of a procedure of the device. Closes what it made when it fails. */
+export function makePairs(device: VdpaDevice<'net'>, options: PairOptions): Steps<QueuePair[]> {
+  const finish = (made: readonly DeviceQueue[]) => {
     const result: QueuePair[] = []
     for (let pair = 0; pair < options.pairs; pair++) {
       const [receive, transmit] = [made[2 * pair], made[2 * pair + 1]]
       if (receive !== undefined && transmit !== undefined) result.push(pairOf(device.path, receive, transmit, options))
     }
     return result
-  } catch (failure) {
-    await giveUpQueues(made)
-    throw failure
   }
+  return makeQueues(device, 2 * options.pairs, (index) => queueOptions(device, index, options), finish)
 }
 
-async function makeQueue(device: VdpaDevice<'net'>, index: number, options: PairOptions): Promise<DeviceQueue> {
+function queueOptions(device: VdpaDevice<'net'>, index: number, options: PairOptions): DeviceQueueOptions {
   const restore = options.restore?.queues[index]
   const size = restore?.ring.size ?? options.size ?? device.vring(index).defaultSize
-  return device.createQueue(index, {
+  return {
     addressSpace: options.addressSpace ?? device.addressSpace(0),
     owner: 'a NetDriver',
     size,
     bufferBytes: size * frameBufferStride(options.bufferBytes),
     ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),
     ...(restore === undefined ? {} : { restore }),
-  })
+  }
 }
 
 function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, options: PairOptions): QueuePair {

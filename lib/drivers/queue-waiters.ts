@@ -81,6 +81,13 @@ export class QueueWaiters {
     })
   }
 
+  /** Tells everybody who waits that nothing will come any more: the driver was closed before its queue. */
+  cancel(): void {
+    this.#calls?.close()
+    this.#calls = undefined
+    this.#failAll(this.#canceled('the driver was closed', undefined))
+  }
+
   /** Asks who waits, until the device agrees to interrupt for what comes next, or the turn has been long enough: then others have one. */
   #serve(): void {
     if (this.#isServing) return

@@ -78,4 +78,37 @@ describe('a serial', () => {
   test('refuses what is no signal', async () => {
     await expect(new Serial('it').run(() => work([], 'a'), {} as never)).rejects.toThrow(TypeError)
   })
+
+  test('knows whether it is a procedure of its own that asks', async () => {
+    const serial = new Serial('it')
+    const seen: [string, boolean][] = []
+    const look = (where: string) => seen.push([where, serial.isInside])
+    function* looks(): Steps<void> {
+      look('first')
+      yield* sleeping({ now: () => void look('asleep'), later: async () => (await turn(), void look('asleep')) })
+      look('awake')
+      try {
+        yield* sleeping<void>({ now: fail, later: () => Promise.reject(new Error('refused')) })
+      } catch {
+        look('after a refusal')
+      }
+    }
+    const fail = () => {
+      throw new Error('refused')
+    }
+    const running = serial.run(looks)
+    look('beside')
+    await running
+    expect(seen).toEqual([
+      ['beside', false],
+      ['first', true],
+      ['asleep', false],
+      ['awake', true],
+      ['after a refusal', true],
+    ])
+    seen.length = 0
+    serial.runSync(looks)
+    look('behind')
+    expect(seen.map(([, isInside]) => isInside)).toEqual([true, false, true, true, false])
+  })
 })

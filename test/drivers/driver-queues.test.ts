@@ -1,0 +1,174 @@
+// What drivers do with their queues, as verbs of the device: made, saved and closed whole, in order with everything else, with await or without.
+
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
+import { NetControlQueue } from '../../lib/control/net-control-queue.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
+import { NetDriver } from '../../lib/drivers/net-driver.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+
+const path = '/dev/vhost-vdpa-0'
+const code = (name: string) => expect.objectContaining({ code: name })
+
+let simulator: Simulator
+let backend: FaultyBackend
+
+beforeEach(() => {
+  simulator = new Simulator()
+  backend = new FaultyBackend(simulator)
+})
+
+describe('a network driver', () => {
+  let device: VdpaDevice<'net'>
+  let model: ReturnType<typeof networkDevice>
+
+  beforeEach(() => {
+    simulator.add((model = networkDevice({ path, queuePairs: 2 })))
+    device = openDeviceSync(path, { backend, expect: 'net' })
+  })
+
+  afterEach(async () => {
+    await device.close().catch(() => undefined)
+    expect(simulator.descriptors).toEqual([])
+  })
+
+  const enabled = () => model.queues.filter((one) => one.isReady).map((one) => one.index)
+  const features = ['VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_MQ'] as const
+
+  test('is made between negotiate() and start() without await', async () => {
+    const negotiated = device.negotiate(features)
+    const made = NetDriver.start(device, { pairs: 2 })
+    const control = NetControlQueue.start(device, device.addressSpace(0))
+    await Promise.all([negotiated, made, control, device.start()])
+    expect(enabled()).toEqual([0, 1, 2, 3, 4])
+    await (await made).usePairs(await control)
+  })
+
+  test('that was asked for before close() is made, and closed with the device', async () => {
+    const negotiated = device.negotiate(features)
+    const made = NetDriver.start(device, { pairs: 2 })
+    const control = NetControlQueue.start(device, device.addressSpace(0))
+    await Promise.all([negotiated, device.close()])
+    expect([(await made).isClosed, (await control).isClosed]).toEqual([true, true])
+  })
+
+  test('is not made of queues that another driver has, who goes on', async () => {
+    await device.negotiate(features)
+    const first = await NetDriver.start(device, { pairs: 1 })
+    await expect(NetDriver.start(device, { pairs: 2 })).rejects.toMatchObject({
+      code: 'ERR_VDPA_STATE',
+      message: expect.stringContaining('by a NetDriver'),
+    })
+    expect([first.isClosed, enabled()]).toEqual([false, [0, 1]])
+  })
+
+  test('refuses to be closed under a running device, and goes on', async () => {
+    await device.negotiate(features)
+    const driver = await NetDriver.start(device)
+    await device.start()
+    for (const _ of ['running', 'suspended']) {
+      await expect(driver.close()).rejects.toMatchObject({ code: 'ERR_VDPA_STATE', path })
+      expect(driver.isClosed).toBe(false)
+      if (!device.isSuspended) {
+        expect(driver.send(new Uint8Array(60))).toBe(true)
+        await device.suspend()
+      }
+    }
+    await device.reset()
+    await driver.close()
+    await driver.close()
+    expect([driver.isClosed, device.addressSpace(0).size]).toEqual([true, 0])
+  })
+
+  test('is left to a running device by await using, and nobody waits any more', async () => {
+    let waiting: Promise<unknown>
+    {
+      await using other = openDeviceSync(simulator.add(networkDevice({ queuePairs: 2 })), { backend, expect: 'net' })
+      await other.negotiate(features)
+      await using control = await NetControlQueue.start(other, other.addressSpace(0))
+      await using driver = await NetDriver.start(other)
+      await other.start()
+      waiting = driver.nextFrame().catch((failure: unknown) => failure)
+      const dispose = driver[Symbol.asyncDispose].bind(driver)
+      await dispose()
+      expect([driver.isClosed, control.isClosed, other.addressSpace(0).size]).toEqual([true, false, 3])
+      expect(() => driver.send(new Uint8Array(60))).toThrow(code('ERR_VDPA_CLOSED'))
+    }
+    expect(await waiting).toMatchObject({ code: 'ERR_VDPA_CANCELED' })
+  })
+
+  test('that cannot be made whole leaves nothing, and says why', async () => {
+    await device.negotiate(features)
+    backend.fail({ op: 'eventfd', with: 'EMFILE', nth: 6 })
+    await expect(NetDriver.start(device, { pairs: 2 })).rejects.toThrow(code('EMFILE'))
+    expect([enabled(), device.addressSpace(0).size]).toEqual([[], 0])
+    await NetDriver.start(device, { pairs: 1 })
+    await device.start()
+    expect(enabled()).toEqual([0, 1])
+  })
+
+  test('is saved whole although a reset waits behind it', async () => {
+    await device.negotiate(features)
+    const driver = await NetDriver.start(device, { pairs: 2 })
+    await device.start()
+    await device.suspend()
+    const saving = driver.save()
+    const reset = device.reset()
+    const restore = await saving
+    await reset
+    expect([driver.isClosed, restore.queues.length, device.addressSpace(0).size]).toEqual([true, 4, 0])
+    const negotiated = device.negotiate(features)
+    const again = NetDriver.start(device, { restore })
+    await Promise.all([negotiated, device.start()])
+    expect((await again).pairs).toBe(2)
+  })
+})
+
+describe('a block driver', () => {
+  let device: VdpaDevice<'block'>
+
+  beforeEach(() => {
+    simulator.add(blockDevice({ path, capacity: 8, queues: 2 }))
+    device = openDeviceSync(path, { backend, expect: 'block' })
+  })
+
+  afterEach(async () => {
+    await device.close().catch(() => undefined)
+    expect(simulator.descriptors).toEqual([])
+  })
+
+  test('is made, used and closed without await', async () => {
+    const negotiated = device.negotiate(['VIRTIO_BLK_F_MQ'])
+    const made = BlockDriver.start(device, { queues: 2 })
+    const started = device.start()
+    const driver = await made
+    const closing = driver.close()
+    await Promise.all([negotiated, started, closing])
+    expect([driver.isClosed, device.state, device.addressSpace(0).size]).toEqual([true, 'claimed', 0])
+  })
+
+  test('ends well with its device when the process behind the device died', async () => {
+    let reading: Promise<unknown>
+    {
+      await using other = openDeviceSync(simulator.add(blockDevice({ capacity: 8 })), { backend, expect: 'block' })
+      await other.negotiate([])
+      await using driver = await BlockDriver.start(other)
+      await other.start()
+      backend.fail({ request: 'VHOST_VDPA_SET_STATUS', with: 'EIO', times: Infinity })
+      backend.fail({ op: 'writeEach', with: 'EFAULT', times: Infinity })
+      backend.fail({ op: 'signal', with: 'EAGAIN', times: Infinity })
+      reading = driver.read(0, 1).catch((failure: unknown) => failure)
+    }
+    expect(await reading).toMatchObject({ code: 'ERR_VDPA_CANCELED' })
+    backend.clear()
+  })
+
+  test('that cannot listen to its device leaves no queue', async () => {
+    await device.negotiate([])
+    backend.fail({ request: 'VHOST_VDPA_SET_CONFIG_CALL', with: 'EIO' })
+    await expect(BlockDriver.start(device)).rejects.toThrow(code('EIO'))
+    expect([device.addressSpace(0).size, device.vring(0).isEnabled]).toEqual([0, false])
+  })
+})
