@@ -10,15 +10,16 @@ export class Serial {
   #last: Promise<unknown> = Promise.resolve()
   #waiting = 0
   #isInside = false
+  #isOnTheSpot = false
 
   /** `subject` is what the sentence of a refusal speaks of, such as a device's path. */
   constructor(subject: string) {
     this.#subject = subject
   }
 
-  /** Whether an asynchronous procedure runs or waits for its turn. */
+  /** Whether a procedure runs or waits for its turn. */
   get isBusy(): boolean {
-    return this.#waiting > 0
+    return this.#waiting > 0 || this.#isOnTheSpot
   }
 
   /** Whether a procedure is what asks, between two of its sleeping calls, and not somebody beside it. */
@@ -45,23 +46,24 @@ export class Serial {
     return result
   }
 
-  /** Runs it on the spot; refused with ERR_VDPA_STATE while an asynchronous one is under way, because it may not overtake it. */
+  /** Runs it on the spot; refused with ERR_VDPA_STATE while another is under way, because it may not overtake it, nor come in the middle of it. */
   runSync<T>(start: () => Steps<T>): T {
     this.checkIdle()
-    return runSync(this.#inside(start))
+    this.#isOnTheSpot = true
+    try {
+      return runSync(this.#inside(start))
+    } finally {
+      this.#isOnTheSpot = false
+    }
   }
 
-  /** Throws ERR_VDPA_STATE while an asynchronous procedure is under way. */
+  /** Throws ERR_VDPA_STATE while a procedure is under way. */
   checkIdle(): void {
-    if (this.isBusy) {
-      throw vdpaError(
-        'ERR_VDPA_STATE',
-        'an asynchronous call is under way and may not be overtaken: await it, or use the asynchronous form',
-        {
-          path: this.#subject,
-        },
-      )
-    }
+    if (!this.isBusy) return
+    const text = this.#isOnTheSpot
+      ? 'a call is under way that called you: use the asynchronous form, which comes after it'
+      : 'an asynchronous call is under way and may not be overtaken: await it, or use the asynchronous form'
+    throw vdpaError('ERR_VDPA_STATE', text, { path: this.#subject })
   }
 
   /** The same procedure, which knows when it runs. */

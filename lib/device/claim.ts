@@ -50,7 +50,7 @@ export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, opt
     pageSize: backend.pageSize,
   }
   const offered = new FeatureSet<BackendFeature>(absent(() => transport.backendFeatures()) ?? 0n, backendFeatureBits)
-  if (wasOwned) forgetEarlierUse(transport, facts, offered.bits)
+  if (wasOwned) yield* forgetEarlierUse(transport, facts, offered.bits)
   const backendFeatures = acknowledge(transport, offered, options.backendFeatures)
   const context: DeviceContext = {
     backend,

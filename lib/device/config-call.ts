@@ -52,21 +52,24 @@ export class ConfigCall {
     const { serial, state } = this.#context
     if (state.isEnding) return
     // While a call that may sleep is under way, the question for the status would wait for it on the event loop's thread.
-    if (serial.isBusy) serial.run(() => this.#askSteps()).catch(throwUncaught)
-    else runSync(this.#askSteps())
+    if (serial.isBusy) serial.run(() => this.#statusSteps()).then((status) => this.#tellOf(status), throwUncaught)
+    else this.#tellOf(runSync(this.#statusSteps()))
   }
 
-  *#askSteps(): Steps<void> {
+  /** Undefined where nobody is to be told any more. A device that does not even tell its status was taken away. */
+  *#statusSteps(): Steps<number | undefined> {
     const { transport, state } = this.#context
-    if (state.isEnding) return
-    let status: number
+    if (state.isClosed) return undefined
     try {
-      status = yield* sleeping({ now: () => transport.status(), later: () => transport.statusAsync() })
+      return yield* sleeping({ now: () => transport.status(), later: () => transport.statusAsync() })
     } catch (failure) {
-      // A device that does not even tell its status was taken away.
       state.lost(failure)
-      status = virtioStatus.NEEDS_RESET
+      return virtioStatus.NEEDS_RESET
     }
-    if (!state.isEnding) this.#tell((status & virtioStatus.NEEDS_RESET) !== 0 ? 'needsReset' : 'config')
+  }
+
+  #tellOf(status: number | undefined): void {
+    if (status === undefined || this.#context.state.isEnding) return
+    this.#tell((status & virtioStatus.NEEDS_RESET) !== 0 ? 'needsReset' : 'config')
   }
 }

@@ -89,8 +89,13 @@ export class DeviceQueue implements Closeable {
     this.#hasNotificationData = parts.hasNotificationData
   }
 
-  /** True from when it begins to close, by itself or with its device. */
+  /** True from when it begins to close by itself, and from its device's close() on. */
   get isClosed(): boolean {
+    return this.#isClosed || this.#context.state.isEnding
+  }
+
+  /** @internal Whether its end has begun: not yet where only close() of the device was called. */
+  get hasEnded(): boolean {
     return this.#isClosed
   }
 

@@ -2,6 +2,7 @@
 
 import { checkInteger, typeError } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
 import { checkNegotiated, checkThere, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
 
 /** Whether a queue can have an address space of its own, and if not, why not. */
@@ -59,8 +60,8 @@ export class VirtqueueGroups {
   }
 
   /**
-   * Puts a group into an address space, before start(); given a verdict of isolation(), both groups of that queue. Throws ERR_VDPA_STATE once the device runs, RangeError past the last group,
-   * ERR_VDPA_ASID past the last address space, ERR_VDPA_NOT_SUPPORTED where the device has no groups. (VHOST_VDPA_SET_GROUP_ASID)
+   * Puts a group into an address space, before start(); given a verdict of isolation(), both groups of that queue or none. Throws ERR_VDPA_STATE once the device
+   * runs, and where a queue of the group has its memory in another; RangeError past the last group, ERR_VDPA_ASID past the last address space, ERR_VDPA_NOT_SUPPORTED where the device has no groups. (VHOST_VDPA_SET_GROUP_ASID)
    */
   assign(group: number | IsolationVerdict, space: AsidLike): void {
     checkUnchanging(this.#context, 'assigning a group')
@@ -69,8 +70,17 @@ export class VirtqueueGroups {
       return
     }
     if (!group.isolated) throw refusal(this.#context, 'ERR_VDPA_STATE', `it cannot be isolated: ${group.reason}`)
+    const before = this.asidOf(group.group)
     this.#assign(group.group, space)
-    if (group.descriptorGroup !== undefined) this.#assign(group.descriptorGroup, space)
+    if (group.descriptorGroup === undefined) return
+    try {
+      this.#assign(group.descriptorGroup, space)
+    } catch (failure) {
+      const failures = new Failures()
+      failures.keep(failure)
+      failures.now(() => this.#assign(group.group, before))
+      failures.throwMet(`group ${group.group} was moved, group ${group.descriptorGroup} was not`)
+    }
   }
 
   #assign(group: number, space: AsidLike): void {

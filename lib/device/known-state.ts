@@ -2,6 +2,8 @@
 // Where SET_OWNER succeeds none of this is needed: without an owner nobody can map memory, move groups or set queues up.
 
 import { vdpaError } from '../base/errors.js'
+import { sleeping, type Steps } from '../base/steps.js'
+import type { WriteEachOutcome } from '../backend/backend.js'
 import { ENTRY_WORDS } from '../iotlb/entry-leaves.js'
 import { MessageWriter } from '../iotlb/message.js'
 import type { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
@@ -25,7 +27,7 @@ const halves = [
  * Forgets what was set on a descriptor, after status 0: eventfds of queues and of the configuration, groups, an open batch, mappings. Leaves backend features
  * acknowledged that the caller replaces by its own. ERR_VDPA_STATE where that cannot be done, and then nothing is known of the device.
  */
-export function forgetEarlierUse(transport: VhostVdpaTransport, facts: DeviceFacts, offered: bigint): void {
+export function* forgetEarlierUse(transport: VhostVdpaTransport, facts: DeviceFacts, offered: bigint): Steps<void> {
   forgetEventfds(transport, facts)
   // A group past the last queue has no name in the request, and was never moved.
   for (let group = 0; group < Math.min(facts.groupCount, facts.queueCount ?? facts.groupCount); group++)
@@ -35,8 +37,12 @@ export function forgetEarlierUse(transport: VhostVdpaTransport, facts: DeviceFac
   const count = (features & asids) !== 0n && (features & v2) !== 0n ? facts.addressSpaceCount : 1
   // A batch is the device's: it takes messages of its own address space only, and a reset does not end it.
   if ((features & batches) !== 0n)
-    for (let asid = 0; asid < count; asid++) transport.writeIotlb(messages(features, (writer) => writer.batchEnd(asid)))
-  for (let asid = 0; asid < count; asid++) unmapEverything(transport, asid, features)
+    for (let asid = 0; asid < count; asid++)
+      yield* writeSteps(
+        transport,
+        messages(features, (writer) => writer.batchEnd(asid)),
+      )
+  for (let asid = 0; asid < count; asid++) yield* unmapEverything(transport, asid, features)
 }
 
 function forgetEventfds(transport: VhostVdpaTransport, { queueCount = 0 }: DeviceFacts): void {
@@ -49,9 +55,10 @@ function forgetEventfds(transport: VhostVdpaTransport, { queueCount = 0 }: Devic
 }
 
 /** In a batch, because an address space that never had a mapping takes an invalidation only after BATCH_BEGIN. */
-function unmapEverything(transport: VhostVdpaTransport, asid: number, features: bigint): void {
+function* unmapEverything(transport: VhostVdpaTransport, asid: number, features: bigint): Steps<void> {
   const hasBatches = (features & batches) !== 0n
-  const outcome = transport.writeIotlb(
+  const outcome = yield* writeSteps(
+    transport,
     messages(features, (writer) => {
       if (hasBatches) writer.batchBegin(asid)
       for (const half of halves) writer.invalidate(asid, half)
@@ -70,6 +77,11 @@ function unmapEverything(transport: VhostVdpaTransport, asid: number, features: 
       cause: outcome.failure,
     },
   )
+}
+
+/** What was mapped may be much, and is unpinned page by page. */
+function writeSteps(transport: VhostVdpaTransport, records: Uint8Array): Steps<WriteEachOutcome> {
+  return sleeping({ now: () => transport.writeIotlb(records), later: () => transport.writeIotlbAsync(records) })
 }
 
 function messages(features: bigint, write: (writer: MessageWriter) => void): Uint8Array {

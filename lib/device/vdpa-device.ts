@@ -4,6 +4,7 @@ import { EventEmitter, on } from 'node:events'
 import { checkInteger, checkSignal } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
 import type { Range } from '../base/ranges.js'
 import { runAsync, runSync, type Steps } from '../base/steps.js'
 import type { Backend, Handle } from '../backend/backend.js'
@@ -87,7 +88,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     try {
       return new VdpaDevice<K>(runSync(claimSteps(backend, new VhostVdpaTransport(handle), options)))
     } catch (failure) {
-      handle.closeSync()
+      // Why it is closed is what there is to tell.
+      new Failures().now(() => handle.closeSync())
       throw failure
     }
   }

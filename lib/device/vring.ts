@@ -37,6 +37,7 @@ export interface VringSetup {
 }
 
 const DEFAULT_SIZE = 256
+const HALF_SET = 'its last setUp() was refused half-way'
 
 /** A virtqueue as the kernel knows it: size, addresses, state, eventfds. VdpaDevice.vring() gives it. */
 export class Vring {
@@ -45,6 +46,7 @@ export class Vring {
   readonly #context: DeviceContext
   #isEnabled = false
   #size = 0
+  #isHalfSet = false
 
   constructor(context: DeviceContext, index: number) {
     this.#context = context
@@ -82,8 +84,8 @@ export class Vring {
   }
 
   /**
-   * Tells the device where the ring is, before start(). Checks size, alignment and overlap first; nothing is half set when a check refuses.
-   * ERR_VDPA_STATE while a queue of createQueue() has it. (VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL, _ERR)
+   * Tells the device where the ring is, before start(). Checks size, alignment and overlap first; nothing is half set when a check refuses. When the kernel refuses
+   * half-way, the ring cannot be enabled before it was set up again. ERR_VDPA_STATE while a queue of createQueue() has it. (VHOST_SET_VRING_NUM, _ADDR, _BASE, _KICK, _CALL, _ERR)
    */
   setUp(setup: VringSetup): void {
     checkUnchanging(this.#context, 'setting a ring up')
@@ -95,14 +97,23 @@ export class Vring {
   setUpOwned(setup: VringSetup): void {
     this.#checkChangeable('setting a ring up')
     this.#checkSetup(setup)
-    const { transport } = this.#context
     const { format } = this
-    transport.setVringNum(this.index, setup.size)
-    transport.setVringBase(this.index, encodeBase(format, setup.state ?? initialState(format)))
-    transport.setVringAddr(this.index, setup.addresses)
-    if (setup.kick !== undefined) transport.setVringKick(this.index, fdOf(setup.kick))
-    if (setup.call !== undefined) transport.setVringCall(this.index, fdOf(setup.call))
-    if (setup.err !== undefined) transport.setVringErr(this.index, fdOf(setup.err))
+    const base = encodeBase(format, setup.state ?? initialState(format))
+    const [kick, call, err] = [setup.kick, setup.call, setup.err].map((one) => (one === undefined ? one : fdOf(one)))
+    this.#isHalfSet = true
+    try {
+      const { transport } = this.#context
+      transport.setVringNum(this.index, setup.size)
+      transport.setVringBase(this.index, base)
+      transport.setVringAddr(this.index, setup.addresses)
+      if (kick !== undefined) transport.setVringKick(this.index, kick)
+      if (call !== undefined) transport.setVringCall(this.index, call)
+      if (err !== undefined) transport.setVringErr(this.index, err)
+    } catch (failure) {
+      if (this.#isEnabled) this.#context.state.needsReset(`queue ${this.index} is enabled, and ${HALF_SET}`)
+      throw failure
+    }
+    this.#isHalfSet = false
     this.#size = setup.size
   }
 
@@ -143,6 +154,10 @@ export class Vring {
         `queue ${this.index} is enabled before start(): ENABLE_AFTER_DRIVER_OK is not there`,
       )
     }
+    if (this.#isHalfSet) {
+      const text = `queue ${this.index} cannot be enabled: ${HALF_SET}. Set it up again`
+      throw refusal(this.#context, 'ERR_VDPA_STATE', text)
+    }
     this.#context.transport.setVringEnable(this.index, true)
     this.#isEnabled = true
   }
@@ -176,6 +191,7 @@ export class Vring {
   /** @internal The device was reset: nothing is set or enabled any more. */
   forget(): void {
     this.#isEnabled = false
+    this.#isHalfSet = false
     this.#size = 0
   }
 

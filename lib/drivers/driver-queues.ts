@@ -63,7 +63,7 @@ export async function closeQueues(end: QueueEnd): Promise<void> {
 }
 
 function* endSteps({ device, queues, begin, whenRunning }: QueueEnd): Steps<void> {
-  const open = queues.filter((queue) => !queue.isClosed)
+  const open = queues.filter((queue) => !queue.hasEnded)
   if (whenRunning === 'refuse') for (const queue of open) queue.checkStopped()
   const failures = new Failures()
   failures.now(begin)

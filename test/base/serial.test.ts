@@ -111,4 +111,22 @@ describe('a serial', () => {
     look('behind')
     expect(seen.map(([, isInside]) => isInside)).toEqual([true, false, true, true, false])
   })
+
+  test('lets nothing in the middle of a procedure on the spot, and the asynchronous form behind it', async () => {
+    const serial = new Serial('it')
+    const log: string[] = []
+    let later: Promise<string> | undefined
+    function* calls(): Steps<void> {
+      expect(serial.isBusy).toBe(true)
+      expect(() => serial.runSync(() => work(log, 'inner'))).toThrow(
+        expect.objectContaining({ code: 'ERR_VDPA_STATE' }),
+      )
+      later = serial.run(() => work(log, 'later'))
+      yield* sleeping({ now: () => void log.push('outer'), later: () => Promise.resolve() })
+    }
+    serial.runSync(calls)
+    expect(log).toEqual(['outer'])
+    await later
+    expect([log, serial.isBusy]).toEqual([['outer', 'later begin', 'later end'], false])
+  })
 })

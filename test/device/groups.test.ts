@@ -178,3 +178,24 @@ describe('assigning', () => {
     expect(() => device.groups.assign(1, 1)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_NOT_SUPPORTED' }))
   })
 })
+
+test('a verdict moves both groups or none', () => {
+  const simulator = new Simulator()
+  const layout = { groups: [0, 1, 0, 0], descriptorGroups: [2, 3, 2, 2], addressSpaces: 2 }
+  simulator.add(customDevice({ path, deviceId: 25, queues: 4, ...layout }))
+  const device = openDeviceSync(path, { backend: simulator })
+  device.negotiateSync([])
+  const verdict = device.groups.isolation(1)
+  expect(verdict).toMatchObject({ isolated: true, group: 1, descriptorGroup: 3 })
+  const asids = () => [1, 3].map((group) => device.groups.asidOf(group))
+  simulator.faults.fail({ request: 'VHOST_VDPA_SET_GROUP_ASID', with: 'EIO', nth: 2 })
+  expect(() => device.groups.assign(verdict, 1)).toThrow(expect.objectContaining({ code: 'EIO' }))
+  expect(asids()).toEqual([0, 0])
+  simulator.faults.fail({ request: 'VHOST_VDPA_SET_GROUP_ASID', with: 'EIO', nth: 2, times: 2 })
+  expect(() => device.groups.assign(verdict, 1)).toThrow(
+    expect.objectContaining({ errors: [{ code: 'EIO' }, { code: 'EIO' }].map((one) => expect.objectContaining(one)) }),
+  )
+  expect(asids()).toEqual([1, 0])
+  device.groups.assign(verdict, 1)
+  expect(asids()).toEqual([1, 1])
+})

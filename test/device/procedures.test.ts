@@ -87,6 +87,51 @@ describe('calls without await', () => {
   })
 })
 
+describe('who is called in the middle of a procedure', () => {
+  test('may ask for another, which comes after it, and none on the spot', async () => {
+    await device.negotiate([])
+    const one = await queue(0)
+    const refused: unknown[] = []
+    let negotiated: Promise<unknown> | undefined
+    one.onClose(() => {
+      negotiated = device.negotiate([])
+      for (const verb of [() => device.resetSync(), () => device.closeSync(), () => device.negotiateSync([])])
+        try {
+          verb()
+        } catch (failure) {
+          refused.push(failure)
+        }
+    })
+    device.resetSync()
+    expect([device.state, one.isClosed]).toEqual(['claimed', true])
+    expect(refused).toEqual([code('ERR_VDPA_STATE'), code('ERR_VDPA_STATE'), code('ERR_VDPA_STATE')])
+    await negotiated
+    expect(device.state).toBe('negotiated')
+  })
+
+  test('may close the device, whose end then comes after it', async () => {
+    await device.negotiate([])
+    const one = await queue(0)
+    let closing: Promise<void> | undefined
+    one.onClose(() => void (closing ??= device.close()))
+    await device.reset()
+    expect(device.isClosed).toBe(true)
+    await closing
+    expect(device.state).toBe('closed')
+  })
+})
+
+describe('a queue of a closing device', () => {
+  test('is closed from the call on', async () => {
+    await device.negotiate([])
+    const one = await queue(0)
+    expect(one.isClosed).toBe(false)
+    const closing = device.close()
+    expect(one.isClosed).toBe(true)
+    await closing
+  })
+})
+
 describe('the one reset', () => {
   test.each([
     ['negotiate()', { request: 'VHOST_SET_FEATURES', with: 'EINVAL' } as const],

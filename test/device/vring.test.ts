@@ -44,11 +44,12 @@ describe('the word of SET_VRING_BASE', () => {
 })
 
 describe.each(['split', 'packed'] as const)('a %s vring', (format) => {
+  let simulator: Simulator
   let backend: RecordingBackend
   let device: VdpaDevice
 
   beforeEach(() => {
-    const simulator = new Simulator()
+    simulator = new Simulator()
     simulator.add(customDevice({ path, deviceId: 25, queues: 2, features: (1n << 32n) | (1n << 33n) | (1n << 34n) }))
     backend = new RecordingBackend(simulator)
     device = openDeviceSync(path, { backend })
@@ -135,4 +136,26 @@ describe.each(['split', 'packed'] as const)('a %s vring', (format) => {
     ])
     expect(() => vring.setKick(0x7fff_fff0)).toThrow(expect.objectContaining({ code: 'EBADF' }))
   })
+
+  test.each(['VHOST_SET_VRING_BASE', 'VHOST_SET_VRING_ADDR', 'VHOST_SET_VRING_KICK'] as const)(
+    'that was set up half-way, up to %s, is not enabled before it is set up again',
+    (request) => {
+      const vring = device.vring(0)
+      using kick = backend.eventfd()
+      const setup = { size: 4, addresses, kick }
+      vring.setUp(setup)
+      simulator.faults.fail({ request, with: 'EIO' })
+      expect(() => vring.setUp({ ...setup, size: 8 })).toThrow(expect.objectContaining({ code: 'EIO' }))
+      expect(() => vring.enable()).toThrow(
+        expect.objectContaining({ code: 'ERR_VDPA_STATE', message: expect.stringContaining('Set it up again') }),
+      )
+      vring.setUp(setup)
+      vring.enable()
+      simulator.faults.fail({ request, with: 'EIO' })
+      expect(() => vring.setUp({ ...setup, size: 8 })).toThrow(expect.objectContaining({ code: 'EIO' }))
+      expect(() => device.startSync()).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+      device.resetSync()
+      expect([vring.size, vring.isEnabled]).toEqual([0, false])
+    },
+  )
 })
