@@ -10,6 +10,7 @@ import { newControlState, serveControlQueue, type NetControlState } from './netw
 import { NetFilter } from './network-filter.js'
 import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
+import { rssQueue } from './network-rss.js'
 import { Inbox } from './network-wire.js'
 
 // One frame in flight at a time in the whole process: models run to the end of a turn.
@@ -222,8 +223,9 @@ export class NetworkModel implements DeviceModel {
     let open: DeviceQueue | undefined
     try {
       for (let count = 0; inbox.length > 0 && count < FRAMES_A_TURN; count++) {
-        const queue = device.queues[2 * Math.min(inbox.pair, this.state.queuePairs - 1)]
+        const { pair } = inbox
         const length = inbox.take(frame, this.#headerBytes)
+        const queue = this.#steered(device, length) ?? device.queues[2 * Math.min(pair, this.state.queuePairs - 1)]
         if (queue !== open) {
           open?.publish()
           open = queue?.open(device.context) === true ? queue : undefined
@@ -237,6 +239,12 @@ export class NetworkModel implements DeviceModel {
     return inbox.length > 0
   }
 
+  /** The receive queue that RSS chooses for the frame in the scratch area (section 5.1.6.4.3); undefined while it is not configured. */
+  #steered(device: ModelDevice, length: number): DeviceQueue | undefined {
+    const { rss } = this.state
+    return rss === undefined ? undefined : device.queues[2 * rssQueue(rss, frame, this.#headerBytes, length)]
+  }
+
   #loop(device: ModelDevice, transmit: DeviceQueue, receive: DeviceQueue): boolean {
     for (let count = 1; transmit.next(); count++) {
       if (this.#stopsAtOddChains && transmit.ring.chain.readableCount < transmit.ring.chain.count) {
@@ -244,7 +252,10 @@ export class NetworkModel implements DeviceModel {
         return false
       }
       const length = this.#take(device, transmit)
-      const hasBuffer = length < 0 || this.#receive(device, receive, length)
+      const chosen = length < 0 ? undefined : this.#steered(device, length)
+      const into = chosen?.open(device.context) === true ? chosen : receive
+      const hasBuffer = length < 0 || this.#receive(device, into, length)
+      if (into !== receive) into.publish()
       if (hasBuffer === undefined) return false
       transmit.complete()
       // vdpa_sim_net: no buffer, the frame is lost, and what is behind it waits for the next kick.

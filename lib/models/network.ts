@@ -9,6 +9,10 @@ import { formatMac, netStatus, parseMac, virtioNetConfig } from '../uapi/virtio-
 import { ModelDevice } from './model-device.js'
 import { NetworkModel } from './network-model.js'
 import { DEFAULT_NET_FEATURES, type NetworkDevice, type NetworkDeviceOptions } from './network-options.js'
+import { HASH_KEY_BYTES, SUPPORTED_HASH_TYPES } from './network-rss.js'
+
+/** Entries of the longest indirection table: the largest power of two that the field can say. */
+const RSS_TABLE_LAST = 0x8000
 
 const models = new WeakMap<ModelDevice, NetworkModel>()
 
@@ -27,6 +31,8 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
   let features = options.features ?? DEFAULT_NET_FEATURES
   for (const number of options.moreFeatures ?? []) features |= bit(number)
   if (queuePairs > 1) features |= bit(netFeatureBits.VIRTIO_NET_F_MQ)
+  const hashes =
+    (features & (bit(netFeatureBits.VIRTIO_NET_F_RSS) | bit(netFeatureBits.VIRTIO_NET_F_HASH_REPORT))) !== 0n
   const config = virtioNetConfig.encode({
     mac: parseMac(mac),
     status: netStatus.VIRTIO_NET_S_LINK_UP,
@@ -34,9 +40,9 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     mtu,
     speed: 0,
     duplex: 0,
-    rss_max_key_size: 0,
-    rss_max_indirection_table_length: 0,
-    supported_hash_types: 0,
+    rss_max_key_size: hashes ? HASH_KEY_BYTES : 0,
+    rss_max_indirection_table_length: hashes ? RSS_TABLE_LAST : 0,
+    supported_hash_types: hashes ? SUPPORTED_HASH_TYPES : 0,
   })
   const model = new NetworkModel(config, queuePairs)
   const device = new ModelDevice(

@@ -350,12 +350,12 @@ export class VhostVdpaTransport {
 
   /** Writes IOTLB records of 72 bytes each, in order. Every refusal of a mapping is EFAULT, what is no IOTLB message is EINVAL. How far it came, and the refusal, are the answer. */
   writeIotlb(records: Uint8Array): WriteEachOutcome {
-    return this.handle.writeEach(records, IOTLB_RECORD_BYTES)
+    return outcomeOf(this.handle.writeEach(records, IOTLB_RECORD_BYTES))
   }
 
   /** writeIotlb off the event loop's thread. */
-  writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome> {
-    return this.handle.writeEachAsync(records, IOTLB_RECORD_BYTES, options)
+  async writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome> {
+    return outcomeOf(await this.handle.writeEachAsync(records, IOTLB_RECORD_BYTES, options))
   }
 
   #configArgument(offset: number, length: number): Uint8Array {
@@ -410,4 +410,9 @@ export class VhostVdpaTransport {
     this.#pair.view.setInt32(4, fd, true)
     this.handle.ioctl(request, this.#pair.bytes)
   }
+}
+
+/** A program's own backend may answer with the bare count of a sequence that came to its end. */
+function outcomeOf(answer: WriteEachOutcome | number): WriteEachOutcome {
+  return typeof answer === 'number' ? { completed: answer } : answer
 }

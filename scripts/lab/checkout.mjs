@@ -1,6 +1,6 @@
 // Prepares this checkout on the host, where a compiler is fast, so that the guest only runs what is finished.
 import { existsSync } from 'node:fs'
-import { readdir, rm } from 'node:fs/promises'
+import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { exitCodes, labError, report } from './progress.mjs'
@@ -19,9 +19,15 @@ async function step(text, program, args) {
   throw labError(exitCodes.checkoutFailed, `${text} failed (${program} ${args.join(' ')} ended with ${code}):\n${said}`)
 }
 
+/** Whether the addon is there, and made of the sources as they are. */
 async function hasAddon() {
   const folder = join(checkout, 'build/Release')
-  return existsSync(folder) && (await readdir(folder)).some((name) => name.endsWith('.node'))
+  const built = existsSync(folder) ? (await readdir(folder)).filter((name) => name.endsWith('.node')) : []
+  if (built.length === 0) return false
+  const sources = (await readdir(join(checkout, 'native'))).map((name) => join('native', name))
+  const changed = async (name) => (await stat(join(checkout, name))).mtimeMs
+  const newest = Math.max(...(await Promise.all(['binding.gyp', ...sources].map(changed))))
+  return (await changed(join('build/Release', built[0]))) >= newest
 }
 
 /** What was compiled from a file that is gone since would still be run. */

@@ -2,9 +2,11 @@
 
 import { describe, expect, test } from '@jest/globals'
 import { networkDevice, pair } from '../../lib/models/network.js'
+import { rssQueue } from '../../lib/models/network-rss.js'
 import { extraNetFeatures } from '../../lib/models/network-options.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
+import { decodeNetConfig, netHashTypes, virtioNetConfig } from '../../lib/uapi/virtio-net.js'
 import { MAC, send } from '../simulator/support.js'
 import { frame, HEADER, Host, OTHER, RX, TX } from './net-host.js'
 
@@ -51,6 +53,45 @@ describe('two devices on a wire', () => {
       )
     simulator.drain()
     expect([first.counters.txPackets, second.counters.rxPackets]).toEqual([300, 300])
+  })
+
+  test('spread what comes over the receive queues as RSS was told', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const first = networkDevice({ mac: MAC })
+    const second = networkDevice({ mac: OTHER, queuePairs: 4, moreFeatures: [net.VIRTIO_NET_F_RSS] })
+    pair(first, second)
+    const one = new Host(first, { simulator })
+    const two = new Host(second, { simulator, features: [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_RSS] })
+    const space = new Uint8Array(virtioNetConfig.size)
+    second.readConfig(0, space)
+    expect(decodeNetConfig(space)).toMatchObject({ rssMaxKeySize: 40, rssMaxIndirectionTableLength: 0x8000 })
+    const key = Uint8Array.from({ length: 40 }, (_, at) => (at * 73 + 11) & 0xff)
+    const config = {
+      hashTypes: netHashTypes.VIRTIO_NET_RSS_HASH_TYPE_IPv4,
+      indirectionTable: [0, 1, 2, 3],
+      unclassifiedQueue: 3,
+      maxTxVq: 4,
+      key,
+    }
+    expect(two.command('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', config)).toBe(0)
+    const placed = [0, 0, 0, 0]
+    const expected = [0, 0, 0, 0]
+    for (let last = 0; last < 40; last++) {
+      const bytes = frame(OTHER, 60)
+      // IPv4 from 10.0.0.<last>, and some that are no IP at all.
+      if (last % 5 === 4) bytes.set([0x88, 0xb5], 12)
+      else bytes.set([0x08, 0x00, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, last, 10, 0, 0, 200], 12)
+      const queue = rssQueue(config, bytes, 0, bytes.length)
+      expected[queue] = (expected[queue] ?? 0) + 1
+      for (const at of [0, 1, 2, 3]) send(two.queue(2 * at), [[BigInt(RX + at * 2048), 2048, true]], at)
+      one.transmit(bytes)
+      for (const at of [0, 1, 2, 3]) {
+        const { ring } = two.queue(2 * at)
+        while (ring.take() >= 0) placed[at] = (placed[at] ?? 0) + 1
+      }
+    }
+    expect(placed).toEqual(expected)
+    expect(placed.every((count) => count > 0)).toBe(true)
   })
 
   const wire = (features: readonly number[], otherFeatures: readonly number[], size = 256) => {

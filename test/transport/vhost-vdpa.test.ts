@@ -168,6 +168,13 @@ describe('the vhost-vdpa dialect', () => {
     expect(seen).toEqual([{ request: -72, bytes: '00'.repeat(144) }])
   })
 
+  test('a backend of the program may answer with the bare count', async () => {
+    const handle = { writeEach: () => 2, writeEachAsync: () => Promise.resolve(2) }
+    const transport = new VhostVdpaTransport(handle as never)
+    expect(transport.writeIotlb(new Uint8Array(144))).toEqual({ completed: 2 })
+    expect(await transport.writeIotlbAsync(new Uint8Array(144))).toEqual({ completed: 2 })
+  })
+
   test('IOTLB records go down off the thread with the options they were given', async () => {
     const { transport, seen } = recorded()
     const progress: number[] = []
