@@ -17,6 +17,7 @@ import { BlockStorage } from './block-storage.js'
 import { BlockLaw } from './block-law.js'
 import type { DeviceQueue, QueueContext } from './device-queue.js'
 import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+import { RoundRobin, type TurnMeter } from './turn-meter.js'
 
 /** What vdpa_sim_blk offers: SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, MQ, DISCARD, WRITE_ZEROES, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
 export const DEFAULT_BLOCK_FEATURES = [
@@ -99,6 +100,18 @@ export interface BlockDevice extends ModelDevice {
   readonly storage: BlockStorage
 }
 
+/** Bytes between the disk and the request in hand. */
+interface Transfer {
+  isRead: boolean
+  /** Where on the disk it begins. */
+  position: number
+  length: number
+  done: number
+}
+
+/** In the place of a status: the request goes on in another turn. */
+const HELD = -1
+
 class BlockModel implements DeviceModel {
   readonly storage = new BlockStorage()
   readonly counters: BlockCounters = {
@@ -117,6 +130,11 @@ class BlockModel implements DeviceModel {
   // How drivers are held to the specification; undefined: they are not.
   #law: BlockLaw | undefined
   #context: QueueContext | undefined
+  #meter: TurnMeter | undefined
+  readonly #queues = new RoundRobin()
+  // By queue index; of use while the queue says that it holds its chain.
+  readonly #held: Transfer[] = []
+  readonly #transfer: Transfer = { isRead: true, position: 0, length: 0, done: 0 }
 
   constructor(capacity: number, id: Uint8Array, isReadOnly: boolean) {
     this.#capacity = capacity
@@ -126,16 +144,16 @@ class BlockModel implements DeviceModel {
 
   work(device: ModelDevice): boolean {
     this.#begin(device)
-    let wantsMore = false
-    for (const queue of device.queues)
-      wantsMore = device.attempt(() => queue.open(device.context) && this.#serve(queue)) || wantsMore
-    return wantsMore
+    return this.#queues.serveAll(device.queueCount, device.meter, (index) =>
+      device.attempt(() => this.#serve(device, index)),
+    )
   }
 
   /** Looks up what the features say, when they are others than the last time. */
   #begin(device: ModelDevice): void {
     if (this.#context === device.context) return
     this.#context = device.context
+    this.#meter = device.meter
     this.#isVdpaSim = device.host.deviates('block-of-vdpa-sim')
     this.#law = device.isStrict ? new BlockLaw(device, this.#capacity) : undefined
   }
@@ -147,9 +165,13 @@ class BlockModel implements DeviceModel {
     if (value !== undefined && device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE)) device.config[wceAt] = value
   }
 
-  #serve(queue: DeviceQueue): boolean {
-    for (let count = 1; queue.next(); count++) {
-      if (this.#request(queue)) {
+  #serve(device: ModelDevice, index: number): boolean {
+    const queue = device.queues[index]
+    if (queue?.open(device.context) !== true) return false
+    for (let count = 1; queue.isHolding || queue.next(); count++) {
+      const isAnswered = queue.isHolding ? this.#goOn(queue) : this.#request(queue)
+      if (queue.isHolding) return true
+      if (isAnswered) {
         queue.complete()
         queue.publish()
       } else {
@@ -161,22 +183,34 @@ class BlockModel implements DeviceModel {
           return false
         }
       }
-      if (count === REQUESTS_A_TURN) return true
+      if (count === REQUESTS_A_TURN || device.meter.isOver) return true
     }
     queue.ring.enableKicks()
     return false
   }
 
+  /** Whether the request in hand is answered. It may be held as well, when the turn is over before its data has moved. */
   #request(queue: DeviceQueue): boolean {
-    const { writableLength } = queue
-    if (writableLength < 1 || queue.read(header, 0, header.byteLength) !== header.byteLength) return false
+    if (queue.writableLength < 1 || queue.read(header, 0, header.byteLength) !== header.byteLength) return false
     const type = headerView.getUint32(0, true)
     // Sectors from 2^53 on lie past the end of any disk.
     const sector = headerView.getUint32(12, true) * 0x1_0000_0000 + headerView.getUint32(8, true)
-    const status = this.#law?.refusal(queue, type, sector) ?? this.#carryOut(queue, type, sector)
+    return this.#answer(queue, this.#law?.refusal(queue, type, sector) ?? this.#carryOut(queue, type, sector))
+  }
+
+  /** Goes on with a request that was held. */
+  #goOn(queue: DeviceQueue): boolean {
+    queue.takeUp()
+    const held = this.#held[queue.index]
+    if (held === undefined) throw new Error('no request was held')
+    return this.#answer(queue, held.isRead ? this.#readOn(queue, held) : this.#writeOn(queue, held))
+  }
+
+  #answer(queue: DeviceQueue, status: number): boolean {
+    if (queue.isHolding) return false
     if (status !== blockStatus.VIRTIO_BLK_S_OK) this.counters.errors++
     // The status is the last byte, wherever the data ended.
-    queue.skipWritable(writableLength - 1 - queue.written)
+    queue.skipWritable(queue.writableLength - 1 - queue.written)
     statusByte[0] = status
     return queue.write(statusByte, 0, 1) === 1
   }
@@ -209,28 +243,56 @@ class BlockModel implements DeviceModel {
 
   #readSectors(queue: DeviceQueue, sector: number, length: number): number {
     if (!this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
-    for (let done = 0; done < length;) {
-      const count = Math.min(scratch.byteLength, length - done)
-      this.storage.read(sector * SECTOR_BYTES + done, scratch, count)
+    return this.#readOn(queue, this.#begins(true, sector, length))
+  }
+
+  #readOn(queue: DeviceQueue, transfer: Transfer): number {
+    while (transfer.done < transfer.length) {
+      const count = Math.min(scratch.byteLength, transfer.length - transfer.done)
+      this.storage.read(transfer.position + transfer.done, scratch, count)
       if (queue.write(scratch, 0, count) !== count) return blockStatus.VIRTIO_BLK_S_IOERR
-      done += count
+      transfer.done += count
+      if (this.#holds(queue, transfer)) return HELD
     }
     this.counters.reads++
-    this.counters.bytesRead += length
+    this.counters.bytesRead += transfer.length
     return blockStatus.VIRTIO_BLK_S_OK
   }
 
   #writeSectors(queue: DeviceQueue, sector: number, length: number): number {
     if (this.#isReadOnly || !this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
-    for (let done = 0; done < length;) {
-      const count = Math.min(scratch.byteLength, length - done)
+    return this.#writeOn(queue, this.#begins(false, sector, length))
+  }
+
+  #writeOn(queue: DeviceQueue, transfer: Transfer): number {
+    while (transfer.done < transfer.length) {
+      const count = Math.min(scratch.byteLength, transfer.length - transfer.done)
       if (queue.read(scratch, 0, count) !== count) return blockStatus.VIRTIO_BLK_S_IOERR
-      this.storage.write(sector * SECTOR_BYTES + done, scratch, count)
-      done += count
+      this.storage.write(transfer.position + transfer.done, scratch, count)
+      transfer.done += count
+      if (this.#holds(queue, transfer)) return HELD
     }
     this.counters.writes++
-    this.counters.bytesWritten += length
+    this.counters.bytesWritten += transfer.length
     return blockStatus.VIRTIO_BLK_S_OK
+  }
+
+  /** One object for all that are not held. */
+  #begins(isRead: boolean, sector: number, length: number): Transfer {
+    const transfer = this.#transfer
+    transfer.isRead = isRead
+    transfer.position = sector * SECTOR_BYTES
+    transfer.length = length
+    transfer.done = 0
+    return transfer
+  }
+
+  /** Leaves the rest of a transfer for another turn when this one is over. */
+  #holds(queue: DeviceQueue, transfer: Transfer): boolean {
+    if (transfer.done === transfer.length || this.#meter?.isOver !== true) return false
+    this.#held[queue.index] = { ...transfer }
+    queue.hold()
+    return true
   }
 
   #giveId(queue: DeviceQueue): number {

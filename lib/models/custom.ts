@@ -7,6 +7,7 @@ import type { Range } from '../base/ranges.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceQueue } from './device-queue.js'
 import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+import { RoundRobin } from './turn-meter.js'
 
 /** A queue that was kicked, one chain at a time. */
 export interface ChainServer {
@@ -60,6 +61,7 @@ const CHAINS_A_TURN = 256
 
 class CustomModel implements DeviceModel {
   readonly #onKick: CustomDeviceOptions['onKick']
+  readonly #queues = new RoundRobin()
 
   constructor(onKick: CustomDeviceOptions['onKick']) {
     this.#onKick = onKick
@@ -69,17 +71,16 @@ class CustomModel implements DeviceModel {
     const onKick = this.#onKick
     if (onKick === undefined) return false
     const calls = new ProgramCalls()
-    let wantsMore = false
-    for (const queue of device.queues) {
-      wantsMore =
-        device.attempt(() => queue.open(device.context) && this.#serve(device, queue, onKick, calls)) || wantsMore
-    }
+    const wantsMore = this.#queues.serveAll(device.queueCount, device.meter, (index) =>
+      device.attempt(() => this.#serve(device, device.queues[index], onKick, calls)),
+    )
     if (wantsMore) device.wake()
     calls.throwKept()
     return false
   }
 
-  #serve(device: ModelDevice, queue: DeviceQueue, onKick: OnKick, calls: ProgramCalls): boolean {
+  #serve(device: ModelDevice, queue: DeviceQueue | undefined, onKick: OnKick, calls: ProgramCalls): boolean {
+    if (queue?.open(device.context) !== true) return false
     for (let count = 1; queue.next(); count++) {
       let isDone: boolean | void = true
       const { ring } = queue
@@ -95,7 +96,8 @@ class CustomModel implements DeviceModel {
         queue.publish()
       }
       if (!device.isRunning) return false
-      if (count === CHAINS_A_TURN) return true
+      device.meter.countUnknown()
+      if (count === CHAINS_A_TURN || device.meter.isOver) return true
     }
     queue.ring.enableKicks()
     return false

@@ -36,6 +36,8 @@ export interface DeviceHost {
   schedule(work: () => void): void
   /** Whether the host imitates a named oddity of some kernel's devices. */
   deviates(name: string): boolean
+  /** Whether the turn under way has lasted long enough: what is left is for another. Absent: turns may be as long as they are. */
+  isTurnOver?(): boolean
   /** Hears of a rule of the specification that the driver broke. */
   report?(violation: Violation): void
 }

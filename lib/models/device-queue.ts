@@ -14,11 +14,14 @@ import type {
   TranslateTable,
 } from '../virtqueue/virtqueue.js'
 import { dmaAccess, type Dma } from './device-ops.js'
+import type { TurnMeter } from './turn-meter.js'
 
 /** What a queue must ask its device. */
 export interface QueueContext {
   /** The way to guest memory. */
   readonly dma: Dma
+  /** What the turn has cost so far. */
+  readonly meter: TurnMeter
   /** The address space of a queue's buffers now. */
   bufferAsid(index: number): number
   /** The address space of a queue's ring areas and indirect tables now; another only with descriptor groups. */
@@ -85,6 +88,7 @@ export class DeviceQueue {
   #segment = 0
   #at = 0
   #written = 0
+  #isHolding = false
 
   constructor(index: number, size: number) {
     this.index = index
@@ -156,6 +160,7 @@ export class DeviceQueue {
   /** Forgets all registers and the ring; `size` is the largest there may be. */
   reset(size: number): void {
     this.#ring = undefined
+    this.#isHolding = false
     this.#size = size
     this.#addresses = nowhere
     this.#position = undefined
@@ -188,7 +193,33 @@ export class DeviceQueue {
     this.#segment = 0
     this.#at = 0
     this.#written = 0
-    return this.ring.next()
+    const { ring } = this
+    if (!ring.next()) return false
+    this.#contextNow().meter.countChain(ring.chain.count)
+    return true
+  }
+
+  /** The chain in hand goes on in another turn, from where the cursor stands. Until then no other may be loaded. */
+  hold(): void {
+    this.#isHolding = true
+  }
+
+  /** Whether there is a chain that goes on. Not any more when the queue ended, moved or was suspended since: such a chain comes again, from its beginning. */
+  get isHolding(): boolean {
+    return this.#isHolding
+  }
+
+  /** Goes on with the chain that was held. */
+  takeUp(): void {
+    this.#isHolding = false
+  }
+
+  /** A chain that was held is as if it had not been looked at. */
+  putBack(): void {
+    if (!this.#isHolding) return
+    this.#isHolding = false
+    const ring = this.#ring
+    if (ring !== undefined && !ring.isBroken) ring.rewind()
   }
 
   /** Bytes of the chain in hand that the device may read. */
@@ -209,7 +240,7 @@ export class DeviceQueue {
   /** Reads on from the cursor: the count of bytes, less than `length` at the end of the readable part, -1 where memory cannot be read. */
   read(target: Uint8Array, offset: number, length: number): number {
     const { iovaHigh, iovaLow, lengths, readableCount } = this.ring.chain
-    const { dma } = this.#contextNow()
+    const { dma, meter } = this.#contextNow()
     let done = 0
     while (done < length && this.#segment < readableCount) {
       const left = (lengths[this.#segment] ?? 0) - this.#at
@@ -222,13 +253,14 @@ export class DeviceQueue {
       done += count
       this.#advance(count, left)
     }
+    meter.countBytes(done)
     return done
   }
 
   /** Writes on from the cursor (the rest of the readable part is passed over): the count of bytes that had room, -1 where memory cannot be written. */
   write(source: Uint8Array, offset: number, length: number): number {
     const { iovaHigh, iovaLow, lengths, readableCount, count: segments } = this.ring.chain
-    const { dma } = this.#contextNow()
+    const { dma, meter } = this.#contextNow()
     if (this.#segment < readableCount) {
       this.#segment = readableCount
       this.#at = 0
@@ -246,6 +278,7 @@ export class DeviceQueue {
       this.#advance(count, left)
     }
     this.#written += done
+    meter.countBytes(done)
     return done
   }
 
@@ -375,6 +408,7 @@ export class DeviceQueue {
   }
 
   #forgetRing(): void {
+    this.putBack()
     const state = this.#ring?.state()
     this.#ring = undefined
     if (state === undefined) return

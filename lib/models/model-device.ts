@@ -11,6 +11,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { featureViolation, statusViolation, showViolation, VIOLATIONS_KEPT, type Violation } from './driver-law.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
 import { DeviceQueue, type QueueContext } from './device-queue.js'
+import { TurnMeter } from './turn-meter.js'
 
 /** Capabilities that a device may be made without; all are there by default except doorbells, sizes of single queues and pinning. */
 export interface DeviceCapabilities {
@@ -103,6 +104,8 @@ export class ModelDevice implements DeviceOps {
   readonly config: Uint8Array
   /** Each queue as the model works with it, by index. */
   readonly queues: readonly DeviceQueue[]
+  /** What the turn under way has cost: a model asks it, after each piece of work, whether to go on in another turn. */
+  readonly meter = new TurnMeter(() => this.#host?.isTurnOver?.() === true)
   readonly #shape: DeviceShape
   readonly #model: DeviceModel
   readonly #groups: readonly number[]
@@ -377,6 +380,7 @@ export class ModelDevice implements DeviceOps {
 
   #suspend(): boolean {
     this.#isRunning = false
+    for (const queue of this.queues) queue.putBack()
     return true
   }
 
@@ -398,6 +402,7 @@ export class ModelDevice implements DeviceOps {
       return
     }
     this.#isWorking = true
+    this.meter.begin()
     let wantsMore = false
     try {
       wantsMore = this.#model.work(this)
@@ -415,6 +420,7 @@ export class ModelDevice implements DeviceOps {
     const descriptorGroups = this.#shape.descriptorGroups ?? groups
     return {
       dma: this.host.dma,
+      meter: this.meter,
       bufferAsid: (index) => asids[groups[index] ?? 0] ?? 0,
       ringAsid: (index) => asids[descriptorGroups[index] ?? 0] ?? 0,
       format: this.format,

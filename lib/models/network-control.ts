@@ -91,11 +91,15 @@ export interface NetControlTarget {
   readonly maxQueuePairs: number
   /** As DeviceHost.deviates(). */
   deviates(name: string): boolean
+  /** Whether the turn is to end. */
+  readonly isTurnOver: boolean
 }
 
 const HEAD_BYTES = 2
 // The longest command that is listened to: an RSS configuration of 32768 entries, or a MAC table of some thousand addresses.
 const COMMAND_BYTES_LAST = 80 * 1024
+/** Commands that are answered before frames move. */
+const COMMANDS_A_TURN = 64
 /** -EFAULT as the unsigned word that vdpa_sim_net writes for a length when the acknowledgement cannot be written. */
 const EFAULT_AS_LENGTH = 0xffff_fff2
 let scratch = new Uint8Array(256)
@@ -225,7 +229,7 @@ function answerAsVdpaSim(entry: unknown, command: Uint8Array, { state }: NetCont
 }
 
 /**
- * Serves all commands that are there, and counts them in `counters`. One that cannot be followed is
+ * Serves the commands that are there, and counts them in `counters`; true when the turn ended before all were. One that cannot be followed is
  * answered VIRTIO_NET_ERR in its turn; where the answer cannot be written it is used with nothing written. One in memory that the device cannot reach is no
  * command at all: the chain is lost, as a fault of DMA loses it, and gets neither acknowledgement nor interrupt.
  */
@@ -233,27 +237,32 @@ export function serveControlQueue(
   queue: DeviceQueue,
   target: NetControlTarget,
   counters: { commands: number; commandErrors: number },
-): void {
+): boolean {
   const isVdpaSim = target.deviates('net-control-of-vdpa-sim')
   let last: number = netAck.VIRTIO_NET_ERR
-  while (queue.next()) {
+  for (let count = 1; queue.next(); count++) {
     counters.commands++
     const command = readCommand(queue)
-    if (command === undefined || command === 'unreachable') {
-      counters.commandErrors++
-      // vdpa_sim_net forgets the chain, and does not go on by itself.
-      if (isVdpaSim) return
-      if (command === 'unreachable') continue
+    if (command === undefined || command === 'unreachable') counters.commandErrors++
+    // vdpa_sim_net forgets the chain, and does not go on by itself.
+    if (isVdpaSim && typeof command !== 'object') return false
+    if (command !== 'unreachable') {
+      last = command === undefined ? netAck.VIRTIO_NET_ERR : answer(command, target, last)
+      if (command !== undefined && last !== netAck.VIRTIO_NET_OK) counters.commandErrors++
+      acknowledge(queue, last, isVdpaSim)
     }
-    last = command === undefined ? netAck.VIRTIO_NET_ERR : answer(command, target, last)
-    ack[0] = last
-    if (command !== undefined && last !== netAck.VIRTIO_NET_OK) counters.commandErrors++
-    if (queue.write(ack, 0, 1) >= 0) queue.complete()
-    else if (isVdpaSim) queue.completeWith(EFAULT_AS_LENGTH)
-    else queue.complete()
-    queue.publish()
+    // What vdpa_sim_net answers depends on the commands before it in the turn.
+    if ((count >= COMMANDS_A_TURN && !isVdpaSim) || target.isTurnOver) return true
   }
   queue.ring.enableKicks()
+  return false
+}
+
+function acknowledge(queue: DeviceQueue, answered: number, isVdpaSim: boolean): void {
+  ack[0] = answered
+  if (queue.write(ack, 0, 1) >= 0 || !isVdpaSim) queue.complete()
+  else queue.completeWith(EFAULT_AS_LENGTH)
+  queue.publish()
 }
 
 /** The bytes of the command in hand; undefined when they are too few or too many. */

@@ -1,6 +1,6 @@
 // The receive filter of a network device (spec section 5.1.6.5.1 to 5.1.6.5.3): which frames its driver is given, by what commands have set.
 
-import { formatMac } from '../uapi/virtio-net.js'
+import { formatMac, type MacTable } from '../uapi/virtio-net.js'
 import type { NetControlState } from './network-control.js'
 
 /** Where the type, or the tag of a VLAN, is in an Ethernet frame. */
@@ -13,6 +13,8 @@ export class NetFilter {
   /** Compares addresses as C strings (an oddity). */
   comparesStrings = false
   readonly #state: NetControlState
+  #setsOf: MacTable | undefined
+  #sets: Record<keyof MacTable, ReadonlySet<string>> = { unicast: new Set(), multicast: new Set() }
 
   constructor(state: NetControlState) {
     this.#state = state
@@ -32,7 +34,7 @@ export class NetFilter {
       isOwn = mac[index] === frame[at + index]
       if (isOwn && mac[index] === 0 && this.comparesStrings) break
     }
-    return isOwn || (state.table.unicast.length > 0 && state.table.unicast.includes(formatMac(frame.slice(at, at + 6))))
+    return isOwn || (state.table.unicast.length > 0 && this.#isInTable('unicast', frame, at))
   }
 
   /** Frames with a tag pass when their VLAN was added (section 5.1.6.5.3); those without one always. */
@@ -47,6 +49,16 @@ export class NetFilter {
     for (let index = 0; index < 6 && isBroadcast; index++) isBroadcast = frame[at + index] === 0xff
     if (isBroadcast) return !state.refusesBroadcast
     if (state.refusesMulticast) return false
-    return state.acceptsAllMulticast || state.table.multicast.includes(formatMac(frame.slice(at, at + 6)))
+    return state.acceptsAllMulticast || (state.table.multicast.length > 0 && this.#isInTable('multicast', frame, at))
+  }
+
+  /** A driver may give thousands of addresses, and each frame asks. */
+  #isInTable(part: keyof MacTable, frame: Uint8Array, at: number): boolean {
+    const { table } = this.#state
+    if (this.#setsOf !== table) {
+      this.#setsOf = table
+      this.#sets = { unicast: new Set(table.unicast), multicast: new Set(table.multicast) }
+    }
+    return this.#sets[part].has(formatMac(frame.slice(at, at + 6)))
   }
 }

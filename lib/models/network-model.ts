@@ -12,6 +12,7 @@ import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
 import { rssQueue } from './network-rss.js'
 import { Inbox } from './network-wire.js'
+import { RoundRobin } from './turn-meter.js'
 
 // One frame in flight at a time in the whole process: models run to the end of a turn.
 const FRAME_BYTES_LAST = 65_536 + 64
@@ -72,6 +73,7 @@ export class NetworkModel implements DeviceModel {
   #sendsHeadersAsTheyCame = false
   #hasHardLimits = false
   #stopsAtOddChains = false
+  readonly #pairs = new RoundRobin()
 
   constructor(config: Uint8Array, maxQueuePairs: number) {
     this.maxQueuePairs = maxQueuePairs
@@ -85,6 +87,10 @@ export class NetworkModel implements DeviceModel {
 
   deviates(name: string): boolean {
     return this.#device?.host.deviates(name) === true
+  }
+
+  get isTurnOver(): boolean {
+    return this.#device?.meter.isOver === true
   }
 
   /** Section 5.1.3.1, as every device that looks at it has it; with drivers held to the specification, all of the section was looked at before. */
@@ -109,10 +115,9 @@ export class NetworkModel implements DeviceModel {
 
   work(device: ModelDevice): boolean {
     this.#begin(device)
-    device.attempt(() => this.#serveControl(device))
-    let wantsMore = false
-    for (let pair = 0; pair < this.state.queuePairs; pair++)
-      wantsMore = device.attempt(() => this.#transmit(device, pair)) || wantsMore
+    let wantsMore = device.attempt(() => this.#serveControl(device))
+    const transmit = (pair: number) => device.attempt(() => this.#transmit(device, pair))
+    wantsMore = this.#pairs.serveAll(this.state.queuePairs, device.meter, transmit) || wantsMore
     if (this.inbox.length > 0) wantsMore = device.attempt(() => this.#receiveAll(device)) || wantsMore
     return wantsMore
   }
@@ -142,13 +147,12 @@ export class NetworkModel implements DeviceModel {
     this.#stopsAtOddChains = device.host.deviates('net-stops-at-odd-chains')
   }
 
-  /** A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
+  /** True when commands are left for another turn. A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
   #serveControl(device: ModelDevice): boolean {
     if (!this.#hasControl) return false
     const index = this.#hasPairs ? 2 * this.maxQueuePairs : Math.min(2, device.queueCount - 1)
     const queue = device.queues[index]
-    if (queue?.open(device.context) === true) serveControlQueue(queue, this, this.counters)
-    return false
+    return queue?.open(device.context) === true && serveControlQueue(queue, this, this.counters)
   }
 
   #transmit(device: ModelDevice, pair: number): boolean {
@@ -178,7 +182,7 @@ export class NetworkModel implements DeviceModel {
         if (length >= 0) model.#accept(other, pair, this.#headerBytes, length)
         transmit.complete()
         if (count % FRAMES_A_PUBLICATION === 0) transmit.publish()
-        if (count === FRAMES_A_TURN) return true
+        if (count === FRAMES_A_TURN || device.meter.isOver) return true
       }
       transmit.ring.enableKicks()
       return false
@@ -232,6 +236,7 @@ export class NetworkModel implements DeviceModel {
         }
         if (open === undefined) counters.rxOverruns++
         else this.#receive(device, open, length)
+        if (device.meter.isOver) break
       }
     } finally {
       open?.publish()
@@ -264,7 +269,7 @@ export class NetworkModel implements DeviceModel {
         transmit.publish()
         receive.publish()
       }
-      if (count === FRAMES_A_TURN) return true
+      if (count === FRAMES_A_TURN || device.meter.isOver) return true
     }
     transmit.ring.enableKicks()
     return false

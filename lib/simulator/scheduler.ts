@@ -10,7 +10,7 @@ export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
 
 /**
  * How long one flush may last, in milliseconds, before the event loop gets its turn: devices and listeners that wake one another for ever must not stop
- * the program. A piece of work is not cut: who does it bounds it.
+ * the program. A piece of work is not cut from outside: who does it asks `isTurnOver`, and leaves the rest for another.
  */
 const FLUSH_MILLISECONDS = 4
 
@@ -25,6 +25,8 @@ export class Scheduler {
   #names: string[] = []
   #head = 0
   #isFlushing = false
+  // When the flush under way is to end.
+  #end = Infinity
   readonly #flush = () => this.#runFlush()
 
   constructor(mode: SchedulerMode = 'automatic', latency = 1) {
@@ -37,6 +39,11 @@ export class Scheduler {
   /** Pieces of work that wait for their turn. */
   get pending(): number {
     return this.#work.length - this.#head
+  }
+
+  /** Whether the flush under way has lasted long enough. Work that a program runs by hand lasts as long as it does. */
+  get isTurnOver(): boolean {
+    return this.#end !== Infinity && performance.now() >= this.#end
   }
 
   /** `name` says what the work is, for who steps: `/dev/vhost-vdpa-0 works`. */
@@ -84,13 +91,14 @@ export class Scheduler {
   #runFlush(): void {
     // Work that comes while realtime work runs waits for a latency of its own.
     let due = this.mode === 'realtime' ? this.pending : Infinity
-    const end = performance.now() + FLUSH_MILLISECONDS
+    this.#end = performance.now() + FLUSH_MILLISECONDS
     try {
       while (due > 0 && this.step() !== undefined) {
         due--
-        if (performance.now() >= end) break
+        if (this.isTurnOver) break
       }
     } finally {
+      this.#end = Infinity
       this.#isFlushing = false
       if (this.pending > 0) this.#armLater(due > 0)
     }

@@ -85,6 +85,7 @@ export class Simulator implements Backend {
     device.attach({
       dma,
       schedule: (work) => this.#scheduler.schedule(work, name),
+      isTurnOver: () => this.#scheduler.isTurnOver,
       deviates: (name) => this.#deviations.has(name),
       report: (violation) => {
         node.complaint = showViolation(violation)

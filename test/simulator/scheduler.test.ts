@@ -1,4 +1,4 @@
-import { describe, expect, test } from '@jest/globals'
+import { describe, expect, jest, test } from '@jest/globals'
 import { Scheduler } from '../../lib/simulator/scheduler.js'
 
 const turnOfTheLoop = () => new Promise((resolve) => setImmediate(resolve))
@@ -52,6 +52,28 @@ describe('the scheduler', () => {
     isWanted = false
     await turnOfTheLoop()
     expect(scheduler.pending).toBe(0)
+  })
+
+  test('says when the turn has lasted, and never to work that is run by hand', async () => {
+    let now = 0
+    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now)
+    try {
+      const scheduler = new Scheduler()
+      const answers: boolean[] = []
+      const work = () => {
+        answers.push(scheduler.isTurnOver)
+        now += 100
+        answers.push(scheduler.isTurnOver)
+      }
+      scheduler.schedule(work, 'first')
+      await Promise.resolve()
+      expect([answers, scheduler.isTurnOver]).toEqual([[false, true], false])
+      scheduler.schedule(work, 'second')
+      scheduler.drain()
+      expect(answers.slice(2)).toEqual([false, false])
+    } finally {
+      clock.mockRestore()
+    }
   })
 
   test('goes on after work that throws, which is thrown to who steps', () => {
