@@ -15,8 +15,10 @@ import { blockFeatureBits, transportFeatureBits } from '../uapi/virtio-features.
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { BlockStorage } from './block-storage.js'
 import { BlockLaw } from './block-law.js'
-import type { DeviceQueue, QueueContext } from './device-queue.js'
-import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+import type { DeviceQueue } from './device-queue.js'
+import type { QueueContext } from './queue-context.js'
+import type { DeviceCapabilities } from './device-shape.js'
+import { ModelDevice, type DeviceModel } from './model-device.js'
 import { RoundRobin, type TurnMeter } from './turn-meter.js'
 
 /** What vdpa_sim_blk offers: SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, MQ, DISCARD, WRITE_ZEROES, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
@@ -185,8 +187,7 @@ class BlockModel implements DeviceModel {
       }
       if (count === REQUESTS_A_TURN || device.meter.isOver) return true
     }
-    queue.ring.enableKicks()
-    return false
+    return queue.rest()
   }
 
   /** Whether the request in hand is answered. It may be held as well, when the turn is over before its data has moved. */

@@ -6,7 +6,8 @@ import { ProgramCalls } from '../base/program-calls.js'
 import type { Range } from '../base/ranges.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceQueue } from './device-queue.js'
-import { ModelDevice, type DeviceCapabilities, type DeviceModel } from './model-device.js'
+import type { DeviceCapabilities } from './device-shape.js'
+import { ModelDevice, type DeviceModel } from './model-device.js'
 import { RoundRobin } from './turn-meter.js'
 
 /** A queue that was kicked, one chain at a time. */
@@ -99,8 +100,7 @@ class CustomModel implements DeviceModel {
       device.meter.countUnknown()
       if (count === CHAINS_A_TURN || device.meter.isOver) return true
     }
-    queue.ring.enableKicks()
-    return false
+    return queue.rest()
   }
 }
 

@@ -65,6 +65,10 @@ export interface DeviceOps {
    * through the process, as vdpa_sim and VDUSE do.
    */
   readonly pinsMemory?: boolean
+  /** With `pinsMemory`: the pretended physical pieces, in bytes, each of which takes an entry of the IOTLB. Absent: memory lies in one. */
+  readonly pieceBytes?: number
+  /** Mappings change at each message, not at the end of its batch. Absent: at its end. */
+  readonly mapsAtOnce?: boolean
   /** Queues may be enabled while the device runs (VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK). */
   readonly enablesAfterDriverOk?: boolean
 
@@ -97,8 +101,8 @@ export interface DeviceOps {
   setQueueReady(index: number, isReady: boolean): void
   /** Where a queue stands, as VHOST_GET_VRING_BASE: for packed rings the used position is in the high half. Exact while suspended. */
   queueState(index: number): number | undefined
-  /** Where a queue is to begin, in the same form (VHOST_SET_VRING_BASE). */
-  setQueueState(index: number, state: number): boolean
+  /** Where a queue is to begin, in the same form (VHOST_SET_VRING_BASE). Undefined: not there (EOPNOTSUPP), as for queueState(). */
+  setQueueState(index: number, state: number): boolean | undefined
   /** What to call when the driver wants an interrupt of the queue; undefined takes it away. A reset does, too. */
   setQueueCallback(index: number, callback: (() => void) | undefined): void
   /** The driver says that there are new chains. May come for a queue that is not ready, or while the device does not run. */

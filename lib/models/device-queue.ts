@@ -4,7 +4,6 @@
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
-import type { DeviceLaw } from '../virtqueue/ring-options.js'
 import type {
   DeviceRing,
   RingAreas,
@@ -13,32 +12,9 @@ import type {
   TableLocation,
   TranslateTable,
 } from '../virtqueue/virtqueue.js'
-import { dmaAccess, type Dma } from './device-ops.js'
-import type { TurnMeter } from './turn-meter.js'
-
-/** What a queue must ask its device. */
-export interface QueueContext {
-  /** The way to guest memory. */
-  readonly dma: Dma
-  /** What the turn has cost so far. */
-  readonly meter: TurnMeter
-  /** The address space of a queue's buffers now. */
-  bufferAsid(index: number): number
-  /** The address space of a queue's ring areas and indirect tables now; another only with descriptor groups. */
-  ringAsid(index: number): number
-  /** From VIRTIO_F_RING_PACKED; as are the next three, from what the driver accepted. */
-  readonly format: RingFormat
-  /** VIRTIO_F_RING_EVENT_IDX. */
-  readonly eventIdx: boolean
-  /** VIRTIO_F_RING_INDIRECT_DESC. */
-  readonly indirect: boolean
-  /** VIRTIO_F_IN_ORDER. */
-  readonly inOrder: boolean
-  /** Which law drivers are held to; packed rings know the specification's only. */
-  readonly law: DeviceLaw
-  /** Serve a queue whose used ring cannot be written: what it uses is lost (an oddity). */
-  readonly servesUnwritable: boolean
-}
+import { AheadRing } from './ahead-ring.js'
+import { dmaAccess } from './device-ops.js'
+import type { QueueContext, VringStateKind } from './queue-context.js'
 
 interface AreaAddresses {
   readonly descriptor: readonly [high: number, low: number]
@@ -53,6 +29,12 @@ function halves(address: bigint): readonly [number, number] {
 /** Apart from the getters that call it, which are then short enough for the compiler to inline everywhere. */
 function withoutRing(): never {
   throw new Error('the queue has no ring')
+}
+
+const areaNames = ['descriptor', 'driver', 'device'] as const
+
+function isSamePlace(one: RingMemory, other: RingMemory): boolean {
+  return one.buffer === other.buffer && one.byteOffset === other.byteOffset && one.buffer.byteLength > 0
 }
 
 const nowhere: AreaAddresses = { descriptor: [0, 0], driver: [0, 0], device: [0, 0] }
@@ -142,9 +124,11 @@ export class DeviceQueue {
     this.#isFresh = isReady
   }
 
-  /** As GET_VRING_BASE. */
-  state(format: RingFormat): number {
-    const { available, used } = this.#ring?.state() ?? this.#position ?? initialState(format)
+  /** As GET_VRING_BASE of a device that says how many chains it took, or how many it answered. */
+  state(format: RingFormat, kind: Exclude<VringStateKind, 'none'> = 'available index'): number {
+    const state = this.#ring?.state() ?? this.#position ?? initialState(format)
+    const { used } = state
+    const available = kind === 'used index' ? used : state.available
     return format === 'split' ? available : available + used * 0x1_0000
   }
 
@@ -178,9 +162,23 @@ export class DeviceQueue {
     const version = context.dma.version(asid)
     this.#bufferAsid = context.bufferAsid(this.index)
     this.#context = context
-    if (this.#ring !== undefined && this.#ringVersion === version && this.#ringAsid === asid)
-      return !this.#ring.isBroken
+    const ring = this.#ring
+    if (ring !== undefined && this.#ringAsid === asid) {
+      if (this.#ringVersion !== version && this.#liesWhereItDid(context, asid)) this.#ringVersion = version
+      if (this.#ringVersion === version) return !ring.isBroken
+    }
     return this.#openRing(context, asid, version)
+  }
+
+  /** Asks for a kick at the next chain. True when there is one already, and the queue wants another turn. */
+  rest(): boolean {
+    // With that law a chain may be there which cannot be taken: it is looked at again at the next kick.
+    return !this.ring.enableKicks() && this.#contextNow().law !== 'vringh'
+  }
+
+  /** Whether chains were taken that are answered in a later turn. */
+  get owesAnswers(): boolean {
+    return this.#ring instanceof AheadRing && this.#ring.owesAnswers
   }
 
   /** The ring. Throws while there is none: after a false open(). */
@@ -214,12 +212,13 @@ export class DeviceQueue {
     this.#isHolding = false
   }
 
-  /** A chain that was held is as if it had not been looked at. */
-  putBack(): void {
-    if (!this.#isHolding) return
+  /** A chain that was held is as if it had not been looked at; true when there was one. */
+  putBack(): boolean {
+    if (!this.#isHolding) return false
     this.#isHolding = false
     const ring = this.#ring
     if (ring !== undefined && !ring.isBroken) ring.rewind()
+    return true
   }
 
   /** Bytes of the chain in hand that the device may read. */
@@ -375,7 +374,9 @@ export class DeviceQueue {
     const translateTable: TranslateTable = (high, low, length) => dma.locate(asid, high, low, length, dmaAccess.READ)
     const features = { eventIdx, indirect, inOrder }
     try {
-      this.#ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable, law })
+      const ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable, law })
+      const { ahead, meter } = context
+      this.#ring = ahead === undefined ? ring : new AheadRing(ring, ahead, { index: this.index, inOrder, meter })
     } catch (error) {
       // A position that no ring of this size can have, or areas at odd addresses: the driver's doing.
       if (!(error instanceof RangeError)) throw error
@@ -405,6 +406,12 @@ export class DeviceQueue {
     if (device === undefined && servesUnwritable) device = new RingMemory(new ArrayBuffer(deviceBytes))
     if (descriptor === undefined || driver === undefined || device === undefined) return undefined
     return { descriptor, driver, device }
+  }
+
+  /** Mappings changed, and not those of the ring: what is in flight stays so. */
+  #liesWhereItDid(context: QueueContext, asid: number): boolean {
+    const [before, now] = [this.#areas, this.#locateAreas(context, asid)]
+    return before !== undefined && now !== undefined && areaNames.every((name) => isSamePlace(before[name], now[name]))
   }
 
   #forgetRing(): void {

@@ -2,64 +2,20 @@
 // the model's; no kind is mentioned here.
 
 import { bit } from '../base/bits.js'
-import { checkInteger, toU64 } from '../base/checks.js'
+import { checkInteger, checkOneOf, rangeError, toU64 } from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
 import { isVdpaError } from '../base/errors.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
+import { initialState } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { featureViolation, statusViolation, showViolation, VIOLATIONS_KEPT, type Violation } from './driver-law.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
-import { DeviceQueue, type QueueContext } from './device-queue.js'
+import type { DeviceShape } from './device-shape.js'
+import type { AheadOptions } from './ahead-ring.js'
+import { DeviceQueue } from './device-queue.js'
+import type { QueueContext, VringStateKind } from './queue-context.js'
 import { TurnMeter } from './turn-meter.js'
-
-/** Capabilities that a device may be made without; all are there by default except doorbells, sizes of single queues and pinning. */
-export interface DeviceCapabilities {
-  /** Answers VHOST_VDPA_GET_VRING_GROUP. */
-  readonly groups?: boolean
-  /** Carries out VHOST_VDPA_SET_GROUP_ASID. */
-  readonly groupAsid?: boolean
-  /** Carries out VHOST_VDPA_SUSPEND, and offers VHOST_BACKEND_F_SUSPEND. */
-  readonly suspend?: boolean
-  /** Carries out VHOST_VDPA_RESUME, and offers VHOST_BACKEND_F_RESUME. */
-  readonly resume?: boolean
-  /** Offers VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK. */
-  readonly enableAfterDriverOk?: boolean
-  /** Keeps mappings over a reset when the driver acknowledged it: offers VHOST_BACKEND_F_IOTLB_PERSIST. */
-  readonly persistentMaps?: boolean
-  /** Has a doorbell page for each queue (`Handle.mapDoorbell`). */
-  readonly doorbell?: boolean
-  /** Answers VHOST_VDPA_GET_VRING_SIZE. */
-  readonly queueMaxSize?: boolean
-  /** Mapped memory is pinned, as for hardware behind an IOMMU. */
-  readonly pinsMemory?: boolean
-}
-
-/** What is fixed about a device. */
-export interface DeviceShape {
-  /** The node it wants; absent: the next that is free. */
-  readonly path?: string
-  /** A virtio device id (`deviceIds`). */
-  readonly deviceId: number
-  /** Virtqueues, 1..65537. */
-  readonly queueCount: number
-  /** The group of each queue; default: all in group 0. */
-  readonly groups?: readonly number[]
-  /** The group of each queue's ring areas (DESC_ASID); absent: no descriptor groups. */
-  readonly descriptorGroups?: readonly number[]
-  /** Default 1. */
-  readonly addressSpaceCount?: number
-  /** Descriptors of the largest ring; default 256. */
-  readonly maxQueueSize?: number
-  /** IOVAs it can reach; default: all. */
-  readonly iovaRange?: Range
-  /** Offered, as a word of bits. A device that offers ACCESS_PLATFORM refuses drivers that do not accept it. */
-  readonly features: bigint
-  /** What it lacks, or has besides. */
-  readonly capabilities?: DeviceCapabilities
-  /** The configuration space at first. It is not copied: the device changes these bytes. */
-  readonly config: Uint8Array
-}
 
 /** What a model does. */
 export interface DeviceModel {
@@ -80,6 +36,21 @@ const QUEUES_LAST = 0x1_0001
 
 const platformBit = bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
 
+const PAGE_BYTES = 4096
+
+function checkPieces(bytes: number): number {
+  checkInteger(bytes, 'capabilities.pieceBytes', PAGE_BYTES, Number.MAX_SAFE_INTEGER)
+  if (bytes % PAGE_BYTES !== 0) throw rangeError('capabilities.pieceBytes', `a multiple of ${PAGE_BYTES}`, bytes)
+  return bytes
+}
+
+function aheadOf({ capabilities = {}, answersAtOnce = () => false }: DeviceShape): AheadOptions | undefined {
+  const { takesAhead, answersNewestFirst = false } = capabilities
+  if (takesAhead === undefined) return undefined
+  checkInteger(takesAhead, 'capabilities.takesAhead', 1, 0x8000)
+  return { chains: takesAhead, newestFirst: answersNewestFirst, atOnce: answersAtOnce }
+}
+
 /** A device made of a shape and a model, as a host drives it. */
 export class ModelDevice implements DeviceOps {
   readonly path?: string
@@ -92,6 +63,8 @@ export class ModelDevice implements DeviceOps {
   readonly configSize: number
   readonly enablesAfterDriverOk: boolean
   readonly pinsMemory: boolean
+  readonly pieceBytes?: number
+  readonly mapsAtOnce: boolean
   readonly queueMaxSize?: (index: number) => number
   readonly queueGroup?: (index: number) => number
   readonly queueDescriptorGroup?: (index: number) => number
@@ -110,6 +83,9 @@ export class ModelDevice implements DeviceOps {
   readonly #model: DeviceModel
   readonly #groups: readonly number[]
   readonly #asids: Uint8Array
+  readonly #vringState: VringStateKind
+  readonly #disablesQueues: boolean
+  readonly #ahead: AheadOptions | undefined
   readonly #turn = () => this.#work()
   #host: DeviceHost | undefined
   #context: QueueContext | undefined
@@ -117,6 +93,8 @@ export class ModelDevice implements DeviceOps {
   #status = 0
   #isRunning = false
   #hasPendingKick = false
+  // It was suspended with something to do.
+  #owesTurn = false
   #hasTurn = false
   readonly #violations: string[] = []
   #violationCount = 0
@@ -142,6 +120,12 @@ export class ModelDevice implements DeviceOps {
     this.config = shape.config
     this.configSize = shape.config.byteLength
     this.pinsMemory = capabilities.pinsMemory === true
+    if (capabilities.pieceBytes !== undefined) this.pieceBytes = checkPieces(capabilities.pieceBytes)
+    this.mapsAtOnce = capabilities.mapsAtOnce === true
+    this.#vringState = capabilities.vringState ?? 'available index'
+    checkOneOf(this.#vringState, 'capabilities.vringState', ['available index', 'used index', 'none'])
+    this.#disablesQueues = capabilities.disablesQueues !== false
+    this.#ahead = aheadOf(shape)
     this.enablesAfterDriverOk = capabilities.enableAfterDriverOk !== false
     this.queues = Array.from({ length: queueCount }, (_, index) => new DeviceQueue(index, this.maxQueueSize))
     this.#asids = new Uint8Array(this.groupCount)
@@ -254,6 +238,7 @@ export class ModelDevice implements DeviceOps {
     this.#status = 0
     this.#isRunning = false
     if (this.#host?.deviates('kicks-outlive-reset') !== true) this.#hasPendingKick = false
+    this.#owesTurn = false
     this.#acceptFeatures(0n)
     this.#model.reset?.(this)
   }
@@ -281,14 +266,20 @@ export class ModelDevice implements DeviceOps {
   }
 
   setQueueReady(index: number, isReady: boolean): void {
-    this.#queue(index).setReady(isReady)
+    const queue = this.#queue(index)
+    if (isReady || !queue.isReady || this.#disablesQueues) queue.setReady(isReady)
+    else this.breakDown()
   }
 
-  queueState(index: number): number {
-    return this.#queue(index).state(this.format)
+  queueState(index: number): number | undefined {
+    const queue = this.#queue(index)
+    return this.#vringState === 'none' ? undefined : queue.state(this.format, this.#vringState)
   }
 
-  setQueueState(index: number, state: number): boolean {
+  setQueueState(index: number, state: number): boolean | undefined {
+    const { available, used } = initialState(this.format)
+    const isInitial = state === (this.format === 'split' ? available : available + used * 0x1_0000)
+    if (this.#vringState === 'none' && !isInitial) return undefined
     this.#queue(index).setState(state, this.format)
     return true
   }
@@ -380,12 +371,14 @@ export class ModelDevice implements DeviceOps {
 
   #suspend(): boolean {
     this.#isRunning = false
-    for (const queue of this.queues) queue.putBack()
+    for (const queue of this.queues) this.#owesTurn = queue.putBack() || queue.owesAnswers || this.#owesTurn
     return true
   }
 
   #resume(): boolean {
     this.#isRunning = true
+    if (this.#owesTurn) this.wake()
+    this.#owesTurn = false
     if (this.#hasPendingKick) {
       this.#hasPendingKick = false
       for (const queue of this.queues) this.kick(queue.index)
@@ -395,6 +388,7 @@ export class ModelDevice implements DeviceOps {
 
   #work(): void {
     this.#hasTurn = false
+    this.#owesTurn = !this.#isRunning && (this.#status & virtioStatus.DRIVER_OK) !== 0
     if (!this.isRunning || !this.hasFeature(transportFeatureBits.VIRTIO_F_VERSION_1)) return
     // A program's handler may step the scheduler: a turn does not begin inside another, which has a chain in hand.
     if (this.#isWorking) {
@@ -406,6 +400,7 @@ export class ModelDevice implements DeviceOps {
     let wantsMore = false
     try {
       wantsMore = this.#model.work(this)
+      if (this.#ahead !== undefined) wantsMore = this.queues.some((queue) => queue.owesAnswers) || wantsMore
     } finally {
       this.#isWorking = false
       if (wantsMore || this.#isOverdue) this.wake()
@@ -428,6 +423,7 @@ export class ModelDevice implements DeviceOps {
       indirect: has(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
       inOrder: has(transportFeatureBits.VIRTIO_F_IN_ORDER),
       law: this.host.deviates('rings-of-vringh') && this.format === 'split' ? 'vringh' : 'virtio',
+      ahead: this.#ahead,
       servesUnwritable: this.host.deviates('serves-unwritable-rings'),
     }
   }

@@ -254,8 +254,7 @@ export function serveControlQueue(
     // What vdpa_sim_net answers depends on the commands before it in the turn.
     if ((count >= COMMANDS_A_TURN && !isVdpaSim) || target.isTurnOver) return true
   }
-  queue.ring.enableKicks()
-  return false
+  return queue.rest()
 }
 
 function acknowledge(queue: DeviceQueue, answered: number, isVdpaSim: boolean): void {

@@ -4,7 +4,8 @@
 import { bit } from '../base/bits.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import { netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHdrV1Hash } from '../uapi/virtio-net.js'
-import type { DeviceQueue, QueueContext } from './device-queue.js'
+import type { DeviceQueue } from './device-queue.js'
+import type { QueueContext } from './queue-context.js'
 import type { DeviceModel, ModelDevice } from './model-device.js'
 import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
 import { NetFilter } from './network-filter.js'
@@ -184,8 +185,7 @@ export class NetworkModel implements DeviceModel {
         if (count % FRAMES_A_PUBLICATION === 0) transmit.publish()
         if (count === FRAMES_A_TURN || device.meter.isOver) return true
       }
-      transmit.ring.enableKicks()
-      return false
+      return transmit.rest()
     } finally {
       transmit.publish()
     }
@@ -271,8 +271,7 @@ export class NetworkModel implements DeviceModel {
       }
       if (count === FRAMES_A_TURN || device.meter.isOver) return true
     }
-    transmit.ring.enableKicks()
-    return false
+    return transmit.rest()
   }
 
   /** Takes the frame of `length` bytes in the scratch area; false when there is no buffer for it, undefined when both chains are to be forgotten. */

@@ -1,7 +1,8 @@
 // What a network device may be made of, and what it shows of itself. How it works is in network.ts.
 
 import { netFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
-import type { DeviceCapabilities, ModelDevice } from './model-device.js'
+import type { DeviceCapabilities } from './device-shape.js'
+import type { ModelDevice } from './model-device.js'
 import type { NetControlState } from './network-control.js'
 
 /** What vdpa_sim_net offers: MTU, MAC, STATUS, CTRL_VQ, CTRL_MAC_ADDR, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */

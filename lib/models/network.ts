@@ -53,6 +53,8 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
       addressSpaceCount: options.addressSpaces ?? 2,
       features,
       config,
+      // A buffer that was taken ahead waits for a frame, and for nothing else.
+      answersAtOnce: (index) => index % 2 === 0 && index < queueCount - 1,
       ...(options.path !== undefined && { path: options.path }),
       ...(options.descriptorGroups !== undefined && { descriptorGroups: options.descriptorGroups }),
       ...(options.maxQueueSize !== undefined && { maxQueueSize: options.maxQueueSize }),

@@ -12,6 +12,8 @@ export class TurnMeter {
   readonly #isTimeUp: () => boolean
   #units = 0
   #isOver = false
+  /** How many turns there were, the one under way included. */
+  turn = 0
 
   /** `isTimeUp` says whether others are due; it is asked after a share of work, never before any. */
   constructor(isTimeUp: () => boolean) {
@@ -21,6 +23,7 @@ export class TurnMeter {
   /** A turn begins. What earlier turns did counts until the next look, so that many short turns are not a long one. */
   begin(): void {
     this.#isOver = false
+    this.turn++
   }
 
   /** A chain of `descriptors` was loaded. */

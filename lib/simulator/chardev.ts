@@ -45,6 +45,16 @@ export interface Argument {
 /** Carries out one request: what ioctl(2) returns, or a negative errno. */
 export type Handler = (file: OpenFile, argument: Argument) => number
 
+/** What openings need of their simulator. */
+export interface FileHost {
+  readonly table: DescriptorTable
+  readonly deviates: (name: Deviation) => boolean
+  /** The errno that the next reset of the device fails with; 0 where it does not. */
+  readonly resetRefusal: () => number
+}
+
+const OK = 0
+
 /** The state of an open file. */
 export class OpenFile {
   readonly node: DeviceNode
@@ -64,14 +74,21 @@ export class OpenFile {
   hasAsid = false
   /** The ASID whose batch is open, or -1. Survives a reset. */
   batchAsid = -1
+  readonly #resetRefusal: () => number
   #stopConfig: EventCounter | undefined
 
-  constructor(node: DeviceNode, table: DescriptorTable, deviates: (name: Deviation) => boolean) {
+  constructor(node: DeviceNode, host: FileHost) {
     this.node = node
-    this.table = table
-    this.deviates = deviates
-    node.file = this
-    this.reset()
+    this.table = host.table
+    this.deviates = host.deviates
+    this.#resetRefusal = host.resetRefusal
+  }
+
+  /** Takes the node, whose device is reset first: 0, or a negative errno, and it was not opened. */
+  begin(): number {
+    const result = this.reset()
+    if (result === OK) this.node.file = this
+    return result
   }
 
   get ops(): DeviceOps {
@@ -92,11 +109,17 @@ export class OpenFile {
     return (this.vrings[index] ??= { kick: undefined, stopKick: undefined, busyloopTimeout: 0 })
   }
 
-  /** The device forgets its state, and its mappings unless they were to persist; owner, batch and tracked mappings stay. */
-  reset(): void {
+  /**
+   * The device forgets its state, and its mappings unless they were to persist; owner, batch and tracked mappings stay. A negative errno, and all is as before,
+   * where the device cannot be reset.
+   */
+  reset(): number {
+    const code = this.#resetRefusal()
+    if (code !== 0) return -code
     this.isSuspended = false
     this.ops.reset()
     if ((this.backendFeatures & bit(backendFeatureBits.VHOST_BACKEND_F_IOTLB_PERSIST)) === 0n) this.node.dma.hideAll()
+    return OK
   }
 
   /** The eventfd of VHOST_VDPA_SET_CONFIG_CALL; undefined takes it away. */
@@ -117,13 +140,12 @@ export class OpenFile {
     for (const vring of this.vrings) vring?.stopKick?.()
     this.vrings.length = 0
     this.setConfigCall(undefined)
+    // A reset that fails is nobody's to hear of here; the next opening resets again.
     this.reset()
     for (const [asid] of this.node.dma.spaces()) this.ops.resetMap?.(asid)
     this.node.dma.clear()
   }
 }
-
-const OK = 0
 
 function offered(file: OpenFile): bigint {
   return backendFeaturesOf(file.ops)
@@ -156,8 +178,8 @@ function setStatus(file: OpenFile, { view }: Argument): number {
   const old = file.ops.status()
   // A driver may only add bits, or reset (section 2.1.1).
   if (status !== 0 && (old & ~status) !== 0) return -errno.EINVAL
-  if (status === 0) file.reset()
-  else if (file.ops.setStatus(status) === false) return -errno.EINVAL
+  if (status === 0) return file.reset()
+  if (file.ops.setStatus(status) === false) return -errno.EINVAL
   return OK
 }
 

@@ -7,11 +7,11 @@ import { errno, type ErrnoName } from '../uapi/errno.js'
 import { requestByNumber, requests, type RequestName } from '../uapi/vhost.js'
 
 /** Which calls are meant: a request, or the system call. */
-export type FaultTarget = RequestName | 'open' | 'write' | 'ioctl'
+export type FaultTarget = RequestName | 'open' | 'write' | 'ioctl' | 'mmap'
 
 /** A refusal to come. */
 export interface FailOptions {
-  /** A request's name, or `'open'`, `'write'` or `'ioctl'` for all of them. Default: any ioctl. */
+  /** A request's name, or `'open'`, `'write'`, `'ioctl'` or `'mmap'` (a doorbell page) for all of them. Default: any ioctl. */
   readonly request?: FaultTarget
   /** The errno's name: `'EBUSY'`. */
   readonly with: ErrnoName
@@ -56,6 +56,26 @@ export interface FaultReach {
   remove(path: string): void
 }
 
+/** A reset to fail. */
+export interface FailResetOptions {
+  /** The errno's name: `'EIO'`. */
+  readonly with: ErrnoName
+  /** The first reset that fails, counted from 1. Default 1. */
+  readonly nth?: number
+  /** How many fail from then on; Infinity for all, until clear(). Default 1. */
+  readonly times?: number
+  /** Only that of the device at this path. Default: of any. */
+  readonly path?: string
+}
+
+interface ResetRule {
+  readonly path: string | undefined
+  readonly errno: number
+  toPass: number
+  toFail: number
+}
+
+const systemCalls: readonly FaultTarget[] = ['open', 'write', 'ioctl', 'mmap']
 const anyIoctl: FaultTarget = 'ioctl'
 
 /** The knobs of one simulator. RangeError for an errno, a path or a count that does not exist. */
@@ -63,6 +83,7 @@ export class Faults {
   readonly #reach: FaultReach
   readonly #rules: Rule[] = []
   readonly #shortRules: ShortRule[] = []
+  readonly #resetRules: ResetRule[] = []
   readonly #delays: DelayOptions[] = []
 
   constructor(reach: FaultReach) {
@@ -77,12 +98,23 @@ export class Faults {
   /** Refuses calls to come with an errno, without carrying them out. Of several rules, the first that is due decides; those after it do not count the call. */
   fail(options: FailOptions): void {
     const { request = anyIoctl, nth = 1, times = 1, path } = options
-    if (request !== 'open' && request !== 'write' && request !== 'ioctl' && !Object.hasOwn(requests, request))
-      throw rangeError('request', "the name of a request, 'open', 'write' or 'ioctl'", request)
+    if (!systemCalls.includes(request) && !Object.hasOwn(requests, request))
+      throw rangeError('request', "the name of a request, 'open', 'write', 'ioctl' or 'mmap'", request)
     checkOneOf(options.with, 'with', Object.keys(errno) as ErrnoName[])
     checkInteger(nth, 'nth', 1, Number.MAX_SAFE_INTEGER)
     if (times !== Infinity) checkInteger(times, 'times', 1, Number.MAX_SAFE_INTEGER)
     this.#rules.push({ request, path, errno: errno[options.with], toPass: nth - 1, toFail: times })
+  }
+
+  /**
+   * Resets of devices fail, whoever asks: VHOST_VDPA_SET_STATUS with 0 is refused, opening fails, and nobody hears of it at a close. The device stays as it is.
+   */
+  failReset(options: FailResetOptions): void {
+    const { nth = 1, times = 1, path } = options
+    checkOneOf(options.with, 'with', Object.keys(errno) as ErrnoName[])
+    checkInteger(nth, 'nth', 1, Number.MAX_SAFE_INTEGER)
+    if (times !== Infinity) checkInteger(times, 'times', 1, Number.MAX_SAFE_INTEGER)
+    this.#resetRules.push({ path, errno: errno[options.with], toPass: nth - 1, toFail: times })
   }
 
   /** From the nth write() to come on, `times` of them (default 1) take only `length` bytes (default 0), and do nothing. */
@@ -131,20 +163,30 @@ export class Faults {
     this.#reach.remove(path)
   }
 
-  /** Forgets all rules about calls: fail(), shortWrite() and delay(). What was done to devices stays. */
+  /** Forgets all rules about calls: fail(), failReset(), shortWrite() and delay(). What was done to devices stays. */
   clear(): void {
     this.#rules.length = 0
     this.#shortRules.length = 0
+    this.#resetRules.length = 0
     this.#delays.length = 0
   }
 
-  /** The errno that an ioctl, a write or an open must fail with, or 0. `request` is an ioctl's number. */
-  refusal(call: 'open' | 'write' | 'ioctl', path: string, request?: number): number {
+  /** The errno that an ioctl, a write, an open or the mapping of a doorbell must fail with, or 0. `request` is an ioctl's number. */
+  refusal(call: 'open' | 'write' | 'ioctl' | 'mmap', path: string, request?: number): number {
     const name = request === undefined ? undefined : requestByNumber(request)?.name
     for (const rule of this.#rules) {
       const isMeant = rule.request === call || (name !== undefined && rule.request === name)
       if (!isMeant || (rule.path !== undefined && rule.path !== path)) continue
       if (isDue(rule, this.#rules)) return rule.errno
+    }
+    return 0
+  }
+
+  /** The errno that a reset of the device must fail with, or 0. */
+  resetRefusal(path: string): number {
+    for (const rule of this.#resetRules) {
+      if (rule.path !== undefined && rule.path !== path) continue
+      if (isDue(rule, this.#resetRules)) return rule.errno
     }
     return 0
   }

@@ -126,6 +126,8 @@ export class SimulatedHandle implements Handle {
     toU64(offset, 'offset')
     this.#checkOpen()
     const { ops } = this.#file
+    const planted = this.#host.faults.isArmed ? this.#host.faults.refusal('mmap', this.path) : 0
+    if (planted !== 0) throw this.#host.refuse(planted, { syscall: 'mmap', path: this.path })
     const page = offset / BigInt(PAGE_BYTES)
     const code =
       offset % BigInt(PAGE_BYTES) !== 0n

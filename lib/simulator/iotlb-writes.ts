@@ -78,6 +78,11 @@ function setLast(high: number, low: number, sizeHigh: number, sizeLow: number): 
   return highSum <= 0xffff_ffff && highSum >= 0
 }
 
+/** In a batch the device sees changes at its end, unless its parent maps at each message. */
+function isDeferred(file: OpenFile): boolean {
+  return file.batchAsid !== -1 && file.ops.mapsAtOnce !== true
+}
+
 function isInRange(file: OpenFile, high: number, low: number): boolean {
   const range = file.ops.iovaRange
   if (range === undefined) return true
@@ -96,7 +101,7 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
   const size = sizeHigh * 0x1_0000_0000 + sizeLow
   if (uaddr + size > ADDRESS_LIMIT) return refuseAddress(file, space, asid, high === 0 && low === 0)
   if (!hasRoom(memory, space, uaddr, size)) return false
-  if (file.batchAsid !== -1) space.fork()
+  if (isDeferred(file)) space.fork()
   const perm = view.bytes[32] ?? 0
   for (let address = uaddr; address < uaddr + size;) {
     const region = memory.at(address)
@@ -113,21 +118,22 @@ function update(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid
     )
     address = to
   }
-  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  if (!isDeferred(file)) file.node.dma.publish(asid)
   return true
 }
 
 /** Refuses an update whose memory is none of the process's. */
 function refuseAddress(file: OpenFile, space: AddressSpace, asid: number, isAtZero: boolean): false {
   if (!isAtZero || !file.deviates('refused-update-at-zero')) return false
-  if (file.batchAsid !== -1) space.fork()
+  if (isDeferred(file)) space.fork()
   space.tracked.removeOverlapping(0, 0, 0xffff_ffff, 0xffff_ffff)
-  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  if (!isDeferred(file)) file.node.dma.publish(asid)
   return false
 }
 
 /**
- * Memory for hardware: whole pages are mapped, whatever the bytes in them that were asked for, in one piece of pretended physical memory, and count as pinned.
+ * Memory for hardware: whole pages are mapped, whatever the bytes in them that were asked for, in pieces of pretended physical memory (one,
+ * unless the device says of how many bytes), and count as pinned.
  * What is not memory, or more than may be pinned, is refused.
  */
 function updatePinned(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid: number): boolean {
@@ -139,11 +145,20 @@ function updatePinned(file: OpenFile, memory: ProcessMemory, space: AddressSpace
   const region = memory.at(start)
   if (region === undefined || start < region.start || start + bytes > region.start + region.length) return false
   const end = add(high, low, bytes - 1)
-  if (space.tracked.isFull() || space.tracked.overlaps(high, low, end[0], end[1])) return false
+  const at = start - region.start
+  const piece = file.ops.pieceBytes ?? Infinity
+  const pieces = piece === Infinity ? 1 : Math.floor((at + bytes - 1) / piece) - Math.floor(at / piece) + 1
+  if (space.tracked.count + pieces > IOTLB_ENTRIES_LAST || space.tracked.overlaps(high, low, end[0], end[1]))
+    return false
   if (!memory.pin(bytes)) return false
-  if (file.batchAsid !== -1) space.fork()
-  space.tracked.insert([high, low], end, region, start - region.start, view.bytes[32] ?? 0)
-  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  if (isDeferred(file)) space.fork()
+  const perm = view.bytes[32] ?? 0
+  for (let from = at; from < at + bytes;) {
+    const to = Math.min(at + bytes, piece === Infinity ? Infinity : (Math.floor(from / piece) + 1) * piece)
+    space.tracked.insert(add(high, low, from - at), add(high, low, to - at - 1), region, from, perm)
+    from = to
+  }
+  if (!isDeferred(file)) file.node.dma.publish(asid)
   return true
 }
 
@@ -165,10 +180,10 @@ function add(high: number, low: number, count: number): readonly [number, number
 function invalidate(file: OpenFile, memory: ProcessMemory, space: AddressSpace, asid: number): boolean {
   const [low, high] = [word(2), word(3)]
   setLast(high, low, word(5), word(4))
-  if (file.batchAsid !== -1) space.fork()
+  if (isDeferred(file)) space.fork()
   const before = space.tracked.bytes
   space.tracked.removeOverlapping(high, low, last[0], last[1])
   if (file.node.dma.pinsMemory) memory.unpin(before - space.tracked.bytes)
-  if (file.batchAsid === -1) file.node.dma.publish(asid)
+  if (!isDeferred(file)) file.node.dma.publish(asid)
   return true
 }

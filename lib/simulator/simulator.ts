@@ -105,6 +105,8 @@ export class Simulator implements Backend {
     if (node === undefined) throw this.#refuse(errno.ENOENT, { syscall: 'open', path })
     if (node.file !== undefined) throw this.#refuse(errno.EBUSY, { syscall: 'open', path })
     const file = this.#openNode(node)
+    const result = file.begin()
+    if (result !== 0) throw this.#refuse(-result, { syscall: 'open', path })
     return this.#handle(file, path, this.#table.add({ kind: 'node', path, node: file }))
   }
 
@@ -212,7 +214,11 @@ export class Simulator implements Backend {
   }
 
   #openNode(node: DeviceNode): OpenFile {
-    return new OpenFile(node, this.#table, (name: Deviation) => this.#deviations.has(name))
+    return new OpenFile(node, {
+      table: this.#table,
+      deviates: (name: Deviation) => this.#deviations.has(name),
+      resetRefusal: () => this.faults.resetRefusal(node.path),
+    })
   }
 
   #remove(path: string): void {

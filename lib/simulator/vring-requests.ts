@@ -43,7 +43,9 @@ function setVringBase(file: OpenFile, argument: Argument): number {
   if (isInUse(file)) return -errno.EINVAL
   const base = number(argument)
   if (!isPacked(file) && base > 0xffff) return -errno.EINVAL
-  return file.ops.setQueueState(index(argument), base) ? OK : -errno.EINVAL
+  const isTaken = file.ops.setQueueState(index(argument), base)
+  if (isTaken === undefined) return -errno.EOPNOTSUPP
+  return isTaken ? OK : -errno.EINVAL
 }
 
 function getVringBase(file: OpenFile, argument: Argument): number {

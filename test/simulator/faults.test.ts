@@ -53,6 +53,11 @@ describe('fail', () => {
     simulator.faults.fail({ with: 'EINTR' })
     expect(codeOf(() => client.get('VHOST_GET_FEATURES'))).toBe('EINTR')
     expect(codeOf(() => client.get('VHOST_GET_FEATURES'))).toBe(0x3_0883_0028n)
+    simulator.add(networkDevice({ path: '/dev/bell', capabilities: { doorbell: true } }))
+    const bell = simulator.open('/dev/bell')
+    simulator.faults.fail({ request: 'mmap', with: 'ENXIO' })
+    expect(codeOf(() => bell.mapDoorbell(0n))).toBe('ENXIO')
+    expect(bell.mapDoorbell(0n).isClosed).toBe(false)
   })
 
   test('keeps to its node, and is forgotten by clear()', () => {
@@ -74,6 +79,36 @@ describe('fail', () => {
   ])('refuses %j', (options) => {
     const { simulator } = start()
     expect(() => simulator.faults.fail(options as Parameters<typeof simulator.faults.fail>[0])).toThrow(RangeError)
+  })
+})
+
+describe('failReset', () => {
+  test('has a reset refused whoever asks: the device stays as it is, and closing goes on past it', async () => {
+    const { simulator, client } = start()
+    client.set('VHOST_VDPA_SET_STATUS', 3)
+    simulator.faults.failReset({ with: 'EIO', nth: 2, times: 3 })
+    const set = (status: number) => codeOf(() => client.set('VHOST_VDPA_SET_STATUS', status))
+    expect([set(0), set(3), set(0), simulator.dump(FIRST).status]).toEqual([0, 0, 'EIO', ['ACKNOWLEDGE', 'DRIVER']])
+    await client.handle.close()
+    expect(simulator.dump(FIRST)).toMatchObject({ isOpen: false, status: ['ACKNOWLEDGE', 'DRIVER'] })
+    expect(codeOf(() => simulator.open(FIRST))).toBe('EIO')
+    expect([simulator.dump(FIRST).isOpen, simulator.descriptors]).toEqual([false, []])
+    await simulator.open(FIRST).close()
+    expect(simulator.dump(FIRST).status).toEqual([])
+  })
+
+  test('keeps to its device, and is forgotten by clear()', () => {
+    const { simulator, client } = start()
+    simulator.faults.failReset({ with: 'EIO', path: SECOND, times: Infinity })
+    expect(client.set('VHOST_VDPA_SET_STATUS', 0)).toBe(0)
+    expect(codeOf(() => simulator.open(SECOND))).toBe('EIO')
+    simulator.faults.clear()
+    expect(simulator.open(SECOND).path).toBe(SECOND)
+  })
+
+  test.each([{ with: 'ENONSENSE' }, { with: 'EIO', nth: 0 }, { with: 'EIO', times: 0 }])('refuses %j', (options) => {
+    const { simulator } = start()
+    expect(() => simulator.faults.failReset(options as { with: 'EIO' })).toThrow(RangeError)
   })
 })
 

@@ -352,3 +352,62 @@ test.each([
   expect(update(0n, 0xffff_8000_0000_0000n)).toBe('EFAULT')
   expect(update(0x1000n, region.address)).toBe(again)
 })
+
+describe('mapsAtOnce', () => {
+  test.each([
+    [false, [0, 0, 1], [1, 0]],
+    [true, [0, 1, 1], [0, 0]],
+  ])('%p: what the device sees before, in and after a batch', (mapsAtOnce, ofMap, ofUnmap) => {
+    const device = networkDevice({ capabilities: { mapsAtOnce } })
+    const { message } = start(device)
+    const seen = () => Number(device.host.dma.locate(0, 0, 0, 16, 1) !== undefined)
+    message(BEGIN)
+    const map = [seen()]
+    expect(message(UPDATE, { size: PAGE })).toBe(72)
+    map.push(seen())
+    message(END)
+    expect([...map, seen()]).toEqual(ofMap)
+    message(BEGIN)
+    message(INVALIDATE, { size: PAGE })
+    const unmap = [seen()]
+    message(END)
+    expect([...unmap, seen()]).toEqual(ofUnmap)
+  })
+})
+
+describe('pieceBytes', () => {
+  const pieces = (pieceBytes: number) => start(networkDevice({ capabilities: { pinsMemory: true, pieceBytes } }))
+
+  test('an update takes an entry for each piece of memory that it touches, wherever it begins', () => {
+    const { message, ranges, region, simulator } = pieces(0x2000)
+    expect(message(UPDATE, { iova: 0n, size: 4n * PAGE, uaddr: region.address + PAGE })).toBe(72)
+    expect(ranges()).toEqual(['[0x0, 0xfff]', '[0x1000, 0x2fff]', '[0x3000, 0x3fff]'])
+    expect(simulator.memlock().pinned).toBe(0x4000n)
+    // A piece is taken away whole.
+    expect(message(INVALIDATE, { iova: PAGE, size: PAGE })).toBe(72)
+    expect(ranges()).toEqual(['[0x0, 0xfff]', '[0x3000, 0x3fff]'])
+    expect(simulator.memlock().pinned).toBe(0x2000n)
+  })
+
+  test('the device reads over the seams', () => {
+    const device = networkDevice({ capabilities: { pinsMemory: true, pieceBytes: 0x1000 } })
+    const { message, region } = start(device)
+    new Uint8Array(region.buffer).fill(7, 0xff0, 0x1010)
+    expect(message(UPDATE, { size: 2n * PAGE })).toBe(72)
+    const target = new Uint8Array(32)
+    expect(device.host.dma.read(0, 0, 0xff0, target, 0, 32)).toBe(true)
+    expect(target).toEqual(new Uint8Array(32).fill(7))
+    expect(device.host.dma.locate(0, 0, 0, 0x2000, 1)).toBeDefined()
+  })
+
+  test('more pieces than there are entries are refused, and nothing is left of them', () => {
+    const { simulator, client, ranges } = pieces(0x1000)
+    const large = simulator.allocate(2049 * 0x1000)
+    expect(codeOf(() => client.map(0, 0n, large))).toBe('EFAULT')
+    expect([ranges(), simulator.memlock().pinned]).toEqual([[], 0n])
+  })
+
+  test.each([0, 100, 0x1800, 1.5])('refuses %d', (pieceBytes) => {
+    expect(() => networkDevice({ capabilities: { pieceBytes } })).toThrow(RangeError)
+  })
+})
