@@ -1,4 +1,5 @@
 // Reads what jest wrote in the kernel lab, and fails when something that should have run did not: a suite of this checkout, a device, or everything.
+// check-lab-report.mjs REPORT [PATTERN]: with a pattern, of the suites whose path matches, as --test chose them.
 import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
@@ -12,6 +13,7 @@ const suites = ['test/kernel', 'test/native']
   .filter((name) => name.endsWith('.test.ts'))
   .map((name) => name.replace(/\.ts$/, '.js'))
   .filter((name) => !testPathIgnorePatterns.some((pattern) => new RegExp(pattern).test(name)))
+  .filter((name) => new RegExp(process.argv[3] ?? '').test(name))
 
 const expected = ['vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
 const report = JSON.parse(readFileSync(process.argv[2], 'utf8'))
@@ -23,6 +25,7 @@ const skipped = tests.filter((test) => ['pending', 'skipped', 'todo'].includes(t
 const problems = expected
   .filter((device) => !passed.some((test) => test.fullName.includes(device)))
   .map((device) => `no test passed on ${device}`)
+if (suites.length === 0) problems.push(`no suite matches ${process.argv[3]}`)
 if (passed.length === 0) problems.push('no test passed at all')
 if (!report.success) problems.push('jest did not succeed')
 for (const name of suites) {

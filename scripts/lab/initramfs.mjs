@@ -23,14 +23,15 @@ function archive(entries) {
   return Buffer.concat([...parts, ...entry(0, 'TRAILER!!!', 0, nothing)])
 }
 
-/** Writes the archive for `kernel` (see kernel.mjs) to `target`. */
-export async function writeInitramfs(kernel, target) {
+/** Writes the archive for `kernel` (see kernel.mjs) to `target`; `parameters` are a module's, by its name. */
+export async function writeInitramfs(kernel, target, parameters = new Map()) {
+  const later = kernel.modules.map((name) => [name, ...(parameters.get(name) ?? [])].join(' '))
   const folders = ['bin', 'dev', 'proc', 'sys', 'host', 'share', 'modules'].map((name) => ({ name }))
   const files = [
     { name: 'bin/busybox', content: await readFile('/bin/busybox') },
     { name: 'init', content: await readFile(new URL('guest/init', import.meta.url)) },
     { name: 'modules/boot', content: Buffer.from(`${kernel.boot.join('\n')}\n`) },
-    { name: 'modules/later', content: Buffer.from(`${kernel.modules.join('\n')}\n`) },
+    { name: 'modules/later', content: Buffer.from(`${later.join('\n')}\n`) },
   ]
   for (const name of [...kernel.boot, ...kernel.modules])
     files.push({ name: `modules/${name}.ko`, content: await readFile(join(kernel.folder, 'modules', `${name}.ko`)) })

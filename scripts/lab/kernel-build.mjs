@@ -2,9 +2,8 @@
 // source package, and lays down the few files the machine needs. Nothing is installed on the host, and no kernel code is kept here.
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:fs/promises'
-import { availableParallelism } from 'node:os'
 import { basename, join } from 'node:path'
-import { buildPackages, downloadPackages, ensurePackages } from './packages.mjs'
+import { buildPackages, ensurePackages } from './packages.mjs'
 import { exitCodes, labError, report } from './progress.mjs'
 import { runOrThrow } from './processes.mjs'
 
@@ -31,16 +30,16 @@ const optionalModules = ['tun', 'vhost_net', 'vhost_vsock', 'vsock_loopback']
 
 const builtHere = ['vringh', 'vdpa_sim', 'vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
 
-async function unpackPackages(chosen, workshop, root) {
+async function unpackPackages(apt, chosen, workshop, root) {
   report(`downloading kernel ${chosen.release} (about 280 MB)`)
-  const downloaded = await downloadPackages([...chosen.packages, chosen.source], workshop)
+  const downloaded = await apt.download([...chosen.packages, chosen.source], workshop)
   if (downloaded.code !== 0)
     throw labError(
       exitCodes.cannotRun,
       `cannot download kernel ${chosen.version}: ${downloaded.stderr.trim().split('\n').at(-1)}`,
     )
   const packages = (await readdir(workshop)).filter((name) => name.endsWith('.deb'))
-  report('unpacking kernel and headers')
+  report('unpacking the kernel')
   const isSource = (name) => name.startsWith('linux-source-')
   for (const name of packages.filter((each) => !isSource(each)))
     await runOrThrow('dpkg-deb', ['-x', join(workshop, name), root])
@@ -58,40 +57,14 @@ async function unpackSource(sourcePackage, target) {
   await runOrThrow('/bin/sh', ['-c', script, 'sh', sourcePackage, target])
 }
 
-/** The headers' Makefile names its other half by an absolute path; this makes it find the half beside itself. */
-async function relocateHeaders(headers) {
-  const makefile = join(headers, 'Makefile')
-  const text = await readFile(makefile, 'utf8')
-  await writeFile(makefile, text.replaceAll('/usr/src/', '$(dir $(lastword $(MAKEFILE_LIST)))../'))
-}
-
-/** Debian builds modules with the compiler of the kernel itself, named in the headers (for instance gcc-12). */
-async function ensureCompiler(headers) {
-  const match = /gcc-\d+/.exec(await readFile(join(headers, '.kernelvariables'), 'utf8'))
-  await ensurePackages([match === null ? 'gcc' : match[0]])
-}
-
-async function buildModules(headers, source, folder) {
-  await relocateHeaders(headers)
-  await ensureCompiler(headers)
-  await mkdir(folder)
+/** Lays what is to be compiled into a folder: Debian's sources, and a Kbuild of one line. */
+async function layDownSource(source, folder) {
+  await mkdir(folder, { recursive: true })
   const simulator = join(source, 'drivers/vdpa/vdpa_sim')
   const files = (await readdir(simulator)).filter((name) => /\.[ch]$/.test(name)).map((name) => join(simulator, name))
   files.push(join(source, 'drivers/vhost/vringh.c'), join(source, 'drivers/vdpa/virtio_pci/vp_vdpa.c'))
   for (const file of files) await copyFile(file, join(folder, basename(file)))
   await writeFile(join(folder, 'Kbuild'), `obj-m += ${builtHere.map((name) => `${name}.o`).join(' ')}\n`)
-  report(`building ${builtHere.join(', ')}`)
-  // Type information (BTF) would need a further tool and serves only tracers.
-  const args = [
-    '-C',
-    headers,
-    `M=${folder}`,
-    `-j${availableParallelism()}`,
-    'CONFIG_DEBUG_INFO_BTF_MODULES=',
-    'modules',
-  ]
-  await runOrThrow('make', args)
-  for (const name of builtHere) await runOrThrow('strip', ['--strip-debug', join(folder, `${name}.ko`)])
 }
 
 /** Reads depmod's table: module name → its file and the files it needs, nearest first. */
@@ -143,23 +116,34 @@ async function writeManifest(chosen, product, boot, modules) {
   await writeFile(join(product, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
-/** Builds `chosen` inside the folder `workshop` and returns the finished folder in it, ready to be renamed into the cache. */
-export async function buildKernel(chosen, workshop) {
+/** Newer packages keep the kernel beside its modules. */
+function imageOf(root, release) {
+  const places = [join(root, 'boot', `vmlinuz-${release}`), join(root, 'lib/modules', release, 'vmlinuz')]
+  return places.find((place) => existsSync(place)) ?? places[0]
+}
+
+/** Builds `chosen`, of `series` and from `apt`, inside the folder `workshop` and returns the finished folder in it, ready to be renamed into the cache. */
+export async function buildKernel(series, apt, chosen, workshop) {
   await ensurePackages(buildPackages)
   const root = join(workshop, 'root')
   const product = join(workshop, 'product')
   await mkdir(root)
   await mkdir(join(product, 'modules'), { recursive: true })
-  const sourcePackage = await unpackPackages(chosen, workshop, root)
+  const sourcePackage = await unpackPackages(apt, chosen, workshop, root)
   if (!existsSync(join(root, 'lib'))) await symlink('usr/lib', join(root, 'lib'))
   const source = join(workshop, 'source')
   await unpackSource(sourcePackage, source)
-  const folder = join(workshop, 'modules')
-  await buildModules(join(root, 'usr/src', `linux-headers-${chosen.release}`), source, folder)
-  const tree = join(root, 'lib/modules', chosen.release)
+  const { release } = chosen
+  const prepare = async (folder) => {
+    await layDownSource(source, folder)
+    report(`building ${builtHere.join(', ')}`)
+  }
+  const folder = await series.build({ root, release, apt, workshop, prepare })
+  for (const name of builtHere) await runOrThrow('strip', ['--strip-debug', join(folder, `${name}.ko`)])
+  const tree = join(root, 'lib/modules', release)
   await mkdir(join(tree, 'extra'), { recursive: true })
   for (const name of builtHere) await copyFile(join(folder, `${name}.ko`), join(tree, 'extra', `${name}.ko`))
-  await runOrThrow('depmod', ['-b', root, chosen.release], {
+  await runOrThrow('depmod', ['-b', root, release], {
     env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
   })
   const table = await readDependencies(tree)
@@ -167,7 +151,7 @@ export async function buildKernel(chosen, workshop) {
   const boot = loadOrder(table, bootModules, loaded)
   const modules = loadOrder(table, [...laterModules, ...optionalModules.filter((name) => table.has(name))], loaded)
   await layDownModules(table, tree, [...boot, ...modules], join(product, 'modules'))
-  await copyFile(join(root, 'boot', `vmlinuz-${chosen.release}`), join(product, 'vmlinuz'))
+  await copyFile(imageOf(root, release), join(product, 'vmlinuz'))
   await writeManifest(chosen, product, boot, modules)
   return product
 }

@@ -1,14 +1,15 @@
-// Which kernel the lab boots, and where its files are kept. The newest 6.12 that apt offers is taken, never a pinned one;
+// Which kernel the lab boots, and where its files are kept. The newest of a series that apt offers is taken, never a pinned one;
 // building it is kernel-build.mjs.
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { buildKernel, recipe } from './kernel-build.mjs'
-import { packageNames, refreshLists, versionsOf } from './packages.mjs'
+import { isRoot } from './apt.mjs'
+import { refreshLists } from './packages.mjs'
 import { exitCodes, labError, report } from './progress.mjs'
+import { allSeries } from './series.mjs'
 
-const IMAGE = /^linux-image-(6\.12\.(\d+)\+deb\d+-amd64)$/
 const STALE = 2 * 60 * 60 * 1000
 
 /** Where built kernels stay between runs. */
@@ -18,64 +19,61 @@ export function cacheFolder() {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'vhost-vdpa-lab')
 }
 
-const SOURCE = 'linux-source-6.12'
-
-/** The packages of one release. All are taken in one version, because modules built from another version's source may not fit. */
-function packagesOf(release) {
-  const common = release.replace(/-amd64$/, '')
-  return [
-    `linux-image-${release}`,
-    `linux-headers-${release}`,
-    `linux-headers-${common}-common`,
-    `linux-kbuild-${common}`,
-  ]
-}
-
 /** Changes when apt's lists do. Asking apt itself takes longer than all else that a second run does before it boots. */
-async function listsStamp() {
-  const folder = '/var/lib/apt/lists'
+async function listsStamp(folder) {
   const names = (await readdir(folder)).filter((name) => name.endsWith('Packages') || /Packages\.\w+$/.test(name))
   const stats = await Promise.all(names.sort().map((name) => stat(join(folder, name))))
   return names.map((name, index) => `${name} ${stats[index].size} ${stats[index].mtimeMs}`).join('\n')
 }
 
 /** As `newestOffered`, remembered in the cache for as long as apt's lists stay as they are. */
-async function newestOfferedRemembered(cache) {
-  const file = join(cache, 'offered.json')
-  const stamp = await listsStamp()
+async function newestOfferedRemembered(cache, series, apt) {
+  const file = join(cache, `offered-${series.name}.json`)
+  const stamp = await listsStamp(apt.lists)
   try {
     const remembered = JSON.parse(await readFile(file, 'utf8'))
     if (remembered.stamp === stamp) return remembered.offered
   } catch {
     // Nothing remembered, or half of it: ask.
   }
-  const offered = await newestOffered()
+  const offered = await newestOffered(series, apt)
   if (offered === undefined) return undefined
   await writeFile(`${file}.${process.pid}`, JSON.stringify({ stamp, offered }))
   await rename(`${file}.${process.pid}`, file)
   return offered
 }
 
-async function newestOffered() {
-  const releases = (await packageNames('linux-image-6.12.'))
-    .map((name) => IMAGE.exec(name))
-    .filter((match) => match !== null)
-    .sort((a, b) => Number(b[2]) - Number(a[2]))
-    .map((match) => match[1])
-  const versions = releases.length === 0 ? new Map() : await versionsOf([SOURCE, ...releases.flatMap(packagesOf)])
-  for (const release of releases) {
-    const packages = packagesOf(release)
-    const [version] = versions.get(packages[0])
-    const isWhole = [SOURCE, ...packages].every((name) => versions.get(name).includes(version))
-    if (version !== undefined && isWhole)
-      return {
-        release,
-        version,
-        packages: packages.map((name) => `${name}=${version}`),
-        source: `${SOURCE}=${version}`,
-      }
-  }
-  return undefined
+/** The numbers in a release's name, for comparing: 7.2.13+deb14 comes before 7.10. */
+const numbersOf = (release) => release.split(/[.+_-]/).map((part) => Number.parseInt(part, 10) || 0)
+
+/** Newest first. */
+function byRelease(one, other) {
+  const [ours, theirs] = [numbersOf(one), numbersOf(other)]
+  const at = ours.findIndex((number, index) => number !== theirs[index])
+  return at === -1 ? 0 : (theirs[at] ?? 0) - ours[at]
+}
+
+/**
+ * The newest release of the series whose packages apt has all in one version, because modules built from another version's source may not fit. One that is
+ * not out yet (a version with a tilde) is taken only where nothing else is there.
+ */
+async function newestOffered(series, apt) {
+  const releases = (await apt.names(series.beginning))
+    .flatMap((name) => series.image.exec(name)?.[1] ?? [])
+    .sort(byRelease)
+  const wanted = (release) => [series.source(release), ...series.packages(release)]
+  const versions = releases.length === 0 ? new Map() : await apt.versionsOf([...new Set(releases.flatMap(wanted))])
+  const whole = releases.flatMap((release) => {
+    const [source, first, ...others] = wanted(release)
+    const version = versions.get(first)[0]
+    const isWhole = version !== undefined && [source, ...others].every((name) => versions.get(name).includes(version))
+    return isWhole ? [{ release, version }] : []
+  })
+  const chosen = whole.find(({ version }) => !version.includes('~rc')) ?? whole[0]
+  if (chosen === undefined) return undefined
+  const { release, version } = chosen
+  const [source, ...packages] = wanted(release).map((name) => `${name}=${version}`)
+  return { series: series.name, release, version, packages, source }
 }
 
 /** Reads a cached kernel; undefined when it is not there, from another recipe, or a file is missing or cut short. */
@@ -91,30 +89,29 @@ async function readCached(folder) {
   }
 }
 
-async function newestCached(cache) {
-  const names = (await readdir(cache)).filter((name) => /^6\.12\.\d+/.test(name))
-  names.sort((a, b) => Number(b.split(/[.+]/)[2]) - Number(a.split(/[.+]/)[2]))
-  for (const name of names) {
+async function newestCached(cache, series) {
+  const names = (await readdir(cache)).filter((name) => name.startsWith(`${series.name}.`))
+  for (const name of names.sort(byRelease)) {
     const kernel = await readCached(join(cache, name))
     if (kernel !== undefined) return kernel
   }
   return undefined
 }
 
-/** Removes half-built folders of runs that were killed, and kernels other than the one just built. */
-async function prune(cache, keep) {
+/** Removes half-built folders of runs that were killed, and kernels of the series other than the one just built. */
+async function prune(cache, series, keep) {
   for (const name of await readdir(cache)) {
     const folder = join(cache, name)
-    const isOldKernel = /^6\.12\.\d+.*_/.test(name) && name !== keep
+    const isOldKernel = name.startsWith(`${series.name}.`) && name.includes('_') && name !== keep
     const isStale = name.startsWith('.building-') && Date.now() - (await stat(folder)).mtimeMs > STALE
     if (isOldKernel || isStale) await rm(folder, { recursive: true, force: true })
   }
 }
 
-async function build(cache, chosen, name) {
+async function build(cache, series, apt, chosen, name) {
   const workshop = await mkdtemp(join(cache, '.building-'))
   try {
-    const product = await buildKernel(chosen, workshop)
+    const product = await buildKernel(series, apt, chosen, workshop)
     await rm(join(cache, name), { recursive: true, force: true })
     await rename(product, join(cache, name))
   } catch (error) {
@@ -123,38 +120,41 @@ async function build(cache, chosen, name) {
   } finally {
     await rm(workshop, { recursive: true, force: true })
   }
-  await prune(cache, name)
+  await prune(cache, series, name)
 }
 
-const noKernel =
-  'apt offers no linux-image-6.12.*-amd64 with its headers and source: the suite bookworm-security must be among its sources ' +
-  '(deb http://security.debian.org/debian-security bookworm-security main), and as root run: apt-get update'
-
 /**
- * The kernel to boot, from the cache or freshly built: `{ release, version, folder, boot, modules }`, where `boot` and
+ * The kernel to boot of a series ('6.12' or '7'), from the cache or freshly built: `{ release, version, folder, boot, modules }`, where `boot` and
  * `modules` name modules in the order of loading. Throws (exit code 2) when none can be had.
  */
-export async function ensureKernel() {
+export async function ensureKernel(word) {
+  const series = allSeries[word]
   const cache = cacheFolder()
   await mkdir(cache, { recursive: true })
-  let offered = await newestOfferedRemembered(cache)
+  const apt = await series.apt(cache)
+  let offered = await newestOfferedRemembered(cache, series, apt)
   if (offered === undefined) {
-    const cached = await newestCached(cache)
+    const cached = await newestCached(cache, series)
     if (cached !== undefined) {
-      report(`apt's lists have no 6.12 kernel; using the cached ${cached.release}`)
+      report(`apt's lists have no kernel ${series.name}; using the cached ${cached.release}`)
       return cached
     }
-    if (await refreshLists()) offered = await newestOffered()
-    if (offered === undefined) throw labError(exitCodes.cannotRun, noKernel)
+    if (await refreshLists(apt)) offered = await newestOffered(series, apt)
+    if (offered === undefined) throw labError(exitCodes.cannotRun, series.missing)
   }
   const name = (entry) => `${entry.release}_${entry.version.replaceAll(':', '%3a')}`
   const cached = await readCached(join(cache, name(offered)))
   if (cached !== undefined) return cached
+  if (series.mustBeRoot && !isRoot())
+    throw labError(
+      exitCodes.cannotRun,
+      `kernel ${series.name} is compiled in a root of its own, which only root may enter`,
+    )
   // Lists that are behind the mirror name packages which the mirror no longer has.
-  if (await refreshLists()) offered = (await newestOffered()) ?? offered
+  if (await refreshLists(apt)) offered = (await newestOffered(series, apt)) ?? offered
   if (!existsSync(join(cache, name(offered), 'manifest.json')))
     report(`kernel ${offered.release} is not in ${cache} yet`)
-  await build(cache, offered, name(offered))
+  await build(cache, series, apt, offered, name(offered))
   const built = await readCached(join(cache, name(offered)))
   if (built === undefined)
     throw labError(exitCodes.cannotRun, `the kernel in ${join(cache, name(offered))} is incomplete after building`)

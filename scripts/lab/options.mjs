@@ -4,9 +4,10 @@ import { exitCodes, labError } from './progress.mjs'
 
 export const usage = `Usage: node scripts/lab/run.mjs [options] [-- command ...]
 
-Boots a Linux 6.12 with real /dev/vhost-vdpa-N devices under QEMU, runs the command in it
+Boots a Linux with real /dev/vhost-vdpa-N devices under QEMU, runs the command in it
 (without one: the kernel tests of this checkout), and ends with the command's exit code.
 
+  --kernel 6.12|7        Debian's stable kernel (the default), or the newest of its next release
   --test PATTERN         only the kernel tests whose path matches (default command only)
   --patience SECONDS     end the machine when nothing was heard of it for so long, exit code 124 (default 600)
   --time-limit SECONDS   end it after so long in all, exit code 124 (default: no limit)
@@ -15,6 +16,8 @@ Boots a Linux 6.12 with real /dev/vhost-vdpa-N devices under QEMU, runs the comm
   --hugepages N          reserve N pages of 2 MiB, mounted on /run/hugepages
   --memlock LIMIT        RLIMIT_MEMLOCK of the command: 'unlimited' or KiB (default: the kernel's 8 MiB)
   --env NAME[=VALUE]     hand a variable to the command (may be repeated)
+  --module NAME.PARAMETER=VALUE
+                         load a module with a parameter, as vdpa_sim.use_va=0 (may be repeated)
   --with strace|dpdk     install these peers as well (may be repeated)
   --out FOLDER           keep /run/lab of the guest (results, captures, disk image) in this folder
   --keep                 keep the temporary folder and say where it is
@@ -24,6 +27,7 @@ Boots a Linux 6.12 with real /dev/vhost-vdpa-N devices under QEMU, runs the comm
 `
 
 const table = {
+  kernel: { type: 'string', default: '6.12' },
   test: { type: 'string' },
   patience: { type: 'string', default: '600' },
   'time-limit': { type: 'string' },
@@ -32,6 +36,7 @@ const table = {
   hugepages: { type: 'string', default: '0' },
   memlock: { type: 'string' },
   env: { type: 'string', multiple: true, default: [] },
+  module: { type: 'string', multiple: true, default: [] },
   with: { type: 'string', multiple: true, default: [] },
   out: { type: 'string' },
   keep: { type: 'boolean', default: false },
@@ -46,6 +51,17 @@ function integer(name, text, least) {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
   if (!(value >= least)) throw misuse(`--${name} wants a whole number of at least ${least}, not '${text}'`)
   return value
+}
+
+/** A module's parameters by its name, of words as vdpa_sim.use_va=0. */
+function moduleParameters(words) {
+  const parameters = new Map()
+  for (const word of words) {
+    const match = /^(\w+)\.(\w+=\S+)$/.exec(word)
+    if (match === null) throw misuse(`--module wants NAME.PARAMETER=VALUE, not '${word}'`)
+    parameters.set(match[1], [...(parameters.get(match[1]) ?? []), match[2]])
+  }
+  return parameters
 }
 
 function mebibytes(text) {
@@ -72,12 +88,14 @@ export function parseOptions(words) {
     cpus: integer('cpus', values.cpus, 1),
     hugepages: integer('hugepages', values.hugepages, 0),
     memory: mebibytes(values.memory),
+    parameters: moduleParameters(values.module),
     command: command.length > 0 ? command : undefined,
   }
   if (border !== -1 && command.length === 0) throw misuse("nothing follows '--'")
   if (options.test !== undefined && options.command !== undefined)
     throw misuse('--test belongs to the default command, which a command after -- replaces')
   if (options.memlock !== undefined && options.memlock !== 'unlimited') integer('memlock', options.memlock, 0)
+  if (!['6.12', '7'].includes(options.kernel)) throw misuse(`--kernel knows 6.12 and 7, not '${options.kernel}'`)
   if (options.hugepages * 2 > options.memory - 512)
     throw misuse(`${options.hugepages} hugepages leave less than 512 MiB of ${options.memory} MiB: raise --memory`)
   for (const name of options.with)

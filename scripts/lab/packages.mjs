@@ -1,4 +1,5 @@
 // Debian packages: which are missing, and installing them. It asks dpkg first, so that a machine that has them needs no network.
+import { environment, isRoot, machineApt } from './apt.mjs'
 import { exitCodes, labError, report } from './progress.mjs'
 import { hasProgram, run } from './processes.mjs'
 
@@ -13,12 +14,6 @@ export const peerPackages = {
   strace: ['strace'],
   dpdk: ['dpdk-dev', 'librte-net-virtio23', 'librte-mempool-ring23'],
 }
-
-const apt = ['-q', '-y', '-o', 'DPkg::Lock::Timeout=300', '-o', 'Acquire::Retries=3']
-const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8' }
-let listsAreFresh = false
-
-const isRoot = () => process.getuid?.() === 0
 
 /** The names among `names` that dpkg does not have installed. A package counts under the name it provides, too. */
 async function missingPackages(names) {
@@ -49,13 +44,12 @@ export function requireDebian() {
 }
 
 /** Brings apt's lists up to date, once in a run. Returns false, having done nothing, when this user may not. */
-export async function refreshLists() {
-  if (listsAreFresh) return true
-  if (!isRoot()) return false
+export async function refreshLists(apt = machineApt) {
+  if (apt.isFresh) return true
+  if (apt === machineApt && !isRoot()) return false
   report('apt-get update')
-  const { code, stdout, stderr } = await run('apt-get', ['update', ...apt], { env: environment })
-  if (code !== 0) report(`apt-get update ended with ${code}: ${`${stdout}\n${stderr}`.trim().split('\n').at(-1)}`)
-  listsAreFresh = true
+  const trouble = await apt.update()
+  if (trouble !== undefined) report(`apt-get update ${trouble}`)
   return true
 }
 
@@ -71,9 +65,7 @@ export async function ensurePackages(names) {
     )
   await refreshLists()
   report(`installing ${missing.join(', ')}`)
-  const { code, stdout, stderr } = await run('apt-get', ['install', '--no-install-recommends', ...apt, ...missing], {
-    env: environment,
-  })
+  const { code, stdout, stderr } = await machineApt.get(['install', '--no-install-recommends', ...missing])
   const left = await missingPackages(missing)
   if (code === 0 && left.length === 0) return
   const said = `${stdout}\n${stderr}`.trim().split('\n').slice(-4).join('\n')
@@ -81,27 +73,4 @@ export async function ensurePackages(names) {
     exitCodes.cannotRun,
     `cannot install ${(left.length > 0 ? left : missing).join(', ')}; to see why, run: ${command}\n${said}`,
   )
-}
-
-/** Every version that apt knows of each of these binary packages, newest first: name → versions. */
-export async function versionsOf(names) {
-  const { stdout } = await run('apt-cache', ['madison', ...names], { env: environment })
-  const versions = new Map(names.map((name) => [name, []]))
-  for (const line of stdout.split('\n')) {
-    const [name, version, origin] = line.split('|').map((cell) => cell.trim())
-    if (origin?.endsWith('Packages')) versions.get(name)?.push(version)
-  }
-  return versions
-}
-
-/** Names of packages that apt knows and that begin so. */
-export async function packageNames(beginning) {
-  const { stdout } = await run('apt-cache', ['pkgnames', beginning], { env: environment })
-  return stdout.split('\n').filter((name) => name !== '')
-}
-
-/** Downloads packages (`name=version`) as .deb files into `folder`, without installing them. */
-export async function downloadPackages(specifications, folder) {
-  const args = ['download', ...apt, '-o', `APT::Sandbox::User=${isRoot() ? 'root' : ''}`, ...specifications]
-  return run('apt-get', args, { cwd: folder, env: environment })
 }

@@ -1,6 +1,6 @@
-// Records the golden traces: `node scripts/lab/record-golden.mjs` compiles the checkout, boots the lab, runs itself there on the kernel's devices,
-// and puts the traces into test/golden. Which programs there are is in test/golden/programs.ts.
-import { copyFile, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+// Records the golden traces: `node scripts/lab/record-golden.mjs [7]` compiles the checkout, boots the lab, runs itself there on the kernel's devices,
+// and puts the traces into test/golden; of kernel 7, those that differ, into test/golden/linux-7. Which programs there are is in test/golden/programs.ts.
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -44,22 +44,39 @@ function run(args) {
   if (status !== 0) throw new Error(`${args.slice(0, 2).join(' ')} ended with ${status}`)
 }
 
-async function recordInLab() {
+/** A trace without its first line, which says where and of what it was recorded. */
+const answersOf = async (path) => (await readFile(path, 'utf8')).replace(/^.*\n/, '')
+
+async function recordInLab(kernel) {
   const out = await mkdtemp(join(tmpdir(), 'vhost-vdpa-golden-'))
   try {
     run(['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
-    run(['scripts/lab/run.mjs', '--out', out, '--', process.execPath, 'scripts/lab/record-golden.mjs'])
-    const golden = join(checkout, 'test', 'golden')
-    const made = await readdir(join(out, 'golden'))
+    run([
+      'scripts/lab/run.mjs',
+      '--kernel',
+      kernel,
+      '--out',
+      out,
+      '--',
+      process.execPath,
+      'scripts/lab/record-golden.mjs',
+    ])
+    const first = join(checkout, 'test', 'golden')
+    const golden = kernel === '6.12' ? first : join(first, `linux-${kernel}`)
+    await mkdir(golden, { recursive: true })
+    const isOwn = async (name) =>
+      golden === first || (await answersOf(join(out, 'golden', name))) !== (await answersOf(join(first, name)))
+    const made = []
+    for (const name of await readdir(join(out, 'golden'))) if (await isOwn(name)) made.push(name)
     for (const old of await readdir(golden))
       if (old.endsWith('.jsonl') && !made.includes(old)) await rm(join(golden, old))
     for (const name of made) await copyFile(join(out, 'golden', name), join(golden, name))
     const sizes = await Promise.all(made.map(async (name) => (await stat(join(golden, name))).size))
-    console.log(`test/golden: ${made.length} traces, ${sizes.reduce((sum, size) => sum + size, 0)} bytes`)
+    console.log(`${golden}: ${made.length} traces, ${sizes.reduce((sum, size) => sum + size, 0)} bytes`)
   } finally {
     await rm(out, { recursive: true, force: true })
   }
 }
 
 const labFolder = process.env.LAB_OUT
-await (labFolder ? record(join(labFolder, 'golden')) : recordInLab())
+await (labFolder ? record(join(labFolder, 'golden')) : recordInLab(process.argv[2] ?? '6.12'))

@@ -12,7 +12,7 @@ import { machineArguments } from './machine.mjs'
 import { prepareNetwork } from './network.mjs'
 import { parseOptions, usage } from './options.mjs'
 import { ensurePackages, machinePackages, peerPackages, requireDebian } from './packages.mjs'
-import { report } from './progress.mjs'
+import { exitCodes, labError, report } from './progress.mjs'
 
 async function runInMachine(options, kernel, command, folder) {
   const shareFolder = options.out === undefined ? join(folder, 'share') : resolve(options.out)
@@ -36,8 +36,10 @@ async function runInMachine(options, kernel, command, folder) {
     folder: checkout,
   }
   plan.initramfs = join(folder, 'initramfs')
-  await writeInitramfs(kernel, plan.initramfs)
+  await writeInitramfs(kernel, plan.initramfs, options.parameters)
   await writeGuestFiles(plan)
+  for (const name of options.parameters.keys())
+    if (!kernel.modules.includes(name)) throw labError(exitCodes.cannotRun, `the lab loads no module ${name}`)
   report(`booting ${kernel.release}`)
   const machine = network.wrap(['qemu-system-x86_64', ...machineArguments(plan)])
   const { patience, timeLimit, console: showConsole } = options
@@ -52,7 +54,7 @@ async function main() {
   }
   requireDebian()
   await ensurePackages([...machinePackages, ...options.with.flatMap((name) => peerPackages[name])])
-  const kernel = await ensureKernel()
+  const kernel = await ensureKernel(options.kernel)
   if (options.prepare) {
     report(`ready: ${kernel.release} in ${kernel.folder}`)
     return 0

@@ -3,7 +3,7 @@
 import { expect, test } from '@jest/globals'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { goldenVariables } from '../golden/programs.js'
-import { labVariable } from '../kernel/support.js'
+import { labProfile, labVariable } from '../kernel/support.js'
 import { Simulator } from '../../lib/simulator/index.js'
 import { compare } from './compare.js'
 import { compareTraffic } from './compare-traffic.js'
@@ -25,7 +25,7 @@ export function describeDifferential(name: TargetName): void {
     const kernel = new KernelBackend()
     const sides = [
       { name: 'kernel', path: labVariable(goldenVariables[name]), backend: () => kernel, isKept: true },
-      simulated(name, 'linux-6.12'),
+      simulated(name, labProfile()),
     ] as const
     const began = Date.now()
     const { found, ...counts } = compare({ sides, subject: targets[name].subject, seed, runs })
@@ -47,7 +47,7 @@ export function describeTraffic(name: TargetName): void {
   test(`${name} moves the traffic of ${runs} sequences as its simulation does (seed ${seed})`, async () => {
     const path = '/dev/vhost-vdpa-0'
     const simulator = () => {
-      const backend = new Simulator({ profile: 'linux-6.12', scheduler: 'manual' })
+      const backend = new Simulator({ profile: labProfile(), scheduler: 'manual' })
       backend.add(targets[name].make(path))
       return { backend, path }
     }

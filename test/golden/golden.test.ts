@@ -1,4 +1,4 @@
-// The golden traces: what Linux 6.12 answered, the simulator answers under that kernel's profile; and the programs still ask what they asked then.
+// The golden traces: what Linux answered, the simulator answers under that kernel's profile; and the programs still ask what they asked then.
 
 import { describe, expect, test } from '@jest/globals'
 import { printCall } from '../../lib/backend/print-event.js'
@@ -7,11 +7,11 @@ import { replay } from '../../lib/backend/replay.js'
 import type { Trace } from '../../lib/backend/trace.js'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { goldenNames, goldenPrograms } from './programs.js'
-import { readGolden, recordedNames } from './read.js'
+import { readGolden, recordedNames, type GoldenLaw } from './read.js'
 
-function simulatorFor(trace: Trace): Simulator {
+function simulatorFor(trace: Trace, profile: GoldenLaw = 'linux-6.12'): Simulator {
   const path = trace.about['path'] ?? ''
-  const simulator = new Simulator({ profile: 'linux-6.12', scheduler: 'manual' })
+  const simulator = new Simulator({ profile, scheduler: 'manual' })
   const isNetwork = trace.about['device'] === 'vdpa_sim_net'
   simulator.add(isNetwork ? networkDevice({ path, mac: '00:11:22:33:44:55' }) : blockDevice({ path }))
   return simulator
@@ -19,6 +19,17 @@ function simulatorFor(trace: Trace): Simulator {
 
 test('each program was recorded on each device, and nothing else was', () => {
   expect(recordedNames().sort()).toEqual(goldenNames().sort())
+})
+
+test('what Linux 7 answers otherwise was recorded of the same programs', () => {
+  expect(recordedNames('linux-7')).not.toEqual([])
+  expect(goldenNames()).toEqual(expect.arrayContaining(recordedNames('linux-7')))
+})
+
+test.each(goldenNames())('%s is answered as by Linux 7 under its profile', async (name) => {
+  const trace = readGolden(name, 'linux-7')
+  const report = await replay(trace, simulatorFor(trace, 'linux-7'))
+  expect(report.calls).toBe(trace.events.length)
 })
 
 describe.each(goldenNames())('%s', (name) => {

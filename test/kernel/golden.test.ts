@@ -5,14 +5,14 @@ import { replay } from '../../lib/backend/replay.js'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { goldenNames, goldenVariables } from '../golden/programs.js'
 import { readGolden } from '../golden/read.js'
-import { labVariable, restoreMac } from './support.js'
+import { labProfile, labVariable, restoreMac } from './support.js'
 
 const variables: Readonly<Record<string, string>> = goldenVariables
 
 beforeAll(restoreMac)
 
 test.each(goldenNames())('%s', async (name) => {
-  const trace = readGolden(name)
+  const trace = readGolden(name, labProfile())
   const { device = '', path = '' } = trace.about
   const report = await replay(trace, new KernelBackend(), {
     paths: { [path]: labVariable(variables[device] ?? device) },

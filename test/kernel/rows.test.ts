@@ -5,7 +5,7 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { allRows, rowCounts } from '../conformance/rows/all.js'
 import { deviceFacts, type DeviceFacts } from '../conformance/rows/facts.js'
 import { describeCompleteness, describeRows } from '../conformance/rows/row.js'
-import { labVariable } from './support.js'
+import { labProfile, labVariable } from './support.js'
 
 /** Where the C library's heap begins: memory that no other process shares. */
 function heapAddress(): bigint {
@@ -29,7 +29,7 @@ function describeKernel(facts: DeviceFacts, variable: string): void {
       privateAddress: heapAddress,
     }
   }
-  describeRows({ facts, world, path: () => labVariable(variable) }, allRows)
+  describeRows({ facts: { ...facts, law: labProfile() }, world, path: () => labVariable(variable) }, allRows)
 }
 
 describeKernel(deviceFacts.kernelNetwork, 'VHOST_VDPA_NET')

@@ -3,6 +3,7 @@
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { openDevice } from '../../lib/open.js'
+import type { GoldenLaw } from '../golden/read.js'
 
 /** The value of a variable that scripts/lab sets inside the machine. */
 export function labVariable(name: string): string {
@@ -10,6 +11,14 @@ export function labVariable(name: string): string {
   if (value === undefined || value === '')
     throw new Error(`${name} is not set: these suites run in the kernel lab (npm run test:kernel)`)
   return value
+}
+
+/** The simulator's profile that speaks of the kernel that runs. */
+export function labProfile(): GoldenLaw {
+  const release = labVariable('LAB_KERNEL')
+  if (release.startsWith('6.12.')) return 'linux-6.12'
+  if (release.startsWith('7.')) return 'linux-7'
+  throw new Error(`no profile of the simulator speaks of Linux ${release}`)
 }
 
 /**

@@ -62,8 +62,8 @@ multiqueue() {
 modules() {
   # Peers say nothing that a test has not asked for: without this, IPv6 greets every network that comes up.
   echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
-  while read -r module; do
-    busybox insmod "/run/lab-modules/$module.ko" || fail "module $module does not load"
+  while read -r module parameters; do
+    busybox insmod "/run/lab-modules/$module.ko" $parameters || fail "module $module does not load"
   done </run/lab-modules/later
 }
 

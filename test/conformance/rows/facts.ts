@@ -11,7 +11,7 @@ export interface DeviceFacts {
   readonly addressSpaces: number
   readonly configSize: number
   readonly lastIova: bigint
-  /** The law that it obeys: that of the specification and the newest kernels, or Linux 6.12's. */
+  /** The law that it obeys: that of the specification and the newest kernels, or that of a release of Linux. */
   readonly law: Profile
   /** Which of the published descriptions of simulator devices fits. */
   readonly shape: 'net simulator' | 'block simulator' | 'other'
