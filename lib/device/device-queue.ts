@@ -13,6 +13,7 @@ import type { DriverRing } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
 import { change, onTheSpot, refusal, type DeviceContext } from './context.js'
 import type { QueueLayout } from './queue-layout.js'
+import { free, unmapSteps } from './queue-book.js'
 import type { QueueSnapshot, QueueWish } from './queue-options.js'
 import { takeBackSteps } from './take-back.js'
 import type { Vring } from './vring.js'
@@ -235,7 +236,7 @@ export class DeviceQueue implements Closeable {
     const failures = new Failures()
     for (const listener of this.#begin()) callUnasked(listener)
     if (this.#context.state.phase === 'negotiated') yield* failures.attempt(takeBackSteps(this.#context, this.vring))
-    yield* whole(this.#letGoSteps(failures, undefined))
+    yield* whole(this.#letGoSteps(failures, false))
     this.#end.reach()
   }
 
@@ -243,7 +244,7 @@ export class DeviceQueue implements Closeable {
     const failures = new Failures()
     for (const listener of this.#begin()) failures.now(listener)
     if (this.#context.state.phase === 'negotiated') yield* failures.attempt(takeBackSteps(this.#context, this.vring))
-    yield* this.#letGoSteps(failures, this.#memory)
+    yield* this.#letGoSteps(failures, true)
     try {
       failures.throwMet(`closing queue ${this.index} of ${this.#context.facts.path} met failures`)
       this.#end.reach()
@@ -259,26 +260,26 @@ export class DeviceQueue implements Closeable {
     return [...this.#listeners].reverse()
   }
 
-  *#letGoSteps(failures: Failures, memory: MemoryRegion | undefined): Steps<void> {
+  *#letGoSteps(failures: Failures, isOurs: boolean): Steps<void> {
     for (const owned of [this.#kick, this.#call, this.#doorbell]) failures.now(() => owned?.close())
-    yield* failures.attempt(this.#unmapSteps(memory))
+    yield* failures.attempt(this.#unmapSteps(isOurs))
     this.#context.queues.remove(this)
     this.vring.forget()
   }
 
   /** Unmaps the memory, and frees it when it is ours; what cannot be unmapped is left to the device. */
-  *#unmapSteps(memory: MemoryRegion | undefined): Steps<void> {
+  *#unmapSteps(isOurs: boolean): Steps<void> {
     const { state, queues } = this.#context
-    const left = { space: this.addressSpace, iova: this.#iova, memory, length: this.#memory.length }
+    const left = { space: this.addressSpace, iova: this.#iova, memory: this.#memory, isOurs }
     // A device that is gone takes no messages; the memory is freed once the node is closed.
     if (state.phase === 'lost') return queues.leave(left)
     try {
-      yield* this.addressSpace.unmapSteps({ iova: this.#iova, size: BigInt(this.#memory.length) })
+      yield* unmapSteps(left)
     } catch (failure) {
       queues.leave(left)
       throw failure
     }
-    memory?.close()
+    free(left)
   }
 }
 

@@ -11,9 +11,9 @@ import type { DeviceQueue } from './device-queue.js'
 export interface LeftMemory {
   readonly space: AddressSpace
   readonly iova: bigint
-  /** Undefined where the memory belongs to somebody else, as after save(). */
-  readonly memory: MemoryRegion | undefined
-  readonly length: number
+  readonly memory: MemoryRegion
+  /** False where the memory belongs to somebody else, as after save(). */
+  readonly isOurs: boolean
 }
 
 export class QueueBook {
@@ -56,17 +56,25 @@ export class QueueBook {
   *retrySteps(): Steps<void> {
     const failures = new Failures()
     for (const left of this.#left) {
-      const { space, iova, memory, length } = left
-      const isUnmapped = yield* failures.attempt(space.unmapSteps({ iova, size: BigInt(length) }))
-      if (!isUnmapped) continue
+      if (!(yield* failures.attempt(unmapSteps(left)))) continue
       this.#left = this.#left.filter((other) => other !== left)
-      failures.now(() => memory?.close())
+      failures.now(() => free(left))
     }
     failures.throwMet('unmapping the memory of closed queues met failures')
   }
 
   /** The node is closed and nothing is mapped any more: frees what was left. */
   release(failures: Failures): void {
-    for (const { memory } of this.#left.splice(0)) failures.now(() => memory?.close())
+    for (const left of this.#left.splice(0)) failures.now(() => free(left))
   }
+}
+
+/** Unmaps the memory of a queue, unless the program has done so, whose own mapping may be there now. */
+export function* unmapSteps({ space, iova, memory }: LeftMemory): Steps<void> {
+  if (space.lookup(iova)?.region === memory) yield* space.unmapSteps({ iova, size: BigInt(memory.length) })
+}
+
+/** Frees memory that nothing maps, where it is ours. */
+export function free({ memory, isOurs }: LeftMemory): void {
+  if (isOurs) memory.close()
 }

@@ -188,6 +188,33 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     expect([other.isClosed, device.addressSpace(0).size]).toEqual([true, 0])
   })
 
+  test('whose memory the program unmapped is closed all the same', async () => {
+    const queues = [await make(), await device.createQueue(1, { addressSpace: device.addressSpace(0), size: 8 })]
+    await device.addressSpace(0).unmapAll()
+    await queues[0]?.close()
+    await device.close()
+    expect(queues.map((queue) => queue.buffers.buffer.byteLength)).toEqual([0, 0])
+  })
+
+  test('whose memory could not be unmapped leaves alone what the program maps in its place', async () => {
+    const backend = new FaultyBackend(simulator)
+    const other = openDeviceSync(simulator.add(customDevice({ deviceId: 25, queues: 1 })), { backend })
+    other.negotiateSync([])
+    const space = other.addressSpace(0)
+    const queue = await other.createQueue(0, { addressSpace: space, iova: 0x10000n, size: 8 })
+    const { byteLength } = queue.buffers.buffer
+    backend.fail({ with: 'EIO', when: ({ op }) => op.startsWith('write') })
+    await expect(queue.close()).rejects.toThrow()
+    await space.unmapAll()
+    const own = simulator.allocate(byteLength)
+    await space.map({ iova: 0x10000n, region: own })
+    await other.reset()
+    expect(space.lookup(0x10000n)?.region).toBe(own)
+    await other.close()
+    expect([queue.buffers.buffer.byteLength, own.holders]).toEqual([0, []])
+    own.close()
+  })
+
   test('waits for the end that its device brings', async () => {
     const queue = await make()
     const closing = device.close()
