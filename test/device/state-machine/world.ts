@@ -119,8 +119,8 @@ export class World {
     return own.filter(({ iova }) => iova < BigInt(SLOTS * PAGE)).map(({ iova }) => Number(iova) / PAGE)
   }
 
-  /** What must be true between two verbs, whatever happened. */
-  check(): void {
+  /** What must be true between two verbs, whatever happened. `isSure`: no call was refused since the last reset. */
+  check(isSure: boolean): void {
     const { state } = this.device
     if (state === 'closed' || state === 'closing') return
     const dump = this.simulator.dump(path)
@@ -129,6 +129,12 @@ export class World {
       .mappings.map(({ iova, size }) => `[0x${iova.toString(16)}, 0x${(iova + size - 1n).toString(16)}]`)
     const theirs = dump.addressSpaces.flatMap((space) => space.mappings.map(({ range }) => range))
     among(theirs, ours)
+    // A device sees what is mapped, also after a reset that had it forget.
+    if (isSure)
+      same(
+        dump.addressSpaces.filter((space) => space.isBehind && space.mappings.length > 0),
+        [],
+      )
     if (state === 'lost') return
     const { status } = dump
     same(
