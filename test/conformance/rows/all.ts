@@ -1,5 +1,6 @@
 // Every list of rows, and how many each has: what a runner registers, and what it compares with.
 
+import { explanations } from './explanations.js'
 import { layouts } from './layouts.js'
 import { pitfallsOfDriving } from './pitfalls-driving.js'
 import { pitfallsOfMapping } from './pitfalls-mapping.js'
@@ -15,6 +16,6 @@ const pitfalls: RowList = {
   rows: { ...pitfallsOfOpening, ...pitfallsOfMapping, ...pitfallsOfRings, ...pitfallsOfDriving },
 }
 
-export const allRows: readonly RowList[] = [published, layouts, pitfalls, refusals]
+export const allRows: readonly RowList[] = [published, layouts, pitfalls, refusals, explanations]
 
-export const rowCounts: RowCounts = { D: 33, 'D layout': 17, 'B.6': 44, 'S2.5': 34 }
+export const rowCounts: RowCounts = { D: 33, 'D layout': 17, 'B.6': 44, 'S2.5': 34, F: 4 }
