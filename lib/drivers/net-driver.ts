@@ -28,8 +28,9 @@ export interface NetDriverOptions {
   /** Descriptors of each ring, and buffers of each queue; the smaller of 256 and the largest the queue allows by default. */
   readonly size?: number
   /**
-   * Bytes of one buffer, header included: 2048 by default, enough for a frame of 1518. The longest frame that can be sent is a header shorter. A
-   * received frame may be longer with VIRTIO_NET_F_MRG_RXBUF, which spreads it over several. 64 to 66,560.
+   * Bytes of one buffer, header included: 2048 by default, more where the device may give longer frames (an MTU, GUEST_TSO4 and its like). The longest frame that
+   * can be sent is a header shorter. A received frame may be longer with VIRTIO_NET_F_MRG_RXBUF, which spreads it over several; without it, what has no room in a
+   * buffer of less than 1526 is lost (spec section 5.1.6.3.1). 64 to 66,560.
    */
   readonly bufferBytes?: number
   /** How the device is told of work; `'eventfd'` by default. */
@@ -119,7 +120,8 @@ export class NetDriver implements Closeable {
     const has: HasFeature = (name) => features.has(name)
     const headers = new NetHeaders(has)
     const mtu = has('VIRTIO_NET_F_MTU') ? decodeNetConfig(device.config.read()).mtu : undefined
-    const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? defaultBufferBytes(headers, mtu)
+    const size = restore?.queues[0]?.ring.size ?? options.size ?? device.vring(0).defaultSize
+    const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? defaultBufferBytes(has, headers, { size, mtu })
     const pairs = restore === undefined ? (options.pairs ?? 1) : restore.queues.length / 2
     checkInteger(bufferBytes, 'bufferBytes', 64, BUFFER_BYTES_LAST)
     checkInteger(pairs, 'pairs', 1, Math.floor((device.queueCount ?? 2) / 2))
@@ -127,7 +129,6 @@ export class NetDriver implements Closeable {
       const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS`
       throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path })
     }
-    const size = restore?.queues[0]?.ring.size ?? options.size ?? device.vring(0).defaultSize
     checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
     const frameBytesLast = sendableBytes(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()

@@ -9,6 +9,7 @@ export const LONGEST_FRAME_BYTES = 65_589
 /** An Ethernet header with a VLAN tag: the MTU does not count them. */
 const LINK_BYTES = 18
 
+/** Above the 1526, or 1534 with a header of 20, that receive buffers should have in any case (section 5.1.6.3.1); a program that asks for less gets less. */
 const DEFAULT_BYTES = 2048
 const SEND_FEATURES = ['TSO4', 'TSO6', 'UFO', 'USO'] as const
 const SEGMENT_FEATURES = ['TSO4', 'TSO6', 'UFO', 'USO4', 'USO6'] as const
@@ -22,13 +23,21 @@ export interface NetSizes {
   readonly mtu: number | undefined
 }
 
+/** Bytes that a frame needs which the device may give, header included, and why: those of one buffer, or of all of them with MRG_RXBUF. */
+function leastBytes(
+  has: HasFeature,
+  headers: NetHeaders,
+  mtu: number | undefined,
+): readonly [bytes: number, why: string] {
+  if (SEGMENT_FEATURES.some((name) => has(`VIRTIO_NET_F_GUEST_${name}`)))
+    return [headers.size + LONGEST_FRAME_BYTES, 'VIRTIO_NET_F_GUEST_TSO4, TSO6, UFO, USO4 or USO6']
+  if (mtu !== undefined) return [headers.size + mtu + LINK_BYTES, `an MTU of ${mtu}`]
+  return [headers.size, 'its header']
+}
+
 /** RangeError for receive buffers in which a frame that the device may give has no room. */
 export function checkReceiveSizes(has: HasFeature, headers: NetHeaders, { bufferBytes, size, mtu }: NetSizes): void {
-  const getsSegments = SEGMENT_FEATURES.some((name) => has(`VIRTIO_NET_F_GUEST_${name}`))
-  const segmentBytes = getsSegments ? headers.size + LONGEST_FRAME_BYTES : 0
-  const mtuBytes = mtu === undefined ? 0 : headers.size + mtu + LINK_BYTES
-  const least = Math.max(segmentBytes, mtuBytes)
-  const why = segmentBytes === least ? 'VIRTIO_NET_F_GUEST_TSO4, TSO6, UFO, USO4 or USO6' : `an MTU of ${mtu}`
+  const [least, why] = leastBytes(has, headers, mtu)
   const room = headers.isMergeable ? size * bufferBytes : bufferBytes
   if (room >= least) return
   if (headers.isMergeable)
@@ -43,7 +52,12 @@ export function sendableBytes(has: HasFeature, headers: NetHeaders, { bufferByte
   return mtu === undefined || isCut ? room : Math.min(room, mtu + LINK_BYTES)
 }
 
-/** Bytes of a buffer when the program names none: for frames of 1518, or as long as the MTU makes them. */
-export function defaultBufferBytes(headers: NetHeaders, mtu: number | undefined): number {
-  return headers.isMergeable ? DEFAULT_BYTES : Math.max(DEFAULT_BYTES, headers.size + (mtu ?? 0) + LINK_BYTES)
+/** Bytes of a buffer when the program names none: 2048, or more where the frames that the device may give need them. */
+export function defaultBufferBytes(
+  has: HasFeature,
+  headers: NetHeaders,
+  { size, mtu }: Omit<NetSizes, 'bufferBytes'>,
+): number {
+  const [least] = leastBytes(has, headers, mtu)
+  return Math.max(DEFAULT_BYTES, headers.isMergeable ? Math.ceil(least / size) : least)
 }

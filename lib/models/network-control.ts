@@ -44,7 +44,7 @@ export interface NetControlState {
   queuePairs: number
   /** VIRTIO_NET_CTRL_MQ_RSS_CONFIG: how received frames are spread. Undefined until then, and after VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
   rss: RssConfig | undefined
-  /** VIRTIO_NET_CTRL_MQ_HASH_CONFIG; kept, and of no effect. */
+  /** VIRTIO_NET_CTRL_MQ_HASH_CONFIG: what is reported of received frames where RSS was not negotiated. */
   hash: HashConfig | undefined
   /** The bits of VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, all of them negotiated. */
   offloads: bigint

@@ -3,7 +3,7 @@
 
 import { bit } from '../base/bits.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
-import { netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHdrV1Hash } from '../uapi/virtio-net.js'
+import { netHashReports, netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHdrV1Hash } from '../uapi/virtio-net.js'
 import type { DeviceQueue } from './device-queue.js'
 import type { QueueContext } from './queue-context.js'
 import type { DeviceModel, ModelDevice } from './model-device.js'
@@ -11,18 +11,21 @@ import { newControlState, serveControlQueue, type NetControlState } from './netw
 import { NetFilter } from './network-filter.js'
 import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
-import { rssQueue } from './network-rss.js'
+import { frameHash, rssQueue } from './network-rss.js'
 import { Inbox } from './network-wire.js'
 import { RoundRobin } from './turn-meter.js'
 
 // One frame in flight at a time in the whole process: models run to the end of a turn.
 const FRAME_BYTES_LAST = 65_536 + 64
 const frame = new Uint8Array(FRAME_BYTES_LAST)
+const frameView = new DataView(frame.buffer)
 /** Frames that a device moves before others get their turn. */
 const FRAMES_A_TURN = 256
 /** Chains that are completed before the driver sees them. */
 const FRAMES_A_PUBLICATION = 64
 const NUM_BUFFERS_AT = 10
+const HASH_VALUE_AT = 12
+const HASH_REPORT_AT = 16
 /** Bytes that vdpa_sim_net copies of a frame. */
 const PAGE_BYTES = 4096
 const numBuffers = new Uint8Array(2)
@@ -307,8 +310,7 @@ export class NetworkModel implements DeviceModel {
     if (!this.#sendsHeadersAsTheyCame) {
       frame[NUM_BUFFERS_AT] = 1
       frame[NUM_BUFFERS_AT + 1] = 0
-      // No hash is computed (section 5.1.6.4.4): whatever the sender had there is not one.
-      if (this.#headerBytes > virtioNetHdrV1.size) frame.fill(0, virtioNetHdrV1.size, this.#headerBytes)
+      this.#reportHash(length)
     }
     const written = queue.write(frame, 0, length)
     if (written < 0) {
@@ -321,6 +323,17 @@ export class NetworkModel implements DeviceModel {
     }
     queue.complete()
     return true
+  }
+
+  /** The end of a header of 20 bytes (section 5.1.6.4.4): the hash by what RSS was told where that was negotiated, by what the report was told otherwise. */
+  #reportHash(length: number): void {
+    if (this.#headerBytes === virtioNetHdrV1.size) return
+    const { rss, hash } = this.state
+    const config = this.hasFeature(netFeatureBits.VIRTIO_NET_F_RSS) ? rss : hash
+    const found = config === undefined ? undefined : frameHash(config, frame, this.#headerBytes, length)
+    frameView.setUint32(HASH_VALUE_AT, found?.value ?? 0, true)
+    frameView.setUint16(HASH_REPORT_AT, found?.report ?? netHashReports.VIRTIO_NET_HASH_REPORT_NONE, true)
+    frameView.setUint16(HASH_REPORT_AT + 2, 0, true)
   }
 
   /** A frame larger than its first buffer: whole in several with MRG_RXBUF, or lost, and the buffers stay for the next. */
@@ -360,7 +373,7 @@ export class NetworkModel implements DeviceModel {
   #scatter(queue: DeviceQueue, length: number): { id: number; written: number }[] | undefined {
     const chains: { id: number; written: number }[] = []
     let places: (readonly [number, number] | undefined)[] = []
-    if (this.#headerBytes > virtioNetHdrV1.size) frame.fill(0, virtioNetHdrV1.size, this.#headerBytes)
+    this.#reportHash(length)
     for (let done = 0; done < length;) {
       if (!queue.next()) return undefined
       if (done === 0) places = [NUM_BUFFERS_AT, NUM_BUFFERS_AT + 1].map((at) => queue.writablePlace(at))

@@ -1,6 +1,6 @@
-// Receive-side scaling of a network device (spec section 5.1.6.4.3): the Toeplitz hash of a frame's addresses and ports, and the receive queue that it chooses.
+// Receive-side scaling of a network device (spec section 5.1.6.4.3): the Toeplitz hash of a frame's addresses and ports, the receive queue that it chooses, and what is reported of it.
 
-import { netHashTypes as types, type RssConfig } from '../uapi/virtio-net.js'
+import { netHashReports as reports, netHashTypes as types, type RssConfig } from '../uapi/virtio-net.js'
 
 /** Bytes of the one key length that the model takes: as many as the longest input, two IPv6 addresses and two ports, needs. */
 export const HASH_KEY_BYTES = 40
@@ -21,6 +21,18 @@ const FRAGMENT = 0x3fff
 const PORTS_BYTES = 4
 const input = new Uint8Array(36)
 
+type Ports = readonly [hashType: number, report: number]
+const noPorts: Ports = [0, 0]
+/** By the number of the protocol: what allows its ports to be hashed, and what the hash is then. */
+const ipv4Ports: Readonly<Record<number, Ports>> = {
+  [TCP]: [types.VIRTIO_NET_RSS_HASH_TYPE_TCPv4, reports.VIRTIO_NET_HASH_REPORT_TCPv4],
+  [UDP]: [types.VIRTIO_NET_RSS_HASH_TYPE_UDPv4, reports.VIRTIO_NET_HASH_REPORT_UDPv4],
+}
+const ipv6Ports: Readonly<Record<number, Ports>> = {
+  [TCP]: [types.VIRTIO_NET_RSS_HASH_TYPE_TCPv6, reports.VIRTIO_NET_HASH_REPORT_TCPv6],
+  [UDP]: [types.VIRTIO_NET_RSS_HASH_TYPE_UDPv6, reports.VIRTIO_NET_HASH_REPORT_UDPv6],
+}
+
 /** The Toeplitz hash: for each bit of the input that is set, the 32 bits of the key that begin there, in one exclusive or. Key bytes that are not there are 0. */
 export function toeplitz(key: Uint8Array, bytes: Uint8Array, length = bytes.length): number {
   let hash = 0
@@ -36,16 +48,25 @@ export function toeplitz(key: Uint8Array, bytes: Uint8Array, length = bytes.leng
   return hash >>> 0
 }
 
+/** What is reported of a frame with VIRTIO_NET_F_HASH_REPORT. */
+export interface HashReport {
+  readonly value: number
+  /** One of `netHashReports`: what the hash was computed over. */
+  readonly report: number
+}
+
+const found = { value: 0, report: reports.VIRTIO_NET_HASH_REPORT_NONE as number }
+
 /**
  * The hash of a frame that begins at `at` and ends before `end`, over what `hashTypes` allows: ports where they may be, addresses otherwise. Undefined when nothing of it
- * may be hashed. (section 5.1.6.4.3.1)
+ * may be hashed. One object, filled again each time. (sections 5.1.6.4.3.1 and 5.1.6.4.4)
  */
 export function frameHash(
   { hashTypes, key }: Pick<RssConfig, 'hashTypes' | 'key'>,
   frame: Uint8Array,
   at: number,
   end: number,
-): number | undefined {
+): HashReport | undefined {
   let typeAt = at + ETHERTYPE_AT
   while (typeAt + 4 <= end && isTag(word(frame, typeAt))) typeAt += 4
   const packet = typeAt + 2
@@ -57,7 +78,9 @@ export function frameHash(
       : protocol === IPV6
         ? inputOfIpv6(hashTypes, frame, packet, end)
         : 0
-  return length === 0 ? undefined : toeplitz(key, input, length)
+  if (length === 0) return undefined
+  found.value = toeplitz(key, input, length)
+  return found
 }
 
 /** The receive queue (0 is receiveq1) of a frame under an RSS configuration. */
@@ -65,7 +88,7 @@ export function rssQueue(config: RssConfig, frame: Uint8Array, at: number, end: 
   const hash = frameHash(config, frame, at, end)
   if (hash === undefined) return config.unclassifiedQueue
   const { indirectionTable } = config
-  return indirectionTable[hash & (indirectionTable.length - 1)] ?? config.unclassifiedQueue
+  return indirectionTable[hash.value & (indirectionTable.length - 1)] ?? config.unclassifiedQueue
 }
 
 function isTag(type: number): boolean {
@@ -76,47 +99,39 @@ function word(bytes: Uint8Array, at: number): number {
   return ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
 }
 
-/** Puts addresses, and ports where they count, into the input; returns its bytes, 0 for none. */
+/** Puts addresses, and ports where they count, into the input; returns its bytes, 0 for none. What it is of is in `found.report`. */
 function inputOfIpv4(hashTypes: number, frame: Uint8Array, at: number, end: number): number {
   const headerBytes = ((frame[at] ?? 0) & 0xf) * 4
   if (headerBytes < 20 || at + headerBytes > end) return 0
-  const protocol = frame[at + 9] ?? 0
-  const wanted =
-    protocol === TCP
-      ? types.VIRTIO_NET_RSS_HASH_TYPE_TCPv4
-      : protocol === UDP
-        ? types.VIRTIO_NET_RSS_HASH_TYPE_UDPv4
-        : 0
-  const ports = (word(frame, at + 6) & FRAGMENT) === 0 && (hashTypes & wanted) !== 0 ? at + headerBytes : undefined
-  return gather(frame, { from: at + 12, bytes: 8, ports, end }, (hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv4) !== 0)
+  // Of a fragment ports do not count.
+  const isWhole = (word(frame, at + 6) & FRAGMENT) === 0
+  const [wanted, report] = ipv4Ports[isWhole ? (frame[at + 9] ?? 0) : 0] ?? noPorts
+  const addresses = { from: at + 12, bytes: 8 }
+  if ((hashTypes & wanted) !== 0 && at + headerBytes + PORTS_BYTES <= end)
+    return gather(frame, addresses, at + headerBytes, report)
+  if ((hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv4) === 0) return 0
+  return gather(frame, addresses, undefined, reports.VIRTIO_NET_HASH_REPORT_IPv4)
 }
 
 /** Of a packet without extension headers the ports count, too. */
 function inputOfIpv6(hashTypes: number, frame: Uint8Array, at: number, end: number): number {
   if (at + 40 > end) return 0
-  const protocol = frame[at + 6] ?? 0
-  const wanted =
-    protocol === TCP
-      ? types.VIRTIO_NET_RSS_HASH_TYPE_TCPv6
-      : protocol === UDP
-        ? types.VIRTIO_NET_RSS_HASH_TYPE_UDPv6
-        : 0
-  const ports = (hashTypes & wanted) !== 0 ? at + 40 : undefined
-  return gather(frame, { from: at + 8, bytes: 32, ports, end }, (hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv6) !== 0)
+  const [wanted, report] = ipv6Ports[frame[at + 6] ?? 0] ?? noPorts
+  const addresses = { from: at + 8, bytes: 32 }
+  if ((hashTypes & wanted) !== 0 && at + 40 + PORTS_BYTES <= end) return gather(frame, addresses, at + 40, report)
+  if ((hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv6) === 0) return 0
+  return gather(frame, addresses, undefined, reports.VIRTIO_NET_HASH_REPORT_IPv6)
 }
 
-interface Parts {
-  readonly from: number
-  readonly bytes: number
-  readonly ports: number | undefined
-  readonly end: number
-}
-
-function gather(frame: Uint8Array, { from, bytes, ports, end }: Parts, takesAddresses: boolean): number {
-  const hasPorts = ports !== undefined && ports + PORTS_BYTES <= end
-  if (!hasPorts && !takesAddresses) return 0
+function gather(
+  frame: Uint8Array,
+  { from, bytes }: { readonly from: number; readonly bytes: number },
+  ports: number | undefined,
+  report: number,
+): number {
+  found.report = report
   for (let index = 0; index < bytes; index++) input[index] = frame[from + index] ?? 0
-  if (!hasPorts) return bytes
+  if (ports === undefined) return bytes
   for (let index = 0; index < PORTS_BYTES; index++) input[bytes + index] = frame[ports + index] ?? 0
   return bytes + PORTS_BYTES
 }

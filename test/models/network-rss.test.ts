@@ -63,7 +63,7 @@ const udp = types.VIRTIO_NET_RSS_HASH_TYPE_UDPv4 | types.VIRTIO_NET_RSS_HASH_TYP
 
 describe.each(vectors)('from %s:%i to %s:%i', (...vector) => {
   const [from, source, to, destination, ofAddresses, ofPorts] = vector
-  const hashOf = (hashTypes: number, bytes: Uint8Array) => frameHash({ hashTypes, key }, bytes, 0, bytes.length)
+  const hashOf = (hashTypes: number, bytes: Uint8Array) => frameHash({ hashTypes, key }, bytes, 0, bytes.length)?.value
 
   test('the hash of addresses, and that of ports too', () => {
     for (const tags of [0, 1, 2]) {
@@ -86,7 +86,7 @@ describe.each(vectors)('from %s:%i to %s:%i', (...vector) => {
 
 test('ports of a fragment do not count', () => {
   const bytes = frame('66.9.149.187', '161.142.100.80', [2794, 1766], { fragment: 0x20 })
-  expect(frameHash({ hashTypes: ip | tcp, key }, bytes, 0, bytes.length)).toBe(0x323e8fc2)
+  expect(frameHash({ hashTypes: ip | tcp, key }, bytes, 0, bytes.length)).toEqual({ value: 0x323e8fc2, report: 1 })
 })
 
 test('the low bits of the hash choose the queue; what has none goes to the queue of the unclassified', () => {
@@ -99,4 +99,19 @@ test('the low bits of the hash choose the queue; what has none goes to the queue
 test('a short key goes on with zeroes', () => {
   const input = Uint8Array.of(0x80, 0, 0, 1)
   expect(toeplitz(Uint8Array.of(0xff), input)).toBe(0xff00_0000)
+})
+
+test.each([
+  ['TCPv4', 2, '66.9.149.187', '161.142.100.80', 6],
+  ['UDPv4', 3, '66.9.149.187', '161.142.100.80', 17],
+  ['IPv4', 1, '66.9.149.187', '161.142.100.80', 1],
+  ['TCPv6', 5, '3ffe:2501:200:1fff::7', '3ffe:2501:200:3::1', 6],
+  ['UDPv6', 6, '3ffe:2501:200:1fff::7', '3ffe:2501:200:3::1', 17],
+  ['IPv6', 4, '3ffe:2501:200:1fff::7', '3ffe:2501:200:3::1', 58],
+] as const)('what a hash is of is reported: %s is %i', (_name, report, from, to, protocol) => {
+  const bytes = frame(from, to, [2794, 1766], { protocol })
+  expect(frameHash({ hashTypes: ip | tcp | udp, key }, bytes, 0, bytes.length)?.report).toBe(report)
+  // Ports that are cut off do not count.
+  const cut = bytes.subarray(0, bytes.length - 6)
+  expect(frameHash({ hashTypes: ip | tcp | udp, key }, cut, 0, cut.length)?.report).toBe(from.includes('.') ? 1 : 4)
 })
