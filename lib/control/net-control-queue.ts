@@ -2,9 +2,10 @@
 
 import { checkBytes, checkInteger } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
-import { vdpaError } from '../base/errors.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
 import {
   netAck,
+  netCommandOf,
   netCommands,
   type MacTable,
   type NetCommand,
@@ -97,23 +98,34 @@ export class NetControlQueue implements Closeable {
     options?: CommandOptions,
   ): Promise<void> {
     const command = netCommands[name] as unknown as NetCommand<NetCommandPayload<N>>
-    const bytes = concat(command.class, command.command, command.encode(payload))
-    const ack = await this.#queue.command(bytes, options)
+    const { ack } = await this.#exchange(command, command.encode(payload), options)
     if (ack !== netAck.VIRTIO_NET_OK) {
       throw vdpaError('ERR_VDPA_REFUSED', `the device refused the command (acknowledgement ${ack})`, {
         path: this.#device.path,
         request: name,
       })
     }
-    this.#note(name, payload)
   }
 
-  /** Both commands say how many transmit queues the device serves from now on (spec section 5.1.6.5.5 and 5.1.6.5.7). */
-  #note(name: NetCommandName, payload: unknown): void {
-    if (name === 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET')
-      tellQueuePairs(this.#device, payload as NetCommandPayload<'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET'>)
-    if (name === 'VIRTIO_NET_CTRL_MQ_RSS_CONFIG')
-      tellQueuePairs(this.#device, (payload as NetCommandPayload<'VIRTIO_NET_CTRL_MQ_RSS_CONFIG'>).maxTxVq)
+  /** Sends a command, and tells who sends frames what it says of queue pairs: before the device knows, and when it has answered. */
+  async #exchange(
+    head: CommandHead,
+    payload: Uint8Array,
+    options: ExchangeOptions | undefined,
+  ): Promise<ControlAnswer> {
+    const pairs = options?.signal?.aborted === true ? undefined : pairsOf(head, payload)
+    if (pairs === undefined) return this.#queue.exchange(concat(head, payload), options)
+    const told = { pairs }
+    tellQueuePairs(this.#device, 'asked', told)
+    let answer: ControlAnswer
+    try {
+      answer = await this.#queue.exchange(concat(head, payload), options)
+    } catch (failure) {
+      if (!isVdpaError(failure) || failure.code === 'ERR_VDPA_CLOSED') tellQueuePairs(this.#device, 'refused', told)
+      throw failure
+    }
+    tellQueuePairs(this.#device, answer.ack === netAck.VIRTIO_NET_OK ? 'acknowledged' : 'refused', told)
+    return answer
   }
 
   /**
@@ -129,7 +141,7 @@ export class NetControlQueue implements Closeable {
     checkInteger(commandClass, 'commandClass', 0, 0xff)
     checkInteger(command, 'command', 0, 0xff)
     checkBytes(payload, 'payload')
-    return this.#queue.exchange(concat(commandClass, command, payload), options)
+    return this.#exchange({ class: commandClass, command }, payload, options)
   }
 
   /** The address of the device, as `02:00:00:00:00:01`. Needs VIRTIO_NET_F_CTRL_MAC_ADDR. */
@@ -191,10 +203,25 @@ export class NetControlQueue implements Closeable {
   }
 }
 
-function concat(commandClass: number, command: number, payload: Uint8Array): Uint8Array {
+type CommandHead = Pick<NetCommand<unknown>, 'class' | 'command'>
+
+function concat(head: CommandHead, payload: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(2 + payload.byteLength)
-  bytes[0] = commandClass
-  bytes[1] = command
+  bytes[0] = head.class
+  bytes[1] = head.command
   bytes.set(payload, 2)
   return bytes
+}
+
+/** How many pairs the device serves after this command (spec section 5.1.6.5.5 and 5.1.6.5.7); undefined for one that says nothing of them. */
+function pairsOf(head: CommandHead, payload: Uint8Array): number | undefined {
+  const { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: pairs, VIRTIO_NET_CTRL_MQ_RSS_CONFIG: rss } = netCommands
+  const entry = netCommandOf(head.class, head.command)
+  try {
+    if (entry === pairs) return pairs.decode(payload)
+    return entry === rss ? rss.decode(payload).maxTxVq : undefined
+  } catch {
+    // What cannot be understood is for the device to refuse.
+    return undefined
+  }
 }

@@ -1,6 +1,7 @@
 // What the spec says of each kind of device that the control plane must know: where the control queue lies. Data, so that the rest of the room never asks of what kind a device is.
 
 import { deviceIds } from '../uapi/virtio-ids.js'
+import { netQueuePairs as netQueuePairLimits, type NetConfig } from '../uapi/virtio-net.js'
 import type { ConfigSpace } from './config-space.js'
 import type { FeatureSet } from './feature-set.js'
 
@@ -11,12 +12,18 @@ export interface DeviceKindFacts {
 
 const none: DeviceKindFacts = { controlQueue: () => undefined }
 
+/** The queue pairs of a device that has several: one where it says a number that no device may have (section 5.1.4.1), as Linux takes it. */
+export function netQueuePairs({ maxVirtqueuePairs = 1 }: Pick<NetConfig, 'maxVirtqueuePairs'>): number {
+  const { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN: least, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX: most } = netQueuePairLimits
+  return maxVirtqueuePairs >= least && maxVirtqueuePairs <= most ? maxVirtqueuePairs : 1
+}
+
 const net: DeviceKindFacts = {
   // Spec section 5.1.2: receiveq1, transmitq1, …, then the control queue; one pair unless MQ or RSS was negotiated.
   controlQueue(features, config) {
     if (!features.has('VIRTIO_NET_F_CTRL_VQ')) return undefined
     const isMultiqueue = features.has('VIRTIO_NET_F_MQ') || features.has('VIRTIO_NET_F_RSS')
-    return 2 * (isMultiqueue ? (config.net().maxVirtqueuePairs ?? 1) : 1)
+    return 2 * (isMultiqueue ? netQueuePairs(config.net()) : 1)
   },
 }
 

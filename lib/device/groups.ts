@@ -126,6 +126,9 @@ export class VirtqueueGroups {
     checkInteger(queue, 'queue', 0, Math.max(used, this.#context.facts.queueCount ?? 0) - 1)
     const no = (reason: string, group?: number): IsolationVerdict => ({ isolated: false, reason, group })
     const { backendFeatures, facts } = this.#context
+    // A configuration may tell of more queues than there are.
+    const { queueCount = Infinity } = facts
+    if (queue >= queueCount) return no(`the device has no queue ${queue}: it has ${queueCount}`)
     for (const feature of ['VHOST_BACKEND_F_IOTLB_ASID', 'VHOST_BACKEND_F_IOTLB_MSG_V2'] as const)
       if (!backendFeatures.has(feature))
         return no(`the backend feature ${feature} is not there: mappings cannot be told apart by address space`)
@@ -141,7 +144,7 @@ export class VirtqueueGroups {
 
   /** Which other queue goes through one of these groups, as a sentence. */
   #sharing(queue: number, groups: readonly number[], used: number): string | undefined {
-    for (let other = 0; other < used; other++) {
+    for (let other = 0; other < Math.min(used, this.#context.facts.queueCount ?? used); other++) {
       if (other === queue) continue
       const group = this.of(other)
       if (group !== undefined && groups.includes(group))

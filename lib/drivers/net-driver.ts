@@ -7,18 +7,18 @@ import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import type { Steps } from '../base/steps.js'
 import type { CommandOptions } from '../control/control-queue.js'
-import { onQueuePairs } from '../control/queue-pairs.js'
+import { onQueuePairs, UsablePairs } from '../control/queue-pairs.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import { netQueuePairs } from '../device/device-kinds.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { decodeNetConfig } from '../uapi/virtio-net.js'
 import { closeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
 import type { FrameHandler, FramePartsHandler } from './net-receiver.js'
-import { checkReceiveSizes, defaultBufferBytes, sendableBytes } from './net-sizes.js'
+import { checkReceiveSizes, defaultBufferBytes, mtuOf, sendLimits } from './net-sizes.js'
 import type { Waiter } from './queue-waiters.js'
 
 /** How a network driver is made. */
@@ -76,7 +76,8 @@ export class NetDriver implements Closeable {
   readonly #queues: readonly DeviceQueue[]
   readonly #forgetPairs: () => void
   readonly #counters: MutableNetCounters
-  #activePairs: number
+  readonly #usablePairs = new UsablePairs()
+  #activePairs = 1
   #isEnded = false
 
   private constructor(
@@ -86,7 +87,6 @@ export class NetDriver implements Closeable {
       readonly counters: MutableNetCounters
       readonly pairs: readonly QueuePair[]
       readonly bufferBytes: number
-      readonly activePairs: number
     },
   ) {
     this.#device = device
@@ -96,12 +96,14 @@ export class NetDriver implements Closeable {
     this.#bufferBytes = parts.bufferBytes
     this.#pairs = parts.pairs
     this.#counters = parts.counters
-    this.#activePairs = parts.activePairs
     this.#queues = parts.pairs.flatMap(({ receiver, transmitter }) => [
       receiver.buffers.queue,
       transmitter.buffers.queue,
     ])
-    this.#forgetPairs = onQueuePairs(device, (count) => this.#usesPairs(count))
+    this.#forgetPairs = onQueuePairs(device, (event, command) => {
+      this.#usablePairs.note(event, command)
+      this.#usesPairs(this.#usablePairs.count)
+    })
   }
 
   /**
@@ -119,7 +121,7 @@ export class NetDriver implements Closeable {
     const features = negotiatedFeatures(device)
     const has: HasFeature = (name) => features.has(name)
     const headers = new NetHeaders(has)
-    const mtu = has('VIRTIO_NET_F_MTU') ? decodeNetConfig(device.config.read()).mtu : undefined
+    const mtu = mtuOf(has, () => device.config.net())
     const size = restore?.queues[0]?.ring.size ?? options.size ?? device.vring(0).defaultSize
     const bufferBytes = restore?.bufferBytes ?? options.bufferBytes ?? defaultBufferBytes(has, headers, { size, mtu })
     const pairs = restore === undefined ? (options.pairs ?? 1) : restore.queues.length / 2
@@ -129,16 +131,16 @@ export class NetDriver implements Closeable {
       const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS`
       throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path })
     }
+    // Behind the pairs is the control queue (5.1.2), whatever queues there are besides.
+    if (pairs > 1) checkInteger(pairs, 'pairs', 1, netQueuePairs(device.config.net()))
     checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
-    const frameBytesLast = sendableBytes(has, headers, { bufferBytes, size, mtu })
+    const limits = sendLimits(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()
-    const made = yield* makePairs(device, { ...options, bufferBytes, frameBytesLast, pairs, headers, counters })
-    // A reset has the device forget how many pairs it was told to use (5.1.6.5.5): one, until it is told again.
-    const activePairs = 1
-    return new NetDriver(device, { headers, counters, pairs: made, bufferBytes, activePairs })
+    const made = yield* makePairs(device, { ...options, bufferBytes, limits, pairs, headers, counters })
+    return new NetDriver(device, { headers, counters, pairs: made, bufferBytes })
   }
 
-  /** The device has acknowledged that it uses so many pairs. What lay in queues that it did not look at, it is told of now. */
+  /** The device uses so many pairs, as far as is known. What lay in queues that it did not look at, it is told of now. */
   #usesPairs(count: number): void {
     const before = this.#activePairs
     this.#activePairs = Math.min(count, this.pairs)
@@ -158,12 +160,15 @@ export class NetDriver implements Closeable {
     return { ...this.#counters }
   }
 
-  /** Pairs that frames may be sent on; 1 until usePairs(), or until a NetControlQueue's VQ_PAIRS_SET or RSS_CONFIG (`maxTxVq`) was acknowledged. */
+  /**
+   * Pairs that frames may be sent on; 1 until usePairs(), or until a NetControlQueue's VQ_PAIRS_SET or RSS_CONFIG (`maxTxVq`) was acknowledged. Fewer from the
+   * command on that says so, whoever gives it; as before when the device refuses it, and not when it was given up for.
+   */
   get activePairs(): number {
     return this.#activePairs
   }
 
-  /** The longest frame that can be sent. */
+  /** The longest frame that can be sent. With VIRTIO_NET_F_MTU only one that the device cuts into segments may be longer than the MTU, link header and VLAN tag. */
   get frameBytesLast(): number {
     return this.#pair(0).transmitter.frameBytesLast
   }
@@ -185,16 +190,7 @@ export class NetDriver implements Closeable {
    */
   async usePairs(control: NetControlQueue, count = this.pairs, options?: CommandOptions): Promise<void> {
     checkInteger(count, 'count', 1, this.pairs)
-    const before = this.#activePairs
-    // From the command on, the device may not look at queues past the new count.
-    this.#activePairs = Math.min(before, count)
-    try {
-      await control.setQueuePairs(count, options)
-    } catch (failure) {
-      // Refused: the device goes on as before. Given up: it may carry the command out later.
-      if (isVdpaError(failure) && failure.code === 'ERR_VDPA_REFUSED') this.#activePairs = before
-      throw failure
-    }
+    await control.setQueuePairs(count, options)
   }
 
   /**
@@ -203,7 +199,7 @@ export class NetDriver implements Closeable {
    */
   send(frame: Uint8Array, pair = 0, header?: PacketHeader): boolean {
     const { transmitter } = this.#sendingPair(pair)
-    transmitter.check(frame)
+    transmitter.check(frame, header)
     if (!transmitter.stage(frame, header)) return false
     transmitter.buffers.queue.publish()
     return true
@@ -213,7 +209,7 @@ export class NetDriver implements Closeable {
   sendInPlace(length: number, write: (frame: Uint8Array) => void, pair = 0, header?: PacketHeader): boolean {
     checkFunction(write, 'write')
     const { transmitter } = this.#sendingPair(pair)
-    transmitter.checkLength(length)
+    transmitter.checkLength(length, header)
     if (!transmitter.stageInPlace(length, write, header)) return false
     transmitter.buffers.queue.publish()
     return true
@@ -222,7 +218,7 @@ export class NetDriver implements Closeable {
   /** Sends as many of `frames` as there is room for, and tells the device once; returns how many. A bad frame throws, as in send(), and none is sent. */
   sendBatch(frames: readonly Uint8Array[], pair = 0): number {
     const { transmitter } = this.#sendingPair(pair)
-    for (const frame of frames) transmitter.check(frame)
+    for (const frame of frames) transmitter.check(frame, undefined)
     let count = 0
     for (const frame of frames) {
       if (!transmitter.stage(frame, undefined)) break

@@ -16,9 +16,9 @@ export interface PacketHeader {
   readonly headerLength: number
   /** The most bytes of payload in a segment. */
   readonly gsoSize: number
-  /** The byte of the frame from which the checksum is computed. */
+  /** The byte of the frame from which the checksum is computed; received with VIRTIO_NET_HDR_F_RSC_INFO: how many segments were made one. */
   readonly checksumStart: number
-  /** Bytes from there to where the checksum is put, 16 bits. */
+  /** Bytes from there to where the checksum is put, 16 bits; received with VIRTIO_NET_HDR_F_RSC_INFO: how many acknowledgements were duplicates. */
   readonly checksumOffset: number
 }
 
@@ -107,6 +107,11 @@ function fits({ flags, types, hasEcn }: Accepted, flagBits: number, gsoType: num
   )
 }
 
+/** Whether a header asks for the frame to be cut into segments. */
+export function isSegmented({ gsoType }: PacketHeader): boolean {
+  return (gsoType & ~VIRTIO_NET_HDR_GSO_ECN) !== VIRTIO_NET_HDR_GSO_NONE
+}
+
 /** Headers of one driver, under what it negotiated. Nothing here allocates per frame. */
 export class NetHeaders {
   /** Bytes of a header: 12, or 20 with VIRTIO_NET_F_HASH_REPORT. */
@@ -164,14 +169,18 @@ export class NetHeaders {
     header.checksumOffset = memory.u16(at + CHECKSUM_OFFSET_AT)
   }
 
-  /** Whether the header that was read says only what was negotiated, of a frame of so many bytes (section 5.1.6.4.1). */
+  /**
+   * Whether the header that was read says only what was negotiated, of a frame of so many bytes (section 5.1.6.4.1). With RSC_INFO the places of the checksum hold
+   * counts of segments (section 5.1.6.4.2).
+   */
   isReceivable(frameBytes: number): boolean {
     if (this.#isPlain) return true
     const { flags, gsoType, gsoSize, checksumStart, checksumOffset } = this.#received
     return (
       fits(this.#receive, flags, gsoType) &&
       (gsoType === VIRTIO_NET_HDR_GSO_NONE || gsoSize > 0) &&
-      ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 || checksumStart + checksumOffset + 2 <= frameBytes)
+      ((flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_RSC_INFO)) !== VIRTIO_NET_HDR_F_NEEDS_CSUM ||
+        checksumStart + checksumOffset + 2 <= frameBytes)
     )
   }
 

@@ -9,6 +9,7 @@ import { FrameBuffers, frameBufferStride } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import type { NetHeaders } from './net-header.js'
 import { NetReceiver } from './net-receiver.js'
+import type { SendLimits } from './net-sizes.js'
 import { NetTransmitter } from './net-transmitter.js'
 import { QueueWaiters } from './queue-waiters.js'
 
@@ -24,8 +25,7 @@ export interface QueuePair {
 export interface PairOptions {
   readonly pairs: number
   readonly bufferBytes: number
-  /** The longest frame that may be sent. */
-  readonly frameBytesLast: number
+  readonly limits: SendLimits
   readonly headers: NetHeaders
   readonly counters: MutableNetCounters
   readonly addressSpace?: AddressSpace
@@ -69,7 +69,7 @@ function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, optio
   const transmitter = new NetTransmitter(buffers, headers, counters, {
     idle,
     isNew: options.restore === undefined,
-    frameBytesLast: options.frameBytesLast,
+    limits: options.limits,
   })
   return {
     receiver,

@@ -1,6 +1,7 @@
 // How long frames and buffers of a network driver are, under what was negotiated (virtio 1.2 sections 5.1.4.2 and 5.1.6.3.1).
 
 import { rangeError } from '../base/checks.js'
+import type { NetConfig } from '../uapi/virtio-net.js'
 import type { HasFeature, NetHeaders } from './net-header.js'
 
 /** A link header, a header of IPv6, and the longest payload behind it: 14 + 40 + 65,535 (section 5.1.6.3.1). */
@@ -8,6 +9,9 @@ export const LONGEST_FRAME_BYTES = 65_589
 
 /** An Ethernet header with a VLAN tag: the MTU does not count them. */
 const LINK_BYTES = 18
+
+/** The smallest MTU of a device. */
+const MTU_FIRST = 68
 
 /** Above the 1526, or 1534 with a header of 20, that receive buffers should have in any case (section 5.1.6.3.1); a program that asks for less gets less. */
 const DEFAULT_BYTES = 2048
@@ -19,7 +23,7 @@ export interface NetSizes {
   readonly bufferBytes: number
   /** Descriptors of a receive queue. */
   readonly size: number
-  /** The MTU, where VIRTIO_NET_F_MTU was negotiated. */
+  /** As mtuOf() says. */
   readonly mtu: number | undefined
 }
 
@@ -45,11 +49,26 @@ export function checkReceiveSizes(has: HasFeature, headers: NetHeaders, { buffer
   throw rangeError('bufferBytes', `at least ${least} with ${why} and without MRG_RXBUF`, bufferBytes)
 }
 
-/** The longest frame that may be sent: what fits into a buffer, and where there is an MTU and the device cuts no segments, what that allows (5.1.4.2). */
-export function sendableBytes(has: HasFeature, headers: NetHeaders, { bufferBytes, mtu }: NetSizes): number {
+/** How long a frame may be that is sent. */
+export interface SendLimits {
+  /** The longest of all. */
+  readonly frameBytesLast: number
+  /** The longest that goes out as it is, because no header asks the device to cut it. */
+  readonly plainBytesLast: number
+}
+
+/** What fits into a buffer; where there is an MTU, what that allows, but for frames that the device cuts into segments (5.1.4.2). */
+export function sendLimits(has: HasFeature, headers: NetHeaders, { bufferBytes, mtu }: NetSizes): SendLimits {
   const room = bufferBytes - headers.size
   const isCut = SEND_FEATURES.some((name) => has(`VIRTIO_NET_F_HOST_${name}`))
-  return mtu === undefined || isCut ? room : Math.min(room, mtu + LINK_BYTES)
+  const plainBytesLast = mtu === undefined ? room : Math.min(room, mtu + LINK_BYTES)
+  return { frameBytesLast: isCut ? room : plainBytesLast, plainBytesLast }
+}
+
+/** The MTU that counts: that of the configuration where it was negotiated, and is one that a device may have (5.1.4.1). As Linux, nobody is held to another. */
+export function mtuOf(has: HasFeature, config: () => NetConfig): number | undefined {
+  const mtu = has('VIRTIO_NET_F_MTU') ? config().mtu : undefined
+  return mtu === undefined || mtu < MTU_FIRST ? undefined : mtu
 }
 
 /** Bytes of a buffer when the program names none: 2048, or more where the frames that the device may give need them. */

@@ -3,13 +3,16 @@
 import { checkBytes, checkInteger } from '../base/checks.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
-import type { NetHeaders, PacketHeader } from './net-header.js'
+import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
+import type { SendLimits } from './net-sizes.js'
 
 /** The sending half of a queue pair. */
 export class NetTransmitter {
   readonly buffers: FrameBuffers
   /** The longest frame. */
   readonly frameBytesLast: number
+  /** The longest that goes out as it is. */
+  readonly #plainBytesLast: number
   readonly #headers: NetHeaders
   readonly #counters: MutableNetCounters
   // A stack of free buffers.
@@ -23,14 +26,11 @@ export class NetTransmitter {
     buffers: FrameBuffers,
     headers: NetHeaders,
     counters: MutableNetCounters,
-    {
-      idle,
-      isNew,
-      frameBytesLast,
-    }: { readonly idle: readonly number[]; readonly isNew: boolean; readonly frameBytesLast: number },
+    { idle, isNew, limits }: { readonly idle: readonly number[]; readonly isNew: boolean; readonly limits: SendLimits },
   ) {
     this.buffers = buffers
-    this.frameBytesLast = frameBytesLast
+    this.frameBytesLast = limits.frameBytesLast
+    this.#plainBytesLast = limits.plainBytesLast
     this.#headers = headers
     this.#counters = counters
     this.#free = new Int32Array(buffers.queue.ring.size)
@@ -54,13 +54,14 @@ export class NetTransmitter {
   }
 
   /** Checks a frame; see NetDriver.send(). */
-  check(frame: Uint8Array): void {
+  check(frame: Uint8Array, header: PacketHeader | undefined): void {
     checkBytes(frame, 'frame')
-    this.checkLength(frame.length)
+    this.checkLength(frame.length, header)
   }
 
-  checkLength(length: number): void {
-    checkInteger(length, 'frame.byteLength', 1, this.frameBytesLast)
+  checkLength(length: number, header: PacketHeader | undefined): void {
+    const last = header !== undefined && isSegmented(header) ? this.frameBytesLast : this.#plainBytesLast
+    checkInteger(length, 'frame.byteLength', 1, last)
   }
 
   /** Puts a checked frame in a buffer and in the ring, to be published; false when there is no buffer. */

@@ -31,12 +31,13 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
   let features = options.features ?? DEFAULT_NET_FEATURES
   for (const number of options.moreFeatures ?? []) features |= bit(number)
   if (queuePairs > 1) features |= bit(netFeatureBits.VIRTIO_NET_F_MQ)
+  const isMultiqueue = (features & (bit(netFeatureBits.VIRTIO_NET_F_MQ) | bit(netFeatureBits.VIRTIO_NET_F_RSS))) !== 0n
   const hashes =
     (features & (bit(netFeatureBits.VIRTIO_NET_F_RSS) | bit(netFeatureBits.VIRTIO_NET_F_HASH_REPORT))) !== 0n
   const config = virtioNetConfig.encode({
     mac: parseMac(mac),
     status: netStatus.VIRTIO_NET_S_LINK_UP,
-    max_virtqueue_pairs: queuePairs > 1 ? queuePairs : 0,
+    max_virtqueue_pairs: isMultiqueue ? queuePairs : 0,
     mtu,
     speed: 0,
     duplex: 0,

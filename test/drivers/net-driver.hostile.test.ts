@@ -198,6 +198,26 @@ describe.each([
     ])
     expect(driver.counters).toMatchObject({ receivedFrames: 4, invalidFrames: 4 })
   })
+
+  test('counts of coalesced segments are not taken for places of a checksum (5.1.6.4.2)', async () => {
+    const offloads: readonly FeatureName[] = [
+      ...format,
+      ...mergeable,
+      'VIRTIO_NET_F_GUEST_CSUM',
+      'VIRTIO_NET_F_GUEST_TSO4',
+      'VIRTIO_NET_F_RSC_EXT',
+    ]
+    const answers = [
+      framed({ flags: 5, gsoType: 1, gsoSize: 64, start: 200, offset: 3 }),
+      framed({ flags: 1, gsoType: 1, gsoSize: 64, start: 200, offset: 3 }),
+    ]
+    const { driver, simulator } = await answering(offloads, answers, 256, 257)
+    simulator.drain()
+    const headers: unknown[] = []
+    driver.receive((_frame, header) => headers.push({ ...header }))
+    expect(headers).toEqual([expect.objectContaining({ flags: 5, checksumStart: 200, checksumOffset: 3 })])
+    expect(driver.counters).toMatchObject({ receivedFrames: 1, invalidFrames: 1 })
+  })
 })
 
 test('used bytes past the end of a buffer are dropped and counted, and the queue goes on', async () => {

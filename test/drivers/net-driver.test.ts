@@ -3,11 +3,12 @@
 
 import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
-import { vdpaError } from '../../lib/base/errors.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
+import { openDevice } from '../../lib/open.js'
+import { customDevice, DEFAULT_NET_FEATURES, Simulator } from '../../lib/simulator/index.js'
 import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import type { FeatureName } from './features.js'
-import { numbered, numberOf, run as runDriver, type Running, type Setup } from './support.js'
+import { numbered, numberOf, path, run as runDriver, type Running, type Setup } from './support.js'
 import { wireUp } from './wire.js'
 
 const running: Running[] = []
@@ -348,18 +349,54 @@ describe('queue pairs', () => {
     const { driver, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
     if (control === undefined) throw new Error('no control queue')
     await driver.usePairs(control)
-    const silent = { setQueuePairs: () => Promise.reject(vdpaError('ERR_VDPA_TIMEOUT', 'no acknowledgement')) }
-    await expect(driver.usePairs(silent as unknown as typeof control, 1)).rejects.toMatchObject({
-      code: 'ERR_VDPA_TIMEOUT',
-    })
+    const giveUp = new AbortController()
+    const one = driver.usePairs(control, 1, { signal: giveUp.signal })
+    giveUp.abort()
+    await expect(one).rejects.toMatchObject({ code: 'ERR_VDPA_CANCELED' })
     // The device may carry the command out at any moment.
     expect(driver.activePairs).toBe(1)
-    const refusing = { setQueuePairs: () => Promise.reject(vdpaError('ERR_VDPA_REFUSED', 'no')) }
     await driver.usePairs(control, 2)
-    await expect(driver.usePairs(refusing as unknown as typeof control, 1)).rejects.toMatchObject({
-      code: 'ERR_VDPA_REFUSED',
-    })
     expect(driver.activePairs).toBe(2)
+    // Never sent.
+    await expect(driver.usePairs(control, 1, { signal: AbortSignal.abort() })).rejects.toThrow()
+    await expect(driver.usePairs(control, 1, { timeout: 0 })).rejects.toThrow(RangeError)
+    expect(driver.activePairs).toBe(2)
+  })
+
+  test('pairs that a command gives up are not used from the command on, whoever gives it', async () => {
+    const { driver, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
+    if (control === undefined) throw new Error('no control queue')
+    const refused = control.setQueuePairs(4)
+    await driver.usePairs(control)
+    await expect(refused).rejects.toMatchObject({ code: 'ERR_VDPA_REFUSED' })
+    const fewer = control.setQueuePairs(2)
+    expect(() => driver.send(numbered(1), 2)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_STATE' }))
+    const more = control.setQueuePairs(3)
+    expect(driver.activePairs).toBe(2)
+    await Promise.all([fewer, more])
+    expect(driver.activePairs).toBe(3)
+    const raw = control.sendRaw(4, 0, Uint8Array.of(1, 0))
+    expect(driver.activePairs).toBe(1)
+    expect((await raw).ack).toBe(0)
+    expect((await control.sendRaw(4, 0, Uint8Array.of(3, 0))).ack).toBe(0)
+    expect(driver.activePairs).toBe(3)
+    // No pairs, half a number: refused, and the device goes on as before.
+    const refusals = [Uint8Array.of(0, 0), Uint8Array.of(1)].map((payload) => control.sendRaw(4, 0, payload))
+    expect((await Promise.all(refusals)).map(({ ack }) => ack)).toEqual([1, 1])
+    expect(driver.activePairs).toBe(3)
+  })
+
+  test('pairs end where the device says that the control queue is, however many queues there are', async () => {
+    const simulator = new Simulator()
+    const config = new Uint8Array(24)
+    config[8] = 2
+    simulator.add(customDevice({ path, deviceId: 1, queues: 7, features: DEFAULT_NET_FEATURES | (1n << 22n), config }))
+    const device = await openDevice(path, { backend: simulator, expect: 'net' })
+    await device.negotiate(['VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_MQ'])
+    expect(device.controlQueueIndex).toBe(4)
+    await expect(NetDriver.start(device, { pairs: 3 })).rejects.toThrow('pairs must be an integer from 1 to 2')
+    expect((await NetDriver.start(device, { pairs: 2, size: 4 })).pairs).toBe(2)
+    await device.close()
   })
 
   test('pairs follow a command that was given without the driver', async () => {

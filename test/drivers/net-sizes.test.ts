@@ -1,13 +1,20 @@
 // How long receive buffers are: what a program asks for, and what it gets when it asks for nothing, by what was negotiated.
 
 import { describe, expect, test } from '@jest/globals'
+import { NetDriver } from '../../lib/drivers/net-driver.js'
 import { NetHeaders, type HasFeature, type NetFeatureName } from '../../lib/drivers/net-header.js'
 import {
   checkReceiveSizes,
   defaultBufferBytes,
   LONGEST_FRAME_BYTES,
-  sendableBytes,
+  mtuOf,
+  sendLimits,
 } from '../../lib/drivers/net-sizes.js'
+import { openDevice } from '../../lib/open.js'
+import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { netGsoTypes, netHeaderFlags } from '../../lib/uapi/virtio-net.js'
+import { mac, numbered, path, run } from './support.js'
 
 function negotiated(...names: readonly NetFeatureName[]) {
   const has: HasFeature = (name) => names.includes(name)
@@ -73,11 +80,68 @@ describe('with MRG_RXBUF', () => {
   })
 })
 
-test('the longest frame that is sent: what has room, or what the MTU allows where nobody cuts segments', () => {
+test('the longest frame that is sent: what has room, or what the MTU allows, but for segments that are cut', () => {
   const bare = negotiated()
   const sizes = { bufferBytes: 2048, size: 4 }
-  expect(sendableBytes(...bare, { ...sizes, mtu: undefined })).toBe(2036)
-  expect(sendableBytes(...bare, { ...sizes, mtu: 1500 })).toBe(1518)
-  expect(sendableBytes(...bare, { ...sizes, mtu: 9000 })).toBe(2036)
-  expect(sendableBytes(...negotiated('VIRTIO_NET_F_HOST_USO'), { ...sizes, mtu: 1500 })).toBe(2036)
+  const both = (bytes: number) => ({ frameBytesLast: bytes, plainBytesLast: bytes })
+  expect(sendLimits(...bare, { ...sizes, mtu: undefined })).toEqual(both(2036))
+  expect(sendLimits(...bare, { ...sizes, mtu: 1500 })).toEqual(both(1518))
+  expect(sendLimits(...bare, { ...sizes, mtu: 9000 })).toEqual(both(2036))
+  const cutting = negotiated('VIRTIO_NET_F_HOST_USO')
+  expect(sendLimits(...cutting, { ...sizes, mtu: 1500 })).toEqual({ frameBytesLast: 2036, plainBytesLast: 1518 })
+  expect(sendLimits(...cutting, { ...sizes, mtu: undefined })).toEqual(both(2036))
+})
+
+const segmented = {
+  flags: netHeaderFlags.VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  gsoType: netGsoTypes.VIRTIO_NET_HDR_GSO_TCPV4,
+  headerLength: 54,
+  gsoSize: 1400,
+  checksumStart: 34,
+  checksumOffset: 16,
+}
+
+describe('an MTU', () => {
+  test('holds for every frame that the device does not cut, also where it cuts others', async () => {
+    const { driver, device, simulator } = await run({
+      features: ['VIRTIO_NET_F_MTU', 'VIRTIO_NET_F_CSUM', 'VIRTIO_NET_F_HOST_TSO4'],
+      device: { mtu: 1500, moreFeatures: [netFeatureBits.VIRTIO_NET_F_CSUM, netFeatureBits.VIRTIO_NET_F_HOST_TSO4] },
+      bufferBytes: 8192,
+    })
+    const plain = { ...segmented, gsoType: netGsoTypes.VIRTIO_NET_HDR_GSO_NONE, gsoSize: 0 }
+    expect(() => driver.send(numbered(1, 1519))).toThrow('frame.byteLength must be an integer from 1 to 1518')
+    expect(() => driver.send(numbered(1, 1519), 0, plain)).toThrow('from 1 to 1518')
+    expect(() => driver.sendBatch([numbered(1, 60), numbered(1, 1519)])).toThrow('from 1 to 1518')
+    expect(() => driver.sendInPlace(1519, () => undefined)).toThrow('from 1 to 1518')
+    expect(driver.send(numbered(1, 4000), 0, segmented)).toBe(true)
+    expect(driver.sendInPlace(4000, (frame) => frame.set(numbered(1)), 0, segmented)).toBe(true)
+    expect(driver.frameBytesLast).toBe(8180)
+    expect(() => driver.send(numbered(1, 8181), 0, segmented)).toThrow('from 1 to 8180')
+    simulator.drain()
+    expect(driver.counters.sentFrames).toBe(2)
+    await device.close()
+  })
+
+  test('is found where the kernel does not tell the size of the configuration', async () => {
+    const simulator = new Simulator()
+    simulator.add(networkDevice({ path, mac, mtu: 9000 }))
+    simulator.faults.fail({ request: 'VHOST_VDPA_GET_CONFIG_SIZE', with: 'ENOTTY' })
+    const device = await openDevice(path, { backend: simulator, expect: 'net' })
+    await device.negotiate(['VIRTIO_NET_F_MTU'])
+    const driver = await NetDriver.start(device, { size: 4 })
+    expect(driver.frameBytesLast).toBe(9018)
+    await device.close()
+  })
+
+  test('counts from 68 on, which is the least that a device may have', () => {
+    const config = (mtu: number) => () => ({ mac, mtu })
+    expect([0, 67, 68, 65_535].map((mtu) => mtuOf(() => true, config(mtu)))).toEqual([undefined, undefined, 68, 65_535])
+    expect(mtuOf(() => false, config(1500))).toBeUndefined()
+    expect(
+      mtuOf(
+        () => true,
+        () => ({ mac }),
+      ),
+    ).toBeUndefined()
+  })
 })
