@@ -12,6 +12,8 @@ export interface RangeLimits {
   readonly maxSectors: number
   /** Where a long range is best cut: multiples of this many sectors. */
   readonly alignment: number
+  /** Where it is cut when it cannot be there: multiples of so many, a block. */
+  readonly block?: number
 }
 
 /** A block device under the negotiated features. Sectors are of 512 bytes, whatever the block size. */
@@ -63,6 +65,7 @@ export function blockLimits(
       discard: {
         maxSectors: orUnlimited(discard.maxSectors),
         alignment: leastCommonMultiple(Math.max(discard.sectorAlignment, 1), blockSectors(blockSize)),
+        block: blockSectors(blockSize),
       },
     }),
     ...(features.has('VIRTIO_BLK_F_WRITE_ZEROES') && {
@@ -92,9 +95,10 @@ function orUnlimited(limit: number): number {
   return limit === 0 ? UNLIMITED : limit
 }
 
-/** Sectors of the next request of a range: as many as fit, cut where the device likes it when there is such a place. */
-export function nextRange(sector: number, left: number, { maxSectors, alignment }: RangeLimits): number {
+/** Sectors of the next request of a range: as many as fit, cut where the device likes it when there is such a place, between blocks otherwise. */
+export function nextRange(sector: number, left: number, { maxSectors, alignment, block = 1 }: RangeLimits): number {
   if (left <= maxSectors) return left
-  const beyond = (sector + maxSectors) % alignment
+  const end = sector + maxSectors
+  const beyond = end % alignment < maxSectors ? end % alignment : end % block
   return beyond < maxSectors ? maxSectors - beyond : maxSectors
 }

@@ -112,6 +112,27 @@ describe('ranges', () => {
     await device.close()
   })
 
+  test('a discard whose alignment is out of reach is cut at blocks', async () => {
+    const { asked, device, driver } = await witness({
+      max_discard_sectors: 100,
+      discard_sector_alignment: 512,
+      blk_size: 4096,
+    })
+    await driver.discard(8, 320)
+    expect(asked).toEqual([
+      { sector: 8, sectors: 96 },
+      { sector: 104, sectors: 96 },
+      { sector: 200, sectors: 96 },
+      { sector: 296, sectors: 32 },
+    ])
+    // Within reach of the next multiple of 512 again.
+    asked.length = 0
+    await driver.discard(480, 100)
+    await driver.discard(480, 104)
+    expect(asked.map(({ sector }) => sector)).toEqual([480, 480, 512])
+    await device.close()
+  })
+
   test('pieces fit, follow one another, and begin at a multiple where one is within reach', () => {
     fc.assert(
       fc.property(
