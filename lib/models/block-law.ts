@@ -7,6 +7,7 @@ import {
   blockStatus,
   SECTOR_BYTES,
   virtioBlkConfig,
+  VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
   virtioBlkDiscardWriteZeroes,
   virtioBlkOutHdr,
 } from '../uapi/virtio-blk.js'
@@ -41,6 +42,9 @@ export class BlockLaw {
   readonly #capacity: number
   readonly #sizeMax: number
   readonly #segmentsMax: number
+  // Ranges of one request.
+  readonly #discardsMax: number
+  readonly #zeroesMax: number
 
   constructor(device: ModelDevice, capacity: number) {
     const config = virtioBlkConfig.decode(device.config)
@@ -48,6 +52,8 @@ export class BlockLaw {
     this.#capacity = capacity
     this.#sizeMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SIZE_MAX) ? config.size_max : Infinity
     this.#segmentsMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SEG_MAX) ? config.seg_max : Infinity
+    this.#discardsMax = config.max_discard_seg
+    this.#zeroesMax = config.max_write_zeroes_seg
   }
 
   /** The status of the request in hand when it breaks a rule, which is then kept in the device's violations; undefined when it is in order. */
@@ -56,6 +62,13 @@ export class BlockLaw {
     if (problem === undefined) return undefined
     this.#device.violate(problem.what, problem.section)
     return problem.status
+  }
+
+  /** The flags of a range, which the device reads after the rest was in order. What it answers is its own law. */
+  noteFlags(type: number, flags: number): void {
+    const known = type === types.VIRTIO_BLK_T_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0
+    if ((flags & ~known) !== 0)
+      this.#device.violate(`a range of a request of type ${type} has flags ${flags}`, '5.2.6.1')
   }
 
   #missingFeature(type: number): Problem | undefined {
@@ -83,12 +96,18 @@ export class BlockLaw {
         if (wanted === BLOCK_ID_BYTES) return undefined
         return malformed(`an identification was asked for in ${wanted} bytes, it has ${BLOCK_ID_BYTES}`)
       case types.VIRTIO_BLK_T_DISCARD:
+        return this.#badRanges(given, this.#discardsMax, 'max_discard_seg')
       case types.VIRTIO_BLK_T_WRITE_ZEROES:
-        if (given % virtioBlkDiscardWriteZeroes.size === 0) return undefined
-        return malformed(`ranges of ${virtioBlkDiscardWriteZeroes.size} bytes each came in ${given}`)
+        return this.#badRanges(given, this.#zeroesMax, 'max_write_zeroes_seg')
       default:
         return undefined
     }
+  }
+
+  #badRanges(bytes: number, most: number, limit: string): Problem | undefined {
+    const { size } = virtioBlkDiscardWriteZeroes
+    if (bytes % size !== 0 || bytes === 0) return malformed(`ranges of ${size} bytes each came in ${bytes}`)
+    return bytes / size <= most ? undefined : malformed(`a request has ${bytes / size} ranges, ${limit} is ${most}`)
   }
 
   #badTransfer(what: string, bytes: number, sector: number): Problem | undefined {

@@ -46,6 +46,8 @@ const CLEAR_SEGMENTS_MAX = 1
 /** Bytes of the configuration space with the secure-erase and zone fields, which are all zero here. */
 const CONFIG_BYTES = 96
 const REQUESTS_A_TURN = 64
+/** Where the state of the write cache is in the configuration. */
+const WRITE_CACHE_AT = virtioBlkConfig.fields.find((field) => field.name === 'wce')?.offset ?? 0
 /** Bytes moved at a time between guest memory and the disk. */
 const scratch = new Uint8Array(65_536)
 const header = new Uint8Array(virtioBlkOutHdr.size)
@@ -160,11 +162,19 @@ class BlockModel implements DeviceModel {
     this.#law = device.isStrict ? new BlockLaw(device, this.#capacity) : undefined
   }
 
+  /** A driver that may switch the cache and cannot flush it finds it off (section 5.2.5). */
+  acceptFeatures(features: bigint, device: ModelDevice): boolean {
+    const has = (number: number) => (features & bit(number)) !== 0n
+    if (has(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE) && !has(blockFeatureBits.VIRTIO_BLK_F_FLUSH))
+      device.config[WRITE_CACHE_AT] = 0
+    return true
+  }
+
   /** Only the write-back switch is the driver's (section 5.2.5). */
   writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
-    const wceAt = virtioBlkConfig.fields.find((field) => field.name === 'wce')?.offset ?? 0
-    const value = bytes[wceAt - offset]
-    if (value !== undefined && device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE)) device.config[wceAt] = value
+    const value = bytes[WRITE_CACHE_AT - offset]
+    if (value !== undefined && device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE))
+      device.config[WRITE_CACHE_AT] = value
   }
 
   #serve(device: ModelDevice, index: number): boolean {
@@ -312,6 +322,7 @@ class BlockModel implements DeviceModel {
     if (queue.read(scratch, 0, length) !== length) return blockStatus.VIRTIO_BLK_S_IOERR
     const { sector, num_sectors: count, flags } = virtioBlkDiscardWriteZeroes.decode(scratch)
     const isDiscard = type === blockRequestTypes.VIRTIO_BLK_T_DISCARD
+    this.#law?.noteFlags(type, flags)
     // Section 5.2.6.2: discards have no flags; unknown flags are not supported.
     if (isDiscard ? flags !== 0 : (flags & ~1) !== 0) return blockStatus.VIRTIO_BLK_S_UNSUPP
     // Even of no sectors, a range begins on the disk.

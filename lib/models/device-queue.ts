@@ -256,7 +256,10 @@ export class DeviceQueue {
     return done
   }
 
-  /** Writes on from the cursor (the rest of the readable part is passed over): the count of bytes that had room, -1 where memory cannot be written. */
+  /**
+   * Writes on from the cursor (the rest of the readable part is passed over): the count of bytes that had room, -1 where memory cannot be written. The cursor stays
+   * where it was then, so that what follows, such as a status, is not written behind its place.
+   */
   write(source: Uint8Array, offset: number, length: number): number {
     const { iovaHigh, iovaLow, lengths, readableCount, count: segments } = this.ring.chain
     const { dma, meter } = this.#contextNow()
@@ -264,6 +267,7 @@ export class DeviceQueue {
       this.#segment = readableCount
       this.#at = 0
     }
+    const [segment, at] = [this.#segment, this.#at]
     let done = 0
     while (done < length && this.#segment < segments) {
       const left = (lengths[this.#segment] ?? 0) - this.#at
@@ -271,7 +275,7 @@ export class DeviceQueue {
       if (count > 0) {
         const low = (iovaLow[this.#segment] ?? 0) + this.#at
         const high = (iovaHigh[this.#segment] ?? 0) + (low > 0xffff_ffff ? 1 : 0)
-        if (!dma.write(this.#bufferAsid, high, low >>> 0, source, offset + done, count)) return -1
+        if (!dma.write(this.#bufferAsid, high, low >>> 0, source, offset + done, count)) return this.#stay(segment, at)
       }
       done += count
       this.#advance(count, left)
@@ -279,6 +283,14 @@ export class DeviceQueue {
     this.#written += done
     meter.countBytes(done)
     return done
+  }
+
+  /** Puts the cursor back after a write that failed. vringh leaves it behind what it wrote. */
+  #stay(segment: number, at: number): number {
+    if (this.#contextNow().law === 'vringh') return -1
+    this.#segment = segment
+    this.#at = at
+    return -1
   }
 
   /** Where byte `at` of the writable part of the chain in hand lies, for writing it when the chain is no longer in hand; undefined when it is too short. */

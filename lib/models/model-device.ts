@@ -28,7 +28,7 @@ export interface DeviceModel {
   /** Forget what a reset forgets. */
   reset?(device: ModelDevice): void
   /** Whether a set of features, all offered, can be driven. */
-  acceptFeatures?(features: bigint): boolean
+  acceptFeatures?(features: bigint, device: ModelDevice): boolean
 }
 
 /** 0x8000 pairs and a control queue: the most that a network device may say it has (section 5.1.4.1). */
@@ -185,7 +185,7 @@ export class ModelDevice implements DeviceOps {
         return false
       }
     }
-    if (this.#model.acceptFeatures?.(wanted) === false) return false
+    if (this.#model.acceptFeatures?.(wanted, this) === false) return false
     this.#acceptFeatures(wanted)
     return true
   }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { blockDevice, DEFAULT_BLOCK_FEATURES, type BlockDeviceOptions } from '../../lib/models/block.js'
 import type { SimulatorOptions } from '../../lib/simulator/simulator.js'
+import { blockFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { blockRequestTypes as types, decodeBlockConfig, virtioBlkOutHdr } from '../../lib/uapi/virtio-blk.js'
 import { send } from '../simulator/support.js'
 import { drive } from './support.js'
@@ -60,6 +61,39 @@ describe('a block device', () => {
     expect(device.counters).toMatchObject({ reads: 1, writes: 1, bytesRead: 2048, bytesWritten: 1024, errors: 0 })
     // Two chunks of 64 KiB, because the write crossed from one into the next.
     expect(device.storage.allocated).toBe(131_072)
+  })
+
+  test('answers a read whose memory it reaches in part with IOERR, in the last byte', () => {
+    const driven = disk()
+    const { device, bytes } = driven
+    virtioBlkOutHdr.encodeInto({ type: types.VIRTIO_BLK_T_IN, ioprio: 0, sector: 0n }, bytes, HEAD)
+    for (const place of [0, 1, 2]) {
+      const data = [0, 1, 2].map((at) => [at === place ? 0x7000_0000n : BigInt(DATA + 512 * at), 512, true] as const)
+      bytes[STATUS] = 255
+      expect(driven.exchange(0, [[BigInt(HEAD), 16, false], ...data, [BigInt(STATUS), 1, true]])).toBe(1)
+      expect(bytes[STATUS]).toBe(IOERR)
+    }
+    expect(device.counters).toMatchObject({ reads: 0, errors: 3 })
+  })
+
+  test('has its cache off for a driver that can switch and not flush it', () => {
+    const { VIRTIO_BLK_F_CONFIG_WCE: wce, VIRTIO_BLK_F_FLUSH: flush } = blockFeatureBits
+    const { device, client } = disk({ moreFeatures: [wce] })
+    const at = 32
+    device.writeConfig(at, Uint8Array.of(1))
+    expect(device.config[at]).toBe(1)
+    const negotiate = (features: bigint) => {
+      client.set('VHOST_VDPA_SET_STATUS', 0)
+      client.set('VHOST_VDPA_SET_STATUS', 3)
+      client.set('VHOST_SET_FEATURES', features)
+    }
+    const all = DEFAULT_BLOCK_FEATURES | (1n << BigInt(wce))
+    negotiate(all)
+    expect(device.config[at]).toBe(1)
+    negotiate(all & ~(1n << BigInt(wce)) & ~(1n << BigInt(flush)))
+    expect(device.config[at]).toBe(1)
+    negotiate(all & ~(1n << BigInt(flush)))
+    expect(device.config[at]).toBe(0)
   })
 
   test('moves more than its scratch area at once', () => {
