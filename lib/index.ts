@@ -4,6 +4,7 @@ export { isVdpaError, VdpaError, type VdpaErrorCode, type VdpaErrorDetails } fro
 export type { Closeable, Releasable } from './base/closeable.js'
 export type { Range } from './base/ranges.js'
 export * from './backend/backend.js'
+export * from './backend/sockets.js'
 export { RecordingBackend, type RecordingOptions } from './backend/recording-backend.js'
 export {
   FaultyBackend,

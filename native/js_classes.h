@@ -9,6 +9,7 @@ void ExportDescriptor(Napi::Env env, Napi::Object exports);
 void ExportDoorbell(Napi::Env env);
 void ExportEventfd(Napi::Env env, Napi::Object exports);
 void ExportRegion(Napi::Env env, Napi::Object exports);
+void ExportSocket(Napi::Env env, Napi::Object exports);
 
 /// mapDoorbell(offset), a verb of descriptors.
 napi_value JsMapDoorbell(Descriptor& self, const Napi::CallbackInfo& info);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "border.h"
+#include "bus_guard.h"
 #include "js_classes.h"
 #include "mapping.h"
 #include "unique_fd.h"
@@ -28,17 +29,28 @@ class Pages {
   Pages(std::shared_ptr<Environment> environment, Mapping mapping)
       : environment_(std::move(environment)), mapping_(std::move(mapping)) {}
   ~Pages() {
+    // Kept memory is a device's to write to, and nobody's to touch here: it needs no guard.
     if (mapping_.IsMapped() && is_held) environment_->KeepUntilExit(std::move(mapping_));
   }
 
   const Mapping& mapping() const { return mapping_; }
-  void Vacate() { mapping_.Vacate(); }
+  void Vacate() {
+    if (mapping_.Vacate()) guard_.reset();
+  }
+  /// False when there is no room for another guard.
+  bool Guard() {
+    guard_ = BusGuard::Start(mapping_.address(), mapping_.length());
+    return guard_ != nullptr;
+  }
+  bool IsTorn() const { return guard_ != nullptr && guard_->IsTorn(); }
 
   bool is_held = false;
 
  private:
   std::shared_ptr<Environment> environment_;
   Mapping mapping_;
+  // After the mapping, so that it ends before.
+  std::unique_ptr<BusGuard> guard_;
 };
 
 /// Used on the environment's thread only.
@@ -55,6 +67,8 @@ class Region final : public Resource, public std::enable_shared_from_this<Region
   const Mapping& mapping() const { return pages_->mapping(); }
   int fd() const { return fd_.get(); }
   int OwnedFd() const override { return fd_.get(); }
+  bool Guard() { return pages_->Guard(); }
+  bool IsTorn() const { return pages_ != nullptr && pages_->IsTorn(); }
   void SetHeld(bool is_held) {
     if (pages_ != nullptr) pages_->is_held = is_held;
   }
@@ -130,6 +144,11 @@ napi_value JsHold(Region& self, const Napi::CallbackInfo& info) {
   return nullptr;
 }
 
+/// isTorn(): whether guarded memory was gone when it was touched
+napi_value JsIsTorn(Region& self, const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), self.IsTorn());
+}
+
 /// view(offset, length): an ArrayBuffer over a part
 napi_value JsView(Region& self, const Napi::CallbackInfo& info) {
   const int64_t offset = IntegerAt(info, 0);
@@ -143,10 +162,11 @@ napi_value JsClose(Region& self, const Napi::CallbackInfo&) {
   return nullptr;
 }
 
-napi_value NewRegion(napi_env env, UniqueFd fd, size_t length, off_t offset) {
+napi_value NewRegion(napi_env env, UniqueFd fd, size_t length, off_t offset, bool is_guarded = false) {
   Mapping mapping(fd.get(), length, offset, PROT_READ | PROT_WRITE);
   const auto region =
       std::make_shared<Region>(Environment::Of(env).shared_from_this(), std::move(fd), std::move(mapping));
+  if (is_guarded && !region->Guard()) ThrowErrno("sigaction", ENOSPC);
   Napi::Object object = NewObject(env, region);
   const auto address = reinterpret_cast<uintptr_t>(region->mapping().address());
   object.Set("fd", Number(env, region->fd()));
@@ -189,16 +209,22 @@ void InsistOnSeal(int fd, size_t length, off_t offset) {
     ThrowErrno("fstat", ENXIO);
 }
 
-/// adopt(fd, length, offset, sealed): memory of a file that is the caller's
+bool BooleanAt(const Napi::CallbackInfo& info, size_t index) {
+  bool value = false;
+  if (napi_get_value_bool(info.Env(), info[index], &value) != napi_ok) throw Misuse(info.Env(), "a boolean");
+  return value;
+}
+
+/// adopt(fd, length, offset, sealed, guarded): memory of a file that is the caller's
 napi_value JsAdopt(const Napi::CallbackInfo& info) {
   const size_t length = LengthAt(info, 1);
   const off_t offset = BigIntAt(info, 2);
-  bool is_sealed = false;
-  if (napi_get_value_bool(info.Env(), info[3], &is_sealed) != napi_ok) throw Misuse(info.Env(), "a boolean");
+  const bool is_sealed = BooleanAt(info, 3);
+  const bool is_guarded = BooleanAt(info, 4);
   UniqueFd fd(::fcntl(static_cast<int>(IntegerAt(info, 0)), F_DUPFD_CLOEXEC, 0));
   if (!fd.IsOpen()) ThrowErrno("fcntl");
   if (is_sealed) InsistOnSeal(fd.get(), length, offset);
-  return NewRegion(info.Env(), std::move(fd), length, offset);
+  return NewRegion(info.Env(), std::move(fd), length, offset, is_guarded);
 }
 
 }  // namespace
@@ -206,7 +232,7 @@ napi_value JsAdopt(const Napi::CallbackInfo& info) {
 void ExportRegion(Napi::Env env, Napi::Object exports) {
   DefineClass<Region>(env, "Region",
                       {Named("hold", Method<Region, JsHold>), Named("view", Method<Region, JsView>),
-                       Named("close", Method<Region, JsClose>)});
+                       Named("isTorn", Method<Region, JsIsTorn>), Named("close", Method<Region, JsClose>)});
   AddVerb<JsAllocate>(exports, "allocate");
   AddVerb<JsAdopt>(exports, "adopt");
 }

@@ -4,6 +4,7 @@
 
 import type { Closeable, Releasable } from '../base/closeable.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
+import type { UnixSockets } from './sockets.js'
 
 /**
  * An operating system, or something that stands in for one.
@@ -45,6 +46,8 @@ export interface Backend {
    * protocol.
    */
   netlink?(protocol: number): NetlinkSocket
+  /** UNIX stream sockets whose messages carry descriptors. Optional: absent in the simulator, and behind decorators, which do not show these calls. */
+  readonly sockets?: UnixSockets
   /** RLIMIT_MEMLOCK (soft) and what the process has pinned now (VmPin), in bytes. `limit` is undefined when there is none, or where it is not known. */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }
   /** Entries that one address space of a vhost-vdpa device may have (module parameter max_iotlb_entries); undefined where nobody says. */

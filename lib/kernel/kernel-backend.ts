@@ -12,6 +12,7 @@ import { KernelEventfd } from './kernel-eventfd.js'
 import { KernelHandle } from './kernel-handle.js'
 import { KernelMemory, type KernelRegion } from './kernel-memory.js'
 import { KernelNetlinkSocket } from './kernel-netlink.js'
+import { KernelSockets } from './kernel-sockets.js'
 import { readIotlbEntryLimit, readMemlock, type Memlock } from './memlock.js'
 import { isRefused, type NativeAddon } from './native.js'
 import { openHint } from './open-hints.js'
@@ -25,12 +26,15 @@ export class KernelBackend implements Backend {
   readonly name = 'kernel'
   readonly pageSize: number
   readonly #addon: NativeAddon
+  /** UNIX stream sockets whose messages carry descriptors. */
+  readonly sockets: KernelSockets
   readonly #memory: KernelMemory
   #iotlbEntryLimit: number | undefined
 
   constructor(addon: NativeAddon = loadAddon()) {
     this.#addon = addon
     this.#memory = new KernelMemory(addon, refused)
+    this.sockets = new KernelSockets(addon, refused)
     this.pageSize = addon.pageSize
   }
 

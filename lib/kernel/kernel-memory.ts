@@ -73,6 +73,11 @@ export class KernelRegion implements MemoryRegion {
     return this.#holds.names
   }
 
+  /** Of guarded memory: whether a page of it was gone when this process touched it. False after close. */
+  get isTorn(): boolean {
+    return !this.#isClosed && this.#native.isTorn()
+  }
+
   /** Errors: ERR_VDPA_CLOSED. */
   hold(holder: string | MemoryHolder): MemoryHold {
     this.#checkOpen()
@@ -149,8 +154,9 @@ export class KernelMemory {
     const offset = toU64(options.offset ?? 0n, 'options.offset')
     const file = examine(fd, this.#addon.pageSize)
     checkInteger(options.length, 'options.length', 1, LONGEST_REGION)
-    const { sealed = false } = options
+    const { sealed = false, guarded = false } = options
     if (typeof sealed !== 'boolean') throw typeError('options.sealed', 'a boolean', sealed)
+    if (typeof guarded !== 'boolean') throw typeError('options.guarded', 'a boolean', guarded)
     if (options.length % file.pageSize !== 0)
       throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)
@@ -159,7 +165,7 @@ export class KernelMemory {
     if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
       throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
     }
-    const made = this.#addon.adopt(fd, options.length, offset, sealed)
+    const made = this.#addon.adopt(fd, options.length, offset, sealed, guarded)
     if (sealed && isRefused(made)) refuseUnsealed(made, fd)
     return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
   }

@@ -27,9 +27,17 @@ export interface NativeAddon {
   allocate(name: string, length: number, hugePage: number): NativeRegion | Refused
   /**
    * A shared mapping of `length` bytes at `offset` of the file, through a duplicate of the fd. `isSealed`: only of a file that cannot be made shorter any
-   * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO).
+   * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO). `isGuarded`: pages that are gone read as zeroes (-ENOSPC: too many are guarded).
    */
-  adopt(fd: number, length: number, offset: bigint, isSealed: boolean): NativeRegion | Refused
+  adopt(fd: number, length: number, offset: bigint, isSealed: boolean, isGuarded: boolean): NativeRegion | Refused
+  /** A UNIX stream socket that listens at a path. */
+  listen(path: string, backlog: number): NativeSocket | Refused
+  /** One that is connected to who listens there. */
+  connect(path: string): NativeSocket | Refused
+  /** Both ends of a connection. */
+  socketPair(): readonly [NativeSocket, NativeSocket] | Refused
+  /** A duplicate of the caller's own; -EPROTOTYPE when it is no stream. */
+  socketOf(fd: number): NativeSocket | Refused
   /** Sizes, offsets and numbers as the C compiler sees them. */
   abi(): Record<string, unknown>
 }
@@ -110,6 +118,35 @@ export interface NativeEventfd {
   close(): void
 }
 
+/** A UNIX stream socket. No verb sleeps; after close they answer -EBADF. */
+export interface NativeSocket {
+  /** The number, which is nobody's after close. */
+  readonly fd: number
+  /** accept4(2); undefined when nobody waits. */
+  accept(): NativeSocket | undefined | Refused
+  /** recvmsg(2) into a part of the bytes, with at most so many descriptors; -EMSGSIZE when some were lost. */
+  receive(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    descriptorsLast: number,
+  ): Result | readonly [count: number, files: readonly NativePassedFile[]]
+  /** sendmsg(2) with copies of descriptors. */
+  send(bytes: Uint8Array, descriptors: readonly number[]): Result
+  /** Calls back from libuv's poll whenever the socket is readable. */
+  watch(listener: () => void): NativeWatch | Refused
+  /** close(2). */
+  close(): void
+}
+
+/** A descriptor that came through a socket. */
+export interface NativePassedFile {
+  /** The number, which is nobody's after close. */
+  readonly fd: number
+  /** close(2). */
+  close(): void
+}
+
 /** A shared mapping, and the file behind it. */
 export interface NativeRegion {
   /** The file's number, which is nobody's after close. */
@@ -118,6 +155,8 @@ export interface NativeRegion {
   readonly address: bigint
   /** A part of the mapping as an ArrayBuffer; detached by close. Each part is to be asked for once. */
   view(offset: number, length: number): ArrayBuffer
+  /** Whether a page of guarded memory was gone when somebody touched it. */
+  isTorn(): boolean
   /** While it is held, only close() unmaps it, and not the garbage collector. */
   hold(isHeld: boolean): void
   /** Detaches the buffers, gives the memory back, closes the file. The addresses go when no thread of Node is at work there. */

@@ -45,6 +45,11 @@ export interface AdoptOptions {
    * a device that it is mapped for writes nowhere. Default false, because many owners do not seal.
    */
   readonly sealed?: boolean
+  /**
+   * Has this process survive an owner who makes the file shorter: a page that is gone reads as zeroes and may be written when somebody here touches it, and
+   * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. Default false.
+   */
+  readonly guarded?: boolean
 }
 
 /**
@@ -67,6 +72,8 @@ export interface MemoryRegion extends Releasable {
   readonly fd: number | undefined
   /** Who holds it now, oldest first. */
   readonly holders: readonly string[]
+  /** Of memory that was adopted with `guarded`: whether a page of it was gone when it was touched. Absent where there is no such guard. */
+  readonly isTorn?: boolean
   /** Keeps the memory from being freed until the hold is closed. `holder` says who it is, for the refusal to free it. ERR_VDPA_CLOSED. */
   hold(holder: string | MemoryHolder): MemoryHold
   /**
