@@ -1,17 +1,24 @@
-// The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net.ts.
+// The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net-commands.ts.
 
-import { checkBytes, checkInteger } from '../base/checks.js'
+import { bit } from '../base/bits.js'
+import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
+import { netAck } from '../uapi/virtio-net.js'
 import {
-  netAck,
   netCommandOf,
   netCommands,
-  type MacTable,
+  netFeatureBit,
+  netGuestOffloads,
   type NetCommand,
+  type NetCommandAnswer,
+  type NetCommandFeature,
   type NetCommandName,
   type NetCommandPayload,
-} from '../uapi/virtio-net.js'
+} from '../uapi/virtio-net-commands.js'
+import type { Coalescing, MacTable } from '../uapi/virtio-net-payloads.js'
+import type { QueueStats, QueueStatsWish } from '../uapi/virtio-net-stats.js'
+import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
 import { SLOT_BYTES } from './command-memory.js'
 import {
   ControlQueue,
@@ -20,12 +27,15 @@ import {
   type ControlPort,
   type ExchangeOptions,
 } from './control-queue.js'
-import { tellQueuePairs } from './queue-pairs.js'
+import { ControlState, tableCommand, type StateCommand } from './control-state.js'
+import { tellQueuePairs, type PairsEvent } from './queue-pairs.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
 export interface ControlHost<Space> {
   /** Names the device in errors. */
   readonly path: string
+  /** What was negotiated; undefined where nothing is. */
+  readonly features: { has(feature: number): boolean } | undefined
   /** Makes the control queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. ERR_VDPA_NOT_SUPPORTED when there is none. */
   createQueue(
     index: 'control',
@@ -46,15 +56,17 @@ export interface NetControlOptions {
   readonly size?: number
 }
 
+const HEAD_BYTES = 2
 /** Room for the longest command that the table knows, an RSS configuration of 32768 entries (65,593 bytes), and some short ones beside it. */
 const BUFFER_BYTES = 20 * SLOT_BYTES
 
 /** The commands of a network device by name. They may be given one after another without waiting; they are carried out in that order. */
 export class NetControlQueue implements Closeable {
   readonly #queue: ControlQueue
-  readonly #device: { readonly path: string }
+  readonly #device: Pick<ControlHost<unknown>, 'path' | 'features'>
+  readonly #state = new ControlState()
 
-  private constructor(queue: ControlQueue, device: { readonly path: string }) {
+  private constructor(queue: ControlQueue, device: Pick<ControlHost<unknown>, 'path' | 'features'>) {
     this.#queue = queue
     this.#device = device
   }
@@ -91,41 +103,34 @@ export class NetControlQueue implements Closeable {
     return this.#queue.isClosed
   }
 
-  /** Sends a command and resolves when the device has acknowledged it. ERR_VDPA_REFUSED when the device says no; ERR_VDPA_TIMEOUT when it says nothing. */
+  /** Bytes of the longest payload. */
+  get maxPayloadBytes(): number {
+    return this.#queue.maxCommandBytes - HEAD_BYTES
+  }
+
+  /**
+   * Sends a command and resolves, when the device has acknowledged it, with its answer, which most commands do not have. ERR_VDPA_NOT_SUPPORTED, and nothing is
+   * sent, when the feature that the command needs was not negotiated; ERR_VDPA_REFUSED when the device says no, or answers what is none; ERR_VDPA_TIMEOUT when
+   * it says nothing.
+   */
   async send<N extends NetCommandName>(
     name: N,
     payload: NetCommandPayload<N>,
-    options?: CommandOptions,
-  ): Promise<void> {
-    const command = netCommands[name] as unknown as NetCommand<NetCommandPayload<N>>
-    const { ack } = await this.#exchange(command, command.encode(payload), options)
-    if (ack !== netAck.VIRTIO_NET_OK) {
-      throw vdpaError('ERR_VDPA_REFUSED', `the device refused the command (acknowledgement ${ack})`, {
-        path: this.#device.path,
-        request: name,
-      })
-    }
-  }
-
-  /** Sends a command, and tells who sends frames what it says of queue pairs: before the device knows, and when it has answered. */
-  async #exchange(
-    head: CommandHead,
-    payload: Uint8Array,
-    options: ExchangeOptions | undefined,
-  ): Promise<ControlAnswer> {
-    const pairs = options?.signal?.aborted === true ? undefined : pairsOf(head, payload)
-    if (pairs === undefined) return this.#queue.exchange(concat(head, payload), options)
-    const told = { pairs }
-    tellQueuePairs(this.#device, 'asked', told)
-    let answer: ControlAnswer
+    options: CommandOptions = {},
+  ): Promise<NetCommandAnswer<N>> {
+    const command = tableCommand(name) as unknown as NetCommand<NetCommandPayload<N>, NetCommandAnswer<N>>
+    const bytes = command.encode(payload)
+    this.#checkFeatures(name, command.feature, payload)
+    const answerBytes = command.answer?.bytes(payload) ?? 0
+    const { ack, answer } = await this.#exchange(command, bytes, { ...options, answerBytes })
+    if (ack !== netAck.VIRTIO_NET_OK)
+      throw this.#refused(name, `the device refused the command (acknowledgement ${ack})`)
+    if (command.answer === undefined) return undefined as NetCommandAnswer<N>
     try {
-      answer = await this.#queue.exchange(concat(head, payload), options)
-    } catch (failure) {
-      if (!isVdpaError(failure) || failure.code === 'ERR_VDPA_CLOSED') tellQueuePairs(this.#device, 'refused', told)
-      throw failure
+      return command.answer.decode(answer)
+    } catch (cause) {
+      throw this.#refused(name, `the answer of ${answer.length} bytes is none of this command`, cause)
     }
-    tellQueuePairs(this.#device, answer.ack === netAck.VIRTIO_NET_OK ? 'acknowledged' : 'refused', told)
-    return answer
   }
 
   /**
@@ -142,6 +147,69 @@ export class NetControlQueue implements Closeable {
     checkInteger(command, 'command', 0, 0xff)
     checkBytes(payload, 'payload')
     return this.#exchange({ class: commandClass, command }, payload, options)
+  }
+
+  /**
+   * The commands that bring a device that was reset to where this one is: what was acknowledged on this queue and still counts, in the order of sending. Plain data,
+   * for replay() on this or another device.
+   */
+  commands(): StateCommand[] {
+    return this.#state.commands()
+  }
+
+  /** Sends what commands() gave, one after another. Errors of send(); what came before the one that failed is in force. RangeError for a list that is none. */
+  async replay(commands: readonly StateCommand[], options?: CommandOptions): Promise<void> {
+    // Looked through before anything is sent: it may have been stored, or come from another program.
+    const decoded = commands.map(({ name, payload }) => ({ name, value: tableCommand(name).decode(payload) }))
+    for (const { name, value } of decoded) await this.send(name, value, options)
+  }
+
+  /** Sends a command, and tells who sends frames what it says of queue pairs: before the device knows, and when it has answered. */
+  async #exchange(
+    head: CommandHead,
+    payload: Uint8Array,
+    options: ExchangeOptions | undefined,
+  ): Promise<ControlAnswer> {
+    const bytes = concat(head, payload)
+    const pairs = options?.signal?.aborted === true ? undefined : pairsOf(head, payload)
+    const told = { pairs: pairs ?? 0 }
+    const tell = (event: PairsEvent) => pairs !== undefined && tellQueuePairs(this.#device, event, told)
+    tell('asked')
+    let answer: ControlAnswer
+    try {
+      answer = await this.#queue.exchange(bytes, options)
+    } catch (failure) {
+      if (!isVdpaError(failure) || failure.code === 'ERR_VDPA_CLOSED') tell('refused')
+      throw failure
+    }
+    const isDone = answer.ack === netAck.VIRTIO_NET_OK
+    if (isDone) this.#state.note(head.class, head.command, bytes.subarray(HEAD_BYTES))
+    tell(isDone ? 'acknowledged' : 'refused')
+    return answer
+  }
+
+  #checkFeatures(name: NetCommandName, feature: NetCommandFeature, payload: unknown): void {
+    this.#checkFeature(name, feature)
+    if (name !== 'VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET') return
+    const offloads = toU64(payload, 'offloads')
+    for (const [number, needed] of netGuestOffloads)
+      if ((offloads & bit(number)) !== 0n) this.#checkFeature(name, needed)
+  }
+
+  #checkFeature(name: NetCommandName, feature: NetCommandFeature): void {
+    const number = netFeatureBit(feature)
+    // A word of 64 bits is all that vhost-vdpa negotiates.
+    if (number < 64 && this.#device.features?.has(number) === true) return
+    const text =
+      number < 64
+        ? `the command needs ${feature}, which was not negotiated`
+        : `the command needs ${feature} (bit ${number}), which vhost-vdpa cannot negotiate: it has 64 bits`
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path: this.#device.path, request: name })
+  }
+
+  #refused(name: NetCommandName, text: string, cause?: unknown): Error {
+    const details = { path: this.#device.path, request: name }
+    return vdpaError('ERR_VDPA_REFUSED', text, cause === undefined ? details : { ...details, cause })
   }
 
   /** The address of the device, as `02:00:00:00:00:01`. Needs VIRTIO_NET_F_CTRL_MAC_ADDR. */
@@ -192,6 +260,41 @@ export class NetControlQueue implements Closeable {
     return this.send('VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined, options)
   }
 
+  /** How received packets are spread, by a hash of their own. Needs VIRTIO_NET_F_RSS. */
+  configureRss(config: RssConfig, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', config, options)
+  }
+
+  /** Which hash headers of received packets report. Needs VIRTIO_NET_F_HASH_REPORT. */
+  configureHash(config: HashConfig, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_MQ_HASH_CONFIG', config, options)
+  }
+
+  /** Tunnels whose inner packet is hashed: bits of `netTunnelTypes`. Needs VIRTIO_NET_F_HASH_TUNNEL. */
+  setTunnels(types: number, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_HASH_TUNNEL_SET', types, options)
+  }
+
+  /** When the device notifies of one virtqueue, by its index. Needs VIRTIO_NET_F_VQ_NOTF_COAL. */
+  setCoalescing(queue: number, coalescing: Coalescing, options?: CommandOptions): Promise<void> {
+    return this.send('VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET', { queue, ...coalescing }, options)
+  }
+
+  /** What holds for one virtqueue. Needs VIRTIO_NET_F_VQ_NOTF_COAL. */
+  coalescing(queue: number, options?: CommandOptions): Promise<Coalescing> {
+    return this.send('VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET', queue, options)
+  }
+
+  /** The kinds of statistics that the device has, as a word: bit numbers are in `netStatsTypes`. Needs VIRTIO_NET_F_DEVICE_STATS. */
+  statisticsKinds(options?: CommandOptions): Promise<bigint> {
+    return this.send('VIRTIO_NET_CTRL_STATS_QUERY', undefined, options)
+  }
+
+  /** Statistics of some virtqueues; kinds that the device does not have, or not of that queue, are ERR_VDPA_REFUSED. Needs VIRTIO_NET_F_DEVICE_STATS. */
+  statistics(queues: readonly QueueStatsWish[], options?: CommandOptions): Promise<readonly QueueStats[]> {
+    return this.send('VIRTIO_NET_CTRL_STATS_GET', queues, options)
+  }
+
   /** Closes the queue; VdpaDevice.close() and reset() do it as well. Close it before that only when the device is stopped. */
   close(): Promise<void> {
     return this.#queue.close()
@@ -203,23 +306,23 @@ export class NetControlQueue implements Closeable {
   }
 }
 
-type CommandHead = Pick<NetCommand<unknown>, 'class' | 'command'>
+type CommandHead = Pick<NetCommand<unknown, unknown>, 'class' | 'command'>
 
 function concat(head: CommandHead, payload: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(2 + payload.byteLength)
+  const bytes = new Uint8Array(HEAD_BYTES + payload.byteLength)
   bytes[0] = head.class
   bytes[1] = head.command
-  bytes.set(payload, 2)
+  bytes.set(payload, HEAD_BYTES)
   return bytes
 }
 
 /** How many pairs the device serves after this command (spec section 5.1.6.5.5 and 5.1.6.5.7); undefined for one that says nothing of them. */
 function pairsOf(head: CommandHead, payload: Uint8Array): number | undefined {
   const { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: pairs, VIRTIO_NET_CTRL_MQ_RSS_CONFIG: rss } = netCommands
-  const entry = netCommandOf(head.class, head.command)
+  const name = netCommandOf(head.class, head.command)?.name
   try {
-    if (entry === pairs) return pairs.decode(payload)
-    return entry === rss ? rss.decode(payload).maxTxVq : undefined
+    if (name === pairs.name) return pairs.decode(payload)
+    return name === rss.name ? rss.decode(payload).maxTxVq : undefined
   } catch {
     // What cannot be understood is for the device to refuse.
     return undefined

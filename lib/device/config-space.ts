@@ -35,7 +35,9 @@ export class ConfigSpace {
   /** The network configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */
   net(): NetConfig {
     this.#checkKind(deviceIds.net, 'network')
-    return decodeNetConfig(this.#head(virtioNetConfig.size, 12))
+    // A field that Linux does not name follows where this feature is (spec section 5.1.4).
+    const hasTunnels = this.#context.state.features?.has('VIRTIO_NET_F_HASH_TUNNEL') === true
+    return decodeNetConfig(this.#head(virtioNetConfig.size + (hasTunnels ? 4 : 0), 12))
   }
 
   /** The block configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */

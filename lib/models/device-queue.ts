@@ -47,6 +47,10 @@ export class DeviceQueue {
   isReady = false
   /** The interrupt: what to call when the driver wants to hear of used chains. */
   callback: (() => void) | undefined
+  /** What is counted of it; frames by models of network devices. A reset does not clear it. */
+  readonly tally = { kicks: 0, interrupts: 0, packets: 0, bytes: 0, drops: 0, missed: 0 }
+  /** How often it became ready. */
+  enabled = 0
   /** Interrupts that a test wants lost. */
   interruptsToDrop = 0
   // Registers, and what they were when the queue became ready: changes in between are for the next time.
@@ -119,6 +123,7 @@ export class DeviceQueue {
     if (isReady === this.isReady) return
     this.#forgetRing()
     this.isReady = isReady
+    if (isReady) this.enabled++
     this.#ringSize = this.#size
     this.#ringAddresses = this.#addresses
     this.#isFresh = isReady
@@ -358,6 +363,7 @@ export class DeviceQueue {
       this.interruptsToDrop--
       return
     }
+    this.tally.interrupts++
     this.callback?.()
   }
 

@@ -136,7 +136,11 @@ export class ModelDevice implements DeviceOps {
     if (capabilities.suspend !== false) this.suspend = () => this.#suspend()
     if (capabilities.resume !== false) this.resume = () => this.#resume()
     if (capabilities.persistentMaps !== false) this.resetMap = () => undefined
-    if (capabilities.doorbell === true) this.ringDoorbell = (index) => this.kick(index)
+    if (capabilities.doorbell === true)
+      this.ringDoorbell = (index) => {
+        this.#countKick(index)
+        this.kick(index)
+      }
   }
 
   attach(host: DeviceHost): void {
@@ -299,12 +303,18 @@ export class ModelDevice implements DeviceOps {
 
   /** Section 3.1.1: no notification before DRIVER_OK. The device would not see the chains, and the driver would wait for them. */
   kickByDriver(index: number): void {
+    this.#countKick(index)
     if (this.isStrict && (this.#status & virtioStatus.DRIVER_OK) === 0 && this.#status !== 0) {
       this.violate(`queue ${index} was kicked before DRIVER_OK`, '3.1.1')
       this.breakDown()
       return
     }
     this.kick(index)
+  }
+
+  #countKick(index: number): void {
+    const queue = this.queues[index]
+    if (queue !== undefined) queue.tally.kicks++
   }
 
   /** Gives the model a turn soon. */

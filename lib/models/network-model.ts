@@ -7,7 +7,8 @@ import { netHashReports, netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHd
 import type { DeviceQueue } from './device-queue.js'
 import type { QueueContext } from './queue-context.js'
 import type { DeviceModel, ModelDevice } from './model-device.js'
-import { newControlState, serveControlQueue, type NetControlState } from './network-control.js'
+import { serveControlQueue } from './network-control.js'
+import { newControlState, type NetControlState, type TalliedQueue } from './network-control-state.js'
 import { NetFilter } from './network-filter.js'
 import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
@@ -145,7 +146,8 @@ export class NetworkModel implements DeviceModel {
     this.#offloads = new NetOffloads(
       (number) => device.hasFeature(number),
       this.#headerBytes,
-      virtioNetConfig.decode(device.config).mtu,
+      virtioNetConfig.decode(device.config.subarray(0, virtioNetConfig.size)).mtu,
+      (number) => device.hasFeature(number) && this.#isSwitchedOn(number),
     )
     this.#filter.comparesStrings = device.host.deviates('net-filter-of-strings')
     this.#stopsAtOddChains = device.host.deviates('net-stops-at-odd-chains')
@@ -154,9 +156,22 @@ export class NetworkModel implements DeviceModel {
   /** True when commands are left for another turn. A control queue exists when it was negotiated; it is then the last of the queues that are used (section 5.1.2). */
   #serveControl(device: ModelDevice): boolean {
     if (!this.#hasControl) return false
-    const index = this.#hasPairs ? 2 * this.maxQueuePairs : Math.min(2, device.queueCount - 1)
-    const queue = device.queues[index]
-    return queue?.open(device.context) === true && serveControlQueue(queue, this, this.counters)
+    const queue = device.queues[this.controlIndex]
+    return queue?.open(device.context) === true && serveControlQueue(queue, this)
+  }
+
+  get controlIndex(): number {
+    return this.#hasPairs ? 2 * this.maxQueuePairs : 2
+  }
+
+  dataQueue(index: number): TalliedQueue | undefined {
+    return index < this.controlIndex ? this.#device?.queues[index] : undefined
+  }
+
+  /** An offload is on from its negotiation until a command says otherwise (section 5.1.6.5.6.1). */
+  #isSwitchedOn(number: number): boolean {
+    const { offloads } = this.state
+    return offloads === undefined || (offloads & bit(number)) !== 0n
   }
 
   #transmit(device: ModelDevice, pair: number): boolean {
@@ -200,17 +215,26 @@ export class NetworkModel implements DeviceModel {
     counters.txPackets++
     const limit = this.#hasHardLimits ? PAGE_BYTES : FRAME_BYTES_LAST
     const length = transmit.read(frame, 0, Math.min(transmit.readableLength, limit))
+    const { tally } = transmit
     if (length < 0) {
       counters.txErrors++
+      tally.drops++
+      tally.missed++
       return -1
     }
     counters.txBytes += length
+    tally.packets++
+    tally.bytes += length - this.#headerBytes
     const isPlain = frame[0] === 0 && frame[1] === 0 && length <= this.#offloads.plainBytesLast
     if (isPlain || !this.#isStrict || length < this.#headerBytes) return length
     const problem = this.#offloads.violation(frame, length)
     if (problem === undefined) return length
     device.violate(problem.what, problem.section)
     counters.txErrors++
+    tally.packets--
+    tally.bytes -= length - this.#headerBytes
+    tally.drops++
+    tally.missed++
     return -1
   }
 
@@ -250,7 +274,8 @@ export class NetworkModel implements DeviceModel {
   /** The receive queue that RSS chooses for the frame in the scratch area (section 5.1.6.4.3); undefined while it is not configured. */
   #steered(device: ModelDevice, length: number): DeviceQueue | undefined {
     const { rss } = this.state
-    return rss === undefined ? undefined : device.queues[2 * rssQueue(rss, frame, this.#headerBytes, length)]
+    if (rss === undefined) return undefined
+    return device.queues[2 * rssQueue(rss, frame, this.#headerBytes, length, this.state.tunnels)]
   }
 
   #loop(device: ModelDevice, transmit: DeviceQueue, receive: DeviceQueue): boolean {
@@ -282,11 +307,13 @@ export class NetworkModel implements DeviceModel {
     const { counters } = this
     if (length < this.#headerBytes + 6 || !this.#filter.passes(frame, this.#headerBytes, length)) {
       counters.rxDrops++
+      queue.tally.drops++
       return true
     }
     const isPlain = frame[0] === 0 && frame[1] === 0 && length <= this.#offloads.plainBytesLast
     if (!isPlain && !this.#sendsHeadersAsTheyCame && !this.#offloads.receive(frame, length)) {
       counters.rxDrops++
+      queue.tally.drops++
       return true
     }
     if (!queue.next()) {
@@ -294,6 +321,8 @@ export class NetworkModel implements DeviceModel {
       if (!this.#stopsAtOddChains) queue.ring.enableKicks()
       if (this.#stopsAtOddChains || !queue.next()) {
         counters.rxOverruns++
+        queue.tally.drops++
+        queue.tally.missed++
         return false
       }
     }
@@ -315,11 +344,14 @@ export class NetworkModel implements DeviceModel {
     const written = queue.write(frame, 0, length)
     if (written < 0) {
       counters.rxErrors++
+      queue.tally.drops++
       // vdpa_sim_net forgets both chains.
       if (this.#stopsAtOddChains) return undefined
     } else {
       counters.rxPackets++
       counters.rxBytes += written
+      queue.tally.packets++
+      queue.tally.bytes += written - this.#headerBytes
     }
     queue.complete()
     return true
@@ -328,9 +360,9 @@ export class NetworkModel implements DeviceModel {
   /** The end of a header of 20 bytes (section 5.1.6.4.4): the hash by what RSS was told where that was negotiated, by what the report was told otherwise. */
   #reportHash(length: number): void {
     if (this.#headerBytes === virtioNetHdrV1.size) return
-    const { rss, hash } = this.state
+    const { rss, hash, tunnels } = this.state
     const config = this.hasFeature(netFeatureBits.VIRTIO_NET_F_RSS) ? rss : hash
-    const found = config === undefined ? undefined : frameHash(config, frame, this.#headerBytes, length)
+    const found = config === undefined ? undefined : frameHash(config, frame, this.#headerBytes, length, tunnels)
     frameView.setUint32(HASH_VALUE_AT, found?.value ?? 0, true)
     frameView.setUint16(HASH_REPORT_AT, found?.report ?? netHashReports.VIRTIO_NET_HASH_REPORT_NONE, true)
     frameView.setUint16(HASH_REPORT_AT + 2, 0, true)
@@ -343,6 +375,7 @@ export class NetworkModel implements DeviceModel {
     if (!this.#hasMergeable) {
       ring.rewind()
       counters.rxDrops++
+      queue.tally.drops++
       return true
     }
     if (this.#isStrict && queue.writableLength < this.#headerBytes)
@@ -355,6 +388,8 @@ export class NetworkModel implements DeviceModel {
     if (chains === undefined) {
       ring.reset(before)
       counters.rxOverruns++
+      queue.tally.drops++
+      queue.tally.missed++
       return false
     }
     // Memory that cannot be written: the buffers are given back empty, so that nobody takes them for a frame.
@@ -363,8 +398,11 @@ export class NetworkModel implements DeviceModel {
     if (isWhole) {
       counters.rxPackets++
       counters.rxBytes += length
+      queue.tally.packets++
+      queue.tally.bytes += length - this.#headerBytes
     } else {
       counters.rxErrors++
+      queue.tally.drops++
     }
     return true
   }

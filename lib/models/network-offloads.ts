@@ -49,10 +49,14 @@ export class NetOffloads {
   readonly #headerBytes: number
   readonly #mtu: number
   readonly #has: (feature: number) => boolean
+  readonly #accepts: (feature: number) => boolean
 
-  /** `mtu`: that of the configuration space; it counts when it was negotiated. */
-  constructor(has: (feature: number) => boolean, headerBytes: number, mtu: number) {
+  /**
+   * `mtu`: that of the configuration space; it counts when it was negotiated. `accepts`: whether the driver takes an offload now, of those that it negotiated.
+   */
+  constructor(has: (feature: number) => boolean, headerBytes: number, mtu: number, accepts = has) {
     this.#has = has
+    this.#accepts = accepts
     this.#headerBytes = headerBytes
     this.#mtu = has(bits.VIRTIO_NET_F_MTU) ? mtu : Infinity
     this.plainBytesLast = headerBytes + ETHERNET_BYTES + this.#mtu
@@ -104,8 +108,8 @@ export class NetOffloads {
     const flags = frame[FLAGS_AT] ?? 0
     const type = (frame[TYPE_AT] ?? 0) & ~ECN
     if (type === NONE) frame.fill(0, TYPE_AT, CHECKSUM_START_AT)
-    else if (!segments.some(([known, , guest]) => known === type && guest.some(this.#has))) return false
-    if ((flags & NEEDS_CSUM) !== 0 && this.#has(bits.VIRTIO_NET_F_GUEST_CSUM)) {
+    else if (!segments.some(([known, , guest]) => known === type && guest.some(this.#accepts))) return false
+    if ((flags & NEEDS_CSUM) !== 0 && this.#accepts(bits.VIRTIO_NET_F_GUEST_CSUM)) {
       frame[FLAGS_AT] = NEEDS_CSUM
       return true
     }

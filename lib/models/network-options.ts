@@ -3,7 +3,7 @@
 import { netFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceCapabilities } from './device-shape.js'
 import type { ModelDevice } from './model-device.js'
-import type { NetControlState } from './network-control.js'
+import type { NetControlState } from './network-control-state.js'
 
 /** What vdpa_sim_net offers: MTU, MAC, STATUS, CTRL_VQ, CTRL_MAC_ADDR, ANY_LAYOUT, VERSION_1, ACCESS_PLATFORM. */
 export const DEFAULT_NET_FEATURES = 0x3_0883_0028n

@@ -1,6 +1,7 @@
 // Receive-side scaling of a network device (spec section 5.1.6.4.3): the Toeplitz hash of a frame's addresses and ports, the receive queue that it chooses, and what is reported of it.
 
-import { netHashReports as reports, netHashTypes as types, type RssConfig } from '../uapi/virtio-net.js'
+import { netHashReports as reports, netHashTypes as types, netTunnelTypes as tunnels } from '../uapi/virtio-net.js'
+import type { RssConfig } from '../uapi/virtio-net-steering.js'
 
 /** Bytes of the one key length that the model takes: as many as the longest input, two IPv6 addresses and two ports, needs. */
 export const HASH_KEY_BYTES = 40
@@ -13,9 +14,16 @@ export const SUPPORTED_HASH_TYPES =
   types.VIRTIO_NET_RSS_HASH_TYPE_TCPv6 |
   types.VIRTIO_NET_RSS_HASH_TYPE_UDPv6
 
+/** Tunnels whose inner packet the model finds: bits of `netTunnelTypes`. */
+export const SUPPORTED_TUNNEL_TYPES: number = tunnels.VIRTIO_NET_HASH_TUNNEL_TYPE_VXLAN
+/** RSS contexts that the model keeps. */
+export const RSS_CONTEXTS = 8
+
 const ETHERTYPE_AT = 12
 const [IPV4, IPV6, VLAN, SERVICE_VLAN] = [0x0800, 0x86dd, 0x8100, 0x88a8]
 const [TCP, UDP] = [6, 17]
+/** The UDP port of VXLAN, where it is in a packet, and the bytes of the three headers before the inner frame: IPv4, UDP, VXLAN. */
+const [VXLAN_PORT, UDP_PORT_AT, VXLAN_BYTES] = [4789, 22, 36]
 /** More fragments, or an offset: ports are in the first fragment alone, so that none of them counts. */
 const FRAGMENT = 0x3fff
 const PORTS_BYTES = 4
@@ -59,19 +67,22 @@ const found = { value: 0, report: reports.VIRTIO_NET_HASH_REPORT_NONE as number 
 
 /**
  * The hash of a frame that begins at `at` and ends before `end`, over what `hashTypes` allows: ports where they may be, addresses otherwise. Undefined when nothing of it
- * may be hashed. One object, filled again each time. (sections 5.1.6.4.3.1 and 5.1.6.4.4)
+ * may be hashed. Of a frame in one of the `tunnelTypes` the inner packet counts. One object, filled again each time. (sections 5.1.6.4.3.1 and 5.1.6.4.4)
  */
 export function frameHash(
   { hashTypes, key }: Pick<RssConfig, 'hashTypes' | 'key'>,
   frame: Uint8Array,
   at: number,
   end: number,
+  tunnelTypes = 0,
 ): HashReport | undefined {
   let typeAt = at + ETHERTYPE_AT
   while (typeAt + 4 <= end && isTag(word(frame, typeAt))) typeAt += 4
   const packet = typeAt + 2
   if (packet > end) return undefined
   const protocol = word(frame, typeAt)
+  if ((tunnelTypes & tunnels.VIRTIO_NET_HASH_TUNNEL_TYPE_VXLAN) !== 0 && isVxlan(protocol, frame, packet))
+    return frameHash({ hashTypes, key }, frame, packet + VXLAN_BYTES, end)
   const length =
     protocol === IPV4
       ? inputOfIpv4(hashTypes, frame, packet, end)
@@ -83,9 +94,19 @@ export function frameHash(
   return found
 }
 
+/** A frame in a datagram in a packet of IPv4 without options. */
+function isVxlan(protocol: number, frame: Uint8Array, packet: number): boolean {
+  return (
+    protocol === IPV4 &&
+    frame[packet] === 0x45 &&
+    frame[packet + 9] === UDP &&
+    word(frame, packet + UDP_PORT_AT) === VXLAN_PORT
+  )
+}
+
 /** The receive queue (0 is receiveq1) of a frame under an RSS configuration. */
-export function rssQueue(config: RssConfig, frame: Uint8Array, at: number, end: number): number {
-  const hash = frameHash(config, frame, at, end)
+export function rssQueue(config: RssConfig, frame: Uint8Array, at: number, end: number, tunnelTypes = 0): number {
+  const hash = frameHash(config, frame, at, end, tunnelTypes)
   if (hash === undefined) return config.unclassifiedQueue
   const { indirectionTable } = config
   return indirectionTable[hash.value & (indirectionTable.length - 1)] ?? config.unclassifiedQueue

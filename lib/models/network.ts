@@ -9,7 +9,7 @@ import { formatMac, netStatus, parseMac, virtioNetConfig } from '../uapi/virtio-
 import { ModelDevice } from './model-device.js'
 import { NetworkModel } from './network-model.js'
 import { DEFAULT_NET_FEATURES, type NetworkDevice, type NetworkDeviceOptions } from './network-options.js'
-import { HASH_KEY_BYTES, SUPPORTED_HASH_TYPES } from './network-rss.js'
+import { HASH_KEY_BYTES, SUPPORTED_HASH_TYPES, SUPPORTED_TUNNEL_TYPES } from './network-rss.js'
 
 /** Entries of the longest indirection table: the largest power of two that the field can say. */
 const RSS_TABLE_LAST = 0x8000
@@ -34,7 +34,7 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
   const isMultiqueue = (features & (bit(netFeatureBits.VIRTIO_NET_F_MQ) | bit(netFeatureBits.VIRTIO_NET_F_RSS))) !== 0n
   const hashes =
     (features & (bit(netFeatureBits.VIRTIO_NET_F_RSS) | bit(netFeatureBits.VIRTIO_NET_F_HASH_REPORT))) !== 0n
-  const config = virtioNetConfig.encode({
+  const configured = virtioNetConfig.encode({
     mac: parseMac(mac),
     status: netStatus.VIRTIO_NET_S_LINK_UP,
     max_virtqueue_pairs: isMultiqueue ? queuePairs : 0,
@@ -45,6 +45,11 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     rss_max_indirection_table_length: hashes ? RSS_TABLE_LAST : 0,
     supported_hash_types: hashes ? SUPPORTED_HASH_TYPES : 0,
   })
+  // A field behind those that Linux names, where the feature is that makes it be there.
+  const config =
+    (features & bit(netFeatureBits.VIRTIO_NET_F_HASH_TUNNEL)) === 0n
+      ? configured
+      : Uint8Array.of(...configured, SUPPORTED_TUNNEL_TYPES, 0, 0, 0)
   const model = new NetworkModel(config, queuePairs)
   const device = new ModelDevice(
     {

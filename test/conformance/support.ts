@@ -7,7 +7,7 @@ import { isVdpaError, type VdpaError } from '../../lib/base/errors.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { u8Value, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import { requests, type RequestName } from '../../lib/uapi/vhost.js'
-import { netCommands } from '../../lib/uapi/virtio-net.js'
+import { netCommands } from '../../lib/uapi/virtio-net-commands.js'
 
 /** What `call` throws or rejects with. */
 export async function failureOf(call: () => unknown): Promise<unknown> {

@@ -4,15 +4,18 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { openDeviceSync } from '../../lib/open.js'
-import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { netCommands } from '../../lib/uapi/virtio-net-commands.js'
+import { networkDevice, Simulator, type NetworkDevice } from '../../lib/simulator/index.js'
 
 const path = '/dev/vhost-vdpa-0'
 let simulator: Simulator
 let device: VdpaDevice<'net'>
+let model: NetworkDevice
 
 beforeEach(() => {
   simulator = new Simulator()
-  simulator.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+  model = networkDevice({ path, mac: '02:11:22:33:44:55' })
+  simulator.add(model)
   device = openDeviceSync(path, { backend: simulator, expect: 'net' })
 })
 
@@ -34,13 +37,18 @@ test('the MAC that was set is in the configuration', async () => {
   expect(device.config.net().mac).toBe('02:aa:bb:cc:dd:ee')
 })
 
-test('a command whose feature was not negotiated is refused by name', async () => {
+test('a command whose feature was not negotiated is not sent, and the feature is named', async () => {
   const control = await start()
   await expect(control.setQueuePairs(2)).rejects.toMatchObject({
-    code: 'ERR_VDPA_REFUSED',
+    code: 'ERR_VDPA_NOT_SUPPORTED',
+    message: expect.stringContaining('VIRTIO_NET_F_MQ, which was not negotiated') as unknown,
     request: 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
     path,
   })
+  await expect(control.send('VIRTNET_RSS_CTX_CTRL_CAP_GET', undefined)).rejects.toThrow(
+    /VIRTIO_NET_F_RSS_CONTEXT \(bit 64\), which vhost-vdpa cannot negotiate/,
+  )
+  expect(model.counters.commands).toBe(0)
 })
 
 test.each([
@@ -55,8 +63,10 @@ test.each([
 
 test('a table of more addresses than a command can hold is a RangeError', async () => {
   const control = await start()
+  const table = netCommands.VIRTIO_NET_CTRL_MAC_TABLE_SET
   const unicast = Array.from({ length: 14_000 }, () => '02:00:00:00:00:01')
-  await expect(control.setMacTable({ unicast, multicast: [] })).rejects.toThrow(RangeError)
+  const payload = table.encode({ unicast, multicast: [] })
+  await expect(control.sendRaw(table.class, table.command, payload)).rejects.toThrow(RangeError)
 })
 
 test('without the feature there is no control queue', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals'
 import { openDevice } from '../../lib/open.js'
 import { extraNetFeatures, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
-import { netCommands } from '../../lib/uapi/virtio-net.js'
+import { netCommands } from '../../lib/uapi/virtio-net-commands.js'
 import type { FeatureName } from '../drivers/features.js'
 
 const path = '/dev/vhost-vdpa-0'

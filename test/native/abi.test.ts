@@ -136,6 +136,8 @@ const mayBeUnknown: ReadonlySet<string> = new Set([
   'VHOST_GET_FORK_FROM_OWNER',
   ...Object.keys(uapi.forkOwnerModes),
   'VDPA_CMD_DEV_ATTR_SET',
+  // Linux 6.6 to 6.11, and what only the specification names.
+  ...Object.keys(uapi.netCommands).filter((name) => /COAL_VQ_|HASH_TUNNEL|STATS|RSS_CTX/.test(name)),
   ...Object.keys(uapi.vdpaAttributes).filter((name) => name.startsWith('VDPA_ATTR_DEV_BLK_')),
   'VHOST_BACKEND_F_RESUME',
   'VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK',

@@ -1,0 +1,91 @@
+// What a network device's control queue has set, as the shortest list of commands that sets it again: for a device that was reset, or another one. It is a
+// book of what the device acknowledged, and asks nothing of it.
+
+import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
+
+/** A command that the device is to be given again, as plain data. */
+export interface StateCommand {
+  /** Its name in `netCommands`. */
+  readonly name: NetCommandName
+  /** The payload as bytes, without the two-byte head. */
+  readonly payload: Uint8Array
+}
+
+/** The order of restoring: address, filters and steering before what depends on them; what is not here sets nothing that lasts. */
+const order: readonly NetCommandName[] = [
+  'VIRTIO_NET_CTRL_MAC_ADDR_SET',
+  'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
+  'VIRTIO_NET_CTRL_MQ_RSS_CONFIG',
+  'VIRTIO_NET_CTRL_MQ_HASH_CONFIG',
+  'VIRTIO_NET_CTRL_HASH_TUNNEL_SET',
+  'VIRTNET_RSS_CTX_CTRL_ADD',
+  'VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET',
+  'VIRTIO_NET_CTRL_MAC_TABLE_SET',
+  'VIRTIO_NET_CTRL_RX_PROMISC',
+  'VIRTIO_NET_CTRL_RX_ALLMULTI',
+  'VIRTIO_NET_CTRL_RX_ALLUNI',
+  'VIRTIO_NET_CTRL_RX_NOMULTI',
+  'VIRTIO_NET_CTRL_RX_NOUNI',
+  'VIRTIO_NET_CTRL_RX_NOBCAST',
+  'VIRTIO_NET_CTRL_VLAN_ADD',
+  'VIRTIO_NET_CTRL_NOTF_COAL_TX_SET',
+  'VIRTIO_NET_CTRL_NOTF_COAL_RX_SET',
+  'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET',
+]
+
+const ONE_COALESCING = 'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET'
+/** Commands of which several hold beside one another, each about what its payload begins with. */
+const several = new Set<NetCommandName>(['VIRTIO_NET_CTRL_VLAN_ADD', 'VIRTNET_RSS_CTX_CTRL_ADD', ONE_COALESCING])
+
+/** The book. One entry for each thing that can be set; the last word counts. */
+export class ControlState {
+  /** By name, and by what of several the command is about: a VLAN, a queue, a context. */
+  readonly #entries = new Map<string, StateCommand>()
+
+  /** The device has acknowledged a command. One that the table does not have, or that sets nothing, changes nothing. */
+  note(commandClass: number, command: number, payload: Uint8Array): void {
+    const name = netCommandOf(commandClass, command)?.name as NetCommandName | undefined
+    if (name !== undefined) this.#note(name, payload)
+  }
+
+  /** What sets all of it, in the order in which it is to be sent. A copy. */
+  commands(): StateCommand[] {
+    const entries = [...this.#entries.values()].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
+    return entries.map(({ name, payload }) => ({ name, payload: payload.slice() }))
+  }
+
+  #note(name: NetCommandName, payload: Uint8Array): void {
+    const about = subject(payload)
+    const isAbout = (one: number) => one === about
+    if (name === 'VIRTIO_NET_CTRL_VLAN_DEL') this.#forget('VIRTIO_NET_CTRL_VLAN_ADD', isAbout)
+    if (name === 'VIRTNET_RSS_CTX_CTRL_DEL') this.#forget('VIRTNET_RSS_CTX_CTRL_ADD', isAbout)
+    if (name === 'VIRTNET_RSS_CTX_CTRL_MOD') this.#set('VIRTNET_RSS_CTX_CTRL_ADD', payload, about)
+    // The last of the two decides how packets are spread (section 5.1.6.5.5).
+    if (name === 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET') this.#forget('VIRTIO_NET_CTRL_MQ_RSS_CONFIG')
+    if (name === 'VIRTIO_NET_CTRL_MQ_RSS_CONFIG') this.#forget('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET')
+    // What is said of all queues of a direction holds for those of which something else was said before (section 5.1.6.5.8).
+    if (name === 'VIRTIO_NET_CTRL_NOTF_COAL_RX_SET') this.#forget(ONE_COALESCING, (queue) => queue % 2 === 0)
+    if (name === 'VIRTIO_NET_CTRL_NOTF_COAL_TX_SET') this.#forget(ONE_COALESCING, (queue) => queue % 2 === 1)
+    if (order.includes(name)) this.#set(name, payload, several.has(name) ? about : 0)
+  }
+
+  #set(name: NetCommandName, payload: Uint8Array, about: number): void {
+    this.#entries.set(`${name} ${about}`, { name, payload: payload.slice() })
+  }
+
+  #forget(name: NetCommandName, isMeant: (about: number) => boolean = () => true): void {
+    for (const [key, entry] of this.#entries)
+      if (entry.name === name && isMeant(Number(key.slice(name.length + 1)))) this.#entries.delete(key)
+  }
+}
+
+/** The 16 bits with which the payloads of these commands begin. */
+function subject(payload: Uint8Array): number {
+  return (payload[0] ?? 0) | ((payload[1] ?? 0) << 8)
+}
+
+/** The command of a list as the table has it. RangeError for a name that it does not have: lists may come from elsewhere. */
+export function tableCommand(name: string): (typeof netCommands)[NetCommandName] {
+  if (!Object.hasOwn(netCommands, name)) throw new RangeError(`no control command is called ${JSON.stringify(name)}`)
+  return netCommands[name as NetCommandName]
+}
