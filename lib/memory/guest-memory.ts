@@ -1,6 +1,7 @@
 // A guest's memory: an ordered table of guest-physical ranges and the regions behind them. It knows no device; an address space maps its pieces.
 
-import { checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import { overlaps, rangeOf, showRange, type Range } from '../base/ranges.js'
 import type { MemoryRegion } from './memory-region.js'
 
@@ -133,10 +134,16 @@ export class GuestMemory {
     }))
   }
 
-  /** Calls `listener` after each change of the table, until the returned function is called. */
+  /**
+   * Calls `listener` after each change of the table, until the returned function is called. What it throws is thrown by add() or remove(), when the change is
+   * made and all were told.
+   */
   onChange(listener: (change: GuestMemoryChange) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    checkFunction(listener, 'listener')
+    // An entry of its own: who listens twice is told twice, and stops each by itself.
+    const entry = (change: GuestMemoryChange) => listener(change)
+    this.#listeners.add(entry)
+    return () => this.#listeners.delete(entry)
   }
 
   /** The index of the first piece at or above an address. */
@@ -151,11 +158,15 @@ export class GuestMemory {
   }
 
   #tell(change: GuestMemoryChange): void {
-    for (const listener of [...this.#listeners]) listener(change)
+    const calls = new ProgramCalls()
+    for (const listener of [...this.#listeners]) calls.call(() => listener(change))
+    calls.throwKept()
   }
 }
 
-function checkPiece({ address, region, offset = 0, size }: GuestPieceOptions): GuestPiece {
+function checkPiece(options: GuestPieceOptions): GuestPiece {
+  if (typeof options !== 'object' || options === null) throw typeError('piece', 'an object', options)
+  const { address, region, offset = 0, size } = options
   if (typeof region !== 'object' || region === null || typeof region.address !== 'bigint')
     throw typeError('region', 'a MemoryRegion', region)
   checkInteger(offset, 'offset', 0, region.length - 1)

@@ -42,6 +42,23 @@ describe('guest memory', () => {
     expect(told).toEqual(['add 0', 'remove 0'])
   })
 
+  test('a listener that throws keeps nobody from hearing, and is heard last', () => {
+    const memory = new GuestMemory()
+    const told: string[] = []
+    const thrower = () => {
+      throw new Error('of a listener')
+    }
+    memory.onChange(thrower)
+    memory.onChange(({ kind }) => told.push(kind))
+    const stopTwice = [thrower, thrower].map((listener) => memory.onChange(listener))
+    expect(() => memory.add({ address: 0n, region, size: page })).toThrow("the program's functions threw 3 times")
+    for (const stop of stopTwice) stop()
+    expect(() => memory.remove(0n)).toThrow('of a listener')
+    expect([told, memory.size]).toEqual([['add', 'remove'], 0])
+    expect(() => memory.onChange(undefined as never)).toThrow('listener must be a function (got undefined)')
+    expect(() => memory.add(null as never)).toThrow('piece must be an object (got null)')
+  })
+
   test('the last page of 2^64 can be used, and nothing beyond', () => {
     const memory = new GuestMemory([{ address: 0xffff_ffff_ffff_f000n, region, size: page }])
     expect(memory.lookup(0xffff_ffff_ffff_ffffn)?.offset).toBe(page - 1)
