@@ -2,7 +2,7 @@
 
 import { checkFunction, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
-import { callUnasked } from '../base/program-calls.js'
+import { callUnasked, ProgramCalls } from '../base/program-calls.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IntervalTable } from '../iotlb/interval-table.js'
 import { planChanges, type Plan, type PlanOptions } from '../iotlb/plan.js'
@@ -71,6 +71,9 @@ export class MemoryFollower implements Closeable {
     this.#options = options
     this.#host = host
     this.#stopListening = table.onChange(() => this.#onChange())
+    // Without it nothing could end: the table is heard no more, and why is said now.
+    this.#isStopped = typeof this.#stopListening !== 'function'
+    checkFunction(this.#stopListening, 'what table.onChange() returns')
   }
 
   /** True from close() on, or when the device was closed. */
@@ -83,7 +86,7 @@ export class MemoryFollower implements Closeable {
     return this.#last
   }
 
-  /** Stops following, and unmaps what was mapped of the table. */
+  /** Stops following, and unmaps what was mapped of the table. What the table's own function threw, which ends the listening, is thrown at the end. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -99,10 +102,14 @@ export class MemoryFollower implements Closeable {
     return this.#schedule(this.#options)
   }
 
-  /** @internal The address space is closing, and unmaps everything itself. */
+  /** @internal The address space is closing, and unmaps everything itself. Nobody closed the follower: what the table's function throws is nobody's here. */
   stop(): void {
+    this.#end()
+    callUnasked(this.#stopListening)
+  }
+
+  #end(): void {
     this.#isStopped = true
-    this.#stopListening()
     this.#host.end()
   }
 
@@ -156,9 +163,12 @@ export class MemoryFollower implements Closeable {
 
   async #close(): Promise<void> {
     if (this.#isStopped) return
-    this.stop()
+    this.#end()
+    const calls = new ProgramCalls()
+    calls.call(this.#stopListening)
     await this.#last.catch(() => undefined)
-    await this.#schedule({})
+    await this.#schedule({}).catch((failure: unknown) => calls.keep(failure))
+    calls.throwKept()
   }
 }
 

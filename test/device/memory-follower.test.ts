@@ -1,11 +1,13 @@
 // Following a table of guest memory: what the program gives to it, and where what the program throws goes.
 
-import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
+import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDeviceSync } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { uncaughtIn } from '../uncaught.js'
 
 const path = '/dev/vhost-vdpa-0'
 let simulator: Simulator
@@ -44,4 +46,42 @@ test('a failed change is told once, and made with the next one', async () => {
   await follower.settled()
   expect(space.size).toBe(2)
   await follower.close()
+})
+
+describe('a table whose own function throws when it is left', () => {
+  const table = (memory: MemoryRegion) => ({
+    pieces: () => [{ address: 0n, region: memory, offset: 0, size: 4096 }],
+    onChange: () => () => {
+      throw new Error('of the table')
+    },
+  })
+
+  test('does not keep the device from closing', async () => {
+    using memory = simulator.allocate(4096)
+    await space.follow(table(memory))
+    await space.follow({ ...table(memory), pieces: () => [] })
+    const uncaught = uncaughtIn(() => void device.close())
+    await device.close()
+    expect([device.state, memory.holders.length, uncaught.length]).toEqual(['closed', 0, 2])
+  })
+
+  test('is unmapped by close(), which throws it at the end', async () => {
+    using memory = simulator.allocate(4096)
+    const follower = await space.follow(table(memory))
+    await expect(follower.close()).rejects.toThrow('of the table')
+    expect([space.size, follower.isClosed]).toEqual([0, true])
+  })
+})
+
+test('a table that cannot be left is refused, and heard no more', async () => {
+  using memory = simulator.allocate(4096)
+  let tell: () => void = () => undefined
+  const table = {
+    pieces: () => [{ address: 0n, region: memory, offset: 0, size: 4096 }],
+    onChange: (listener: () => void) => void (tell = listener),
+  }
+  await expect(space.follow(table as never)).rejects.toThrow('what table.onChange() returns must be a function')
+  tell()
+  await device.close()
+  expect(device.state).toBe('closed')
 })
