@@ -95,9 +95,11 @@ export class QueueWaiters {
     const deadline = performance.now() + TURN_MS
     try {
       while (this.#waiters.size > 0 && !this.#queue.isClosed) {
-        this.#round(deadline)
-        if (this.#waiters.size === 0 || this.#queue.isClosed || this.#queue.ring.enableCalls()) return
-        if (performance.now() >= deadline) {
+        const isCut = this.#round(deadline)
+        if (this.#waiters.size === 0 || this.#queue.isClosed) return
+        // Who had no chance in this turn is not told by an interrupt: what there is for him may have been taken out of the ring already.
+        if (!isCut && this.#queue.ring.enableCalls()) return
+        if (isCut || performance.now() >= deadline) {
           setImmediate(() => this.#serve())
           return
         }
@@ -109,8 +111,11 @@ export class QueueWaiters {
     }
   }
 
-  /** Who waits first is served first; when there is nothing for one, there is nothing for those behind. What one throws is its own affair. */
-  #round(deadline: number): void {
+  /**
+   * Who waits first is served first; when there is nothing for one, there is nothing for those behind. What one throws is its own affair. True when the turn
+   * was long enough before everybody had his chance.
+   */
+  #round(deadline: number): boolean {
     for (const waiter of this.#waiters) {
       let isServed: boolean
       try {
@@ -121,9 +126,11 @@ export class QueueWaiters {
         continue
       }
       if (isServed) this.remove(waiter)
-      else if (!waiter.isLasting) return
-      if (this.#queue.isClosed || performance.now() >= deadline) return
+      else if (!waiter.isLasting) return false
+      if (this.#queue.isClosed) return false
+      if (performance.now() >= deadline) return true
     }
+    return false
   }
 
   #failAll(failure: Error): void {
