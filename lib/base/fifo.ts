@@ -15,6 +15,10 @@ export class Fifo<T extends object> {
     return this.#items[this.#head]
   }
 
+  has(item: T): boolean {
+    return this.#places.has(item)
+  }
+
   push(item: T): void {
     this.#places.set(item, this.#items.push(item) - 1)
   }

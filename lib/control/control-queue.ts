@@ -5,6 +5,7 @@ import { onAbort } from '../base/abort-listeners.js'
 import { checkBytes, checkInteger, checkSignal, rangeError, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
+import { Fifo } from '../base/fifo.js'
 import type { Subscription } from '../backend/backend.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
@@ -83,7 +84,7 @@ export class ControlQueue implements Closeable {
   readonly #sent: (Command | undefined)[]
   /** By first chunk, also of those that nobody waits for: bytes of the command, behind which the acknowledgement lies. */
   readonly #ackAt: Uint32Array
-  readonly #queued = new Set<Command>()
+  readonly #queued = new Fifo<Command>()
   readonly #look = new BriefLook()
   #isDisposed = false
 
@@ -154,7 +155,7 @@ export class ControlQueue implements Closeable {
         reject: (failure) => end(() => reject(failure)),
       }
       const isAlone = this.#memory.isFree && this.#queued.size === 0
-      this.#queued.add(command)
+      this.#queued.push(command)
       this.#sendQueued()
       if (isAlone && !isEnded) this.#lookFor(() => isEnded)
       if (isEnded) return
@@ -187,7 +188,7 @@ export class ControlQueue implements Closeable {
   #sendQueued(): void {
     if (this.isClosed) return
     const placed: Command[] = []
-    for (const command of this.#queued) {
+    for (let command = this.#queued.first; command !== undefined; command = this.#queued.first) {
       try {
         if (!this.#place(command)) break
         placed.push(command)
@@ -295,7 +296,9 @@ export class ControlQueue implements Closeable {
   }
 
   #rejectAll(failure: Error): void {
-    for (const command of [...this.#sent, ...this.#queued]) command?.reject(failure)
+    for (const command of [...this.#sent]) command?.reject(failure)
+    // Each takes itself out.
+    for (let command = this.#queued.first; command !== undefined; command = this.#queued.first) command.reject(failure)
   }
 
   #canceled(signal: AbortSignal | undefined): Error {

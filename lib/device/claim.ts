@@ -1,5 +1,6 @@
 // Taking an open node into possession: ownership, the facts of the device, and the backend features. Nothing here is kept when it fails.
 
+import { Fifo } from '../base/fifo.js'
 import { Serial } from '../base/serial.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { U64_LAST } from '../base/ranges.js'
@@ -59,7 +60,7 @@ export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, opt
     backendFeatures,
     serial: new Serial(path),
     state: new DeviceState(),
-    changes: [],
+    changes: new Fifo(),
     doesPin: undefined,
     asidOfGroup: new Map(),
     spaces: new Map(),

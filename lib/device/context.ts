@@ -2,6 +2,7 @@
 
 import type { Range } from '../base/ranges.js'
 import { vdpaError, type VdpaError, type VdpaErrorCode } from '../base/errors.js'
+import type { Fifo } from '../base/fifo.js'
 import type { Serial } from '../base/serial.js'
 import type { Steps } from '../base/steps.js'
 import type { Backend } from '../backend/backend.js'
@@ -37,7 +38,7 @@ export interface DeviceContext {
   /** Where the device stands. */
   readonly state: DeviceState
   /** Procedures that change where the device stands, or its queues, and have not ended: their verbs, in the order they were asked for. */
-  readonly changes: string[]
+  readonly changes: Fifo<{ readonly verb: string }>
   /** Whether the parent pins what is mapped; undefined until something was mapped. */
   doesPin: boolean | undefined
   /** The address space of each group, by group. */
@@ -118,18 +119,19 @@ export async function change<T>(
 ): Promise<T> {
   checkOpen(context)
   const { changes } = context
-  changes.push(verb)
+  const entry = { verb }
+  changes.push(entry)
   try {
     return await context.serial.run(start, signal)
   } finally {
-    changes.splice(changes.indexOf(verb), 1)
+    changes.delete(entry)
   }
 }
 
 /** For verbs that change rings or groups on the spot: they may not overtake a change of the device that is under way. */
 export function checkUnchanging(context: DeviceContext, what: string): void {
   checkOpen(context)
-  const [verb] = context.changes
+  const verb = context.changes.first?.verb
   if (verb !== undefined)
     throw refusal(context, 'ERR_VDPA_STATE', `${what} may not overtake ${verb}, which is under way: await it`)
 }

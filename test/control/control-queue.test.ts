@@ -130,6 +130,61 @@ describe('a control queue', () => {
     expect(mac()).toBe('02:00:00:00:00:01')
   })
 
+  test('thousands that wait are given up by one signal, and what is behind them goes on', async () => {
+    const controller = new AbortController()
+    const given = Array.from({ length: 3000 }, async () => queue.command(setMac(9), { signal: controller.signal }))
+    const last = queue.command(setMac(1))
+    const ends = Promise.allSettled(given)
+    controller.abort()
+    const codes = (await ends).map((end) => end.status === 'rejected' && (end.reason as { code: string }).code)
+    expect(codes).toEqual(new Array(3000).fill('ERR_VDPA_CANCELED'))
+    simulator.drain()
+    expect(await last).toBe(0)
+    expect(mac()).toBe('02:00:00:00:00:01')
+  })
+
+  test('a command that is answered leaves no timer behind', async () => {
+    jest.useFakeTimers({ doNotFake: ['setImmediate', 'queueMicrotask', 'nextTick'] })
+    try {
+      const answered = queue.command(setMac(1))
+      expect(jest.getTimerCount()).toBe(1)
+      simulator.drain()
+      expect(await answered).toBe(0)
+      expect(jest.getTimerCount()).toBe(0)
+    } finally {
+      jest.useRealTimers()
+    }
+  })
+
+  test('what was given up before it was sent makes room for what is behind it', async () => {
+    const controller = new AbortController()
+    const long = new Uint8Array(SLOT_BYTES * (SLOTS - 1)).fill(0xff)
+    const first = queue.command(setMac(2))
+    const tooLong = queue.command(Uint8Array.of(...setMac(3), ...long), { signal: controller.signal })
+    const behind = queue.command(setMac(1))
+    const end = tooLong.catch((failure: unknown) => failure)
+    controller.abort()
+    expect(await end).toMatchObject({ code: 'ERR_VDPA_CANCELED' })
+    simulator.drain()
+    expect([await first, await behind]).toEqual([0, 0])
+    expect(mac()).toBe('02:00:00:00:00:01')
+  })
+
+  test('a command that the ring refuses gives its memory back', async () => {
+    const commit = port.ring.commit.bind(port.ring)
+    for (let count = 0; count < 2 * SLOTS; count++) {
+      port.ring.commit = () => {
+        throw new Error('of the ring')
+      }
+      await expect(queue.command(setMac(4))).rejects.toThrow('of the ring')
+    }
+    port.ring.commit = commit
+    const all = Array.from({ length: SLOTS }, () => queue.command(setMac(1)))
+    expect(port.ring.inFlight).toBe(SLOTS)
+    simulator.drain()
+    expect(await Promise.all(all)).toEqual(new Array(SLOTS).fill(0))
+  })
+
   test('a signal that has aborted already sends nothing', async () => {
     await expect(queue.command(setMac(9), { signal: AbortSignal.abort() })).rejects.toMatchObject({
       code: 'ERR_VDPA_CANCELED',
