@@ -1,6 +1,7 @@
 // A virtqueue that this process drives itself: ring memory mapped into an address space, the driver's side of the ring, and its eventfds or doorbell.
 // What travels through it is the business of control/ and drivers/; how it is made, of queue-making.ts.
 
+import { checkFunction } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
@@ -104,6 +105,7 @@ export class DeviceQueue implements Closeable {
    * Calls `listener` when the queue begins to close, its memory still there; soon, where it is closed already. Returns a function that takes the listener off.
    */
   onClose(listener: () => void): () => void {
+    checkFunction(listener, 'listener')
     if (this.#isClosed) queueMicrotask(() => callUnasked(listener))
     this.#listeners.push(listener)
     return () => {
