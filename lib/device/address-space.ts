@@ -258,7 +258,8 @@ export class AddressSpace {
         const request = requests[at] as MappingRequest
         writer.write(request, entry)
         if (!isWithin(entry, window)) throw outsideError(this.#context, rangeOfEntry(entry))
-        if (!contents.add(entry, request.region)) throw this.#overlap(entry)
+        // What was written is what is held, whatever the request says when it is asked again.
+        if (!contents.add(entry, writer.region)) throw this.#overlap(entry)
         plan.update(entry)
       }
     } catch (failure) {

@@ -87,6 +87,12 @@ export class RequestWriter {
     this.#mask = pageSize - 1
   }
 
+  /** The region of the request that was written last. */
+  get region(): MemoryRegion {
+    if (this.#region === undefined) throw new Error('nothing was written')
+    return this.#region
+  }
+
   /** Checks one request and writes it into an entry, all but its object. Misuse throws TypeError or RangeError; memory of another kind ERR_VDPA_NOT_SHARED. */
   write(request: MappingRequest, entry: Uint32Array): void {
     if (typeof request !== 'object' || request === null) throw typeError('a mapping', 'an object', request)

@@ -132,7 +132,7 @@ export class MemoryFollower implements Closeable {
     const writer = new RequestWriter(pageSize)
     for (const request of requestsOf(this.#table)) {
       writer.write(request, entry)
-      entry[EntryWord.object] = this.#numberOf(request.region)
+      entry[EntryWord.object] = this.#numberOf(writer.region)
       if (!want.insert(entry)) throw new RangeError('the pieces of a memory table may not overlap')
     }
     return want

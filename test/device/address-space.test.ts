@@ -47,6 +47,21 @@ describe('an address space', () => {
       size: page,
     }))
 
+  test('holds the memory that it maps, whatever a request says of itself the second time', () => {
+    using other = simulator.allocate(page)
+    let asked = 0
+    const request = {
+      iova: 0x1000n,
+      size: page,
+      get region() {
+        return asked++ === 0 ? memory : other
+      },
+    }
+    space.mapSync(request)
+    expect([memory.holders.length, other.holders.length]).toEqual([1, 0])
+    expect(space.mappings).toMatchObject([{ region: memory, offset: 0 }])
+  })
+
   test('a refusal of any of 50 pieces leaves the kernel and us as before', () => {
     space.mapSync({ iova: 0x1000n, region: memory, size: page })
     const before = kernelMap(simulator, 0)

@@ -1,13 +1,13 @@
 // Following a table of guest memory: what the program gives to it, and where what the program throws goes.
 
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDeviceSync } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
-import { uncaughtIn } from '../uncaught.js'
+import { hearUncaught } from '../uncaught.js'
 
 const path = '/dev/vhost-vdpa-0'
 let simulator: Simulator
@@ -21,7 +21,10 @@ beforeEach(() => {
   space = device.addressSpace(0)
 })
 
-afterEach(() => device.close())
+afterEach(async () => {
+  jest.restoreAllMocks()
+  await device.close()
+})
 
 test.each([
   ['null', null, {}, 'table must be'],
@@ -60,8 +63,9 @@ describe('a table whose own function throws when it is left', () => {
     using memory = simulator.allocate(4096)
     await space.follow(table(memory))
     await space.follow({ ...table(memory), pieces: () => [] })
-    const uncaught = uncaughtIn(() => void device.close())
+    const uncaught = hearUncaught()
     await device.close()
+    await new Promise((resolve) => setImmediate(resolve))
     expect([device.state, memory.holders.length, uncaught.length]).toEqual(['closed', 0, 2])
   })
 
