@@ -87,6 +87,8 @@ export class KernelRegion implements MemoryRegion {
   close(options: CloseMemoryOptions = {}): void {
     if (this.#isClosed) return
     if (options.unmap === true) this.#holds.letGo()
+    // A holder that let go may have closed it on the way.
+    if (this.#isClosed) return
     this.#holds.refuseWhileHeld(`memory of ${this.length} bytes`)
     this.#isClosed = true
     this.#forgetLeak()

@@ -91,6 +91,24 @@ describe('memory of the pretended process', () => {
     adopt(0, 0x2000)
   })
 
+  test('is given back once, also when who held it closes it on letting go', () => {
+    const simulator = new Simulator()
+    const fd = simulator.memoryFile(0x2000)
+    const [low, high] = [0n, 0x1000n].map((offset) => simulator.adopt(fd, { length: 0x1000, offset }))
+    if (low === undefined || high === undefined) throw new Error('there are two')
+    const hold = low.hold({
+      describe: () => 'a holder',
+      letGo: () => {
+        hold.close()
+        low.close()
+      },
+    })
+    low.close({ unmap: true })
+    // What is left of the file is still one with what is adopted of it now.
+    new Uint8Array(high.buffer)[1] = 9
+    expect(new Uint8Array(simulator.adopt(fd, { length: 0x1000, offset: 0x1000n }).buffer)[1]).toBe(9)
+  })
+
   test('is adopted from memory files only', () => {
     const simulator = new Simulator()
     expect(codeOf(() => simulator.adopt(1234, { length: 4096 }))).toBe('EBADF')
