@@ -1,5 +1,6 @@
 // Long sequences of writes off the event loop's thread: progress, abort, and what is said when they end early.
 
+import { onAbort } from '../base/abort-listeners.js'
 import type { WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { canceledAfter } from '../backend/write-each.js'
 import type { NativeDescriptor, Written } from './native.js'
@@ -36,13 +37,13 @@ export async function writeEachAsync(
     }
   }
   const timer = onProgress === undefined ? undefined : setInterval(() => report(writing.written()), progressInterval)
-  signal?.addEventListener('abort', writing.stop, { once: true })
+  const takeOff = signal && onAbort(signal, writing.stop)
   let written: Written
   try {
     written = await writing.done
   } finally {
     clearInterval(timer)
-    signal?.removeEventListener('abort', writing.stop)
+    takeOff?.()
   }
   if (typeof written === 'number') report(written)
   const [completed, errno] = typeof written === 'number' ? [written] : written

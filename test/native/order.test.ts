@@ -2,6 +2,7 @@
 
 import { expect, it } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
+import { getEventListeners } from 'node:events'
 import { fstatSync, readFileSync, writeFileSync } from 'node:fs'
 import { describeNative, failureOf, TemporaryFolder } from './support'
 import { taken, takenLater } from '../write-outcome.js'
@@ -100,6 +101,18 @@ describeNative('a long sequence of writes', (backend) => {
     const { completed } = error as unknown as { completed: number }
     expect(completed).toBeLessThan(count)
     expect(readFileSync(folder.file('file')).length).toBe(completed)
+  })
+
+  it('shares one listener of a signal with all others', async () => {
+    using folder = new TemporaryFolder()
+    const controller = new AbortController()
+    await using handle = backend().open(newFile(folder))
+    const endings = Array.from({ length: 20 }, async () =>
+      handle.writeEachAsync(longSequence(1), 1, { signal: controller.signal }),
+    )
+    expect(getEventListeners(controller.signal, 'abort')).toHaveLength(1)
+    controller.abort()
+    for (const { failure } of await Promise.all(endings)) expect(failure).toMatchObject({ code: 'ERR_VDPA_CANCELED' })
   })
 
   it('does nothing when it was aborted before', async () => {
