@@ -1,6 +1,7 @@
 // The buffers of one data queue: as many as its ring has descriptors, of one size, one after the other. Buffer i is token i in the ring. It knows no
 // header.
 
+import { rangeError } from '../base/checks.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 
@@ -71,10 +72,20 @@ export class FrameBuffers {
     return view
   }
 
-  /** The buffers that are not in the ring. */
+  /** The buffers that are not in the ring. RangeError where a buffer is there twice, or one that is none. */
   idle(): number[] {
     const { chains, used } = this.queue.ring.save()
-    const busy = new Set([...chains, ...used].map(({ token }) => token))
+    const busy = new Set<number>()
+    for (const { token } of [...chains, ...used]) {
+      // A snapshot may have been to another place and back.
+      if (token >= this.queue.ring.size || busy.has(token))
+        throw rangeError(
+          'restore.ring',
+          `a ring in which each of the ${this.queue.ring.size} buffers is once at most`,
+          token,
+        )
+      busy.add(token)
+    }
     return Array.from({ length: this.queue.ring.size }, (_, index) => index).filter((index) => !busy.has(index))
   }
 }

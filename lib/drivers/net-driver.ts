@@ -1,7 +1,7 @@
 // A network driver: frames out of, and into, the queue pairs of an open device. Buffers are posted once and used again; in steady state nothing is allocated
 // but the views that the caller is shown. What is in a frame is not known here.
 
-import { checkFunction, checkInteger, rangeError } from '../base/checks.js'
+import { checkFunction, checkInteger, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
@@ -190,6 +190,8 @@ export class NetDriver implements Closeable {
    */
   async usePairs(control: NetControlQueue, count = this.pairs, options?: CommandOptions): Promise<void> {
     checkInteger(count, 'count', 1, this.pairs)
+    if (typeof (control as Partial<NetControlQueue> | undefined)?.setQueuePairs !== 'function')
+      throw typeError('control', 'a NetControlQueue', control)
     await control.setQueuePairs(count, options)
   }
 
@@ -210,7 +212,11 @@ export class NetDriver implements Closeable {
     checkFunction(write, 'write')
     const { transmitter } = this.#sendingPair(pair)
     transmitter.checkLength(length, header)
-    if (!transmitter.stageInPlace(length, write, header)) return false
+    if (!transmitter.stageInPlace(length, write, header)) {
+      // `write` may have closed the driver, or the device.
+      this.#pair(pair)
+      return false
+    }
     transmitter.buffers.queue.publish()
     return true
   }
@@ -248,11 +254,13 @@ export class NetDriver implements Closeable {
    * again. ERR_VDPA_RING_BROKEN when the device broke a rule, from then on: used bytes past a buffer's end, or a count of buffers that cannot be.
    */
   receive(handler: FrameHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
+    checkFunction(handler, 'handler')
     return this.#pair(pair).receiver.receive(handler, budget)
   }
 
   /** As receive(), without any copy: the handler is given the pieces in which the frame came, the first without its header. */
   receiveParts(handler: FramePartsHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
+    checkFunction(handler, 'handler')
     return this.#pair(pair).receiver.receiveParts(handler, budget)
   }
 
@@ -285,7 +293,12 @@ export class NetDriver implements Closeable {
     const { receiver, received } = this.#pair(options.pair ?? 0)
     return received.until(() => {
       let frame: Uint8Array | undefined
-      receiver.receive((view) => (frame = view.slice()), 1)
+      try {
+        receiver.receive((view) => (frame = view.slice()), 1)
+      } catch (failure) {
+        // A frame that came is given all the same: the kick that was refused after it is owed, and a ring that is broken says so the next time.
+        if (frame === undefined) throw failure
+      }
       return frame
     }, options.signal)
   }

@@ -74,7 +74,7 @@ export class NetTransmitter {
     return true
   }
 
-  /** The same for a frame of `length` bytes that `write` writes where it will be sent from. */
+  /** The same for a frame of `length` bytes that `write` writes where it will be sent from. False as well when `write` closed the queue. */
   stageInPlace(length: number, write: (frame: Uint8Array) => void, header: PacketHeader | undefined): boolean {
     if (header !== undefined) this.#headers.checkSendable(header, length)
     const index = this.#begin(header)
@@ -85,6 +85,7 @@ export class NetTransmitter {
       this.#free[this.#freeCount++] = index
       throw failure
     }
+    if (this.buffers.queue.isClosed) return false
     this.#end(index, length)
     return true
   }

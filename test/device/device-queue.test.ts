@@ -55,34 +55,6 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     queue.publish()
   }
 
-  test.each(['closed', 'saved', 'reset'] as const)(
-    'whose memory was unmapped beside it is %s all the same',
-    async (how) => {
-      const queue = await make()
-      const space = device.addressSpace(0)
-      await space.unmapAll()
-      if (how === 'closed') await queue.close()
-      else if (how === 'saved') (await queue.save()).memory.close()
-      else await device.reset()
-      expect([queue.isClosed, space.size]).toEqual([true, 0])
-      await device.close()
-      expect(simulator.descriptors).toEqual([])
-    },
-  )
-
-  test('whose place is taken by other memory leaves that where it is', async () => {
-    const queue = await make()
-    const space = device.addressSpace(0)
-    const [mapping] = space.mappings
-    if (mapping === undefined) throw new Error('the queue is not mapped')
-    await space.unmap(mapping)
-    using other = simulator.allocate(Number(mapping.size))
-    await space.map({ iova: mapping.iova, region: other })
-    await queue.close()
-    expect(space.mappings).toMatchObject([{ region: other }])
-    await space.unmapAll()
-  })
-
   test('takes no listener that is none', async () => {
     const queue = await make()
     expect(() => queue.onClose(undefined as never)).toThrow('listener must be a function (got undefined)')

@@ -1,0 +1,107 @@
+// A network driver whose program closes it in the middle, hands it what is none, or meets a kick that is refused.
+
+import { afterEach, describe, expect, test } from '@jest/globals'
+import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { NetDriver, type NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
+import { openDevice } from '../../lib/open.js'
+import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { mac, numbered, numberOf, path } from './support.js'
+
+const devices: VdpaDevice[] = []
+
+interface Setting {
+  readonly backend: FaultyBackend
+  readonly device: VdpaDevice<'net'>
+  readonly driver: NetDriver
+}
+
+async function begin(size = 8): Promise<Setting> {
+  const simulator = new Simulator()
+  simulator.add(networkDevice({ path, mac }))
+  const backend = new FaultyBackend(simulator)
+  const device = await openDevice(path, { backend, expect: 'net' })
+  devices.push(device)
+  await device.negotiate(['VIRTIO_NET_F_MAC'])
+  const driver = await NetDriver.start(device, { size })
+  await device.start()
+  driver.kickReceive()
+  return { backend, device, driver }
+}
+
+afterEach(async () => {
+  for (const device of devices.splice(0)) await device.close()
+})
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+describe.each([
+  ['close', (device: VdpaDevice<'net'>) => device.closeSync()],
+  ['reset', (device: VdpaDevice<'net'>) => device.resetSync()],
+])('%s of the device on the spot', (_, end) => {
+  test('while a frame is written sends nothing, and is said', async () => {
+    const { device, driver } = await begin()
+    expect(() => driver.sendInPlace(64, () => end(device))).toThrow(
+      expect.objectContaining({ code: 'ERR_VDPA_CLOSED' }),
+    )
+    expect(driver.counters.sentFrames).toBe(0)
+  })
+
+  test('while frames are received ends that', async () => {
+    const { device, driver } = await begin()
+    driver.send(numbered(1))
+    driver.send(numbered(2))
+    await turn()
+    expect(driver.receive(() => end(device))).toBe(1)
+    expect(driver.isClosed).toBe(true)
+  })
+})
+
+test('a frame that has come is given, also where the kick after it is refused', async () => {
+  const { backend, driver } = await begin()
+  for (let number = 0; number < 40; number++) {
+    driver.send(numbered(number))
+    await turn()
+    backend.fail({ op: 'signal', with: 'EIO', times: Infinity })
+    expect(numberOf(await driver.nextFrame())).toBe(number)
+    backend.clear()
+  }
+})
+
+describe('what is no function', () => {
+  test.each(['receive', 'receiveParts', 'onFrame'] as const)('is refused by %s(), and costs no frame', async (verb) => {
+    const { driver } = await begin()
+    driver.send(numbered(7))
+    await turn()
+    expect(() => driver[verb](undefined as never)).toThrow('handler must be a function (got undefined)')
+    expect(numberOf(await driver.nextFrame())).toBe(7)
+  })
+
+  test('is no control queue, and changes no pairs', async () => {
+    const { driver } = await begin()
+    for (const control of [undefined, null, {}, 5])
+      await expect(driver.usePairs(control as never, 1)).rejects.toThrow('control must be a NetControlQueue')
+    expect(driver.activePairs).toBe(1)
+  })
+})
+
+describe('a snapshot whose ring', () => {
+  type Ring = NetDriverSnapshot['queues'][number]['ring']
+  const used = (...tokens: number[]) => tokens.map((token) => ({ token, length: 64 }))
+
+  test.each([
+    ['has a buffer that is none', (ring: Ring): Ring => ({ ...ring, chains: [], used: used(8) })],
+    ['has a buffer twice', (ring: Ring): Ring => ({ ...ring, chains: [], used: used(1, 1) })],
+    ['has one in flight and used', (ring: Ring): Ring => ({ ...ring, used: used(0) })],
+  ])('%s is refused, and nothing stays', async (_, change) => {
+    const { device, driver } = await begin()
+    await device.suspend()
+    const snapshot = await driver.save()
+    await device.reset()
+    await device.negotiate(['VIRTIO_NET_F_MAC'])
+    const queues = snapshot.queues.map((queue) => ({ ...queue, ring: change(queue.ring) }))
+    await expect(NetDriver.start(device, { restore: { ...snapshot, queues } })).rejects.toThrow(RangeError)
+    expect(device.addressSpace(0).size).toBe(0)
+    for (const { memory } of snapshot.queues) memory.close()
+  })
+})
