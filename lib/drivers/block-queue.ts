@@ -1,7 +1,7 @@
 // One request queue of a block device in flat numbers: preallocated slots, requests into the ring, answers out of it by callback (spec section
 // 5.2.6). It waits for nothing and splits nothing; promises are made in block-transfers.ts.
 
-import { rangeError } from '../base/checks.js'
+import { rangeError, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
@@ -215,6 +215,7 @@ export class BlockQueue {
   submit(slot: number, type: number, sector: number, length: number, done: BlockDone): boolean {
     if (this.#failure !== undefined) throw this.#failure
     this.#checkOwned(slot)
+    if (typeof done !== 'function') throw typeError('done', 'a function', done)
     const ring = this.#ring
     const deviceWrites = type === VIRTIO_BLK_T_IN || type === VIRTIO_BLK_T_GET_ID
     const segments = length <= this.#segmentBytes ? (length === 0 ? 2 : 3) : 2 + Math.ceil(length / this.#segmentBytes)
@@ -269,6 +270,11 @@ export class BlockQueue {
     this.#reference(false)
     this.#subscription?.close()
     this.#stopWatchingClose()
+  }
+
+  /** @internal Whether it was parked and waits for attach(). */
+  get isSaved(): boolean {
+    return this.#isParked && this.#failure === undefined
   }
 
   /** @internal Goes on in a queue that was restored from the parked one. */

@@ -3,6 +3,7 @@
 import { onAbort } from '../base/abort-listeners.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
+import { throwUncaught } from '../base/program-calls.js'
 import type { BlockQueue } from './block-queue.js'
 import { Transfer, type Wish } from './block-transfer.js'
 
@@ -89,8 +90,10 @@ export class BlockTransfers {
       this.#isPolling = false
       try {
         this.queue.poll()
-      } catch {
-        return
+      } catch (failure) {
+        // What the queue ended with was told to everybody; nobody called for the callbacks of the program that came on the way.
+        if (failure === this.queue.failure) return
+        throwUncaught(failure)
       }
       this.#pollSoon()
     })
@@ -147,8 +150,11 @@ export class BlockTransfers {
     const transfer = this.#owners[slot]
     this.#owners[slot] = undefined
     this.#underWay--
-    transfer?.finish(this.queue, slot, status, this.#positions[slot] ?? 0)
-    this.queue.release(slot)
+    try {
+      transfer?.finish(this.queue, slot, status, this.#positions[slot] ?? 0)
+    } finally {
+      this.queue.release(slot)
+    }
   }
 
   #heed(signal: AbortSignal, transfer: Transfer): void {

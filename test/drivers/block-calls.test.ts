@@ -9,6 +9,7 @@ import { BLOCK_NO_STATUS } from '../../lib/drivers/block-errors.js'
 import type { BlockQueue } from '../../lib/drivers/block-queue.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
+import { hearUncaught } from '../uncaught.js'
 
 const path = '/dev/vhost-vdpa-0'
 const COUNT = 3
@@ -206,5 +207,33 @@ test('a callback that throws when close() tells it keeps nothing from being ende
   await expect(driver.close()).rejects.toMatchObject({ errors: [{ message: 'a bug of the program' }, {}] })
   expect(told).toEqual([BLOCK_NO_STATUS, BLOCK_NO_STATUS])
   expect([disk.status(), device.state, device.addressSpace(0).size, driver.isClosed]).toEqual([0, 'claimed', 0, true])
+  await device.close()
+})
+
+test('a callback that throws while promises look for their answers is heard, and they go on looking', async () => {
+  const { simulator, device, driver, queue } = await begin({ completions: 'poll' })
+  queue.read(queue.acquire(), 0, 512, boom)
+  queue.publish()
+  const reading = driver.read(1, 1)
+  // One answer a look: the callback throws before the promise has its own.
+  const uncaught = hearUncaught()
+  const poll = queue.poll.bind(queue)
+  queue.poll = () => poll(1)
+  await turn()
+  simulator.drain()
+  expect(await reading).toHaveLength(512)
+  expect([queue.counters.answers, uncaught]).toMatchObject([2, [{ message: 'a bug of the program' }]])
+  await device.close()
+})
+
+test.each([undefined, null, 5])('%p is no callback, and costs no slot', async (done) => {
+  const { simulator, device, queue } = await begin({ completions: 'poll' })
+  const slot = queue.acquire()
+  for (const verb of ['read', 'write'] as const)
+    expect(() => queue[verb](slot, 0, 512, done as never)).toThrow('done must be a function')
+  expect(() => queue.flush(slot, done as never)).toThrow('done must be a function')
+  queue.release(slot)
+  simulator.drain()
+  expect(queue.counters.requests).toBe(0)
   await device.close()
 })
