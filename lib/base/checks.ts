@@ -84,6 +84,21 @@ function notBytes(value: unknown, name: string, length: number | undefined): Err
   return typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
 }
 
+const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object
+
+/**
+ * The bytes of a Uint8Array as a plain one whose length stays: for calls that take time. What a subclass says of itself does not count, and where the memory goes
+ * meanwhile (transferred, or a buffer that was made shorter) the length is 0.
+ */
+export function plainBytes(value: unknown, name: string): Uint8Array {
+  checkBytes(value, name)
+  const own = (property: 'buffer' | 'byteOffset' | 'length'): unknown => Reflect.get(typedArray, property, value)
+  const length = own('length') as number
+  return length === 0
+    ? new Uint8Array(0)
+    : new Uint8Array(own('buffer') as ArrayBuffer, own('byteOffset') as number, length)
+}
+
 /** A string that is not empty and has no NUL, which would end it for the kernel. */
 export function checkString(value: unknown, name: string): asserts value is string {
   if (typeof value !== 'string') throw typeError(name, 'a string', value)

@@ -1,7 +1,7 @@
 // A block driver: a disk behind the queues of an open device (spec section 5.2). Promises for ranges of any length here; slots, views and callbacks for
 // the hot path in `queues`. What the bytes mean to a program is not known here.
 
-import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkInteger, checkSignal, plainBytes, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls } from '../base/program-calls.js'
@@ -72,9 +72,11 @@ export class BlockDriver implements Closeable {
   readonly #lanes: readonly BlockTransfers[]
   readonly #shape: QueueShape
   readonly #deviceQueues: readonly DeviceQueue[]
-  readonly #onConfig = () => this.#refresh()
+  readonly #onConfig = () => this.#look()
   readonly #onNeedsReset = () => this.#fail('ERR_VDPA_DEVICE_BROKEN', 'the device broke down and needs a reset')
   #limits: BlockLimits
+  /** The configuration changed, and could not be read. */
+  #isStale = false
   #closing: Promise<void> | undefined
 
   private constructor(
@@ -103,7 +105,7 @@ export class BlockDriver implements Closeable {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
     } catch (cause) {
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
-      for (const { queue } of wish.restore?.lanes ?? []) queue.fail(gone)
+      for (const { queue } of wish.restore?.lanes ?? []) if (queue.isSaved) queue.fail(gone)
       throw cause
     }
   }
@@ -113,6 +115,8 @@ export class BlockDriver implements Closeable {
     const features = negotiatedFeatures(device)
     const limits = blockLimits(features, device.config.block(), device.offeredFeatures)
     const { restore, addressSpace = device.addressSpace(0) } = options
+    if (restore?.lanes.every(({ queue }) => queue.isSaved) === false)
+      throw vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already, or its restoring failed', { path })
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
     const shape = restore?.shape ?? shapeOf(device, limits, isIndirect, options)
     const count = restore?.queues.length ?? options.queues ?? 1
@@ -141,12 +145,13 @@ export class BlockDriver implements Closeable {
 
   /** What the device can do; read again when the configuration changes, and the state of the write cache each time, where it can be switched. */
   get limits(): BlockLimits {
-    if (this.#limits.hasWriteCache !== undefined && !this.isClosed) this.#refresh()
+    if ((this.#isStale || this.#limits.hasWriteCache !== undefined) && !this.isClosed) this.#refresh()
     return this.#limits
   }
 
   /** Sectors of 512 bytes. */
   get capacity(): number {
+    if (this.#isStale && !this.isClosed) this.#refresh()
     return this.#limits.capacity
   }
 
@@ -157,9 +162,9 @@ export class BlockDriver implements Closeable {
 
   /** Reads sectors into `target`, whole sectors of bytes, which is the promise's own until it settles; after a failure its content is unknown. */
   async readInto(sector: number, target: Uint8Array, options: BlockRequestOptions = {}): Promise<Uint8Array> {
-    checkBytes(target, 'target')
-    const sectors = this.#sectorsOf(sector, target, 'target')
-    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_IN, sector, sectors, bytes: target }, options)
+    const bytes = plainBytes(target, 'target')
+    const sectors = this.#sectorsOf(sector, bytes, 'target')
+    await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_IN, sector, sectors, bytes }, options)
     return target
   }
 
@@ -173,8 +178,8 @@ export class BlockDriver implements Closeable {
    * Writes whole sectors of bytes, which must not change until the promise settles. Errors as read(), and ERR_VDPA_NOT_SUPPORTED on a read-only disk. After
    * a failure any part may have been written.
    */
-  async write(sector: number, bytes: Uint8Array, options: BlockRequestOptions = {}): Promise<void> {
-    checkBytes(bytes, 'bytes')
+  async write(sector: number, source: Uint8Array, options: BlockRequestOptions = {}): Promise<void> {
+    const bytes = plainBytes(source, 'bytes')
     this.#checkWritable('VIRTIO_BLK_T_OUT')
     const sectors = this.#sectorsOf(sector, bytes, 'bytes')
     await this.#run({ type: blockRequestTypes.VIRTIO_BLK_T_OUT, sector, sectors, bytes }, options)
@@ -321,10 +326,21 @@ export class BlockDriver implements Closeable {
     this.#device.events.off('needsReset', this.#onNeedsReset)
   }
 
+  /** An interrupt told of a change, and nobody of the program called: what the device refuses is thrown to who asks next. */
+  #look(): void {
+    this.#isStale = true
+    try {
+      this.#refresh()
+    } catch (failure) {
+      if (!isVdpaError(failure)) throw failure
+    }
+  }
+
   #refresh(): void {
     const { features } = this.#device
     if (features === undefined || this.#device.isClosed) return
     this.#limits = blockLimits(features, this.#device.config.block(), this.#device.offeredFeatures)
+    this.#isStale = false
     for (const { queue } of this.#lanes) queue.setLimits(this.#limits)
   }
 
@@ -338,7 +354,7 @@ export class BlockDriver implements Closeable {
   #run(wish: Wish, { signal }: BlockRequestOptions): Promise<void> {
     this.#checkOpen()
     if (!this.#device.isRunning) throw this.#error('ERR_VDPA_STATE', 'requests are sent after device.start()')
-    if (signal !== undefined && !(signal instanceof AbortSignal)) throw typeError('signal', 'an AbortSignal', signal)
+    checkSignal(signal)
     let best: BlockTransfers | undefined
     for (const lane of this.#lanes) if (best === undefined || lane.load < best.load) best = lane
     return best === undefined ? Promise.resolve() : best.start(wish, signal)

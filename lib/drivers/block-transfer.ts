@@ -1,6 +1,7 @@
 // What one promise of a block driver stands for: a range of any length, sent as as many requests as it needs, settled once when the last has been
 // answered. It knows no queue of others; block-transfers.ts keeps those that wait.
 
+import { typeError } from '../base/checks.js'
 import { blockRequestTypes, SECTOR_BYTES, virtioBlkDiscardWriteZeroes } from '../uapi/virtio-blk.js'
 import { nextRange, type RangeLimits } from './block-limits.js'
 import type { BlockQueue } from './block-queue.js'
@@ -73,8 +74,10 @@ export class Transfer {
         isAccepted = queue.read(slot, at, count * SECTOR_BYTES, done)
         break
       case blockRequestTypes.VIRTIO_BLK_T_OUT:
-        if (bytes !== undefined)
+        if (bytes !== undefined) {
+          checkThere(bytes)
           queue.data(slot).set(bytes.subarray(this.position, this.position + count * SECTOR_BYTES))
+        }
         isAccepted = queue.write(slot, at, count * SECTOR_BYTES, done)
         break
       case blockRequestTypes.VIRTIO_BLK_T_GET_ID:
@@ -98,7 +101,7 @@ export class Transfer {
   finish(queue: BlockQueue, slot: number, status: number, position: number): void {
     this.#underWay--
     if (status !== 0) this.fail(queue.errorOf(slot, status))
-    else if (!this.#isSettled && this.#failure === undefined) this.#keep(queue.data(slot), position)
+    else if (!this.#isSettled && this.#failure === undefined) this.#keepOrFail(queue.data(slot), position)
     this.#settleIfOver()
   }
 
@@ -115,9 +118,19 @@ export class Transfer {
     this.#settle(failure)
   }
 
+  /** The program's memory may be gone. */
+  #keepOrFail(data: Uint8Array, position: number): void {
+    try {
+      this.#keep(data, position)
+    } catch (failure) {
+      this.fail(failure)
+    }
+  }
+
   #keep(data: Uint8Array, position: number): void {
     const { type, bytes } = this.#wish
     if (bytes === undefined || type === blockRequestTypes.VIRTIO_BLK_T_OUT) return
+    checkThere(bytes)
     const length = Math.min(data.byteLength, bytes.byteLength - position)
     bytes.set(length === data.byteLength ? data : data.subarray(0, length), position)
   }
@@ -140,4 +153,9 @@ export class Transfer {
     if (failure === undefined) this.#resolve()
     else this.#reject(failure)
   }
+}
+
+/** A program may have passed its memory on to another thread, or made the buffer shorter, while the promise was open: a view then has no length. */
+function checkThere(bytes: Uint8Array): void {
+  if (bytes.length === 0) throw typeError('bytes', 'there until the promise settles', 'memory that is gone')
 }
