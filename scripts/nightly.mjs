@@ -1,14 +1,17 @@
-// `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, and the bugs of
-// mutants.json, planted one at a time. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
+// `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, the bugs of
+// mutants.json, planted one at a time, and 500 small changes by lot. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const jest = 'node_modules/jest/bin/jest.js'
+/** Percent of small changes that tests must notice: some change nothing that can be seen, such as what is kept to be quick. */
+const LEAST_SCORE = '75'
 const jobs = [
   ['state machine', [jest, 'test/device/state-machine'], { STATE_MACHINE_RUNS: '100000', STATE_MACHINE_SEED: '0' }],
   ['rings', ['scripts/fuzz-rings.mjs'], {}],
   ['mutants', ['scripts/mutants.mjs'], {}],
+  ['mutation', ['scripts/mutation.mjs', '--sample', '500', '--least', LEAST_SCORE], {}],
 ]
 
 let failed = 0

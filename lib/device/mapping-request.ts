@@ -97,16 +97,16 @@ export class RequestWriter {
   write(request: MappingRequest, entry: Uint32Array): void {
     if (typeof request !== 'object' || request === null) throw typeError('a mapping', 'an object', request)
     const { iova, region, access } = request
-    if (region !== this.#region) this.#use(region)
+    if (this.#region === undefined || region !== this.#region) this.#use(region)
     const length = this.#length
     const offset = request.offset ?? 0
-    const size = request.size ?? length - offset
     if (typeof iova !== 'bigint') throw typeError('iova', 'a bigint', iova)
     scratch64[0] = iova
     const high = scratch32[HIGH] as number
     const low = scratch32[LOW] as number
     if (BigInt.asUintN(64, iova) !== iova) throw rangeError('iova', 'from 0 to 2^64-1', iova)
     if (!Number.isInteger(offset) || offset < 0 || offset >= length) throw badOffset(offset, length)
+    const size = request.size ?? length - offset
     if (!Number.isInteger(size) || size < 1 || size > length - offset) throw badSize(size, length - offset)
     if (((low | offset | size) & this.#mask) !== 0) throw alignment(iova, offset, size, this.#pageSize)
     entry[FIRST_HIGH] = high

@@ -40,6 +40,21 @@ describe('isolation', () => {
     expect(device.groups.isolation(2)).toMatchObject({ isolated: false, group: undefined })
   })
 
+  test.each([
+    [-1, 'ERR_OUT_OF_RANGE'],
+    [3, 'ERR_OUT_OF_RANGE'],
+    [0.5, 'ERR_OUT_OF_RANGE'],
+    [Number.NaN, 'ERR_OUT_OF_RANGE'],
+    ['2', 'ERR_INVALID_ARG_TYPE'],
+    [2n, 'ERR_INVALID_ARG_TYPE'],
+    [undefined, 'ERR_INVALID_ARG_TYPE'],
+  ])('of queue %p is no question', (queue, code) => {
+    const { device } = deviceOf({})
+    expect(() => device.groups.isolation(queue as number)).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(/^queue must be/) }),
+    )
+  })
+
   test('another refusal is not taken for a no', () => {
     const { simulator, device } = deviceOf({})
     simulator.faults.fail({ request: 'VHOST_VDPA_GET_VRING_GROUP', with: 'EIO' })
