@@ -225,7 +225,12 @@ export class NetworkModel implements DeviceModel {
     counters.txBytes += length
     tally.packets++
     tally.bytes += length - this.#headerBytes
-    const isPlain = frame[0] === 0 && frame[1] === 0 && length <= this.#offloads.plainBytesLast
+    const isPlain =
+      frame[0] === 0 &&
+      frame[1] === 0 &&
+      frame[NUM_BUFFERS_AT] === 0 &&
+      frame[NUM_BUFFERS_AT + 1] === 0 &&
+      length <= this.#offloads.plainBytesLast
     if (isPlain || !this.#isStrict || length < this.#headerBytes) return length
     const problem = this.#offloads.violation(frame, length)
     if (problem === undefined) return length

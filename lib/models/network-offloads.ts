@@ -18,6 +18,7 @@ const TYPE_AT = 1
 const GSO_SIZE_AT = 4
 const CHECKSUM_START_AT = 6
 const CHECKSUM_OFFSET_AT = 8
+const NUM_BUFFERS_AT = 10
 const ETHERNET_BYTES = 14
 const TAG_BYTES = 4
 /** Where the type, or the first tag of a VLAN, is in a frame. */
@@ -83,6 +84,10 @@ export class NetOffloads {
   #headerProblem(frame: Uint8Array, length: number): string | undefined {
     const flags = frame[FLAGS_AT] ?? 0
     const type = (frame[TYPE_AT] ?? 0) & ~ECN
+    if (word(frame, NUM_BUFFERS_AT) !== 0)
+      return `a frame was sent with num_buffers ${word(frame, NUM_BUFFERS_AT)}, which is for devices`
+    if (((frame[TYPE_AT] ?? 0) & ECN) !== 0 && (type === NONE || !this.#has(bits.VIRTIO_NET_F_HOST_ECN)))
+      return `a frame was sent with gso_type ${frame[TYPE_AT]}: ECN is of segments, where VIRTIO_NET_F_HOST_ECN was negotiated`
     if ((flags & (VIRTIO_NET_HDR_F_DATA_VALID | VIRTIO_NET_HDR_F_RSC_INFO)) !== 0)
       return `a frame was sent with flags ${flags}: DATA_VALID and RSC_INFO are for devices`
     const needsChecksum = (flags & NEEDS_CSUM) !== 0
@@ -109,6 +114,7 @@ export class NetOffloads {
     const type = (frame[TYPE_AT] ?? 0) & ~ECN
     if (type === NONE) frame.fill(0, TYPE_AT, CHECKSUM_START_AT)
     else if (!segments.some(([known, , guest]) => known === type && guest.some(this.#accepts))) return false
+    else if (((frame[TYPE_AT] ?? 0) & ECN) !== 0 && !this.#accepts(bits.VIRTIO_NET_F_GUEST_ECN)) return false
     if ((flags & NEEDS_CSUM) !== 0 && this.#accepts(bits.VIRTIO_NET_F_GUEST_CSUM)) {
       frame[FLAGS_AT] = NEEDS_CSUM
       return true

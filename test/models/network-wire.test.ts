@@ -8,7 +8,30 @@ import { Simulator } from '../../lib/simulator/simulator.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { decodeNetConfig, netHashTypes, virtioNetConfig } from '../../lib/uapi/virtio-net.js'
 import { MAC, send } from '../simulator/support.js'
-import { frame, HEADER, Host, OTHER, RX, TX } from './net-host.js'
+import { CONTROL, frame, HEADER, Host, OTHER, RX, TX } from './net-host.js'
+
+const SEGMENTS = [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_HOST_TSO4]
+
+const wire = (features: readonly number[], otherFeatures: readonly number[], size = 256) => {
+  const simulator = new Simulator({ scheduler: 'manual' })
+  const moreFeatures = [...extraNetFeatures, net.VIRTIO_NET_F_HASH_REPORT, net.VIRTIO_NET_F_MTU, net.VIRTIO_NET_F_CSUM]
+  const [first, second] = [
+    networkDevice({ mac: MAC, moreFeatures: [...moreFeatures, net.VIRTIO_NET_F_HOST_TSO4, net.VIRTIO_NET_F_HOST_ECN] }),
+    networkDevice({
+      mac: OTHER,
+      moreFeatures: [
+        ...moreFeatures,
+        net.VIRTIO_NET_F_GUEST_CSUM,
+        net.VIRTIO_NET_F_GUEST_TSO4,
+        net.VIRTIO_NET_F_GUEST_ECN,
+        net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+      ],
+    }),
+  ]
+  pair(first, second)
+  const one = new Host(first, { simulator, features })
+  return { simulator, first, second, one, two: new Host(second, { simulator, features: otherFeatures, size }) }
+}
 
 describe('two devices on a wire', () => {
   test('receive what the other sends, each with its own filter, and lose it when nobody is there', () => {
@@ -94,22 +117,6 @@ describe('two devices on a wire', () => {
     expect(placed.every((count) => count > 0)).toBe(true)
   })
 
-  const wire = (features: readonly number[], otherFeatures: readonly number[], size = 256) => {
-    const simulator = new Simulator({ scheduler: 'manual' })
-    const moreFeatures = [
-      ...extraNetFeatures,
-      net.VIRTIO_NET_F_HASH_REPORT,
-      net.VIRTIO_NET_F_MTU,
-      net.VIRTIO_NET_F_CSUM,
-    ]
-    const [first, second] = [
-      networkDevice({ mac: MAC, moreFeatures }),
-      networkDevice({ mac: OTHER, moreFeatures: [...moreFeatures, net.VIRTIO_NET_F_GUEST_CSUM] }),
-    ]
-    pair(first, second)
-    const one = new Host(first, { simulator, features })
-    return { simulator, first, second, one, two: new Host(second, { simulator, features: otherFeatures, size }) }
-  }
   const HASH = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_HASH_REPORT]
 
   test.each<[string, readonly number[], readonly number[]]>([
@@ -250,6 +257,56 @@ describe('a frame that fits no buffer whole', () => {
   })
 })
 
+describe('what the receiving driver accepts', () => {
+  const SENDER = [...SEGMENTS, net.VIRTIO_NET_F_HOST_ECN]
+  const RECEIVER = [net.VIRTIO_NET_F_GUEST_CSUM, net.VIRTIO_NET_F_GUEST_TSO4]
+  const COMMANDS = [...CONTROL, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS]
+  const [checksum, segment] = [
+    [1, 0, 0, 0, 0, 0, 34, 0, 16],
+    [1, 1, 0, 0, 100, 0, 34, 0, 16],
+  ]
+
+  /** Sends frames of which the headers are given; the first two bytes of the headers of those that come. */
+  function through({ one, two }: ReturnType<typeof wire>, headers: readonly (readonly number[] | undefined)[]) {
+    const found: number[][] = []
+    for (const header of headers) {
+      if (two.queue(0).ring.inFlight === 0) two.offer(1)
+      const bytes = frame(OTHER, 400)
+      one.running.bytes.fill(0, TX, TX + HEADER)
+      one.running.bytes.set(header ?? [], TX)
+      one.running.bytes.set(bytes, TX + HEADER)
+      send(one.queue(1), [[BigInt(TX), HEADER + bytes.length, false]])
+      one.running.simulator.drain()
+      if (two.received().length > 0) found.push([...two.running.bytes.subarray(RX, RX + 2)])
+    }
+    return found
+  }
+
+  test('segments with ECN come to who accepted GUEST_ECN, and are lost for others', () => {
+    const ecn = [1, 0x81, 0, 0, 100, 0, 34, 0, 16]
+    expect(through(wire(SENDER, [...RECEIVER, net.VIRTIO_NET_F_GUEST_ECN]), [ecn])).toEqual([[1, 0x81]])
+    const without = wire(SENDER, RECEIVER)
+    expect(through(without, [ecn])).toEqual([])
+    expect(without.second.counters.rxDrops).toBe(1)
+    expect(without.first.violations).toEqual([])
+  })
+
+  test('offloads are on after the negotiation, and off when a command leaves them out', () => {
+    const both = wire(SENDER, [...RECEIVER, ...COMMANDS])
+    expect(through(both, [checksum, segment])).toEqual([
+      [1, 0],
+      [1, 1],
+    ])
+    expect(both.two.command('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', 2n)).toBe(0)
+    expect(through(both, [checksum])).toEqual([[1, 0]])
+    expect(both.two.command('VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET', 0n)).toBe(0)
+    // The device computes the checksum itself.
+    expect(through(both, [checksum])).toEqual([[0, 0]])
+    expect(through(both, [segment])).toEqual([])
+    expect(both.second.counters.rxDrops).toBe(1)
+  })
+})
+
 describe('a header that asks for what was not negotiated', () => {
   test.each<[string, readonly number[], readonly number[], boolean]>([
     ['nothing', [], [0, 0], true],
@@ -260,8 +317,11 @@ describe('a header that asks for what was not negotiated', () => {
     ['DATA_VALID', [net.VIRTIO_NET_F_CSUM], [2, 0], false],
     ['a segment type', [net.VIRTIO_NET_F_CSUM], [1, 1, 0, 0, 100, 0, 14, 0, 2], false],
     ['segments without a checksum', [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_HOST_TSO4], [0, 1, 0, 0, 100], false],
+    ['ECN', SEGMENTS, [1, 0x81, 0, 0, 100, 0, 14, 0, 2], false],
+    ['ECN of no segments', [...SEGMENTS, net.VIRTIO_NET_F_HOST_ECN], [0, 0x80], false],
+    ['a count of buffers', [], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], false],
   ])('%s, with features %j and header %j: taken %p', (_, features, header, isTaken) => {
-    const offered = [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_HOST_TSO4]
+    const offered = [...SEGMENTS, net.VIRTIO_NET_F_HOST_ECN]
     const device = networkDevice({ mac: MAC, moreFeatures: offered })
     const host = new Host(device, { features })
     host.offer(1)
