@@ -43,6 +43,8 @@ export class IovaAllocator {
   readonly #allowZero: boolean
   readonly #besides: TakenRanges | undefined
   readonly #taken = new IntervalMap()
+  /** Below `first` no range of so many bytes, or of more, so aligned or coarser, is free: what was looked through once is not looked through for each range. */
+  #full: { readonly bytes: bigint; readonly align: bigint; readonly first: bigint } | undefined
 
   /** RangeError for a window or page size that is none. */
   constructor(options: IovaAllocatorOptions) {
@@ -72,6 +74,7 @@ export class IovaAllocator {
     const range = this.#lowest(bytes, align, within)
     if (range === undefined) throw this.#noSpace(bytes, align, within)
     this.#taken.insert(range.first, range.last, 0n, ALLOCATED)
+    this.#noteFull(bytes, align, within, range.last + 1n)
     return range.first
   }
 
@@ -99,7 +102,10 @@ export class IovaAllocator {
   /** Gives back what allocate() or reserve() took at `first`, of the size that was asked for. ERR_VDPA_NOT_MAPPED when that is not exactly taken. */
   free(first: bigint, size: bigint | number): void {
     const range = this.#pages(first, size)
-    if (range !== undefined && this.#taken.remove(range.first, range.last)) return
+    if (range !== undefined && this.#taken.remove(range.first, range.last)) {
+      if (this.#full !== undefined && range.first < this.#full.first) this.#full = undefined
+      return
+    }
     const there = this.#taken.find(roundDown(first, this.#page))
     throw vdpaError(
       'ERR_VDPA_NOT_MAPPED',
@@ -110,7 +116,8 @@ export class IovaAllocator {
 
   #lowest(bytes: bigint, align: bigint, within: Range): Range | undefined {
     const { first, last } = this.#inWindow(within)
-    let from = first
+    const full = this.#isPast(bytes, align) ? this.#full : undefined
+    let from = full !== undefined && full.first > first ? full.first : first
     // Gap by gap: each turn starts behind one taken range and ends in front of the next.
     for (;;) {
       const range = rangeOf(roundUp(from, align), bytes)
@@ -131,6 +138,21 @@ export class IovaAllocator {
       if (inTheWay === undefined) return { first: from, last: from + bytes - 1n }
       end = inTheWay.first
     }
+  }
+
+  /** Whether what is known to be full is so for this wish as well. */
+  #isPast(bytes: bigint, align: bigint): boolean {
+    const full = this.#full
+    return full !== undefined && bytes >= full.bytes && align >= full.align
+  }
+
+  /** The place below `first` was the lowest for a wish over the whole window, and is taken. The least demanding wish is kept: it is of use to all others. */
+  #noteFull(bytes: bigint, align: bigint, within: Range, first: bigint): void {
+    // What is kept elsewhere may be given back without a word.
+    if (this.#besides !== undefined || within.first > this.window.first) return
+    const full = this.#full
+    const isMore = full !== undefined && this.#isPast(bytes, align) && (bytes > full.bytes || align > full.align)
+    if (!isMore) this.#full = { bytes, align, first }
   }
 
   #inWindow(within: Range): Range {

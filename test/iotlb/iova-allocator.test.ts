@@ -25,6 +25,15 @@ class PageModel {
     return undefined
   }
 
+  /** The last page of the window is never given from above. */
+  highest(pages: bigint, align: bigint): bigint | undefined {
+    for (let at = this.last - pages; at >= (this.first === 0n ? 1n : this.first); at--) {
+      if ((at * page) % align !== 0n) continue
+      if (this.#all(at, pages).every((one) => !this.taken.has(one))) return at
+    }
+    return undefined
+  }
+
   take(at: bigint, pages: bigint): void {
     for (const one of this.#all(at, pages)) this.taken.add(one)
   }
@@ -64,6 +73,9 @@ describe('any allocations, reservations and returns', () => {
         const out: { at: bigint; size: bigint; pages: bigint }[] = []
         for (const { verb, pages, spare, align, place } of steps) {
           const size = pages * page - spare
+          const top = model.highest(pages, align)
+          if (top === undefined) expect(codeOf(() => allocator.highest(size, { align }))).toBe('ERR_VDPA_NO_SPACE')
+          else expect(allocator.highest(size, { align })).toBe(top * page)
           if (verb === 'allocate') {
             const at = model.lowest(pages, align)
             if (at === undefined) {
@@ -129,6 +141,26 @@ describe('the ends', () => {
     expect(() => allocator.allocate(page, { within })).toThrow(
       'ERR_VDPA_NO_SPACE: no 4096 bytes aligned to 4096 are free in [0x100000000, 0x100000fff], where 1 ranges are taken',
     )
+  })
+})
+
+describe('highest()', () => {
+  test('is asked of both accounts each time, and passes ranges of one page', () => {
+    const taken = [0x7000n, 0x5000n]
+    const besides = {
+      firstOverlap: (first: bigint, last: bigint) =>
+        taken
+          .map((at) => ({ first: at, last: at + page - 1n }))
+          .filter((range) => range.first <= last && range.last >= first)
+          .sort((a, b) => (a.first < b.first ? -1 : 1))[0],
+    }
+    const allocator = new IovaAllocator({ window: { first: 0n, last: 0x8fffn }, besides })
+    expect(allocator.highest(page)).toBe(0x6000n)
+    allocator.reserve(0x6000n, 1)
+    expect(allocator.highest(page)).toBe(0x4000n)
+    expect(allocator.highest(4n * page)).toBe(0x1000n)
+    taken.shift()
+    expect(allocator.highest(page)).toBe(0x7000n)
   })
 })
 
