@@ -1,5 +1,6 @@
-import { describe, expect, test } from '@jest/globals'
+import { describe, expect, jest, test } from '@jest/globals'
 import { onAbort } from '../../lib/base/abort-listeners.js'
+import { hearUncaught } from '../uncaught.js'
 
 describe('who waits on one signal', () => {
   test('is told once, in order, and not when it was taken off', () => {
@@ -27,6 +28,21 @@ describe('who waits on one signal', () => {
     stop.abort()
     expect(told[0]).toBe('a')
     expect(told).not.toContain('late')
+  })
+
+  test('are all told, whatever one of them throws', async () => {
+    const uncaught = hearUncaught()
+    const stop = new AbortController()
+    const told: string[] = []
+    onAbort(stop.signal, () => {
+      told.push('thrower')
+      throw new Error('of a listener')
+    })
+    onAbort(stop.signal, () => told.push('behind'))
+    stop.abort()
+    await new Promise((resolve) => setImmediate(resolve))
+    jest.restoreAllMocks()
+    expect([told, uncaught]).toMatchObject([['thrower', 'behind'], [{ message: 'of a listener' }]])
   })
 
   test('uses one listener of the signal, however many there are', () => {

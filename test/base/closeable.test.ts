@@ -60,6 +60,18 @@ describe('a close stack', () => {
     expect(log).toEqual(['now'])
   })
 
+  test('on the spot, leaves the steps to a close() that is under way', async () => {
+    const log: string[] = []
+    const stack = new CloseStack()
+    stack.push(() => void log.push('last'))
+    stack.push({ now: () => void log.push('now'), later: () => Promise.resolve(void log.push('first')) })
+    const closing = stack.close()
+    stack.closeSync()
+    expect(log).toEqual(['first'])
+    await closing
+    expect(log).toEqual(['first', 'last'])
+  })
+
   test('on the spot, a step that only waits is an error', () => {
     const stack = new CloseStack()
     stack.push(later)

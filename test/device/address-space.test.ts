@@ -47,6 +47,18 @@ describe('an address space', () => {
       size: page,
     }))
 
+  test('holds memory that is mapped again while other memory stayed', () => {
+    using other = simulator.allocate(page)
+    space.mapSync({ iova: 0x9000n, region: other })
+    space.mapSync({ iova: 0x1000n, region: memory, size: page })
+    space.unmapSync({ iova: 0x1000n, size: BigInt(page) })
+    expect(memory.holders).toEqual([])
+    space.mapSync({ iova: 0x1000n, region: memory, size: page })
+    expect(memory.holders).toHaveLength(1)
+    expect(space.mappings.map(({ region }) => region)).toEqual([memory, other])
+    space.unmapAllSync()
+  })
+
   test('holds the memory that it maps, whatever a request says of itself the second time', () => {
     using other = simulator.allocate(page)
     let asked = 0

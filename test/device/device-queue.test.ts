@@ -62,6 +62,20 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     await queue.close()
   })
 
+  test('signals for chains, and owes nothing once the device was told', async () => {
+    const queue = await make()
+    await device.start()
+    const signals: number[] = []
+    const count = () => signals.push(simulator.pending)
+    send(queue, 1)
+    count()
+    simulator.drain()
+    queue.publish()
+    count()
+    expect(signals[0]).toBeGreaterThan(0)
+    expect(signals[1]).toBe(0)
+  })
+
   test('published before start() it is not kicked, and start() tells the device of it', async () => {
     const queue = await make()
     send(queue, 3)

@@ -77,6 +77,19 @@ describe('a table whose own function throws when it is left', () => {
   })
 })
 
+test('a table is left once, by who comes first', async () => {
+  let left = 0
+  const table = { pieces: () => [], onChange: () => () => void left++ }
+  const follower = await space.follow(table)
+  await follower.close()
+  await follower.close()
+  expect(left).toBe(1)
+  await space.follow(table)
+  await device.close()
+  await follower.close()
+  expect(left).toBe(2)
+})
+
 test('a table that cannot be left is refused, and heard no more', async () => {
   using memory = simulator.allocate(4096)
   let tell: () => void = () => undefined

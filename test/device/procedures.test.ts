@@ -260,6 +260,17 @@ describe('close()', () => {
     memory.close()
   })
 
+  test('of a device that is gone still throws what the program threw', async () => {
+    await device.negotiate([])
+    const one = await queue(0)
+    one.onClose(() => {
+      throw new Error('of the program')
+    })
+    simulator.faults.remove(path)
+    await expect(device.close()).rejects.toThrow('of the program')
+    expect([device.state, simulator.descriptors]).toEqual(['closed', []])
+  })
+
   test('throws at the end what it met, and has closed everything', async () => {
     await device.negotiate([])
     const queues = [await queue(0), await queue(1)]

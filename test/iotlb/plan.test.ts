@@ -5,8 +5,9 @@ import fc from 'fast-check'
 
 import { U64_LAST } from '../../lib/base/ranges.js'
 import { IntervalMap, type IntervalEntry } from '../../lib/iotlb/interval-map.js'
+import { ENTRY_WORDS } from '../../lib/iotlb/entry-leaves.js'
 import { RECORD_BYTES } from '../../lib/iotlb/message.js'
-import { planChanges, type PlanOptions } from '../../lib/iotlb/plan.js'
+import { Plan, planChanges, type PlanOptions } from '../../lib/iotlb/plan.js'
 import { vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 
 interface Mapped {
@@ -194,4 +195,18 @@ describe('messages', () => {
     const want = mapOf([{ ...one(0n), object: 2 }])
     expect(planOf([{ asid: 0, have, want }], false).count).toBe(2)
   })
+})
+
+test('a plan that begins anew takes nothing away, whatever it took before', () => {
+  const plan = new Plan({ version: 2, batch: true })
+  const entry = new Uint32Array(ENTRY_WORDS)
+  plan.begin(0)
+  plan.invalidate(entry)
+  plan.end()
+  expect([plan.count, plan.hasInvalidations]).toEqual([1, true])
+  plan.clear()
+  plan.begin(0)
+  plan.update(entry)
+  plan.end()
+  expect([plan.count, plan.hasInvalidations, plan.verb(0)]).toEqual([1, false, 'update'])
 })

@@ -109,6 +109,40 @@ describe('a device of one’s own', () => {
     expect(turns).toBe(expected)
   })
 
+  test('forgets at a reset who is to be interrupted, and where its groups were', () => {
+    const device = customDevice({ deviceId: 4, queues: 2, groups: [0, 1], addressSpaces: 2 })
+    const simulator = new Simulator({ scheduler: 'manual' })
+    simulator.add(device)
+    let calls = 0
+    device.setQueueCallback(1, () => calls++)
+    device.setGroupAsid?.(1, 1)
+    device.queues[1]?.interrupt()
+    expect([calls, device.groupAsid(1)]).toEqual([1, 1])
+    device.reset()
+    device.queues[1]?.interrupt()
+    expect([calls, device.groupAsid(1)]).toEqual([1, 0])
+  })
+
+  test('is told of kicks to any of its queues that came while it was suspended', () => {
+    let turns = 0
+    const device = new ModelDevice(
+      { deviceId: 4, queueCount: 3, features: 1n << 32n, config: new Uint8Array(0) },
+      { work: () => (turns++, false) },
+    )
+    const simulator = new Simulator({ scheduler: 'manual' })
+    simulator.add(device)
+    device.setFeatures(1n << 32n)
+    device.setQueueReady(2, true)
+    for (const status of [3, 11, 15]) device.setStatus(status)
+    device.suspend?.()
+    device.kick(2)
+    simulator.drain()
+    expect(turns).toBe(0)
+    device.resume?.()
+    simulator.drain()
+    expect(turns).toBe(1)
+  })
+
   test('goes on with what is in flight when its mappings change', () => {
     let served = 0
     const driven = drive(customDevice({ deviceId: 4, onKick: () => ++served !== 1 }))

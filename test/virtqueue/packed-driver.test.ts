@@ -239,6 +239,7 @@ describe('taking used chains (2.8.22)', () => {
       { token: 3, length: 70 },
     ])
     expect([driver.enableCalls(), driver.inFlight]).toEqual([false, 3])
+    expect(driver.usedLength).toBe(100)
     expect([driver.take(), driver.usedLength]).toEqual([2, 0])
     expect([driver.take(), driver.usedLength]).toEqual([3, 70])
     expect([driver.take(), driver.freeCount]).toEqual([-1, 6])

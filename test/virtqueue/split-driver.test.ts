@@ -235,6 +235,7 @@ describe('taking used chains (2.7.8, 2.7.14)', () => {
       { token: 2, length: 0 },
       { token: 3, length: 70 },
     ])
+    expect(driver.usedLength).toBe(100)
     expect([driver.take(), driver.usedLength]).toEqual([2, 0])
     expect([driver.take(), driver.usedLength]).toEqual([3, 70])
     expect([driver.take(), driver.freeCount]).toEqual([-1, 7])
