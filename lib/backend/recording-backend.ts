@@ -1,6 +1,7 @@
 // The witness: a decorator over any backend that keeps every call and its end as plain data. It changes nothing, and replays nothing.
 
 import { isVdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import type { Backend, Eventfd, Handle, NetlinkSocket, WriteEachOutcome } from './backend.js'
 import type { Call, WriteEachCall } from './call.js'
@@ -15,7 +16,10 @@ import type { Trace, TraceEvent } from './trace.js'
 export interface RecordingOptions {
   /** Words for the trace's head: the kernel's release, the device. */
   readonly about?: Readonly<Record<string, string>>
-  /** Called with each event when it and all that were asked for before it have ended. */
+  /**
+   * Called with each event when it and all that were asked for before it have ended. What it throws goes to 'uncaughtException': the call that was witnessed
+   * ends as it would without.
+   */
   readonly onEvent?: (event: TraceEvent) => void
 }
 
@@ -209,8 +213,10 @@ class Recorder implements Interceptor {
   #tell(): void {
     if (this.#onEvent === undefined) return
     for (let next = this.#entries[this.#told]; next?.ended !== undefined; next = this.#entries[this.#told]) {
+      const { ended } = next
       this.#told++
-      this.#onEvent(next.ended)
+      // A witness changes nothing: the call has ended, and what it made is its caller's.
+      callUnasked(() => this.#onEvent?.(ended))
     }
   }
 }

@@ -106,8 +106,8 @@ export class DeviceQueue implements Closeable {
    */
   onClose(listener: () => void): () => void {
     checkFunction(listener, 'listener')
-    if (this.#isClosed) queueMicrotask(() => callUnasked(listener))
     this.#listeners.push(listener)
+    if (this.#isClosed) queueMicrotask(() => this.#listeners.includes(listener) && callUnasked(listener))
     return () => {
       const at = this.#listeners.lastIndexOf(listener)
       if (at >= 0) this.#listeners.splice(at, 1)

@@ -3,6 +3,7 @@
 
 import { checkString, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import type { MemoryHold, MemoryHolder } from './memory-region.js'
 
 /**
@@ -41,9 +42,11 @@ export class Holds {
     })
   }
 
-  /** Has every holder that can let go do so. What one of them throws is thrown, and the rest is not asked. */
+  /** Has every holder that can let go do so. What they throw is thrown when all were asked. */
   letGo(): void {
-    for (const holder of [...this.#holders.values()]) holder.letGo?.()
+    const calls = new ProgramCalls()
+    for (const holder of [...this.#holders.values()]) calls.call(() => holder.letGo?.())
+    calls.throwKept()
   }
 
   /** Throws ERR_VDPA_MEMORY_HELD, naming the holders, while there are any. `memory` is the subject of the sentence. */

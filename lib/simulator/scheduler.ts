@@ -1,6 +1,7 @@
 // When devices and listeners get their turn: in microtasks, by hand, or after a latency. Time decides nothing here but when the event loop gets its turn.
 
 import { checkInteger, checkOneOf } from '../base/checks.js'
+import { ProgramCalls } from '../base/program-calls.js'
 
 /**
  * `'automatic'`: in microtasks, as soon as the program gives way. `'manual'`: only in step() and drain(). `'realtime'`: `latency` milliseconds after it
@@ -65,13 +66,18 @@ export class Scheduler {
     return name
   }
 
-  /** Runs work until there is none, that which it causes included; returns how many pieces. RangeError after `limit` (default 1,000,000): it would not end. */
+  /**
+   * Runs work until there is none, that which it causes included; returns how many pieces. What they throw is thrown when all have run. RangeError after
+   * `limit` (default 1,000,000): it would not end.
+   */
   drain(limit = 1_000_000): number {
+    const calls = new ProgramCalls()
     let count = 0
-    while (this.step() !== undefined) {
-      count++
+    for (; this.pending > 0; count++) {
       if (count > limit) throw new RangeError(`the simulator is still busy after ${limit} pieces of work`)
+      calls.call(() => this.step())
     }
+    calls.throwKept()
     return count
   }
 

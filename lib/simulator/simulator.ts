@@ -187,7 +187,10 @@ export class Simulator implements Backend {
     return this.#scheduler.step()
   }
 
-  /** Runs work until there is none, that which it causes included; returns how many pieces. RangeError after a million: it would not end. */
+  /**
+   * Runs work until there is none, that which it causes included; returns how many pieces. What they throw (a listener, a model of the program) is thrown when
+   * all have run. RangeError after a million: it would not end.
+   */
   drain(): number {
     return this.#scheduler.drain()
   }

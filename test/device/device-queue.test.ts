@@ -236,6 +236,17 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     own.close()
   })
 
+  test('tells a listener that came after its end, unless it was taken off', async () => {
+    const queue = await make()
+    await queue.close()
+    const told: string[] = []
+    const takeOff = queue.onClose(() => told.push('taken off'))
+    queue.onClose(() => told.push('left'))
+    takeOff()
+    await Promise.resolve()
+    expect(told).toEqual(['left'])
+  })
+
   test('waits for the end that its device brings', async () => {
     const queue = await make()
     const closing = device.close()

@@ -9,7 +9,14 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import type { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import { blockDevice, extraNetFeatures, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import {
+  blockDevice,
+  extraNetFeatures,
+  networkDevice,
+  Simulator,
+  type ModelDevice,
+  type SimulatorOptions,
+} from '../../lib/simulator/index.js'
 
 export const NET = '/dev/vhost-vdpa-0'
 export const BLOCK = '/dev/vhost-vdpa-1'
@@ -28,8 +35,9 @@ export interface Things {
 }
 
 export class SweepWorld {
-  readonly simulator = new Simulator()
+  readonly simulator: Simulator
   readonly backend: FaultyBackend
+  readonly netModel: ModelDevice
   readonly things: Things = {}
   readonly memory: MemoryRegion
   /** All memory that the package took; the program's own is apart. */
@@ -37,9 +45,10 @@ export class SweepWorld {
   /** What is waited for beside the verb. */
   readonly #waits: Promise<unknown>[] = []
 
-  constructor() {
-    const { simulator } = this
-    simulator.add(networkDevice({ path: NET, moreFeatures: extraNetFeatures, queuePairs: 2 }))
+  constructor(options: SimulatorOptions = {}) {
+    const simulator = (this.simulator = new Simulator(options))
+    this.netModel = networkDevice({ path: NET, moreFeatures: extraNetFeatures, queuePairs: 2 })
+    simulator.add(this.netModel)
     simulator.add(blockDevice({ path: BLOCK, capacity: 64, queues: 2 }))
     this.memory = simulator.allocate(16 * 4096)
     this.backend = new FaultyBackend(simulator)
