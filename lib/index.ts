@@ -113,6 +113,18 @@ export {
   type BusDevice,
   type NodeHolder,
   type NodeHolders,
+  type HostRoot,
 } from './management/sysfs.js'
+export {
+  bindDriver,
+  moveToDriver,
+  nodeOfDevice,
+  setDriverOverride,
+  unbindDriver,
+  waitForNode,
+  type NodeWaitOptions,
+} from './management/binding.js'
+export { describeHolder, holdersOf, removeDevice, type ReleaseOptions } from './management/release.js'
+export type { HostFiles } from './backend/host-files.js'
 export { VdpaFamily, type NewDevice } from './management/vdpa-family.js'
 export { inventory, type Inventory, type InventoryDevice, type InventoryOptions } from './inventory.js'

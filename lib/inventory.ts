@@ -5,15 +5,15 @@ import { isVdpaError } from './base/errors.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import type { ManagedDevice, ManagementDevice } from './management/family-facts.js'
 import type { AskOptions } from './management/generic-netlink.js'
-import { busDevices, nodeHolders, type BusDevice, type NodeHolder } from './management/sysfs.js'
+import { busDevices, nodeHolders, type BusDevice, type HostRoot, type NodeHolder } from './management/sysfs.js'
 import { VdpaFamily } from './management/vdpa-family.js'
 
 /** Where to look. */
 export interface InventoryOptions extends AskOptions {
   /** Whose netlink is asked: the kernel's by default. */
   readonly backend?: Backend
-  /** Where /sys and /proc are looked for. Default `/`. */
-  readonly root?: string
+  /** Where /sys and /proc are looked for. Default `/`; a Simulator has `management.files`. */
+  readonly root?: HostRoot
 }
 
 /** A vDPA device with all that the host says of it. Plain data. */

@@ -158,6 +158,11 @@ export interface NetlinkSocket extends Closeable {
   readonly fd: number
   /** Sends one datagram of whole netlink messages. Most refusals come back as a message (NLMSG_ERROR), not as an error. */
   send(message: Uint8Array): void
+  /**
+   * The same, off the event loop's thread: the kernel carries most requests out before it returns, and some sleep long. While one is under way receive()
+   * gives nothing. Optional: where it is absent, nothing sleeps in send().
+   */
+  sendAsync?(message: Uint8Array): Promise<void>
   /** One datagram, or undefined when there is none now. ENOBUFS when messages were lost because nobody received them in time. */
   receive(): Uint8Array | undefined
   /** Calls `listener` whenever there is a datagram to receive. One listener at a time (ERR_VDPA_STATE). */

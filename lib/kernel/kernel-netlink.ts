@@ -2,6 +2,7 @@
 
 import { checkBytes, checkInteger } from '../base/checks.js'
 import type { NetlinkSocket } from '../backend/backend.js'
+import { errno } from '../uapi/errno.js'
 import type { KernelSubscription } from './kernel-subscription.js'
 import { SubscriptionSlot } from './kernel-subscription.js'
 import { warnIfCollected } from './leak-warning.js'
@@ -17,6 +18,8 @@ export class KernelNetlinkSocket implements NetlinkSocket {
   readonly #subscriptions = new SubscriptionSlot()
   readonly #forgetLeak: () => void
   #isClosed = false
+  // Asynchronous sends under way.
+  #sending = 0
 
   constructor(native: NativeDescriptor, refuse: Refuse) {
     this.#native = native
@@ -40,9 +43,24 @@ export class KernelNetlinkSocket implements NetlinkSocket {
     this.#succeed(this.#native.write(message), 'write')
   }
 
+  /** The same on a thread of the pool. One that sleeps in the kernel keeps its thread, and the process from ending, until the kernel has done with it. */
+  async sendAsync(message: Uint8Array): Promise<void> {
+    checkBytes(message, 'message')
+    this.#checkOpen()
+    this.#sending++
+    try {
+      const written = await this.#native.writeEachAsync(message, message.length).done
+      if (typeof written !== 'number') this.#succeed(written[1] === 0 ? -errno.EIO : written[1], 'write')
+    } finally {
+      this.#sending--
+    }
+  }
+
   /** Errors: ENOBUFS when messages were lost because nobody received them in time. */
   receive(): Uint8Array | undefined {
     this.#checkOpen()
+    // The addon would wait for the sending, on this thread.
+    if (this.#sending > 0) return undefined
     const received = this.#native.receive()
     if (typeof received !== 'number') return received
     throw this.#refuse(received, { syscall: 'recvfrom', path })
@@ -66,7 +84,9 @@ export class KernelNetlinkSocket implements NetlinkSocket {
     if (!this.#isClosed) {
       this.#isClosed = true
       this.#forgetLeak()
-      this.#native.closeSync()
+      // A send that sleeps in the kernel is not waited for: the descriptor is closed after it.
+      if (this.#sending > 0) void this.#native.close()
+      else this.#native.closeSync()
     }
     return Promise.resolve()
   }

@@ -198,12 +198,22 @@ export class GenericNetlink implements AsyncDisposable {
       netlinkFlags.NLM_F_REQUEST | (question.isDump === true ? netlinkFlags.NLM_F_DUMP : netlinkFlags.NLM_F_ACK)
     try {
       const payload = encodeGeneric(question)
-      this.#socket.send(encodeMessage({ type: question.family, flags, sequence, payload }))
+      const message = encodeMessage({ type: question.family, flags, sequence, payload })
+      if (this.#socket.sendAsync !== undefined) return this.#sendAsync(waiting, this.#socket.sendAsync(message))
+      this.#socket.send(message)
     } catch (failure) {
       return waiting.settle(undefined, failure as Error)
     }
     // The kernel has answered most questions before send() returns.
     this.#read()
+  }
+
+  /** The kernel carries a question out while it is sent: a family that is stalled must not stop this thread, or no time-out would ever end the waiting. */
+  #sendAsync(waiting: Waiting, sent: Promise<void>): void {
+    sent.then(
+      () => this.#read(),
+      (failure: unknown) => waiting.settle(undefined, failure as Error),
+    )
   }
 
   #read(): void {

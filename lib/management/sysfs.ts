@@ -1,9 +1,10 @@
 // The bus `vdpa` as sysfs and /proc show it: devices, their drivers and nodes, and who has a node open. It reads links and small files, opens no device,
 // and writes nothing.
 
-import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import type { HostFiles } from '../backend/host-files.js'
 import { checkString, rangeError } from '../base/checks.js'
+import { diskFiles } from './disk-files.js'
 
 /** A device of the bus, managed or not. */
 export interface BusDevice {
@@ -39,21 +40,29 @@ export interface NodeHolders {
   readonly unreadable: number
 }
 
+const BUS_FOLDER = 'sys/bus/vdpa/devices'
 const NODE = /^vhost-vdpa-\d+$/
 const PCI_FUNCTION = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i
 
-/** All devices of the bus, by name; none where the module is not loaded. `root` is where /sys is looked for. */
-export async function busDevices(root = '/'): Promise<BusDevice[]> {
-  checkString(root, 'root')
-  const folder = join(root, 'sys/bus/vdpa/devices')
-  const names = await orNone(readdir(folder))
-  const found = await Promise.all((names ?? []).map((name) => busDevice(folder, name)))
+/** Where to look: a folder that has /sys and /proc, or the files of a host that is pretended. */
+export type HostRoot = string | HostFiles
+
+/** The files behind a root. */
+export function filesOf(root: HostRoot = '/'): HostFiles {
+  return typeof root === 'object' && root !== null ? root : diskFiles(root)
+}
+
+/** All devices of the bus, by name; none where the module is not loaded. */
+export async function busDevices(root: HostRoot = '/'): Promise<BusDevice[]> {
+  const files = filesOf(root)
+  const names = await orNone(files.list(BUS_FOLDER))
+  const found = await Promise.all((names ?? []).map((name) => busDevice(files, name)))
   // A device may go between the list and the look.
   return found.filter((device) => device !== undefined).sort((one, other) => (one.name < other.name ? -1 : 1))
 }
 
 /** The devices above which a PCI function is; a function may have several. RangeError for what is no address of one. */
-export async function devicesOfPciFunction(address: string, root = '/'): Promise<BusDevice[]> {
+export async function devicesOfPciFunction(address: string, root: HostRoot = '/'): Promise<BusDevice[]> {
   checkString(address, 'address')
   if (!PCI_FUNCTION.test(address))
     throw rangeError('address', "that of a PCI function, such as '0000:65:00.2'", address)
@@ -61,17 +70,17 @@ export async function devicesOfPciFunction(address: string, root = '/'): Promise
   return (await busDevices(root)).filter(({ pciFunction }) => pciFunction?.toLowerCase() === wanted)
 }
 
-async function busDevice(folder: string, entry: string): Promise<BusDevice | undefined> {
-  const place = join(folder, entry)
-  const real = await orNone(realpath(place))
+async function busDevice(files: HostFiles, entry: string): Promise<BusDevice | undefined> {
+  const place = join(BUS_FOLDER, entry)
+  const real = await orNone(files.resolve(place))
   if (real === undefined) return undefined
   const [driver, override, children] = await Promise.all([
-    orNone(readlink(join(place, 'driver'))),
-    orNone(readFile(join(place, 'driver_override'), 'utf8')),
-    orNone(readdir(place)),
+    orNone(files.link(join(place, 'driver'))),
+    orNone(files.read(join(place, 'driver_override'))),
+    orNone(files.list(place)),
   ])
   const node = children?.find((child) => NODE.test(child))
-  const number = node === undefined ? undefined : await orNone(readFile(join(place, node, 'dev'), 'utf8'))
+  const number = node === undefined ? undefined : await orNone(files.read(join(place, node, 'dev')))
   const driverOverride = override?.trim()
   const pciFunction = pciFunctionAbove(real)
   return {
@@ -96,17 +105,16 @@ function pciFunctionAbove(path: string): string | undefined {
  * Who has vhost-vdpa nodes open, of the processes that this one may look into (root: all in its namespace). A holder is found by the node's name,
  * in whatever folder it sees it.
  */
-export async function nodeHolders(root = '/'): Promise<NodeHolders> {
-  checkString(root, 'root')
-  const processes = join(root, 'proc')
+export async function nodeHolders(root: HostRoot = '/'): Promise<NodeHolders> {
+  const files = filesOf(root)
   const byNode = new Map<string, NodeHolder[]>()
   let unreadable = 0
-  for (const entry of (await orNone(readdir(processes))) ?? []) {
+  for (const entry of (await orNone(files.list('proc'))) ?? []) {
     if (!/^\d+$/.test(entry)) continue
-    const open = await nodesOf(join(processes, entry, 'fd'))
+    const open = await nodesOf(files, `proc/${entry}/fd`)
     if (open === undefined) unreadable++
     if (open === undefined || open.size === 0) continue
-    const command = ((await orNone(readFile(join(processes, entry, 'comm'), 'utf8'))) ?? '').trim()
+    const command = ((await orNone(files.read(`proc/${entry}/comm`))) ?? '').trim()
     for (const [node, descriptors] of open) {
       const holders = byNode.get(node) ?? []
       holders.push({ pid: Number(entry), command, descriptors })
@@ -117,16 +125,16 @@ export async function nodeHolders(root = '/'): Promise<NodeHolders> {
 }
 
 /** The nodes among the descriptors of one process; undefined where one may not look. A process that ended has none. */
-async function nodesOf(folder: string): Promise<Map<string, number[]> | undefined> {
+async function nodesOf(files: HostFiles, folder: string): Promise<Map<string, number[]> | undefined> {
   const result = new Map<string, number[]>()
   let entries: readonly string[]
   try {
-    entries = await readdir(folder)
+    entries = await files.list(folder)
   } catch (failure) {
     const code = (failure as NodeJS.ErrnoException).code
     return code === 'EACCES' || code === 'EPERM' ? undefined : result
   }
-  const links = await Promise.all(entries.map((entry) => orNone(readlink(join(folder, entry)))))
+  const links = await Promise.all(entries.map((entry) => orNone(files.link(`${folder}/${entry}`))))
   links.forEach((link, index) => {
     const name = basename(link ?? '')
     if (!NODE.test(name)) return
@@ -138,7 +146,7 @@ async function nodesOf(folder: string): Promise<Map<string, number[]> | undefine
 }
 
 /** What a look gives, or undefined for what is not there (any more) or may not be seen. */
-async function orNone<T>(look: Promise<T>): Promise<T | undefined> {
+export async function orNone<T>(look: Promise<T>): Promise<T | undefined> {
   try {
     return await look
   } catch {

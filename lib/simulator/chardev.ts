@@ -30,6 +30,8 @@ export interface DeviceNode {
   file: OpenFile | undefined
   /** Unplugged: what has it open gets ENODEV. */
   isRemoved: boolean
+  /** Called once, after the next last close. */
+  readonly whenReleased: (() => void)[]
   /** The rule that the call under way broke, in words. */
   complaint: string | undefined
 }
@@ -144,6 +146,7 @@ export class OpenFile {
     this.reset()
     for (const [asid] of this.node.dma.spaces()) this.ops.resetMap?.(asid)
     this.node.dma.clear()
+    for (const call of this.node.whenReleased.splice(0)) call()
   }
 }
 

@@ -18,13 +18,14 @@ export interface OpenNode {
 export type DescriptorTarget =
   | { readonly kind: 'eventfd'; readonly counter: EventCounter }
   | { readonly kind: 'memory'; readonly file: MemoryFile }
+  | { readonly kind: 'netlink' }
   | { readonly kind: 'node'; readonly path: string; readonly node: OpenNode }
 
 /** A descriptor that the pretended process has open. */
 export interface OpenDescriptor {
   /** Its number, above every descriptor that the real process may have. */
   readonly fd: number
-  /** The path of a node, `'eventfd'`, or `'memory'`. */
+  /** The path of a node, `'eventfd'`, `'memory'`, or `'netlink'`. */
   readonly what: string
 }
 

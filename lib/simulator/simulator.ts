@@ -3,11 +3,12 @@
 import { channel } from 'node:diagnostics_channel'
 import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkOneOf, checkString, rangeError } from '../base/checks.js'
-import { systemError, type VdpaError } from '../base/errors.js'
+import { systemError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
 import { showViolation } from '../models/driver-law.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
+import { NETLINK_GENERIC } from '../uapi/netlink.js'
 import { requestByNumber } from '../uapi/vhost.js'
 import { DeviceDma } from './address-space.js'
 import { OpenFile, type DeviceNode } from './chardev.js'
@@ -16,9 +17,11 @@ import { dumpNode, type NodeDump } from './dump.js'
 import { Faults } from './faults.js'
 import { SimulatedHandle } from './handle.js'
 import { IOTLB_ENTRIES_LAST } from './iotlb-table.js'
+import { SimulatedManagement } from './management.js'
+import type { SimulatedNetlinkSocket } from './management-socket.js'
 import { MemoryFile, PAGE_BYTES, ProcessMemory, type SimulatedRegion } from './process-memory.js'
 import { profiles, type Deviation, type Profile } from './profiles.js'
-import type { RefusedCall } from './refusal.js'
+import type { Refuse } from './refusal.js'
 import { Scheduler, type SchedulerMode } from './scheduler.js'
 
 /** Rules of the specification that drivers broke, as `{ path, violation }`: `diagnostics_channel.subscribe('vhost-vdpa:violation', …)`. */
@@ -48,11 +51,18 @@ export class Simulator implements Backend {
   readonly profile: Profile
   /** Knobs that make things go wrong. */
   readonly faults: Faults
+  /**
+   * The management of its devices: management devices `vdpasim_net` and `vdpasim_blk`, asked through `netlink()`, and the small files of the host, for
+   * `inventory({ backend: simulator, root: simulator.management.files })`.
+   */
+  readonly management: SimulatedManagement
   readonly #deviations: ReadonlySet<string>
   readonly #scheduler: Scheduler
   readonly #memory: ProcessMemory
   readonly #table = new DescriptorTable()
   readonly #nodes = new Map<string, DeviceNode>()
+  // Devices that no driver has which makes a node.
+  readonly #hidden = new Map<string, DeviceNode>()
   readonly #attached = new WeakSet<DeviceOps>()
 
   constructor(options: SimulatorOptions = {}) {
@@ -65,15 +75,29 @@ export class Simulator implements Backend {
     this.#scheduler = new Scheduler(scheduler, latency)
     this.faults = new Faults({
       device: (path) => this.#nodes.get(path)?.ops,
-      remove: (path) => this.#remove(path),
+      remove: (path) => this.#remove(this.#nodes.get(path)),
+    })
+    this.management = new SimulatedManagement({
+      table: this.#table,
+      scheduler: this.#scheduler,
+      refuse: this.#refuse,
+      nodes: () => this.#nodes.values(),
+      add: (device) => this.#add(device),
+      drop: (node) => this.#remove(node),
+      hide: (node) => move(node, this.#nodes, this.#hidden),
+      show: (node) => move(node, this.#hidden, this.#nodes),
     })
   }
 
   /** Gives a device a node: the path it wants, or the next free `/dev/vhost-vdpa-N`. Returns the path. RangeError for a path or device that is there already. */
   add<D extends DeviceOps>(device: D): string {
+    return this.#add(device).path
+  }
+
+  #add(device: DeviceOps): DeviceNode {
     const path = device.path ?? this.#freePath()
     checkString(path, 'device.path')
-    if (this.#nodes.has(path)) throw rangeError('device.path', 'one that no other device has', path)
+    if (this.#isTaken(path)) throw rangeError('device.path', 'one that no other device has', path)
     if (this.#attached.has(device)) throw rangeError('device', 'one that has no host yet', device)
     const dma = new DeviceDma(this.#memory, {
       pinsMemory: device.pinsMemory === true,
@@ -81,7 +105,15 @@ export class Simulator implements Backend {
     })
     const name = `${path} works`
     this.#attached.add(device)
-    const node: DeviceNode = { path, ops: device, dma, file: undefined, isRemoved: false, complaint: undefined }
+    const node: DeviceNode = {
+      path,
+      ops: device,
+      dma,
+      file: undefined,
+      isRemoved: false,
+      whenReleased: [],
+      complaint: undefined,
+    }
     device.attach({
       dma,
       schedule: (work) => this.#scheduler.schedule(work, name),
@@ -93,7 +125,7 @@ export class Simulator implements Backend {
       },
     })
     this.#nodes.set(path, node)
-    return path
+    return node
   }
 
   /** Opens the node of a device. ENOENT; EBUSY (a vhost-vdpa node is opened once). */
@@ -166,6 +198,14 @@ export class Simulator implements Backend {
     return new SimulatedEventfd(host, counter, fd)
   }
 
+  /** Opens a socket of generic netlink to the management. EPROTONOSUPPORT for other protocols. */
+  netlink(protocol: number): SimulatedNetlinkSocket {
+    checkInteger(protocol, 'protocol', 0, 31)
+    if (protocol !== NETLINK_GENERIC)
+      throw this.#refuse(errno.EPROTONOSUPPORT, { syscall: 'socket', path: `netlink ${protocol}` })
+    return this.management.socket()
+  }
+
   /** The limit of the options, and what devices pin that do so (`pinsMemory`). */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint } {
     const { pinLimit, pinned } = this.#memory
@@ -224,27 +264,36 @@ export class Simulator implements Backend {
     })
   }
 
-  #remove(path: string): void {
-    const node = this.#nodes.get(path)
+  #isTaken(path: string): boolean {
+    return this.#nodes.has(path) || this.#hidden.has(path)
+  }
+
+  #remove(node: DeviceNode | undefined): void {
     if (node === undefined) return
     node.isRemoved = true
     // What is unplugged does no more work, and touches no memory.
     node.ops.reset()
     node.dma.clear()
-    this.#nodes.delete(path)
+    this.#nodes.delete(node.path)
+    this.#hidden.delete(node.path)
   }
 
   #freePath(): string {
-    for (let number = this.#nodes.size; ; number++) {
+    for (let number = 0; ; number++) {
       const path = `/dev/vhost-vdpa-${number}`
-      if (!this.#nodes.has(path)) return path
+      if (!this.#isTaken(path)) return path
     }
   }
 
-  readonly #refuse = (number: number, { syscall, path, request, reason }: RefusedCall): VdpaError =>
+  readonly #refuse: Refuse = (number, { syscall, path, request, reason }) =>
     systemError(errnoName(number), number, reason ?? errnoText(number), {
       syscall,
       ...(path !== undefined && { path }),
       ...(request !== undefined && { request: requestByNumber(request)?.name ?? `ioctl 0x${request.toString(16)}` }),
     })
+}
+
+/** A device that went away while somebody waited for its node has none to be moved. */
+function move(node: DeviceNode, from: Map<string, DeviceNode>, to: Map<string, DeviceNode>): void {
+  if (from.delete(node.path)) to.set(node.path, node)
 }

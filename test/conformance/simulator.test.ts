@@ -4,8 +4,7 @@ import type { Backend } from '../../lib/backend/backend.js'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import { customDevice, networkDevice, Simulator, type Profile } from '../../lib/simulator/index.js'
-import { backendContract, testsOf } from './backend-contract.js'
-import { netlinkContract } from './eventfd-contract.js'
+import { backendContract } from './backend-contract.js'
 import { describeConformance, type Target, type World } from './target.js'
 
 const network = '/dev/vhost-vdpa-0'
@@ -31,9 +30,7 @@ function target(
     name,
     world: () => worldOf(profile, decorate),
     nodes: { network: () => network, doorbell: () => doorbell },
-    skips: [
-      { reason: 'the simulator has no netlink; the suite runs in the kernel lab', tests: testsOf(netlinkContract) },
-    ],
+    skips: [],
   }
 }
 

@@ -39,6 +39,23 @@ describeNative('a netlink socket', (backend) => {
     expect(socket.receive()).toBeUndefined()
   })
 
+  it('asks off the thread, and is closed while it asks', async () => {
+    const before = openDescriptors()
+    const socket = backend().netlink(NETLINK_GENERIC)
+    const sent = socket.sendAsync(askForFamily('nlctrl'))
+    expect(socket.receive()).toBeUndefined()
+    await sent
+    const answer = socket.receive() ?? new Uint8Array(0)
+    expect(Buffer.from(answer).includes('nlctrl\0')).toBe(true)
+    await expect(socket.sendAsync('x' as unknown as Uint8Array)).rejects.toThrow('message must be a Uint8Array')
+    const last = socket.sendAsync(askForFamily('nlctrl'))
+    await socket.close()
+    await last
+    expect(await failureOf(() => socket.sendAsync(askForFamily('nlctrl')))).toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+    for (let turns = 0; openDescriptors() !== before && turns < 1000; turns++) await new Promise(setImmediate)
+    expect(openDescriptors()).toBe(before)
+  })
+
   it('joins groups', async () => {
     await using socket = backend().netlink(NETLINK_GENERIC)
     socket.addMembership(16) // The controller's own.

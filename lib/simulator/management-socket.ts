@@ -1,0 +1,88 @@
+// A netlink socket of the pretended host: datagrams to its families and from them. What is in them is the business of management-family.ts.
+
+import type { NetlinkSocket } from '../backend/backend.js'
+import { checkBytes, checkFunction, checkInteger } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { EventCounter, SimulatedSubscription } from './descriptor-table.js'
+import type { Scheduler } from './scheduler.js'
+
+/** What a socket needs of its host. */
+export interface SocketHost {
+  readonly scheduler: Scheduler
+  /** Takes a descriptor, and gives it back. */
+  readonly descriptor: { add(): number; remove(fd: number): void }
+  /** Carries a datagram out; what comes of it is given to `reply`, at once or later. */
+  answer(datagram: Uint8Array, reply: (datagram: Uint8Array) => void): void
+}
+
+/** One opening. */
+export class SimulatedNetlinkSocket implements NetlinkSocket {
+  readonly #host: SocketHost
+  readonly #fd: number
+  readonly #counter = new EventCounter()
+  readonly #received: Uint8Array[] = []
+  #subscription: SimulatedSubscription | undefined
+  #isClosed = false
+
+  constructor(host: SocketHost) {
+    this.#host = host
+    this.#fd = host.descriptor.add()
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  get fd(): number {
+    this.#checkOpen()
+    return this.#fd
+  }
+
+  send(message: Uint8Array): void {
+    checkBytes(message, 'message')
+    this.#checkOpen()
+    this.#host.answer(message.slice(), (datagram) => {
+      if (this.#isClosed) return
+      this.#received.push(datagram)
+      this.#counter.add(1)
+    })
+  }
+
+  receive(): Uint8Array | undefined {
+    this.#checkOpen()
+    return this.#received.shift()
+  }
+
+  onReadable(listener: () => void): SimulatedSubscription {
+    checkFunction(listener, 'listener')
+    this.#checkOpen()
+    if (this.#subscription?.isClosed === false)
+      throw vdpaError('ERR_VDPA_STATE', 'there is a listener already: close its subscription first')
+    const name = `netlink socket ${this.#fd} calls its listener`
+    this.#subscription = new SimulatedSubscription(this.#counter, this.#host.scheduler, name, () => listener())
+    return this.#subscription
+  }
+
+  /** There are groups, in which nothing is ever said. */
+  addMembership(group: number): void {
+    checkInteger(group, 'group', 1, 0xffff_ffff)
+    this.#checkOpen()
+  }
+
+  close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true
+      this.#subscription?.close()
+      this.#host.descriptor.remove(this.#fd)
+    }
+    return Promise.resolve()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the socket is closed', { path: 'netlink' })
+  }
+}

@@ -1,0 +1,102 @@
+// The small files of the pretended host, made anew at each look: links are followed here, and what is written is passed on. What the files say comes from
+// management.ts.
+
+import type { HostFiles } from '../backend/host-files.js'
+import { errno } from '../uapi/errno.js'
+
+/** A file by its whole path without the leading slash: its text, or where its link leads (from the root, without the leading slash). */
+export type TreeEntry = { readonly text: string } | { readonly link: string }
+
+/** What the tree needs of its host. */
+export interface TreeHost {
+  /** All files of the moment; folders follow from them. A path that ends in a slash is an empty folder. */
+  entries(): ReadonlyMap<string, TreeEntry>
+  /** Takes a write: 0 or a negative errno, at once or when the kernel has done what was written. */
+  write(path: string, text: string): number | Promise<number>
+  /** Makes the error of a refused call. */
+  refuse(number: number, call: { readonly syscall: string; readonly path: string }): Error
+}
+
+/** More links than this in one path lead in a circle (ELOOP). */
+const LINKS_MOST = 40
+
+/** The files of a host, as a process sees them. */
+export function simulatedFiles(host: TreeHost): HostFiles {
+  const refuse = (number: number, syscall: string, path: string) => host.refuse(number, { syscall, path: `/${path}` })
+  const look = <T>(
+    syscall: string,
+    path: string,
+    follow: boolean,
+    see: (place: string, tree: Tree) => T | undefined,
+  ) => {
+    const tree = host.entries()
+    const place = resolveIn(tree, path, follow)
+    const seen = typeof place === 'number' ? undefined : see(place, tree)
+    if (seen !== undefined) return Promise.resolve(seen)
+    return Promise.reject(refuse(typeof place === 'number' ? place : errno.ENOENT, syscall, path))
+  }
+  return {
+    list: (path) => look('scandir', path, true, namesIn),
+    read: (path) => look('open', path, true, (place, tree) => textOf(tree.get(place))),
+    link: (path) => look('readlink', path, false, (place, tree) => linkOf(tree.get(place))),
+    resolve: (path) => look('realpath', path, true, (place, tree) => (isThere(tree, place) ? `/${place}` : undefined)),
+    isAllowed: (path) => {
+      const tree = host.entries()
+      const place = resolveIn(tree, path, true)
+      return Promise.resolve(typeof place === 'string' && textOf(tree.get(place)) !== undefined)
+    },
+    write: async (path, text) => {
+      const place = await look('open', path, true, (found, tree) => (tree.has(found) ? found : undefined))
+      const result = await host.write(place, text)
+      if (result < 0) throw refuse(-result, 'write', path)
+    },
+  }
+}
+
+type Tree = ReadonlyMap<string, TreeEntry>
+
+function textOf(entry: TreeEntry | undefined): string | undefined {
+  return entry !== undefined && 'text' in entry ? entry.text : undefined
+}
+
+function linkOf(entry: TreeEntry | undefined): string | undefined {
+  return entry !== undefined && 'link' in entry ? `/${entry.link}` : undefined
+}
+
+function isThere(tree: Tree, place: string): boolean {
+  return tree.has(place) || namesIn(place, tree) !== undefined
+}
+
+/** The names in a folder; undefined for what is none. */
+function namesIn(place: string, tree: Tree): string[] | undefined {
+  const prefix = place === '' ? '' : `${place}/`
+  const names = new Set<string>()
+  let isFolder = false
+  for (const path of tree.keys()) {
+    if (!path.startsWith(prefix)) continue
+    isFolder = true
+    const [name = ''] = path.slice(prefix.length).split('/')
+    if (name !== '') names.add(name)
+  }
+  return isFolder ? [...names] : undefined
+}
+
+/** Where a path leads, or the errno of why it leads nowhere. `follow`: also when its last part is a link. */
+function resolveIn(tree: Tree, path: string, follow: boolean): string | number {
+  let done = ''
+  let rest = path.split('/').filter((part) => part !== '')
+  for (let links = 0; rest.length > 0;) {
+    const [part = '', ...after] = rest
+    const place = done === '' ? part : `${done}/${part}`
+    const entry = tree.get(place)
+    rest = after
+    if (entry === undefined || !('link' in entry) || (after.length === 0 && !follow)) {
+      done = place
+      continue
+    }
+    if (++links > LINKS_MOST) return errno.ELOOP
+    done = ''
+    rest = [...entry.link.split('/'), ...after]
+  }
+  return done
+}
