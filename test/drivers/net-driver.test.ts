@@ -47,8 +47,8 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
     for (let number = 0; number < 500; number++) {
       const frame = numbered(number, 60 + (number % 40))
       while (!driver.send(frame)) expect(await driver.room()).toBeGreaterThan(0)
-      // The loop has as many receive buffers as it has places to send: more would be lost for want of one.
-      if (number % 8 === 7) await new Promise((resolve) => setImmediate(resolve))
+      // The loop has as many receive buffers as it has places to send: more would be lost for want of one, on a busy machine even in the next turn.
+      while (number % 8 === 7 && seen.length <= number) await new Promise((resolve) => setImmediate(resolve))
     }
     await end
     stop()
@@ -62,7 +62,7 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
       droppedFrames: 0,
       invalidFrames: 0,
     })
-  })
+  }, 30_000)
 
   test('a frame that fills its buffer to the last byte comes in one', async () => {
     const { driver } = await run({
