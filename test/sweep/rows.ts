@@ -1,6 +1,8 @@
 // The verbs of the public classes, a row each: what comes before, and the verb whose system calls are refused one after another. A new verb is covered by a row.
 
+import type { Subscription } from '../../lib/backend/backend.js'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
+import { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
@@ -43,6 +45,26 @@ const startControl: Act = async (world) => {
   const net = the(world, 'net')
   const space = net.addressSpace(net.groups.asidOf(1))
   world.things.control = await NetControlQueue.start(net, space, { timeout: 50 })
+}
+/** A guest that lies in the program's memory, and kicks by functions. */
+const startShadow: Act = async (world) => {
+  const net = the(world, 'net')
+  const memory = new GuestMemory([{ address: 0n, region: world.memory }])
+  const addresses = { descriptor: 0n, driver: 0x1000n, device: 0x2000n }
+  const nothing: Subscription = {
+    isClosed: false,
+    close: () => undefined,
+    ref: () => nothing,
+    unref: () => nothing,
+    [Symbol.dispose]: () => undefined,
+  }
+  const kick = { onSignal: () => nothing }
+  const features = 0xffff_ffffn & ~(3n << 28n)
+  world.things.shadow = await ShadowControlQueue.start(net, {
+    space: net.addressSpace(net.groups.asidOf(1)),
+    guest: { memory, features, size: 8, addresses, kick, call: { signal: () => undefined } },
+    timeout: 50,
+  })
 }
 const startDriver: Act = async (world) =>
   (world.things.driver = await NetDriver.start(the(world, 'net'), { pairs: 2, size: 8 }))
@@ -152,6 +174,21 @@ export const rows: readonly Row[] = [
     verb: 'NetControlQueue.close()',
     before: [...negotiated, startControl],
     act: (world) => the(world, 'control').close(),
+  },
+  { verb: 'ShadowControlQueue.start()', before: [...negotiated, ownSpace], act: startShadow },
+  {
+    verb: 'ShadowControlQueue.detach() and replay()',
+    before: [...negotiated, startShadow, runNet],
+    act: async (world) => {
+      const shadow = the(world, 'shadow')
+      await shadow.detach()
+      await shadow.replay([{ name: 'VIRTIO_NET_CTRL_MAC_ADDR_SET', payload: Uint8Array.of(2, 0, 0, 0, 0, 1) }])
+    },
+  },
+  {
+    verb: 'ShadowControlQueue.close()',
+    before: [...negotiated, startShadow],
+    act: (world) => the(world, 'shadow').close(),
   },
   { verb: 'NetDriver.start()', before: [...negotiated, mapSome], act: startDriver },
   {

@@ -3,6 +3,8 @@
 import { expect } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import type { NetControlQueue } from '../../lib/control/net-control-queue.js'
+import type { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
+import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { MemoryFollower } from '../../lib/device/memory-follower.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
@@ -29,6 +31,7 @@ export interface Things {
   block?: VdpaDevice<'block'>
   queue?: DeviceQueue
   control?: NetControlQueue
+  shadow?: ShadowControlQueue<AddressSpace>
   driver?: NetDriver
   disk?: BlockDriver
   follower?: MemoryFollower

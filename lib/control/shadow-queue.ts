@@ -1,0 +1,244 @@
+// The shadow of a control queue: it stands between a guest's control ring and the device's, which lies where no guest reaches. A command is copied, looked at, and
+// sent on; what the device said OK to is the state. One command of the guest is with the device at a time.
+
+import { checkFunction, checkInteger, typeError } from '../base/checks.js'
+import type { Closeable } from '../base/closeable.js'
+import { vdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
+import type { Subscription } from '../backend/backend.js'
+import { netAck } from '../uapi/virtio-net.js'
+import type { RingState } from '../virtqueue/virtqueue.js'
+import { tableCommand, type StateCommand } from './control-state.js'
+import { GuestRing, type GuestControlRing } from './guest-ring.js'
+import { NetControlQueue, type ControlHost } from './net-control-queue.js'
+import { ShadowCommands } from './shadow-commands.js'
+import type { AuditEvent, ControlPolicy } from './shadow-policy.js'
+
+/** What a shadow needs of an open device; VdpaDevice has it. */
+export interface ShadowHost<Space> extends ControlHost<Space> {
+  /** While it is, no command is answered, and none is late. */
+  readonly isSuspended: boolean
+}
+
+/** How a shadow is made. */
+export interface ShadowOptions<Space> {
+  /** The address space of the device's control queue: one that the guest's memory is not in. */
+  readonly space: Space
+  /** The guest's queue, where it is there already: attach(). */
+  readonly guest?: GuestControlRing
+  /** Judges the guest's commands. Default: all that the guest negotiated pass. */
+  readonly policy?: ControlPolicy
+  /** Is told of every command of the guest, after the guest was answered. */
+  readonly onAudit?: (event: AuditEvent) => void
+  /** Is told once when the guest broke a rule of its ring, or took its memory away: it is served no more until attach(). */
+  readonly onBroken?: (failure: unknown) => void
+  /** Milliseconds that the device has for a command, and the policy for a verdict; default 10,000. */
+  readonly timeout?: number
+  /** Descriptors of the device's ring, 2 or more. */
+  readonly size?: number
+  /** Addresses of the longest MAC table that the device is asked to take; default: any, since it may refuse. */
+  readonly macTableEntries?: number
+}
+
+/** What a shadow counted since it was made. */
+export interface ShadowCounters {
+  /** Commands taken from the guest's ring. */
+  commands: number
+  /** Those that were answered with something else than VIRTIO_NET_OK. */
+  errors: number
+}
+
+/** Commands of a guest in one turn of the event loop. */
+const COMMANDS_A_TURN = 32
+const TIMEOUT_LAST = 0x7fff_ffff
+
+/** A guest that is being served. */
+interface Attached {
+  readonly ring: GuestRing
+  kicks: Subscription | undefined
+  isServing: boolean
+  isLeaving: boolean
+}
+
+/** Serves a guest's control queue by the device's. */
+export class ShadowControlQueue<Space = unknown> implements Closeable {
+  /** The device's control queue: the program's own commands go here, and wait for one command of the guest at most. */
+  readonly control: NetControlQueue
+  /** Live. */
+  readonly counters: Readonly<ShadowCounters>
+  readonly #counters: ShadowCounters
+  readonly #host: ShadowHost<Space>
+  readonly #commands: ShadowCommands
+  readonly #onBroken: ((failure: unknown) => void) | undefined
+  #guest: Attached | undefined
+  #failure: unknown
+  #serving = Promise.resolve()
+
+  private constructor(host: ShadowHost<Space>, control: NetControlQueue, options: ShadowOptions<Space>) {
+    this.#host = host
+    this.control = control
+    this.#counters = { commands: 0, errors: 0 }
+    this.counters = this.#counters
+    this.#commands = new ShadowCommands(host, control, {
+      timeout: options.timeout ?? 10_000,
+      macTableEntries: options.macTableEntries ?? Infinity,
+      policy: options.policy,
+      onAudit: options.onAudit,
+    })
+    this.#onBroken = options.onBroken
+  }
+
+  /**
+   * Makes the device's control queue in `space`, before device.start(), and serves the guest's where one is given. Errors of NetControlQueue.start() and of
+   * attach(); after one nothing is left. ERR_VDPA_NOT_SUPPORTED when VIRTIO_NET_F_CTRL_VQ was not negotiated.
+   */
+  static async start<Space>(
+    device: ShadowHost<Space>,
+    options: ShadowOptions<Space>,
+  ): Promise<ShadowControlQueue<Space>> {
+    if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+    const { space, guest, size, timeout = 10_000, macTableEntries } = options
+    checkInteger(timeout, 'timeout', 1, TIMEOUT_LAST)
+    if (macTableEntries !== undefined) checkInteger(macTableEntries, 'macTableEntries', 0, 0xffff_ffff)
+    for (const name of ['policy', 'onAudit', 'onBroken'] as const)
+      if (options[name] !== undefined) checkFunction(options[name], name)
+    const control = await NetControlQueue.start(device, space, { timeout, ...(size !== undefined && { size }) })
+    try {
+      const shadow = new ShadowControlQueue(device, control, options)
+      if (guest !== undefined) shadow.attach(guest)
+      return shadow
+    } catch (failure) {
+      await control.close().catch(() => undefined)
+      throw failure
+    }
+  }
+
+  /** True from close() on, or when the device was closed or reset. A guest that is still attached is answered VIRTIO_NET_ERR then. */
+  get isClosed(): boolean {
+    return this.control.isClosed
+  }
+
+  /** Whether a guest is served, broken or not. */
+  get isAttached(): boolean {
+    return this.#guest !== undefined
+  }
+
+  /** Why the guest is served no more; undefined when all is well. */
+  get failure(): unknown {
+    return this.#failure
+  }
+
+  /**
+   * Begins to serve a guest's ring; commands that are in it are served at once, also while the guest runs. ERR_VDPA_STATE while one is attached, ERR_VDPA_RING_BROKEN
+   * where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
+   */
+  attach(guest: GuestControlRing): void {
+    if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
+    const ring = new GuestRing(guest)
+    const attached: Attached = { ring, kicks: undefined, isServing: false, isLeaving: false }
+    attached.kicks = guest.kick.onSignal(() => this.#serve(attached))
+    this.#failure = undefined
+    this.#guest = attached
+    this.#serve(attached)
+  }
+
+  /**
+   * Ends serving the guest, after the command under way, and says where its ring stands, for attach() here or elsewhere; undefined where it is broken, or none is attached.
+   * While the device is suspended the command under way is put back: who goes on finds it again, and the device may carry it out twice.
+   */
+  async detach(): Promise<RingState | undefined> {
+    const guest = this.#guest
+    if (guest === undefined) return undefined
+    guest.isLeaving = true
+    guest.kicks?.close()
+    if (this.#host.isSuspended) this.#commands.giveUp()
+    while (guest.isServing) await this.#serving
+    if (this.#guest !== guest) return undefined
+    this.#guest = undefined
+    return this.#failure === undefined ? guest.ring.state() : undefined
+  }
+
+  /**
+   * What brings a device to where this one is, in the order of sending: what it acknowledged and still counts, to the guest and to the program, with the MAC table that the
+   * guest asked for where promiscuous mode stands in its place. Plain data, for replay().
+   */
+  commands(): StateCommand[] {
+    return this.#commands.state()
+  }
+
+  /**
+   * Sends what commands() gave, to a device that was started, before a guest is attached (ERR_VDPA_STATE); a MAC table that this device has no room for becomes promiscuous
+   * mode here too. ERR_VDPA_REFUSED names the first that the device does not take; RangeError for a list that is none.
+   */
+  async replay(commands: readonly StateCommand[]): Promise<void> {
+    if (this.#guest !== undefined) throw this.#refusal('a guest is attached: replay comes before it')
+    for (const { name, payload } of commands) tableCommand(name).decode(payload)
+    for (const { name, payload } of commands) {
+      const ack = await this.#commands.send(name, payload.slice())
+      if (ack === netAck.VIRTIO_NET_OK) continue
+      const text = `the device refused the command (acknowledgement ${ack})`
+      throw vdpaError('ERR_VDPA_REFUSED', text, { path: this.#host.path, request: name })
+    }
+  }
+
+  /** Closes the device's control queue, and detaches the guest, whose command under way is answered VIRTIO_NET_ERR. ERR_VDPA_STATE while the device runs. */
+  async close(): Promise<void> {
+    await this.control.close()
+    await this.detach()
+  }
+
+  /** Detaches the guest and ends the use of the queue; where the device runs, the queue ends with that. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.detach()
+    await this.control[Symbol.asyncDispose]()
+  }
+
+  /** Serves what is there, unless that is being done. */
+  #serve(guest: Attached): void {
+    if (guest.isServing || guest.isLeaving || guest !== this.#guest || this.#failure !== undefined) return
+    guest.isServing = true
+    this.#serving = this.#serveAll(guest).catch((failure: unknown) => this.#break(guest, failure))
+  }
+
+  async #serveAll(guest: Attached): Promise<void> {
+    const { ring } = guest
+    try {
+      do {
+        ring.disableKicks()
+        for (let count = 1; !guest.isLeaving && (await this.#serveOne(guest)); count++)
+          if (count % COMMANDS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve))
+      } while (!guest.isLeaving && !ring.enableKicks())
+    } finally {
+      // At once with the last look at the ring: a kick that comes now is not of the past.
+      guest.isServing = false
+    }
+  }
+
+  /** False when there is no command. */
+  async #serveOne({ ring }: Attached): Promise<boolean> {
+    const taken = ring.take(2 + this.control.maxPayloadBytes)
+    if (taken === undefined) return false
+    const result = await this.#commands.carryOut(taken, ring.features)
+    if (result === undefined) {
+      ring.putBack()
+      return false
+    }
+    this.#counters.commands++
+    if (result.event.ack !== netAck.VIRTIO_NET_OK) this.#counters.errors++
+    ring.answer(result.answer)
+    this.#commands.tell(result.event)
+    return true
+  }
+
+  /** The guest's own doing: its ring is out of use. The state and the program's commands are not touched by it. */
+  #break(guest: Attached, failure: unknown): void {
+    this.#failure = failure
+    guest.kicks?.close()
+    const onBroken = this.#onBroken
+    if (onBroken !== undefined) callUnasked(() => onBroken(failure))
+  }
+
+  #refusal(text: string): Error {
+    return vdpaError('ERR_VDPA_STATE', text, { path: this.#host.path, request: 'the shadow of the control queue' })
+  }
+}
