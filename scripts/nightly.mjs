@@ -1,5 +1,6 @@
-// `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, the bugs of
-// mutants.json, planted one at a time, and 500 small changes by lot. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
+// `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, a hundred thousand
+// requests to an IOMMU, the bugs of mutants.json, planted one at a time, and 500 small changes by lot. Each with a new seed, which a failure shows; runs all of
+// them, and fails when any failed.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -10,6 +11,11 @@ const LEAST_SCORE = '75'
 const jobs = [
   ['state machine', [jest, 'test/device/state-machine'], { STATE_MACHINE_RUNS: '100000', STATE_MACHINE_SEED: '0' }],
   ['rings', ['scripts/fuzz-rings.mjs'], {}],
+  [
+    'IOMMU',
+    [jest, 'test/iommu/oracle', 'test/iommu/hostile'],
+    { IOMMU_REQUESTS: '100000', IOMMU_SEED: String(Date.now() % 2 ** 31), FUZZ_SEED: String(Date.now() % 2 ** 31) },
+  ],
   ['mutants', ['scripts/mutants.mjs'], {}],
   ['mutation', ['scripts/mutation.mjs', '--sample', '500', '--least', LEAST_SCORE], {}],
 ]

@@ -7,6 +7,7 @@ import type { Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
 import type { MappingSnapshot } from '../iotlb/mapping.js'
+import type { MappingChange, MappingSink } from '../iotlb/mapping-sink.js'
 import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { inOrder, onTheSpot, refusal, type DeviceContext } from './context.js'
@@ -25,6 +26,7 @@ import { MemoryFollower, type ChangingMemoryTable, type FollowOptions } from './
 import { sendPlan, type ChangeOptions } from './send-plan.js'
 import { SpaceContents, type Mapping } from './space-contents.js'
 import { entryLimitError, notMappedError, outsideError, overlapError } from './space-errors.js'
+import { spaceSink } from './space-sink.js'
 
 /** What lookup() finds. */
 export interface FoundMapping {
@@ -64,6 +66,7 @@ export class AddressSpace {
   readonly #entry = new Uint32Array(ENTRY_WORDS)
   readonly #window: Uint32Array
   #spare: Plan | undefined
+  #sink: MappingSink | undefined
 
   /** @internal Made by VdpaDevice.addressSpace(). */
   constructor(context: DeviceContext, asid: number) {
@@ -198,6 +201,12 @@ export class AddressSpace {
     return { mapping, region: mapping.region, offset: mapping.offset + Number(iova - mapping.iova) }
   }
 
+  /** The same space for a feeder, such as an endpoint of a VirtioIommu: its changes come in the device's order, among those that are made here. One object. */
+  get sink(): MappingSink {
+    const steps = (changes: readonly MappingChange[]) => this.batchSteps(changes)
+    return (this.#sink ??= spaceSink(this.#context, this.asid, steps))
+  }
+
   /** `asid 1 of /dev/vhost-vdpa-0 (3 mappings)` */
   toString(): string {
     return `asid ${this.asid} of ${this.#context.facts.path} (${this.size} mappings)`
@@ -213,6 +222,22 @@ export class AddressSpace {
   /** @internal unmap() as part of a procedure of the device. */
   unmapSteps(what: UnmapRequest | readonly UnmapRequest[]): Steps<void> {
     return this.#unmapSteps(() => this.#exactly(what), {})
+  }
+
+  /** @internal A feeder's changes as one plan, what goes before what comes. */
+  *batchSteps(changes: readonly MappingChange[]): Steps<void> {
+    const gone = changes.flatMap((change) =>
+      change.verb === 'unmap' ? [{ iova: change.range.first, size: change.range.last - change.range.first + 1n }] : [],
+    )
+    const come = changes.flatMap((change) => (change.verb === 'map' ? [{ ...change.slice, ...change }] : []))
+    const plan = this.#newPlan(changes.length)
+    plan.begin(this.asid)
+    this.#planExactly(plan, gone)
+    this.#checkLimit(come.length - gone.length)
+    this.#contents.detach(plan)
+    this.#enter(plan, come)
+    plan.end()
+    yield* sendPlan(this.#context, this.asid, this.#contents, plan, {})
   }
 
   /** @internal After a reset: what a parent driver may have forgotten is sent again, unless IOTLB_PERSIST says that it forgets nothing. */
@@ -324,9 +349,15 @@ export class AddressSpace {
   #exactly(what: UnmapRequest | readonly UnmapRequest[]): Removal {
     const wanted: readonly UnmapRequest[] = Array.isArray(what) ? what : [what]
     const plan = this.#newPlan(wanted.length)
+    plan.begin(this.asid)
+    this.#planExactly(plan, wanted)
+    plan.end()
+    return { plan, detach: () => this.#contents.detach(plan) }
+  }
+
+  #planExactly(plan: Plan, wanted: readonly UnmapRequest[]): void {
     const seen = new Set<bigint>()
     const entry = this.#entry
-    plan.begin(this.asid)
     for (const wish of wanted) {
       if (typeof wish !== 'object' || wish === null) throw typeError('what', 'a mapping, or an array of mappings', wish)
       const { iova, size } = wish
@@ -342,8 +373,6 @@ export class AddressSpace {
       seen.add(iova)
       plan.invalidate(entry)
     }
-    plan.end()
-    return { plan, detach: () => this.#contents.detach(plan) }
   }
 
   #everything(): Removal {

@@ -35,6 +35,9 @@ export interface MappingSink {
   map(iova: bigint, slice: MemorySlice, access: Access): Steps<void>
   /** Undoes exactly one mapping. ERR_VDPA_NOT_MAPPED when [first, last] is not exactly one. */
   unmap(range: Range): Steps<void>
-  /** Makes the changes in their order and as one: all of them, or after a failure none. Sent as one batch where the device knows batches. */
+  /**
+   * Makes the changes as one: all of them, or after a failure none. What is unmapped goes first, so that a batch may put something else in its place, and cannot
+   * unmap what it maps. Sent as one batch where the device knows batches.
+   */
   batch(changes: readonly MappingChange[]): Steps<void>
 }

@@ -1,6 +1,7 @@
 // The verbs of the public classes, a row each: what comes before, and the verb whose system calls are refused one after another. A new verb is covered by a row.
 
 import type { Subscription } from '../../lib/backend/backend.js'
+import { runAsync } from '../../lib/base/steps.js'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
@@ -160,6 +161,19 @@ export const rows: readonly Row[] = [
     verb: 'AddressSpace.unmapRegion()',
     before: [openNet, mapSome],
     act: (world) => the(world, 'net').addressSpace(0).unmapRegion(world.memory),
+  },
+  {
+    verb: 'AddressSpace.sink',
+    before: [openNet, mapSome],
+    act: (world) =>
+      runAsync(
+        the(world, 'net')
+          .addressSpace(0)
+          .sink.batch([
+            { verb: 'map', iova: 8192n, slice: { region: world.memory, offset: 0, size: 8192 }, access: 'ro' },
+            { verb: 'unmap', range: { first: 8192n, last: 12287n } },
+          ]),
+      ),
   },
   { verb: 'AddressSpace.follow()', before: [openNet], act: follow },
   { verb: 'MemoryFollower.close()', before: [openNet, follow], act: (world) => the(world, 'follower').close() },

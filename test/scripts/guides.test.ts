@@ -1,0 +1,36 @@
+// The programs of docs/guides, as pasted, on a simulated system.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { beforeAll, expect, test } from '@jest/globals'
+import ts from 'typescript'
+import { ensureBuilt, root, runProgram, type Ended } from './support.js'
+
+beforeAll(ensureBuilt, 300_000)
+
+/** What a reader has at hand, and the system that the programs find. */
+const prelude = `
+  const system = new simulator.Simulator()
+  system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-0', mac: '00:11:22:33:44:55' }))
+  replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
+  globalThis.guestMemory = system.allocate(65536)
+`
+
+function run(guide: string): Ended {
+  const text = readFileSync(join(root, 'docs/guides', guide), 'utf8')
+  const programs = Array.from(text.matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) => String(code))
+  const folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-guide-'))
+  try {
+    const file = join(folder, 'program.mjs')
+    const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
+    writeFileSync(file, ts.transpileModule(programs.join('\n'), { compilerOptions }).outputText)
+    return runProgram(file, [], prelude)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+test("a guest's IOMMU", () => {
+  expect(run('iommu.md')).toEqual({ code: 0, stdout: '1 0\n', stderr: '' })
+})
