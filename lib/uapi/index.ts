@@ -13,6 +13,12 @@ export * from './virtio-ids.js'
 export * from './virtio-net.js'
 export * from './virtio-net-commands.js'
 export type { Coalescing, MacTable, NetPayload, QueueCoalescing } from './virtio-net-payloads.js'
-export * from './virtio-net-stats.js'
+export {
+  netStatsCounters,
+  netStatsTypes,
+  statsReplyBytes,
+  type QueueStats,
+  type QueueStatsWish,
+} from './virtio-net-stats.js'
 export type { HashConfig, RssConfig, RssContext } from './virtio-net-steering.js'
 export * from './virtio-status.js'

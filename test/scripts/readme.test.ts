@@ -45,13 +45,14 @@ function paste(programs: readonly string[], after: string, more = '') {
 }
 
 describe('the programs of the README, as pasted', () => {
-  test('there are five', () => {
+  test('there are six', () => {
     expect(blocks.map((block) => block.split('\n')[0])).toEqual([
       "import { NetControlQueue, openDevice } from 'vhost-vdpa'",
       'const memory = new GuestMemory([{ address: 0x0n, region: lowMemory }, { address: 0x1_0000_0000n, region: highMemory }])',
       "import { networkDevice, Simulator } from 'vhost-vdpa/simulator'",
       "import { inventory, KernelBackend, VdpaFamily } from 'vhost-vdpa'",
       "import { BlockDriver, openDevice } from 'vhost-vdpa'",
+      "import { openDevice, ShadowControlQueue } from 'vhost-vdpa'",
     ])
   })
 
@@ -102,7 +103,38 @@ describe('the programs of the README, as pasted', () => {
   })
 
   test('a disk', () => {
-    const { code, stdout, stderr } = paste(blocks.slice(4), 'console.log(Buffer.compare(same, bytes))')
+    const { code, stdout, stderr } = paste(blocks.slice(4, 5), 'console.log(Buffer.compare(same, bytes))')
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '0\n', stderr: '' })
+  })
+
+  test("a guest's control queue: one address is allowed, others are not", () => {
+    const guest = `
+      const region = system.allocate(16384)
+      const at = (offset, length) => new lib.RingMemory(region.buffer, offset, length)
+      const sizes = lib.areaSizes('split', 8)
+      const ring = lib.createDriverRing({ format: 'split', size: 8,
+        areas: { descriptor: at(0, sizes.descriptor), driver: at(4096, sizes.driver), device: at(8192, sizes.device) } })
+      const [kick, call] = [system.eventfd(), system.eventfd()]
+      const send = async (last) => {
+        region.view(12288, 8).set([1, 1, 2, 0, 0, 0, 0, last])
+        ring.begin()
+        ring.pushAddress(12288n, 8, false)
+        ring.pushAddress(13000n, 1, true)
+        ring.commit(0)
+        if (ring.publish()) kick.signal()
+        while (ring.take() < 0) await new Promise((resolve) => setImmediate(resolve))
+        return region.view(13000, 1)[0]
+      }
+      Object.assign(globalThis, { memory: new lib.GuestMemory([{ address: 0n, region }]), features: 1n << 23n, size: 8, kick, call,
+        addresses: { descriptor: 0n, driver: 4096n, device: 8192n }, send })`
+    const after = 'console.log(await send(2), await send(1), device.config.net().mac, shadow.commands().length)'
+    const { code, stdout, stderr } = paste(blocks.slice(5), after, guest)
+    const lines = [
+      'VIRTIO_NET_CTRL_MAC_ADDR_SET denied 1',
+      'VIRTIO_NET_CTRL_MAC_ADDR_SET forwarded 0',
+      '1 0 02:00:00:00:00:01 1',
+      '',
+    ]
+    expect({ code, stdout: stdout.split('\n'), stderr }).toEqual({ code: 0, stdout: lines, stderr: '' })
   })
 })
