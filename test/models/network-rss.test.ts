@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from '@jest/globals'
 import { frameHash, rssQueue, toeplitz } from '../../lib/models/network-rss.js'
-import { netHashTypes as types } from '../../lib/uapi/virtio-net.js'
+import { netHashTypes as types, netTunnelTypes } from '../../lib/uapi/virtio-net.js'
 
 const key = Uint8Array.from(
   Buffer.from('6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa', 'hex'),
@@ -114,4 +114,17 @@ test.each([
   // Ports that are cut off do not count.
   const cut = bytes.subarray(0, bytes.length - 6)
   expect(frameHash({ hashTypes: ip | tcp | udp, key }, cut, 0, cut.length)?.report).toBe(from.includes('.') ? 1 : 4)
+})
+
+test('of a frame in VXLAN the inner packet is hashed where that was asked for, and nothing outside the frame is read', () => {
+  const [from, source, to, destination, , ofPorts] = vectors[0]
+  const inner = frame(from, to, [source, destination])
+  const outer = frame('10.0.0.1', '10.0.0.2', [5000, 4789], { protocol: 17 })
+  const bytes = Uint8Array.from([...outer, ...new Array<number>(8).fill(0), ...inner])
+  const config = { hashTypes: ip | tcp, key }
+  const hash = (tunnels: number, end = bytes.length) => frameHash(config, bytes, 0, end, tunnels)?.value
+  const { VIRTIO_NET_HASH_TUNNEL_TYPE_VXLAN: vxlan, VIRTIO_NET_HASH_TUNNEL_TYPE_GENEVE: geneve } = netTunnelTypes
+  expect(hash(vxlan)).toBe(ofPorts)
+  expect([hash(0), hash(geneve)]).toEqual([frameHash(config, outer, 0, outer.length)?.value, hash(0)])
+  for (let end = 0; end < bytes.length - inner.length + 34; end++) expect(hash(vxlan, end)).toBeUndefined()
 })
