@@ -17,7 +17,8 @@ import { Inbox } from './network-wire.js'
 import { RoundRobin } from './turn-meter.js'
 
 // One frame in flight at a time in the whole process: models run to the end of a turn.
-const FRAME_BYTES_LAST = 65_536 + 64
+/** The longest header, a link header, one of IPv6, and the longest payload behind it (section 5.1.6.3.1). */
+const FRAME_BYTES_LAST = virtioNetHdrV1Hash.size + 65_589
 const frame = new Uint8Array(FRAME_BYTES_LAST)
 const frameView = new DataView(frame.buffer)
 /** Frames that a device moves before others get their turn. */
@@ -213,8 +214,9 @@ export class NetworkModel implements DeviceModel {
   #take(device: ModelDevice, transmit: DeviceQueue): number {
     const { counters } = this
     counters.txPackets++
-    const limit = this.#hasHardLimits ? PAGE_BYTES : FRAME_BYTES_LAST
-    const length = transmit.read(frame, 0, Math.min(transmit.readableLength, limit))
+    const wanted = this.#hasHardLimits ? Math.min(transmit.readableLength, PAGE_BYTES) : transmit.readableLength
+    // What is longer than any frame is not sent in part.
+    const length = wanted > FRAME_BYTES_LAST ? -1 : transmit.read(frame, 0, wanted)
     const { tally } = transmit
     if (length < 0) {
       counters.txErrors++

@@ -14,7 +14,7 @@ import { openDevice } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { netGsoTypes, netHeaderFlags } from '../../lib/uapi/virtio-net.js'
-import { mac, numbered, path, run } from './support.js'
+import { mac, numbered, numberOf, path, run } from './support.js'
 
 function negotiated(...names: readonly NetFeatureName[]) {
   const has: HasFeature = (name) => names.includes(name)
@@ -144,4 +144,25 @@ describe('an MTU', () => {
       ),
     ).toBeUndefined()
   })
+})
+
+test('the longest frame comes back whole, and a longer one not at all', async () => {
+  const { device, driver, simulator } = await run({
+    features: ['VIRTIO_NET_F_MRG_RXBUF'],
+    bufferBytes: 66_560,
+    size: 4,
+  })
+  try {
+    const longest = numbered(1, LONGEST_FRAME_BYTES)
+    expect(driver.send(longest)).toBe(true)
+    expect(Buffer.compare(await driver.nextFrame(), longest)).toBe(0)
+    // With a header of 12 bytes there is room for 8 more in what the device has for one of 20.
+    for (const length of [LONGEST_FRAME_BYTES + 9, 66_548]) expect(driver.send(numbered(2, length))).toBe(true)
+    expect(driver.send(numbered(3))).toBe(true)
+    expect(numberOf(await driver.nextFrame())).toBe(3)
+    simulator.drain()
+    expect(driver.receive(() => undefined)).toBe(0)
+  } finally {
+    await device.close()
+  }
 })
