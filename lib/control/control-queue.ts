@@ -88,9 +88,14 @@ export class ControlQueue implements Closeable {
   readonly #look = new BriefLook()
   #isDisposed = false
 
-  /** `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. */
+  /** `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. ERR_VDPA_NOT_SUPPORTED for a ring that holds none. */
   constructor(port: ControlPort, path: string, timeout: number) {
     checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
+    if (port.ring.size < 2)
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'the largest ring has 1 descriptor, and a command takes 2', {
+        path,
+        request: `control queue ${port.index}`,
+      })
     this.#port = port
     this.#path = path
     this.#timeout = timeout

@@ -1,6 +1,6 @@
 // Making a queue that this process drives: everything is checked first, and what was done is undone when a step fails.
 
-import { checkInteger, rangeError } from '../base/checks.js'
+import { rangeError } from '../base/checks.js'
 import { CloseStack } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { whole, type Steps } from '../base/steps.js'
@@ -62,7 +62,7 @@ export function* queueSteps(context: DeviceContext, vring: Vring, wish: QueueWis
 
 function ringSize(vring: Vring, { size }: QueueWish): number {
   if (size === undefined) return vring.defaultSize
-  checkInteger(size, 'size', 1, vring.maxSize)
+  vring.checkSize(size)
   // VHOST_SET_VRING_NUM takes nothing else, also for packed rings.
   if ((size & (size - 1)) !== 0) throw rangeError('size', 'a power of two', size)
   return size

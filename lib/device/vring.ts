@@ -75,9 +75,10 @@ export class Vring {
     return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
   }
 
-  /** The size of a ring that is asked for without one: 256, or the largest power of two below it that the queue can have. */
+  /** The size of a ring that is asked for without one: 256, or the largest power of two below it that the queue can have. ERR_VDPA_NOT_SUPPORTED where that is none. */
   get defaultSize(): number {
     const largest = Math.min(this.maxSize, DEFAULT_SIZE)
+    if (largest === 0) throw this.#notThere()
     let size = 1
     while (size * 2 <= largest) size *= 2
     return size
@@ -211,9 +212,21 @@ export class Vring {
     }
   }
 
+  /** @internal ERR_VDPA_NOT_SUPPORTED for a queue that the device says has no descriptors, RangeError for a size that it cannot have. */
+  checkSize(size: number): void {
+    const { maxSize } = this
+    if (maxSize === 0) throw this.#notThere()
+    checkInteger(size, 'size', 1, maxSize)
+  }
+
+  #notThere(): Error {
+    const text = `queue ${this.index} can have no descriptors: the device does not have it under the negotiated features`
+    return refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', text)
+  }
+
   #checkSetup(setup: VringSetup): void {
     const { format } = this
-    checkInteger(setup.size, 'size', 1, this.maxSize)
+    this.checkSize(setup.size)
     const sizes = areaSizes(format, setup.size)
     const areas = (['descriptor', 'driver', 'device'] as const).map((name) => {
       const alignment = { descriptor: 16n, driver: format === 'packed' ? 4n : 2n, device: 4n }[name]

@@ -21,6 +21,9 @@ export interface QueueShape {
   readonly completions: BlockCompletions
 }
 
+/** Head, data and status; and the least power of two that holds them. */
+const LEAST_CHAIN = 3
+const LEAST_RING = 4
 const DEFAULT_SLOTS = 64
 const DEFAULT_SLOT_BYTES = 0x4000
 
@@ -34,8 +37,12 @@ export function shapeOf(
   const { completions = 'interrupt', notifyBy = 'eventfd' } = options
   checkOneOf(completions, 'completions', ['interrupt', 'poll'])
   const largest = device.vring(0).maxSize
+  if (largest < LEAST_RING) {
+    const text = `the largest ring has ${largest} descriptors, and a request takes ${LEAST_CHAIN}, of a power of two`
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path: device.path })
+  }
   const size = options.size ?? device.vring(0).defaultSize
-  checkInteger(size, 'size', 3, largest)
+  checkInteger(size, 'size', LEAST_CHAIN, largest)
   // A chain is not longer than the ring, also in an indirect table (sections 2.7.5.3.1 and 2.8.17); two segments are head and status.
   const segments = Math.min(limits.maxSegments, size - 2)
   const mostBytes = Math.floor((segments * limits.segmentBytes) / SECTOR_BYTES) * SECTOR_BYTES

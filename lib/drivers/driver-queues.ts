@@ -6,13 +6,17 @@ import type { Steps } from '../base/steps.js'
 import type { DeviceQueue, DeviceQueueOptions, QueueSnapshot } from '../device/device-queue.js'
 import type { FeatureOf, FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
+import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceKind } from '../uapi/virtio-ids.js'
 
-/** The features that a driver works under. ERR_VDPA_STATE before negotiate(). */
+/** The features that a driver works under. ERR_VDPA_STATE before negotiate(), ERR_VDPA_FEATURES on a device without VERSION_1. */
 export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>): FeatureSet<FeatureOf<K>> {
   const { features, path } = device
   if (features === undefined)
     throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', { path })
+  // Headers of devices from before version 1 are laid out otherwise (section 5.1.6.1), in the byte order of the machine.
+  if (!features.has(transportFeatureBits.VIRTIO_F_VERSION_1))
+    throw vdpaError('ERR_VDPA_FEATURES', 'a driver needs VIRTIO_F_VERSION_1, which the device does not offer', { path })
   return features
 }
 

@@ -7,7 +7,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import { openDeviceSync } from '../../lib/open.js'
-import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { blockDevice, customDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 
 const path = '/dev/vhost-vdpa-0'
 const code = (name: string) => expect.objectContaining({ code: name })
@@ -170,5 +170,60 @@ describe('a block driver', () => {
     backend.fail({ request: 'VHOST_VDPA_SET_CONFIG_CALL', with: 'EIO' })
     await expect(BlockDriver.start(device)).rejects.toThrow(code('EIO'))
     expect([device.addressSpace(0).size, device.vring(0).isEnabled]).toEqual([0, false])
+  })
+})
+
+describe('a device that no driver can drive is refused by name', () => {
+  test.each([
+    ['net', 1],
+    ['block', 2],
+  ] as const)('%s without VERSION_1', async (kind, deviceId) => {
+    simulator.add(customDevice({ path, deviceId, queues: 2, features: 1n << 33n, config: new Uint8Array(60) }))
+    const device = openDeviceSync(path, { backend, expect: kind })
+    await device.negotiate([])
+    const driver = kind === 'net' ? NetDriver.start(device as never) : BlockDriver.start(device as never)
+    const message = expect.stringContaining('VIRTIO_F_VERSION_1')
+    await expect(driver).rejects.toMatchObject({ code: 'ERR_VDPA_FEATURES', message })
+    await device.close()
+  })
+
+  test.each([1, 2, 3])('a disk with rings of %d', async (maxQueueSize) => {
+    simulator.add(blockDevice({ path, maxQueueSize }))
+    const device = openDeviceSync(path, { backend, expect: 'block' })
+    await device.negotiate([])
+    await expect(BlockDriver.start(device)).rejects.toMatchObject({
+      code: 'ERR_VDPA_NOT_SUPPORTED',
+      message: `ERR_VDPA_NOT_SUPPORTED: ${path}: the largest ring has ${maxQueueSize} descriptors, and a request takes 3, of a power of two`,
+    })
+    await device.close()
+  })
+
+  test('a control queue of one descriptor, and nothing is left of it', async () => {
+    simulator.add(networkDevice({ path, maxQueueSize: 1 }))
+    const device = openDeviceSync(path, { backend, expect: 'net' })
+    await device.negotiate(['VIRTIO_NET_F_CTRL_VQ'])
+    const made = NetControlQueue.start(device, device.addressSpace(0))
+    await expect(made).rejects.toMatchObject({
+      code: 'ERR_VDPA_NOT_SUPPORTED',
+      message: expect.stringContaining('a command takes 2'),
+    })
+    expect([device.addressSpace(0).size, device.vring(2).isEnabled]).toEqual([0, false])
+    await device.close()
+  })
+
+  test('a queue that can have no descriptors', async () => {
+    const model = networkDevice({ path, capabilities: { queueMaxSize: true } })
+    Object.defineProperty(model, 'queueMaxSize', { value: () => 0 })
+    simulator.add(model)
+    const device = openDeviceSync(path, { backend, expect: 'net' })
+    await device.negotiate([])
+    const refusal = { code: 'ERR_VDPA_NOT_SUPPORTED', message: expect.stringContaining('can have no descriptors') }
+    await expect(NetDriver.start(device)).rejects.toMatchObject(refusal)
+    await expect(device.createQueue(0, { addressSpace: device.addressSpace(0), size: 4 })).rejects.toMatchObject(
+      refusal,
+    )
+    const addresses = { descriptor: 0x1000n, driver: 0x2000n, device: 0x3000n }
+    expect(() => device.vring(0).setUp({ size: 4, addresses })).toThrow(expect.objectContaining(refusal))
+    await device.close()
   })
 })
