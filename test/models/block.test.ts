@@ -203,3 +203,13 @@ describe('a block device', () => {
     expect(() => blockDevice({ capacity: 1, content: new Uint8Array(513) })).toThrow(RangeError)
   })
 })
+
+test('the write cache is switched by a write to its own byte, or to more than that', () => {
+  const WCE_AT = 32
+  const device = blockDevice({ moreFeatures: [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE] })
+  drive(device)
+  device.writeConfig(WCE_AT, Uint8Array.of(1))
+  expect(device.config[WCE_AT]).toBe(1)
+  device.writeConfig(WCE_AT - 2, Uint8Array.of(9, 9, 0, 9))
+  expect([...device.config.subarray(WCE_AT - 2, WCE_AT + 2)]).toEqual([0, 0, 0, 0])
+})
