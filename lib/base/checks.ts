@@ -105,6 +105,11 @@ export function checkString(value: unknown, name: string): asserts value is stri
   if (value === '' || value.includes('\0')) throw rangeError(name, 'a string that is not empty and has no NUL', value)
 }
 
+/** An object, such as options. */
+export function checkObject(value: unknown, name: string): asserts value is object {
+  if (typeof value !== 'object' || value === null) throw typeError(name, 'an object', value)
+}
+
 /** A function. */
 export function checkFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw typeError(name, 'a function', value)

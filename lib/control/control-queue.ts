@@ -2,7 +2,7 @@
 // commands mean is not known here.
 
 import { onAbort } from '../base/abort-listeners.js'
-import { checkBytes, checkInteger, checkSignal, rangeError, show } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, checkSignal, rangeError, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
@@ -132,6 +132,7 @@ export class ControlQueue implements Closeable {
    * what the kick was refused with (the device may still carry the command out); RangeError for no bytes, or more than there is memory for. (spec section 5.1.6.5)
    */
   async exchange(bytes: Uint8Array, options: ExchangeOptions = {}): Promise<ControlAnswer> {
+    checkObject(options, 'options')
     const { timeout = this.#timeout, signal, answerBytes = 0 } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
     checkBytes(bytes, 'bytes')

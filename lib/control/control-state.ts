@@ -1,6 +1,7 @@
 // What a network device's control queue has set, as the shortest list of commands that sets it again: for a device that was reset, or another one. It is a
 // book of what the device acknowledged, and asks nothing of it.
 
+import { show } from '../base/checks.js'
 import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
 
 /** A command that the device is to be given again, as plain data. */
@@ -86,6 +87,6 @@ function subject(payload: Uint8Array): number {
 
 /** The command of a list as the table has it. RangeError for a name that it does not have: lists may come from elsewhere. */
 export function tableCommand(name: string): (typeof netCommands)[NetCommandName] {
-  if (!Object.hasOwn(netCommands, name)) throw new RangeError(`no control command is called ${JSON.stringify(name)}`)
+  if (!Object.hasOwn(netCommands, name)) throw new RangeError(`no control command is called ${show(name)}`)
   return netCommands[name as NetCommandName]
 }

@@ -1,7 +1,7 @@
 // One address space of a device: the mappings it has, and the changes to them. It keeps its own map, checks a change against it before the kernel is
 // asked (the kernel's answer to everything is EFAULT), sends the change as one batch, and undoes what was sent when a piece is refused or canceled.
 
-import { checkBigint, checkSignal, typeError } from '../base/checks.js'
+import { checkBigint, checkObject, checkSignal, typeError } from '../base/checks.js'
 import { U64_LAST } from '../base/ranges.js'
 import type { Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
@@ -12,6 +12,7 @@ import { Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { inOrder, onTheSpot, refusal, type DeviceContext } from './context.js'
 import {
+  checkRegion,
   entryOfRange,
   isWithin,
   rangeOfEntry,
@@ -213,7 +214,10 @@ export class AddressSpace {
   }
 
   /** @internal mapRegion() as part of a procedure of the device. */
-  *mapRegionSteps(region: MemoryRegion, { iova, align, access = 'rw' }: MapRegionOptions): Steps<bigint> {
+  *mapRegionSteps(region: MemoryRegion, options: MapRegionOptions): Steps<bigint> {
+    checkObject(options, 'options')
+    checkRegion(region)
+    const { iova, align, access = 'rw' } = options
     const place = iova ?? this.#allocator.highest(region.length, align === undefined ? {} : { align })
     yield* this.#mapSteps([{ iova: place, region, access }], {})
     return place
@@ -406,7 +410,9 @@ export class AddressSpace {
     return { version: hasV2 ? 2 : 1, batch: backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH') }
   }
 
-  #checkChange({ signal }: ChangeOptions): void {
+  #checkChange(options: ChangeOptions): void {
+    checkObject(options, 'options')
+    const { signal } = options
     checkSignal(signal)
     if (signal?.aborted === true) throw refusal(this.#context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
   }

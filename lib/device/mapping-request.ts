@@ -1,7 +1,7 @@
 // What is asked to be mapped, checked and taken apart into the words of a table entry. Bigints in this loop would cost an allocation a step, and the
 // loop is where the start-up time of a large guest goes.
 
-import { rangeError, show, typeError } from '../base/checks.js'
+import { checkFunction, checkObject, rangeError, show, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
@@ -60,7 +60,21 @@ export function requestsOf(what: Mappable): readonly MappingRequest[] {
   if (typeof what !== 'object' || what === null)
     throw typeError('what', 'a mapping, an array of mappings, or a memory table', what)
   if (!('pieces' in what)) return [what as MappingRequest]
-  return Array.from(what.pieces(), ({ address, ...piece }) => ({ iova: address, ...piece }))
+  checkFunction((what as { readonly pieces: unknown }).pieces, 'what.pieces')
+  const pieces = what.pieces() as ReturnType<MemoryTable['pieces']> | null | undefined
+  if (typeof pieces?.[Symbol.iterator] !== 'function')
+    throw typeError('what.pieces()', 'pieces, one after another', pieces)
+  return Array.from(pieces, (one) => {
+    checkObject(one, 'a piece')
+    const { address, ...piece } = one
+    return { iova: address, ...piece }
+  })
+}
+
+/** A region of whichever backend, by what a mapping needs of it. */
+export function checkRegion(region: unknown): asserts region is MemoryRegion {
+  if (typeof region !== 'object' || region === null || typeof (region as MemoryRegion).address !== 'bigint')
+    throw noRegion(region)
 }
 
 // Constants of this module: an imported name would be a property load each time it is used.
@@ -117,7 +131,7 @@ export class RequestWriter {
   }
 
   #use(region: MemoryRegion): void {
-    if (typeof region !== 'object' || region === null || typeof region.address !== 'bigint') throw noRegion(region)
+    checkRegion(region)
     scratch64[0] = region.address
     this.#high = scratch32[HIGH] as number
     this.#low = scratch32[LOW] as number

@@ -1,7 +1,7 @@
 // The control plane of one open vhost-vdpa device: what the user holds. It owns the order of things; each part knows its own law.
 
 import { EventEmitter, on } from 'node:events'
-import { checkInteger, checkSignal } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
@@ -189,7 +189,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     options: NegotiateOptions<K> = {},
   ): Promise<FeatureSet<FeatureOf<K>>> {
     const steps = this.#negotiation(wish, options)
-    return change(this.#context, 'negotiate()', steps, options.signal)
+    return change(this.#context, 'negotiate()', steps, signalOf(options))
   }
 
   /** negotiate() on the calling thread. */
@@ -202,6 +202,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** The procedure of a wish that is looked through now. */
   #negotiation(wish: FeatureWish<FeatureOf<K>>, options: NegotiateOptions<K>): () => Steps<FeatureSet<FeatureOf<K>>> {
+    checkObject(options, 'options')
     const context = this.#context
     const names = featureNames(this.deviceId)
     const wished = FeatureSet.of<string>(wish, names)
@@ -275,8 +276,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    * Sets DRIVER_OK: the device runs, and is told of what its queues hold already. Throws ERR_VDPA_DEVICE_BROKEN when the device answers with NEEDS_RESET or
    * FAILED. A device that was asked and does not run is reset, its queues closed.
    */
-  start(options: CancelOptions = {}): Promise<void> {
-    return change(this.#context, 'start()', () => startSteps(this.#context, this.#configCall), options.signal)
+  async start(options: CancelOptions = {}): Promise<void> {
+    return change(this.#context, 'start()', () => startSteps(this.#context, this.#configCall), signalOf(options))
   }
 
   /** start() on the calling thread. */
@@ -285,8 +286,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /** Stops the rings where they stand, so that their state can be read. ERR_VDPA_NOT_SUPPORTED where SUSPEND was not offered. (Linux 6.1) */
-  suspend(options: CancelOptions = {}): Promise<void> {
-    return change(this.#context, 'suspend()', () => suspendSteps(this.#context), options.signal)
+  async suspend(options: CancelOptions = {}): Promise<void> {
+    return change(this.#context, 'suspend()', () => suspendSteps(this.#context), signalOf(options))
   }
 
   /** suspend() on the calling thread. */
@@ -295,8 +296,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /** Goes on after suspend(). ERR_VDPA_NOT_SUPPORTED where RESUME was not offered, ERR_VDPA_STATE after a queue was saved. (Linux 6.3) */
-  resume(options: CancelOptions = {}): Promise<void> {
-    return change(this.#context, 'resume()', () => resumeSteps(this.#context), options.signal)
+  async resume(options: CancelOptions = {}): Promise<void> {
+    return change(this.#context, 'resume()', () => resumeSteps(this.#context), signalOf(options))
   }
 
   /** resume() on the calling thread. */
@@ -308,8 +309,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
    * Status 0: the device forgets features, rings and group assignments. Mappings stay; unless IOTLB_PERSIST was acknowledged they are sent again, because
    * some parents forget them. Queues made by createQueue() are closed. A device that refuses is lost (ERR_VDPA_DEVICE_BROKEN), and may be asked again.
    */
-  reset(options: CancelOptions = {}): Promise<void> {
-    return change(this.#context, 'reset()', () => resetSteps(this.#context), options.signal)
+  async reset(options: CancelOptions = {}): Promise<void> {
+    return change(this.#context, 'reset()', () => resetSteps(this.#context), signalOf(options))
   }
 
   /** reset() on the calling thread. */
@@ -328,7 +329,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /** The configuration changes, one after another, until the device closes. ERR_VDPA_CANCELED when `signal` aborts. */
   async *configChanges(options: CancelOptions = {}): AsyncGenerator<void> {
-    const { signal } = options
+    const signal = signalOf(options)
     checkSignal(signal)
     const canceled = () =>
       vdpaError('ERR_VDPA_CANCELED', 'the call was canceled', { path: this.path, cause: signal?.reason })
@@ -398,4 +399,10 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     const control = this.controlQueueIndex
     return control === undefined ? (this.queueCount ?? 1) : control + 1
   }
+}
+
+/** The signal that a call was given. TypeError for options that are none. */
+function signalOf(options: CancelOptions): AbortSignal | undefined {
+  checkObject(options, 'options')
+  return options.signal
 }

@@ -1,6 +1,6 @@
 // One virtqueue as the kernel knows it: size, addresses, position, eventfds, enabled or not. The ring itself is in virtqueue/.
 
-import { checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkInteger, checkObject, rangeError, typeError } from '../base/checks.js'
 import { overlaps, rangeOf, showRange } from '../base/ranges.js'
 import type { Eventfd } from '../backend/backend.js'
 import { areaSizes, initialState } from '../virtqueue/layout.js'
@@ -225,6 +225,8 @@ export class Vring {
   }
 
   #checkSetup(setup: VringSetup): void {
+    checkObject(setup, 'setup')
+    checkObject(setup.addresses, 'setup.addresses')
     const { format } = this
     this.checkSize(setup.size)
     const sizes = areaSizes(format, setup.size)
@@ -261,6 +263,7 @@ export function fdOf(eventfd: EventfdLike): number {
 
 /** The word of SET_VRING_BASE: the available index (split), or both positions with their wrap counters (packed: available low, used high). */
 export function encodeBase(format: RingFormat, state: RingState): number {
+  checkObject(state, 'state')
   checkInteger(state.available, 'state.available', 0, 0xffff)
   checkInteger(state.used, 'state.used', 0, 0xffff)
   return format === 'packed' ? state.available + state.used * 0x1_0000 : state.available

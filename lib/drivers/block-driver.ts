@@ -1,7 +1,7 @@
 // A block driver: a disk behind the queues of an open device (spec section 5.2). Promises for ranges of any length here; slots, views and callbacks for
 // the hot path in `queues`. What the bytes mean to a program is not known here.
 
-import { checkInteger, checkSignal, plainBytes, rangeError, typeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal, plainBytes, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls } from '../base/program-calls.js'
@@ -227,6 +227,7 @@ export class BlockDriver implements Closeable {
   ): Promise<void> {
     const range = this.#limits.writeZeroes
     if (range === undefined) throw this.#unsupported('VIRTIO_BLK_F_WRITE_ZEROES', 'VIRTIO_BLK_T_WRITE_ZEROES')
+    checkObject(options, 'options')
     if (options.unmap === true && !range.mayUnmap)
       throw this.#error('ERR_VDPA_NOT_SUPPORTED', 'the device does not unmap sectors', 'VIRTIO_BLK_T_WRITE_ZEROES')
     const flags = options.unmap === true ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0
@@ -351,7 +352,9 @@ export class BlockDriver implements Closeable {
   }
 
   /** Gives a wish to the queue that has the least to do. */
-  #run(wish: Wish, { signal }: BlockRequestOptions): Promise<void> {
+  #run(wish: Wish, options: BlockRequestOptions): Promise<void> {
+    checkObject(options, 'options')
+    const { signal } = options
     this.#checkOpen()
     if (!this.#device.isRunning) throw this.#error('ERR_VDPA_STATE', 'requests are sent after device.start()')
     checkSignal(signal)

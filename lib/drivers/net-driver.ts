@@ -1,7 +1,7 @@
 // A network driver: frames out of, and into, the queue pairs of an open device. Buffers are posted once and used again; in steady state nothing is allocated
 // but the views that the caller is shown. What is in a frame is not known here.
 
-import { checkFunction, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject, rangeError, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
@@ -223,6 +223,8 @@ export class NetDriver implements Closeable {
 
   /** Sends as many of `frames` as there is room for, and tells the device once; returns how many. A bad frame throws, as in send(), and none is sent. */
   sendBatch(frames: readonly Uint8Array[], pair = 0): number {
+    const isList: boolean = Array.isArray(frames)
+    if (!isList) throw typeError('frames', 'an array', frames)
     const { transmitter } = this.#sendingPair(pair)
     for (const frame of frames) transmitter.check(frame, undefined)
     let count = 0
@@ -241,6 +243,7 @@ export class NetDriver implements Closeable {
 
   /** Resolves when a frame can be sent, by interrupt; with how many can. ERR_VDPA_CANCELED when `signal` aborts or the queue closes. */
   async room(options: FrameWaitOptions = {}): Promise<number> {
+    checkObject(options, 'options')
     const { transmitter, sent } = this.#pair(options.pair ?? 0)
     return sent.until(() => {
       transmitter.reclaim()
@@ -290,6 +293,7 @@ export class NetDriver implements Closeable {
 
   /** Resolves with a copy of the next frame. ERR_VDPA_CANCELED when `signal` aborts or the driver closes; ERR_VDPA_RING_BROKEN as receive(). */
   async nextFrame(options: FrameWaitOptions = {}): Promise<Uint8Array> {
+    checkObject(options, 'options')
     const { receiver, received } = this.#pair(options.pair ?? 0)
     return received.until(() => {
       let frame: Uint8Array | undefined

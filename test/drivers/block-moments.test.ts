@@ -62,3 +62,16 @@ test.each([
   expect(await driver.read(0, 1, { signal: signal as never })).toHaveLength(512)
   await device.close()
 })
+
+test('null is no options of a request', async () => {
+  const { device, driver } = await begin()
+  const none = null as never
+  for (const request of [
+    driver.read(0, 1, none),
+    driver.readInto(0, new Uint8Array(512), none),
+    driver.write(0, new Uint8Array(512), none),
+    driver.getId(none),
+  ])
+    await expect(request).rejects.toThrow('options must be an object (got null)')
+  await device.close()
+})

@@ -85,6 +85,17 @@ describe('what is no function', () => {
   })
 })
 
+test('null is no options of who waits, nor a frame a list of them', async () => {
+  const { driver } = await begin()
+  for (const waiting of [
+    driver.nextFrame(null as never),
+    driver.room(null as never),
+    driver.frames(null as never).next(),
+  ])
+    await expect(waiting).rejects.toThrow('options must be an object (got null)')
+  expect(() => driver.sendBatch(numbered(1) as never)).toThrow('frames must be an array (got a Uint8Array)')
+})
+
 describe('a snapshot whose ring', () => {
   type Ring = NetDriverSnapshot['queues'][number]['ring']
   const used = (...tokens: number[]) => tokens.map((token) => ({ token, length: 64 }))
