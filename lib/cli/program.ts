@@ -1,0 +1,208 @@
+// The command `vhost-vdpa`: its words, and how each of them ends. What they do is in the files beside this one.
+
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { isVdpaError } from '../base/errors.js'
+import { add, bind, remove, set, unbind, type Patience } from './changes.js'
+import { completionScript, shells } from './completion.js'
+import { doctor } from './doctor.js'
+import { realHost, simulatedHost, type Host } from './host.js'
+import { isolate } from './isolate.js'
+import { list, show, stats } from './looks.js'
+import { jsonLine, paintFor, type Paint, type Report, type Sink } from './output.js'
+
+/** What a run of the command has of its surroundings. */
+export interface Surroundings {
+  /** What was asked for. */
+  readonly stdout: Sink
+  /** What went wrong. */
+  readonly stderr: Sink
+  /** Environment variables. */
+  readonly environment?: NodeJS.ProcessEnv
+  /** The host instead of this one. */
+  readonly host?: Host
+}
+
+/** Exit codes: it was done; it failed, or the answer is no; the command line makes no sense. */
+export const exitCodes = { done: 0, failed: 1, misused: 2 } as const
+
+interface SharedOptions {
+  readonly json?: boolean
+  readonly simulator?: boolean
+}
+
+/** Runs the command with its words (without the program's name); resolves to the exit code and never rejects. */
+export async function run(words: readonly string[], surroundings: Surroundings): Promise<number> {
+  const { stdout, stderr, environment = process.env } = surroundings
+  let exitCode: number = exitCodes.done
+  const perform = async (options: SharedOptions, work: (host: Host, paint: Paint) => Promise<Report>) => {
+    const isJson = options.json === true
+    try {
+      const host = surroundings.host ?? (options.simulator === true ? await simulatedHost() : realHost())
+      const report = await work(host, isJson ? (_style, text) => text : paintFor(stdout, environment))
+      stdout.write(isJson ? jsonLine(report.data) : report.lines.map((line) => `${line}\n`).join(''))
+      exitCode = report.exitCode ?? exitCodes.done
+    } catch (failure) {
+      exitCode = isMisuse(failure) ? exitCodes.misused : exitCodes.failed
+      if (isJson) stdout.write(jsonLine({ error: errorData(failure) }))
+      else stderr.write(`vhost-vdpa: ${errorData(failure).message}\n`)
+    }
+  }
+  const program = makeProgram(perform, stdout, stderr)
+  try {
+    await program.parseAsync([...words], { from: 'user' })
+  } catch (failure) {
+    if (!(failure instanceof CommanderError)) throw failure
+    return failure.exitCode === 0 ? exitCodes.done : exitCodes.misused
+  }
+  return exitCode
+}
+
+type Perform = (options: SharedOptions, work: (host: Host, paint: Paint) => Promise<Report>) => Promise<void>
+
+function isMisuse(failure: unknown): boolean {
+  return failure instanceof TypeError || failure instanceof RangeError
+}
+
+function errorData(failure: unknown): { readonly code?: string; readonly message: string; readonly hint?: string } {
+  const message = failure instanceof Error ? failure.message : String(failure)
+  if (!isVdpaError(failure)) return { message }
+  return { code: failure.code, message, ...(failure.hint !== undefined && { hint: failure.hint }) }
+}
+
+function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
+  const program = new Command('vhost-vdpa')
+    .description(
+      'vDPA devices of this host: which there are, whose they are, and whether a control queue can be alone.',
+    )
+    .option('--json', 'one JSON document instead of a table')
+    .option('--simulator', 'a pretended host with two devices, which lives as long as the command')
+    // Commands inherit what their program has when they are made.
+    .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(text) })
+    .exitOverride()
+    .showHelpAfterError('(`vhost-vdpa help` shows the commands)')
+    .showSuggestionAfterError()
+  addLooks(program, perform)
+  addChanges(program, perform)
+  program
+    .command('completion')
+    .description('a script that completes commands in a shell: source it')
+    .addArgument(program.createArgument('<shell>', 'the shell').choices(shells))
+    .action((shell: (typeof shells)[number]) => void stdout.write(`${completionScript(program, shell)}\n`))
+  return program
+}
+
+function addLooks(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  program
+    .command('list')
+    .description('all devices, their nodes, and who holds them; opens none')
+    .action(() => perform(shared(), list))
+  program
+    .command('show')
+    .description('one device: configuration and features; does not open it')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .action((device: string) => perform(shared(), (host, paint) => show(host, device, paint)))
+  program
+    .command('stats')
+    .description('what the driver counted for one queue (needs CAP_NET_ADMIN)')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .argument('<queue>', 'the index of the queue', integer)
+    .action((device: string, queue: number) => perform(shared(), (host) => stats(host, device, queue)))
+  program
+    .command('isolate')
+    .description('groups, and whether the control queue can be alone; opens the device, which resets it')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .action((device: string) => perform(shared(), (host, paint) => isolate(host, device, paint)))
+  program
+    .command('doctor')
+    .description('what is missing on this host, and the command that mends it')
+    .action(() => perform(shared(), doctor))
+}
+
+interface AddOptions {
+  readonly mac?: string
+  readonly mtu?: number
+  readonly queuePairs?: number
+  readonly features?: bigint
+}
+
+interface PatienceOptions {
+  readonly wait?: boolean
+  readonly timeout?: number
+}
+
+const waitOption = () => new Option('--wait', 'wait until nobody has the node open')
+const timeoutOption = () => new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(integer)
+
+function patience({ wait, timeout }: PatienceOptions): Patience {
+  return { ...(wait !== undefined && { wait }), ...(timeout !== undefined && { timeout }) }
+}
+
+function addChanges(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  program
+    .command('add')
+    .description('makes a device (needs CAP_NET_ADMIN)')
+    .argument('<name>', 'the name of the device to be')
+    .argument('<maker>', 'what makes it: vdpasim_net, pci/0000:65:00.2')
+    .option('--mac <address>', 'the address of a network device')
+    .option('--mtu <bytes>', 'the MTU of a network device', integer)
+    .option('--queue-pairs <number>', 'pairs of queues of a network device', integer)
+    .option('--features <bits>', 'all features to be offered, as a number (0x300830028)', word)
+    .action((name: string, managementDevice: string, { mac, mtu, queuePairs, features }: AddOptions) =>
+      perform(shared(), (host) =>
+        add(host, {
+          name,
+          managementDevice,
+          ...(mac !== undefined && { mac }),
+          ...(mtu !== undefined && { mtu }),
+          ...(queuePairs !== undefined && { maxQueuePairs: queuePairs }),
+          ...(features !== undefined && { features }),
+        }),
+      ),
+    )
+  program
+    .command('remove')
+    .description('deletes a device that nobody has open (needs CAP_NET_ADMIN)')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .addOption(waitOption())
+    .addOption(timeoutOption())
+    .action((device: string, options: PatienceOptions) =>
+      perform(shared(), (host) => remove(host, device, patience(options))),
+    )
+  program
+    .command('set')
+    .description('gives a network device another address (needs CAP_NET_ADMIN and Linux 6.12)')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .requiredOption('--mac <address>', 'the address')
+    .action((device: string, { mac }: { readonly mac: string }) => perform(shared(), (host) => set(host, device, mac)))
+  program
+    .command('bind')
+    .description('moves a device to a driver, whatever has it now (needs root)')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .argument('[driver]', 'vhost_vdpa or virtio_vdpa', 'vhost_vdpa')
+    .addOption(waitOption())
+    .addOption(timeoutOption())
+    .action((device: string, driver: string, options: PatienceOptions) =>
+      perform(shared(), (host) => bind(host, device, driver.replaceAll('-', '_'), patience(options))),
+    )
+  program
+    .command('unbind')
+    .description('takes a device from its driver (needs root)')
+    .argument('<device>', 'its name, its node, or the PCI function above it')
+    .addOption(waitOption())
+    .addOption(timeoutOption())
+    .action((device: string, options: PatienceOptions) =>
+      perform(shared(), (host) => unbind(host, device, patience(options))),
+    )
+}
+
+function integer(text: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
+  return Number(text)
+}
+
+function word(text: string): bigint {
+  if (!/^(0x[\da-f]{1,16}|\d{1,20})$/i.test(text)) throw new InvalidArgumentError('It must be a number, such as 0x20.')
+  return BigInt(text)
+}
