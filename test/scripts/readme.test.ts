@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { tryLoadAddon } from '../../lib/kernel/addon'
 import { beforeAll, describe, expect, test } from '@jest/globals'
 import ts from 'typescript'
 import { ensureBuilt, root, runProgram } from './support.js'
@@ -33,10 +34,13 @@ function paste(programs: readonly string[], after: string, more = '') {
     const file = join(folder, 'program.mjs')
     const options = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
     const simulatorDoor = JSON.stringify(join(root, 'dist/simulator/index.js'))
+    const serveDoor = JSON.stringify(join(root, 'dist/serve.js'))
     const script = ts
       .transpileModule(source, { compilerOptions: options })
       .outputText.replaceAll("'vhost-vdpa/simulator'", simulatorDoor)
       .replaceAll('"vhost-vdpa/simulator"', simulatorDoor)
+      .replaceAll("'vhost-vdpa/serve'", serveDoor)
+      .replaceAll("'/run/disk.sock'", JSON.stringify(join(folder, 'disk.sock')))
     writeFileSync(file, script)
     return runProgram(file, [], prelude + more)
   } finally {
@@ -45,7 +49,7 @@ function paste(programs: readonly string[], after: string, more = '') {
 }
 
 describe('the programs of the README, as pasted', () => {
-  test('there are six', () => {
+  test('there are seven', () => {
     expect(blocks.map((block) => block.split('\n')[0])).toEqual([
       "import { NetControlQueue, openDevice } from 'vhost-vdpa'",
       'const memory = new GuestMemory([{ address: 0x0n, region: lowMemory }, { address: 0x1_0000_0000n, region: highMemory }])',
@@ -53,6 +57,7 @@ describe('the programs of the README, as pasted', () => {
       "import { inventory, KernelBackend, VdpaFamily } from 'vhost-vdpa'",
       "import { BlockDriver, openDevice } from 'vhost-vdpa'",
       "import { openDevice, ShadowControlQueue } from 'vhost-vdpa'",
+      "import { blockDevice, serveVhostUser } from 'vhost-vdpa/serve'",
     ])
   })
 
@@ -128,7 +133,7 @@ describe('the programs of the README, as pasted', () => {
       Object.assign(globalThis, { memory: new lib.GuestMemory([{ address: 0n, region }]), features: 1n << 23n, size: 8, kick, call,
         addresses: { descriptor: 0n, driver: 4096n, device: 8192n }, send })`
     const after = 'console.log(await send(2), await send(1), device.config.net().mac, shadow.commands().length)'
-    const { code, stdout, stderr } = paste(blocks.slice(5), after, guest)
+    const { code, stdout, stderr } = paste(blocks.slice(5, 6), after, guest)
     const lines = [
       'VIRTIO_NET_CTRL_MAC_ADDR_SET denied 1',
       'VIRTIO_NET_CTRL_MAC_ADDR_SET forwarded 0',
@@ -136,5 +141,13 @@ describe('the programs of the README, as pasted', () => {
       '',
     ]
     expect({ code, stdout: stdout.split('\n'), stderr }).toEqual({ code: 0, stdout: lines, stderr: '' })
+  })
+
+  const { addon, reason } = tryLoadAddon()
+  const whole = 'a disk for a virtual machine'
+  const withAddon = addon === undefined ? test.skip : test
+  withAddon(addon === undefined ? `${whole} (skipped: ${reason})` : whole, () => {
+    const { code, stdout, stderr } = paste(blocks.slice(6), 'console.log(server.frontEnds, server.refusals)')
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '0 []\n', stderr: '' })
   })
 })

@@ -1,0 +1,241 @@
+// A model as vhost-user hosts it: its memory, its turns, and its queues as far as a front end let them run. It knows no message and no socket.
+
+import { bit } from '../base/bits.js'
+import type { Backend } from '../backend/backend.js'
+import type { DeviceOps } from '../models/device-ops.js'
+import { transportFeatureBits as transport } from '../uapi/virtio-features.js'
+import { missingFeatureNeed } from '../uapi/feature-needs.js'
+import { netFeatureBits } from '../uapi/virtio-features.js'
+import { virtioStatus } from '../uapi/virtio-status.js'
+import { vhostUserFeatureBits } from '../uapi/vhost-user.js'
+import { areaSizes } from '../virtqueue/layout.js'
+import type { RingFormat } from '../virtqueue/virtqueue.js'
+import { maskOf, protocolError } from './codec.js'
+import { MemoryTable } from './memory-table.js'
+import { TableDma } from './table-dma.js'
+import { Turns } from './turns.js'
+import { Vring } from './vring.js'
+
+/** What this transport does not carry, or what front ends cannot live with: ACCESS_PLATFORM makes User Mode Linux fail. */
+const MASKED = maskOf([
+  transport.VIRTIO_F_ACCESS_PLATFORM,
+  transport.VIRTIO_F_SR_IOV,
+  transport.VIRTIO_F_NOTIFICATION_DATA,
+  transport.VIRTIO_F_RING_RESET,
+  vhostUserFeatureBits.VHOST_USER_F_PROTOCOL_FEATURES,
+  vhostUserFeatureBits.VHOST_F_LOG_ALL,
+])
+const PLATFORM = bit(transport.VIRTIO_F_ACCESS_PLATFORM)
+const CONTROL_QUEUE = bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
+const RUNNING = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK | virtioStatus.DRIVER_OK
+
+/** What a front end hears of its device by itself. */
+export interface DeviceListener {
+  configChanged(): void
+  /** The driver broke a rule: the device rests until it is made anew. */
+  broken(): void
+  /** The front end made the memory shorter that it gave. */
+  torn(): void
+}
+
+/** Where the areas that a device writes lie, for the log. */
+interface WrittenAreas {
+  readonly at: number
+  readonly bytes: number
+}
+
+/** One model with its one front end, or none. */
+export class ServedDevice {
+  readonly ops: DeviceOps
+  readonly table: MemoryTable
+  readonly dma: TableDma
+  readonly vrings: readonly Vring[]
+  readonly #turns = new Turns()
+  readonly #written = new Map<number, readonly WrittenAreas[]>()
+  #listener: DeviceListener | undefined
+  #features: bigint | undefined
+
+  constructor(ops: DeviceOps, backend: Backend, slots: number) {
+    this.ops = ops
+    this.table = new MemoryTable(backend, slots)
+    this.dma = new TableDma(this.table)
+    this.vrings = Array.from({ length: ops.queueCount }, (_, index) => new Vring(index))
+    ops.attach({
+      dma: this.dma,
+      schedule: (work) => this.#turns.schedule(() => this.#turn(work)),
+      // Front ends run control queues of their own, and tell devices features without their parents.
+      deviates: (name) => name === 'takes-drivers-as-they-are',
+      isTurnOver: () => this.#turns.isOver,
+    })
+    ops.setConfigCallback(() => this.#configCallback())
+  }
+
+  /** What a guest may be offered. */
+  get features(): bigint {
+    return this.ops.features() & ~MASKED
+  }
+
+  get isLive(): boolean {
+    return this.vrings.some((vring) => vring.isLive)
+  }
+
+  listen(listener: DeviceListener | undefined): void {
+    this.#listener = listener
+  }
+
+  /** What the guest's driver accepted. A driver that comes while no ring runs is a new one: User Mode Linux tells of it in no other way. */
+  setFeatures(wanted: bigint): void {
+    if ((wanted & ~this.features) !== 0n)
+      throw protocolError('SET_FEATURES', `0x${(wanted & ~this.features).toString(16)} was not offered`)
+    if (this.isLive && wanted === this.#features) return
+    if (this.isLive) throw protocolError('SET_FEATURES', 'other features while rings run')
+    this.ops.reset()
+    this.ops.setStatus(virtioStatus.ACKNOWLEDGE)
+    this.ops.setStatus(virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER)
+    if (!this.ops.setFeatures(this.#forModel(wanted)))
+      throw protocolError('SET_FEATURES', `the device refuses 0x${wanted.toString(16)}`)
+    this.#features = wanted
+  }
+
+  get format(): RingFormat {
+    return (this.ops.driverFeatures() & bit(transport.VIRTIO_F_RING_PACKED)) === 0n ? 'split' : 'packed'
+  }
+
+  /** Has a queue run when nothing is missing, and rest when something is. */
+  update(vring: Vring, request: string): void {
+    if (vring.isReady && !vring.isLive && this.#features !== undefined) this.#start(vring, request)
+    else if (!vring.isReady && vring.isLive) this.stop(vring)
+  }
+
+  /** Where the queue stands is its base from now on. */
+  stop(vring: Vring): void {
+    if (!vring.isLive) return
+    vring.isLive = false
+    this.#written.delete(vring.index)
+    this.ops.setQueueCallback(vring.index, undefined)
+    this.ops.setQueueReady(vring.index, false)
+    vring.base = this.ops.queueState(vring.index) ?? vring.base
+  }
+
+  /** The table changed while queues ran: their rings are where the front end has them, which may be elsewhere for the guest. */
+  relocate(request: string): void {
+    for (const vring of this.vrings) {
+      if (!vring.isLive) continue
+      this.stop(vring)
+      this.#start(vring, request)
+    }
+  }
+
+  kick(index: number): void {
+    const { ops } = this
+    if (this.vrings[index]?.isLive !== true) return
+    if (ops.kickByDriver === undefined) ops.kick(index)
+    else ops.kickByDriver(index)
+  }
+
+  /** As after RESET_DEVICE: nothing runs, and the memory stays. */
+  reset(): void {
+    for (const vring of this.vrings) {
+      this.stop(vring)
+      vring.reset()
+    }
+    this.#features = undefined
+    this.ops.reset()
+  }
+
+  /** The front end has gone: as if there had been none. */
+  release(): void {
+    this.#listener = undefined
+    this.reset()
+    this.dma.log = undefined
+    this.table.clear()
+  }
+
+  /** For good. */
+  close(): void {
+    this.release()
+    this.ops.setConfigCallback(undefined)
+    this.#turns.stop()
+  }
+
+  #forModel(wanted: bigint): bigint {
+    let features = wanted | (this.ops.features() & PLATFORM)
+    if (missingFeatureNeed(features, this.ops.deviceId) !== undefined) features |= this.ops.features() & CONTROL_QUEUE
+    return features
+  }
+
+  #start(vring: Vring, request: string): void {
+    const { index, size, areas } = vring
+    const { format, ops } = this
+    if (areas === undefined) return
+    if (format === 'split' && (size & (size - 1)) !== 0)
+      throw protocolError(request, `queue ${index} has ${size} descriptors, no power of two`)
+    const base = baseOf(vring.base ?? 0, format)
+    if (format === 'split' && base > 0xffff)
+      throw protocolError(request, `queue ${index} is to begin at 0x${base.toString(16)}`)
+    const sizes = areaSizes(format, size)
+    const find = (name: string, address: bigint, bytes: number) => {
+      const found = this.table.guestAddressOf(address, bytes)
+      if (found !== undefined) return found
+      throw protocolError(request, `the ${name} area of queue ${index} at 0x${address.toString(16)} lies in no region`)
+    }
+    const descriptor = find('descriptor', areas.descriptor, sizes.descriptor)
+    const driver = find('driver', areas.available, sizes.driver)
+    const device = find('device', areas.used, sizes.device)
+    if ((ops.status() & virtioStatus.DRIVER_OK) === 0) {
+      ops.setStatus(RUNNING & ~virtioStatus.DRIVER_OK)
+      ops.setStatus(RUNNING)
+    }
+    ops.setQueueSize(index, size)
+    if (!ops.setQueueAddresses(index, descriptor, driver, device) || ops.setQueueState(index, base) !== true)
+      throw protocolError(request, `the device refuses queue ${index} as it is`)
+    ops.setQueueCallback(index, () => this.#called(vring))
+    ops.setQueueReady(index, true)
+    const written = [{ at: Number(device), bytes: sizes.device }]
+    if (format === 'packed') written.push({ at: Number(descriptor), bytes: sizes.descriptor })
+    this.#written.set(index, written)
+    vring.isLive = true
+    // What was there before may have been kicked before: a receive queue is kicked once, and then maybe never.
+    ops.kick(index)
+  }
+
+  #turn(work: () => void): void {
+    try {
+      work()
+    } finally {
+      this.#afterTurn()
+    }
+  }
+
+  /** Interrupts are sent after the log: who is interrupted may look at once, and a migration must have seen the page. */
+  #called(vring: Vring): void {
+    this.#logRings()
+    vring.call?.signal()
+  }
+
+  #logRings(): void {
+    const { log } = this.dma
+    if (log === undefined) return
+    for (const areas of this.#written.values()) for (const { at, bytes } of areas) log.mark(at, bytes)
+  }
+
+  #afterTurn(): void {
+    this.#logRings()
+    if (this.table.isTorn || this.dma.log?.isTorn === true) this.#listener?.torn()
+  }
+
+  #configCallback(): void {
+    if ((this.ops.status() & virtioStatus.NEEDS_RESET) === 0) this.#listener?.configChanged()
+    else this.#listener?.broken()
+  }
+}
+
+/**
+ * Where a queue begins. Front ends have three ideas of a fresh packed ring: 0x80008000, 0x8000 with nothing in the used half, and 0. Both halves are alike
+ * then, and a ring whose wrap counters are both 0 and that stands at its beginning comes after a whole round only.
+ */
+export function baseOf(base: number, format: RingFormat): number {
+  if (format === 'split') return base
+  if (base === 0) return 0x8000_8000
+  return base >>> 16 === 0 ? (base * 0x1_0001) % 0x1_0000_0000 : base
+}

@@ -1,0 +1,233 @@
+// A socket at which front ends find a device: who is let in, and what is said of those who are not.
+
+import { channel } from 'node:diagnostics_channel'
+import { bit } from '../base/bits.js'
+import { checkFunction, checkInteger, checkString, typeError } from '../base/checks.js'
+import type { Releasable } from '../base/closeable.js'
+import { vdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
+import type { Backend, Subscription } from '../backend/backend.js'
+import type { SocketListener, StreamSocket, UnixSockets } from '../backend/sockets.js'
+import type { DeviceOps } from '../models/device-ops.js'
+import { vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
+import { maskOf } from './codec.js'
+import { ServedDevice } from './served-device.js'
+import { Session } from './session.js'
+
+const REFUSALS_KEPT = 100
+const ACCEPTED_A_TURN = 32
+/** Milliseconds until a process that has no descriptors left tries again. */
+const PAUSE = 100
+
+const refusalChannel = channel('vhost-vdpa:vhost-user-refusal')
+
+const OFFERED = maskOf([
+  protocol.MQ,
+  protocol.LOG_SHMFD,
+  protocol.REPLY_ACK,
+  protocol.BACKEND_REQ,
+  protocol.CONFIG,
+  protocol.RESET_DEVICE,
+  protocol.CONFIGURE_MEM_SLOTS,
+  protocol.STATUS,
+  protocol.INFLIGHT_SHMFD,
+])
+
+/** How a device is served. */
+export interface ServeVhostUserOptions {
+  /** Where to listen: a path of at most 107 bytes. A socket that a program left behind which is gone is replaced. */
+  readonly socket: string
+  /** Default: the kernel. One without `sockets` is refused (ERR_VDPA_NOT_SUPPORTED). */
+  readonly backend?: Backend
+  /** Regions of guest memory, 1..509; default 32. A front end asks once: never fewer after a restart. */
+  readonly memorySlots?: number
+  /** Offers kicks and calls by messages instead of eventfds: slower, and for front ends that simulate time. Default false. */
+  readonly inBandNotifications?: boolean
+  /** Milliseconds for the rest of a message that has begun, 1..2^31-1; default 5000. Nothing limits the time between messages. */
+  readonly messageTimeout?: number
+  /** Front ends at a time where a device is made for each, 1..65535; default 64. */
+  readonly maxFrontEnds?: number
+  /** Hears of what was refused, and why: messages, connections, broken rings. What it throws goes to 'uncaughtException'. */
+  readonly onRefusal?: (error: Error) => void
+}
+
+/** A device, or what makes one for each front end. */
+export type ServedModel = DeviceOps | (() => DeviceOps)
+
+/** A device that front ends may connect to. */
+export interface VhostUserServer extends Releasable {
+  /** Where it listens. */
+  readonly path: string
+  /** Front ends that are connected. */
+  readonly frontEnds: number
+  /** The first 100 refusals, as sentences. */
+  readonly refusals: readonly string[]
+  /** How many there were in all. */
+  readonly refusalCount: number
+  /** Ends every connection, gives back all that came through them, and takes the socket away. The model may be looked at afterwards. */
+  close(): void
+}
+
+type Settings = Required<Omit<ServeVhostUserOptions, 'onRefusal'>> & Pick<ServeVhostUserOptions, 'onRefusal'>
+
+class Server implements VhostUserServer {
+  readonly path: string
+  readonly refusals: string[] = []
+  refusalCount = 0
+  readonly #options: Settings
+  readonly #sockets: UnixSockets
+  readonly #listener: SocketListener
+  readonly #makeDevice: () => ServedDevice
+  readonly #ownDevice: ServedDevice | undefined
+  readonly #sessions = new Map<Session, ServedDevice>()
+  #subscription: Subscription | undefined
+  #pause: NodeJS.Timeout | undefined
+  #isClosed = false
+
+  constructor(model: ServedModel, options: Settings, sockets: UnixSockets) {
+    this.#options = options
+    this.#sockets = sockets
+    this.path = options.socket
+    const serve = (ops: DeviceOps) => new ServedDevice(ops, options.backend, options.memorySlots)
+    this.#listener = sockets.listen(options.socket)
+    try {
+      this.#ownDevice = typeof model === 'function' ? undefined : serve(model)
+      this.#makeDevice = typeof model === 'function' ? () => serve(model()) : () => this.#own()
+      this.#listen()
+    } catch (error) {
+      this.#listener.close()
+      throw error
+    }
+  }
+
+  get frontEnds(): number {
+    return this.#sessions.size
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    clearTimeout(this.#pause)
+    this.#subscription?.close()
+    this.#listener.close()
+    for (const session of [...this.#sessions.keys()]) session.end()
+    this.#ownDevice?.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #own(): ServedDevice {
+    if (this.#ownDevice === undefined) throw new Error('there is no device')
+    return this.#ownDevice
+  }
+
+  #listen(): void {
+    this.#subscription = this.#listener.onReadable(() => this.#acceptSome()).ref()
+  }
+
+  #acceptSome(): void {
+    for (let count = 0; count < ACCEPTED_A_TURN && !this.#isClosed; count++) {
+      let socket: StreamSocket | undefined
+      try {
+        socket = this.#listener.accept()
+      } catch (error) {
+        this.#rest(error as Error)
+        return
+      }
+      if (socket === undefined) return
+      this.#admit(socket)
+    }
+  }
+
+  /** Without descriptors nobody can be let in; those who wait go on waiting, and those who are in are served. */
+  #rest(error: Error): void {
+    this.#refused(error)
+    this.#subscription?.close()
+    this.#pause = setTimeout(() => this.#listen(), PAUSE)
+  }
+
+  #admit(socket: StreamSocket): void {
+    const most = this.#ownDevice === undefined ? this.#options.maxFrontEnds : 1
+    // A front end that comes back may be faster than the news that it left.
+    if (this.#sessions.size >= most) for (const session of [...this.#sessions.keys()]) session.serve()
+    if (this.#sessions.size >= most) {
+      socket.close()
+      this.#refused(
+        vdpaError('ERR_VDPA_STATE', `a front end was turned away: ${most} of ${most} are connected`, {
+          path: this.path,
+        }),
+      )
+      return
+    }
+    let device: ServedDevice | undefined
+    try {
+      device = this.#makeDevice()
+      this.#begin(socket, device)
+    } catch (error) {
+      socket.close()
+      if (device !== this.#ownDevice) device?.close()
+      callUnasked(() => {
+        throw error
+      })
+    }
+  }
+
+  #begin(socket: StreamSocket, device: ServedDevice): void {
+    const { backend, memorySlots, messageTimeout, inBandNotifications } = this.#options
+    const session = new Session({
+      backend,
+      sockets: this.#sockets,
+      socket,
+      device,
+      memorySlots,
+      messageTimeout,
+      offered: inBandNotifications ? OFFERED | bit(protocol.INBAND_NOTIFICATIONS) : OFFERED,
+      onRefusal: (error) => this.#refused(error),
+      onEnd: (ended) => {
+        this.#sessions.delete(ended)
+        if (device !== this.#ownDevice) device.close()
+      },
+    })
+    this.#sessions.set(session, device)
+  }
+
+  #refused(error: Error): void {
+    this.refusalCount++
+    if (this.refusals.length < REFUSALS_KEPT) this.refusals.push(error.message)
+    refusalChannel.publish({ path: this.path, error })
+    const { onRefusal } = this.#options
+    if (onRefusal !== undefined) callUnasked(() => onRefusal(error))
+  }
+}
+
+/** As serveVhostUser(), for a backend that is known. */
+export function serveOn(model: ServedModel, backend: Backend, options: ServeVhostUserOptions): VhostUserServer {
+  if (
+    typeof model !== 'function' &&
+    (typeof model !== 'object' || model === null || typeof model.attach !== 'function')
+  )
+    throw typeError('model', 'a device model, or a function that makes one', model)
+  const { socket, memorySlots = 32, messageTimeout = 5000, maxFrontEnds = 64, inBandNotifications = false } = options
+  const { onRefusal } = options
+  checkString(socket, 'options.socket')
+  checkInteger(memorySlots, 'options.memorySlots', 1, 509)
+  checkInteger(messageTimeout, 'options.messageTimeout', 1, 0x7fff_ffff)
+  checkInteger(maxFrontEnds, 'options.maxFrontEnds', 1, 0xffff)
+  if (typeof inBandNotifications !== 'boolean')
+    throw typeError('options.inBandNotifications', 'a boolean', inBandNotifications)
+  if (onRefusal !== undefined) checkFunction(onRefusal, 'options.onRefusal')
+  const { sockets } = backend
+  if (sockets === undefined)
+    throw vdpaError(
+      'ERR_VDPA_NOT_SUPPORTED',
+      `the backend '${backend.name}' has no UNIX sockets: serve on the kernel's`,
+    )
+  const all = { socket, backend, memorySlots, messageTimeout, maxFrontEnds, inBandNotifications }
+  return new Server(model, { ...all, ...(onRefusal !== undefined && { onRefusal }) }, sockets)
+}

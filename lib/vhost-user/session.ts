@@ -1,0 +1,190 @@
+// One front end from its connection to its end: messages in, answers out, and everything of it given back afterwards.
+
+import { bit } from '../base/bits.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
+import type { Backend, Subscription } from '../backend/backend.js'
+import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
+import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
+import { decodeRequest, encodeNumber, encodeReply, requestName, type KnownRequest } from './codec.js'
+import { END, MessageReader, type Message } from './message-reader.js'
+import { answered, carryOut, has, type Connection } from './requests.js'
+import type { ServedDevice } from './served-device.js'
+
+/** Messages in one turn of the event loop: a front end that sends without end does not stop the others. */
+const MESSAGES_A_TURN = 32
+
+/** What a session is made with. */
+export interface SessionOptions {
+  readonly backend: Backend
+  readonly sockets: UnixSockets
+  readonly socket: StreamSocket
+  readonly device: ServedDevice
+  readonly memorySlots: number
+  readonly offered: bigint
+  /** Milliseconds for the rest of a message. */
+  readonly messageTimeout: number
+  /** Hears of everything that was refused. */
+  readonly onRefusal: (error: Error) => void
+  /** Called once, when all is given back. */
+  readonly onEnd: (session: Session) => void
+}
+
+/** One front end. */
+export class Session {
+  readonly #options: SessionOptions
+  readonly #reader: MessageReader
+  readonly #connection: Connection
+  readonly #subscription: Subscription
+  #stall: NodeJS.Timeout | undefined
+  #isEnded = false
+
+  constructor(options: SessionOptions) {
+    const { backend, sockets, socket, device, memorySlots, offered } = options
+    this.#options = options
+    this.#reader = new MessageReader(socket)
+    this.#connection = {
+      backend,
+      sockets,
+      device,
+      memorySlots,
+      offered,
+      protocolFeatures: 0n,
+      status: 0,
+      channel: undefined,
+      log: undefined,
+      isLogging: false,
+      answerFiles: [],
+    }
+    device.listen({
+      configChanged: () => this.#configChanged(),
+      broken: () => this.#broken(),
+      torn: () => this.end(vdpaError('ERR_VDPA_PROTOCOL', 'the front end made a file shorter under its own memory')),
+    })
+    this.#subscription = socket.onReadable(() => this.serve()).ref()
+  }
+
+  get isEnded(): boolean {
+    return this.#isEnded
+  }
+
+  /** Serves what has come. */
+  serve(): void {
+    for (let count = 0; count < MESSAGES_A_TURN && !this.#isEnded; count++) {
+      let message: Message | typeof END | undefined
+      try {
+        message = this.#reader.next()
+      } catch (error) {
+        this.end(error as Error)
+        return
+      }
+      if (message === END) return this.end()
+      if (message === undefined) return this.#watchForStall()
+      this.#stopWatching()
+      this.#handle(message)
+    }
+  }
+
+  /** Ends it; `error` is why, where the front end is to blame. */
+  end(error?: Error): void {
+    if (this.#isEnded) return
+    this.#isEnded = true
+    this.#stopWatching()
+    const { socket, device, onRefusal, onEnd } = this.#options
+    const { channel, log } = this.#connection
+    this.#subscription.close()
+    this.#reader.close()
+    socket.close()
+    device.dma.log = undefined
+    device.release()
+    log?.close()
+    channel?.close()
+    if (error !== undefined) onRefusal(error)
+    onEnd(this)
+  }
+
+  #handle({ header, payload, files }: Message): void {
+    const wantsAck = () => header.needsReply && has(this.#connection, protocol.REPLY_ACK)
+    const name = requestName(header.request) as KnownRequest
+    try {
+      const request = decodeRequest(header.request, payload, files.length)
+      const answer = carryOut(this.#connection, request, files)
+      if (this.#isEnded) return
+      if (answer !== undefined) this.#send(header.request, this.#padded(answer, payload, name))
+      else if (wantsAck()) this.#send(header.request, encodeNumber(0n))
+    } catch (error) {
+      this.#refuse(error as Error, header.request, name, wantsAck())
+    } finally {
+      for (const file of files) file.close()
+      for (const region of this.#connection.answerFiles.splice(0)) region.close()
+    }
+  }
+
+  /** Who asked for 24 bytes, where the protocol has 20, waits for as many. */
+  #padded(answer: Uint8Array, asked: Uint8Array, name: KnownRequest): Uint8Array {
+    if (name !== 'GET_INFLIGHT_FD' || asked.byteLength === answer.byteLength) return answer
+    const padded = new Uint8Array(asked.byteLength)
+    padded.set(answer)
+    return padded
+  }
+
+  /** A front end that waits for an answer gets it, and may go on; one that does not is told by the end of the connection, since nothing else is heard. */
+  #refuse(error: Error, request: number, name: KnownRequest, wantsAck: boolean): void {
+    if (!isRefusal(error)) {
+      this.end()
+      throw error
+    }
+    if (name === 'GET_CONFIG' || (wantsAck && !answered.has(name))) {
+      this.#options.onRefusal(error)
+      const none = { offset: 0, size: 0, flags: 0 }
+      this.#send(request, name === 'GET_CONFIG' ? vhostUserConfigHead.encode(none) : encodeNumber(1n))
+    } else {
+      this.end(error)
+    }
+  }
+
+  #send(request: number, payload: Uint8Array): void {
+    const message = encodeReply(request, payload)
+    const fds = this.#connection.answerFiles.flatMap(({ fd }) => (fd === undefined ? [] : [fd]))
+    try {
+      const sent = this.#options.socket.send(message, fds)
+      if (sent === message.byteLength) return
+      this.end(vdpaError('ERR_VDPA_PROTOCOL', 'the front end does not read its answers'))
+    } catch (error) {
+      this.end(error as Error)
+    }
+  }
+
+  #watchForStall(): void {
+    if (!this.#reader.isHalfWay || this.#stall !== undefined) return
+    const { messageTimeout } = this.#options
+    const late = () =>
+      this.end(vdpaError('ERR_VDPA_TIMEOUT', `the rest of a message did not come within ${messageTimeout} ms`))
+    this.#stall = setTimeout(late, messageTimeout)
+  }
+
+  #stopWatching(): void {
+    clearTimeout(this.#stall)
+    this.#stall = undefined
+  }
+
+  /** While no ring runs nothing may be sent; a driver that begins reads the configuration anyhow. */
+  #configChanged(): void {
+    const { channel, device, protocolFeatures } = this.#connection
+    if (device.isLive && (protocolFeatures & bit(protocol.CONFIG)) !== 0n) channel?.configChanged()
+  }
+
+  #broken(): void {
+    for (const vring of this.#connection.device.vrings) if (vring.isLive) vring.error?.signal()
+    this.#options.onRefusal(
+      vdpaError(
+        'ERR_VDPA_RING_BROKEN',
+        'the guest’s driver broke a rule of its rings: the device rests until it is set up anew',
+      ),
+    )
+  }
+}
+
+/** What is the front end's doing: a rule of the protocol, memory or descriptors that the system refuses. Anything else is a defect here. */
+function isRefusal(error: unknown): boolean {
+  return isVdpaError(error) || error instanceof RangeError
+}

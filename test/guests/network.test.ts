@@ -1,0 +1,108 @@
+// A real guest's virtio_net driver on our network model: what it sets is seen here, and two guests hear each other over a wire.
+
+import { expect, it } from '@jest/globals'
+import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUserServer } from '../../lib/serve'
+import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
+import { openDescriptors, TemporaryFolder } from '../native/support'
+import { describeGuest, Guest } from './guest'
+
+const ringFeatures = [transport.VIRTIO_F_RING_INDIRECT_DESC, transport.VIRTIO_F_RING_EVENT_IDX]
+const filters = [
+  net.VIRTIO_NET_F_MRG_RXBUF,
+  net.VIRTIO_NET_F_CTRL_RX,
+  net.VIRTIO_NET_F_CTRL_VLAN,
+  net.VIRTIO_NET_F_CTRL_RX_EXTRA,
+]
+
+function served(folder: TemporaryFolder, name: string, device: NetworkDevice): VhostUserServer {
+  return serveVhostUser(device, { socket: folder.file(name) })
+}
+
+const script = (own: string, other: string) => `
+ip link set eth0 up
+ip addr add ${own}/24 dev eth0
+say address $(cat /sys/class/net/eth0/address)
+n=0; until ping -c 1 -W 1 ${other} > /dev/null || [ $n = 30 ]; do n=$((n+1)); done
+ping -c 20 -i 0.05 -s 1400 ${other} | grep -q ' 0% packet loss'
+say pinged $?
+sleep 2`
+
+describeGuest('a guest on a network device', () => {
+  it.each([
+    ['split rings', []],
+    ['split rings with indirect descriptors and event index', ringFeatures],
+    ['packed rings', [transport.VIRTIO_F_RING_PACKED]],
+    ['packed rings with indirect descriptors and event index', [transport.VIRTIO_F_RING_PACKED, ...ringFeatures]],
+  ])('reaches another guest over a wire, by %s', async (_name, features) => {
+    const before = openDescriptors()
+    {
+      using folder = new TemporaryFolder()
+      const moreFeatures = [...filters, ...features]
+      const devices = ['02:00:00:00:00:01', '02:00:00:00:00:02'].map((mac) => networkDevice({ mac, moreFeatures }))
+      const [one, other] = devices as [NetworkDevice, NetworkDevice]
+      pair(one, other)
+      using first = served(folder, 'first', one)
+      using second = served(folder, 'second', other)
+      await using a = new Guest(script('10.0.0.1', '10.0.0.2'), [`${first.path}:1`])
+      await using b = new Guest(script('10.0.0.2', '10.0.0.1'), [`${second.path}:1`])
+      expect(await Promise.all([a.saying('address'), b.saying('address')])).toEqual([one.mac, other.mac])
+      expect(await Promise.all([a.saying('pinged'), b.saying('pinged')])).toEqual(['0', '0'])
+      await Promise.all([a.end(), b.end()])
+      expect([first.refusals, second.refusals]).toEqual([[], []])
+      expect(one.counters.rxPackets).toBeGreaterThan(40)
+      expect(one.violations).toEqual([])
+    }
+    expect(openDescriptors()).toBe(before)
+  })
+
+  it('sets its address and filters, which outlive no driver, and is told of the link', async () => {
+    using folder = new TemporaryFolder()
+    const device = networkDevice({
+      mac: '02:00:00:00:00:01',
+      moreFeatures: [...filters, ...ringFeatures],
+      queuePairs: 2,
+    })
+    using server = served(folder, 'net', device)
+    await using guest = new Guest(
+      `ip link set eth0 address 02:00:00:00:00:77
+ip link set eth0 promisc on
+ip link set eth0 up
+say set
+n=0; while [ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
+say carrier $(cat /sys/class/net/eth0/carrier)
+unload
+say unloaded
+load
+say again $(cat /sys/class/net/eth0/address)`,
+      [`${server.path}:1`],
+    )
+    await guest.saying('set')
+    expect(device.mac).toBe('02:00:00:00:00:77')
+    expect(device.control.isPromiscuous).toBe(true)
+    device.changeConfig(6, Uint8Array.of(0, 0))
+    expect(await guest.saying('carrier')).toBe('0')
+    await guest.saying('unloaded')
+    await guest.saying('again')
+    expect(device.control.isPromiscuous).toBe(false)
+    await guest.end()
+    expect(server.refusals).toEqual([])
+    expect(device.counters.commandErrors).toBe(0)
+  })
+
+  it('leaves a device for the next one, when it is killed', async () => {
+    using folder = new TemporaryFolder()
+    const device = networkDevice({ mac: '02:00:00:00:00:01', moreFeatures: ringFeatures })
+    using server = served(folder, 'net', device)
+    for (const way of ['killed', 'killed again', 'switched off']) {
+      const before = openDescriptors()
+      await using guest = new Guest('ip link set eth0 up; say up; [ -e /never ] || sleep 2', [`${server.path}:1`])
+      await guest.saying('up')
+      expect(server.frontEnds).toBe(1)
+      if (way === 'switched off') await guest.end()
+      else await guest.kill()
+      for (let tries = 0; server.frontEnds > 0 && tries < 100; tries++)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      expect([server.frontEnds, openDescriptors()]).toEqual([0, before])
+    }
+  })
+})

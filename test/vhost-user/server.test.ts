@@ -1,0 +1,305 @@
+// A served device as front ends see it: data through rings, positions, configuration, logs; and front ends that are hostile, of which no other hears.
+
+import { afterEach, expect, it } from '@jest/globals'
+import { closeSync, ftruncateSync, openSync } from 'node:fs'
+import { bit } from '../../lib/base/bits'
+import {
+  blockDevice,
+  customDevice,
+  networkDevice,
+  serveVhostUser,
+  type ServedModel,
+  type ServeVhostUserOptions,
+} from '../../lib/serve'
+import { Simulator } from '../../lib/simulator/simulator'
+import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
+import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { FrontEnd, GUEST, USER, words } from './front-end'
+
+const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
+const packed = bit(transport.VIRTIO_F_RING_PACKED)
+const eventIdx = bit(transport.VIRTIO_F_RING_EVENT_IDX)
+const pause = (milliseconds = 10) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+const until = async (isSo: () => boolean) => {
+  for (let tries = 0; !isSo() && tries < 500; tries++) await pause()
+  expect(isSo()).toBe(true)
+}
+
+/** Asks, and never reads an answer, until the other side has enough. */
+async function flood(front: FrontEnd): Promise<void> {
+  for (;;) {
+    try {
+      if (front.socket.send(words(1, 1, 0)) === 0) await pause(0)
+    } catch {
+      return
+    }
+  }
+}
+
+/** A disk of one request at a time. */
+async function readSector(
+  front: FrontEnd,
+  queue: ReturnType<FrontEnd['queue']>,
+  sector: bigint,
+): Promise<[number, number]> {
+  const [header, data, status] = [front.room(16), front.room(512), front.room(1)]
+  header.bytes.set(words(0, 0, sector))
+  status.bytes[0] = 0xff
+  queue.ring.begin()
+  queue.ring.pushAddress(header.guest, 16, false)
+  queue.ring.pushAddress(data.guest, 512, true)
+  queue.ring.pushAddress(status.guest, 1, true)
+  queue.ring.commit(1)
+  if (queue.ring.publish()) queue.kick.signal()
+  await queue.take()
+  return [data.bytes[0] ?? -1, status.bytes[0] ?? -1]
+}
+
+describeNative('a device served by vhost-user', (backend) => {
+  let folder = new TemporaryFolder()
+  let before = openDescriptors()
+  afterEach(() => {
+    folder[Symbol.dispose]()
+    expect(openDescriptors()).toBe(before)
+  })
+  const serve = (model: ServedModel, options: Partial<ServeVhostUserOptions> = {}) => {
+    backend()
+    before = openDescriptors()
+    folder = new TemporaryFolder()
+    return serveVhostUser(model, { socket: folder.file('socket'), ...options })
+  }
+  const disk = () =>
+    blockDevice({ capacity: 64, content: new Uint8Array(32_768).map((_, index) => index >> 9), moreFeatures })
+
+  it.each([
+    ['split', packed | eventIdx],
+    ['split', packed],
+    ['packed', eventIdx],
+    ['packed', 0n],
+  ] as const)('moves data through a %s ring, and goes on where it stopped', async (format, without) => {
+    const device = disk()
+    using server = serve(device)
+    using front = new FrontEnd(backend(), server.path)
+    const features = await front.begin(without)
+    expect(features & bit(transport.VIRTIO_F_ACCESS_PLATFORM)).toBe(0n)
+    const queue = front.queue(0, { format, eventIdx: (features & eventIdx) !== 0n })
+    for (const sector of [0n, 5n, 63n]) expect(await readSector(front, queue, sector)).toEqual([Number(sector), 0])
+    expect(await readSector(front, queue, 64n)).toEqual([0, 1])
+    const base = (await front.ask('GET_VRING_BASE', words(0, 99))).payload
+    expect(base).toEqual(format === 'split' ? words(0, 4) : words(0, 0x800c_800c))
+    // Stopped, and asked again: the same. Then on from there.
+    expect((await front.ask('GET_VRING_BASE', words(0, 0))).payload).toEqual(base)
+    front.send('SET_VRING_BASE', base)
+    front.send('SET_VRING_KICK', words(0n), [queue.kick.fd])
+    expect(await readSector(front, queue, 9n)).toEqual([9, 0])
+    // The table comes again while the ring runs: the same region, then none other.
+    expect(await front.acknowledged('SET_MEM_TABLE', front.table(), [front.fd])).toBe(0n)
+    expect(await readSector(front, queue, 10n)).toEqual([10, 0])
+    expect(server.refusals).toEqual([])
+  })
+
+  it('is as new for the next front end, and turns a second one away meanwhile', async () => {
+    using server = serve(disk())
+    for (let times = 0; times < 3; times++) {
+      using front = new FrontEnd(backend(), server.path)
+      await front.begin(packed | eventIdx)
+      const queue = front.queue(0)
+      expect(await readSector(front, queue, 3n)).toEqual([3, 0])
+      using second = new FrontEnd(backend(), server.path)
+      expect(await second.answer()).toBeUndefined()
+      expect(await readSector(front, queue, 4n)).toEqual([4, 0])
+      front.close()
+      await until(() => server.frontEnds === 0)
+    }
+    expect(server.refusalCount).toBe(3)
+    expect(server.refusals[0]).toContain('turned away')
+  })
+
+  it('answers what it is asked, and acknowledges nothing that nobody asked for', async () => {
+    const device = networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2 })
+    using server = serve(device)
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin()
+    expect((await front.ask('GET_QUEUE_NUM')).value).toBe(2n)
+    expect((await front.ask('GET_MAX_MEM_SLOTS')).value).toBe(32n)
+    const config = await front.ask('GET_CONFIG', words(0, 8, 0, 0n))
+    expect(config.payload).toEqual(Uint8Array.from([...words(0, 8, 0), 2, 0, 0, 0, 0, 1, 1, 0]))
+    // Past the end of the space there is nothing, and all the same as many bytes.
+    expect((await front.ask('GET_CONFIG', words(250, 8, 0, 1n))).payload.byteLength).toBe(20)
+    expect(await front.acknowledged('SET_STATUS', words(15n))).toBe(0n)
+    expect((await front.ask('GET_STATUS', undefined, undefined, true)).value).toBe(15n)
+    front.send('SET_STATUS', words(0n))
+    expect(await front.ask('GET_STATUS')).toMatchObject({ request: 40, flags: 5, value: 0n })
+    const inflight = await front.ask('GET_INFLIGHT_FD', Uint8Array.from([...words(0n, 0n), 2, 0, 128, 0, 0, 0, 0, 0]))
+    expect([inflight.payload.byteLength, inflight.value]).toEqual([24, 4224n])
+    expect(await front.acknowledged('RESET_DEVICE')).toBe(0n)
+    expect(await front.acknowledged(99)).toBe(1n)
+    expect(await front.acknowledged('SET_VRING_NUM', words(9, 16))).toBe(1n)
+    expect(await front.acknowledged('SET_VRING_NUM', words(0, 1000))).toBe(1n)
+    expect(await front.acknowledged('SET_FEATURES', words(1n << 62n))).toBe(1n)
+    expect((await front.ask('GET_FEATURES')).value & bit(30)).toBe(bit(30))
+    expect(server.refusalCount).toBe(4)
+  })
+
+  it('says on the back end’s channel that the configuration changed, while rings run', async () => {
+    const device = disk()
+    using server = serve(device)
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(packed | eventIdx)
+    const [ours, theirs] = backend().sockets.pair()
+    front.send('SET_BACKEND_REQ_FD', undefined, [theirs.fd])
+    theirs.close()
+    await front.ask('GET_FEATURES')
+    device.changeConfig(0, Uint8Array.of(1))
+    front.queue(0)
+    await front.ask('GET_FEATURES')
+    device.changeConfig(0, Uint8Array.of(64))
+    const target = new Uint8Array(64)
+    expect([ours.receive(target, 0, 64)?.length, target.subarray(0, 12)]).toEqual([12, words(2, 1, 0)])
+    ours.close()
+  })
+
+  it('marks what it wrote in the log, and only while that is asked', async () => {
+    using server = serve(disk())
+    using front = new FrontEnd(backend(), server.path)
+    const features = await front.begin(packed | eventIdx)
+    const log = backend().allocate(1 << 16)
+    const queue = front.queue(0)
+    await readSector(front, queue, 1n)
+    expect((await front.ask('SET_LOG_BASE', words(BigInt(log.length), 0n), [log.fd ?? -1])).value).toBe(0n)
+    await readSector(front, queue, 1n)
+    expect(log.view(0, log.length).some((byte) => byte !== 0)).toBe(false)
+    expect(await front.acknowledged('SET_FEATURES', words(features | bit(26)))).toBe(0n)
+    await readSector(front, queue, 1n)
+    const first = Number(GUEST >> 15n)
+    expect(log.view(first, 1)[0]).not.toBe(0)
+    expect(log.view(0, first).some((byte) => byte !== 0)).toBe(false)
+    front.close()
+    log.close()
+    await until(() => server.frontEnds === 0)
+  })
+
+  it('serves memory slots: added twice, taken away by value', async () => {
+    using server = serve(disk(), { memorySlots: 1 })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(packed | eventIdx)
+    const region = front.table().subarray(8)
+    const slot = (bytes: Uint8Array) => Uint8Array.from([...words(0n), ...bytes])
+    expect(await front.acknowledged('ADD_MEM_REG', slot(region), [front.fd])).toBe(0n)
+    expect(
+      await front.acknowledged('ADD_MEM_REG', slot(front.table(GUEST * 2n, 4096n, USER * 2n).subarray(8)), [front.fd]),
+    ).toBe(1n)
+    expect(await front.acknowledged('REM_MEM_REG', slot(front.table(GUEST, 4096n).subarray(8)))).toBe(1n)
+    expect(await front.acknowledged('REM_MEM_REG', slot(region), [front.fd])).toBe(0n)
+    expect(await front.acknowledged('REM_MEM_REG', slot(region))).toBe(1n)
+  })
+
+  it('kicks and calls by messages where that was asked for', async () => {
+    using server = serve(disk(), { inBandNotifications: true })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(packed | eventIdx)
+    const [ours, theirs] = backend().sockets.pair()
+    front.send('SET_BACKEND_REQ_FD', undefined, [theirs.fd])
+    theirs.close()
+    const queue = front.queue(0)
+    front.send('SET_VRING_KICK', words(0x100n))
+    const reading = readSector(front, queue, 7n)
+    expect(await front.acknowledged('VRING_KICK', words(0, 0))).toBe(0n)
+    expect(await reading).toEqual([7, 0])
+    ours.close()
+  })
+
+  it.each<[string, (front: FrontEnd) => unknown]>([
+    ['garbage', (front) => front.socket.send(new Uint8Array(4096).fill(0xa5))],
+    ['an answer', (front) => front.socket.send(words(1, 5, 0))],
+    ['a size without end', (front) => front.socket.send(words(1, 1, 0xffff_ffff))],
+    ['half a message, and silence', (front) => front.socket.send(words(2, 1, 8))],
+    ['half a header, and the end', (front) => (front.socket.send(words(2)), front.socket.close())],
+    ['descriptors with what takes none', (front) => front.send('SET_OWNER', undefined, [0, 1, 2])],
+    [
+      'more descriptors than any message has',
+      (front) => front.send('SET_MEM_TABLE', front.table(), Array<number>(200).fill(0)),
+    ],
+    ['memory in an eventfd', (front) => front.send('SET_MEM_TABLE', front.table(), [front.queue(0).kick.fd])],
+    ['memory that its file has not', (front) => front.send('SET_MEM_TABLE', front.table(GUEST, 1n << 30n), [front.fd])],
+    ['memory of half pages', (front) => front.send('SET_MEM_TABLE', front.table(GUEST + 1n), [front.fd])],
+    ['a kick that is a file', (front) => front.send('SET_VRING_KICK', words(0n), [front.fd])],
+    ['a call that is a file', (front) => front.send('SET_VRING_CALL', words(0n), [front.fd])],
+    ['a channel that is a file', (front) => front.send('SET_BACKEND_REQ_FD', undefined, [front.fd])],
+    ['features that were not offered', (front) => front.send('SET_FEATURES', words(1n << 60n))],
+    ['a queue that is not there', (front) => front.send('SET_VRING_ENABLE', words(200, 1))],
+    ['requests without end, and no reading', flood],
+  ])('survives %s, names it, and serves the others', async (_name, attack) => {
+    using server = serve(disk, { messageTimeout: 50 })
+    using good = new FrontEnd(backend(), server.path)
+    await good.begin(packed | eventIdx)
+    const queue = good.queue(0)
+    expect(await readSector(good, queue, 1n)).toEqual([1, 0])
+    {
+      using bad = new FrontEnd(backend(), server.path)
+      await bad.ask('GET_PROTOCOL_FEATURES')
+      bad.send('SET_PROTOCOL_FEATURES', words(bit(5) | bit(9)))
+      const attacked = attack(bad)
+      await until(() => server.refusalCount > 0)
+      expect(await readSector(good, queue, 2n)).toEqual([2, 0])
+      await attacked
+    }
+    await until(() => server.frontEnds === 1)
+    good.close()
+    await until(() => server.frontEnds === 0)
+  })
+
+  it('lives on when memory is made shorter under a running ring', async () => {
+    using server = serve(disk)
+    using good = new FrontEnd(backend(), server.path)
+    await good.begin(packed | eventIdx)
+    const queue = good.queue(0)
+    {
+      using bad = new FrontEnd(backend(), server.path)
+      const file = openSync(folder.file('ram'), 'w+')
+      ftruncateSync(file, 1 << 20)
+      await bad.begin(packed | eventIdx)
+      expect(await bad.acknowledged('SET_MEM_TABLE', bad.table(), [file])).toBe(0n)
+      const victim = bad.queue(0)
+      await bad.ask('GET_FEATURES')
+      ftruncateSync(file, 0)
+      victim.kick.signal()
+      expect(await bad.answer()).toBeUndefined()
+      closeSync(file)
+    }
+    expect(server.refusals).toEqual([expect.stringContaining('shorter')])
+    expect(await readSector(good, queue, 2n)).toEqual([2, 0])
+    good.close()
+    await until(() => server.frontEnds === 0)
+  })
+
+  it('outlives ten thousand connections', async () => {
+    using server = serve(disk(), { onRefusal: () => undefined })
+    for (let connected = 0; connected < 10_000;) {
+      try {
+        backend().sockets.connect(server.path).close()
+        connected++
+      } catch {
+        await pause(0)
+      }
+    }
+    await until(() => server.frontEnds === 0)
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(packed | eventIdx)
+    expect(await readSector(front, front.queue(0), 6n)).toEqual([6, 0])
+  }, 60_000)
+
+  it('refuses what cannot be served', () => {
+    before = openDescriptors()
+    folder = new TemporaryFolder()
+    const socket = folder.file('s')
+    expect(() => serveVhostUser(disk(), { socket, backend: new Simulator() })).toThrow('has no UNIX sockets')
+    expect(() => serveVhostUser({} as ServedModel, { socket })).toThrow(TypeError)
+    expect(() => serveVhostUser(disk(), { socket: '' })).toThrow(RangeError)
+    expect(() => serveVhostUser(disk(), { socket, memorySlots: 0 })).toThrow(RangeError)
+    const server = serveVhostUser(customDevice({ deviceId: 4 }), { socket })
+    server.close()
+    server.close()
+    expect(server.isClosed).toBe(true)
+  })
+})
