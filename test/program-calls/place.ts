@@ -1,7 +1,7 @@
 // A place where the package calls the program, as a row of the suite: how to make it called three times or more, and what the program may do from inside.
 
 import type { SimulatorOptions } from '../../lib/simulator/index.js'
-import type { SweepWorld } from '../sweep/world.js'
+import type { SimulatedWorld } from '../sweep/simulated-world.js'
 
 /** A function of the program: what it does is decided by the test. */
 export type Program = () => void
@@ -30,7 +30,7 @@ export interface Place {
   /** What the place does when its function throws: it goes on to the others (default), or gives up what it was doing. */
   readonly whenThrown?: 'gives up'
   readonly simulator?: SimulatorOptions
-  readonly make: (world: SweepWorld, program: Program) => Promise<Scene>
+  readonly make: (world: SimulatedWorld, program: Program) => Promise<Scene>
 }
 
 /** Some turns of the event loop: interrupts come, and what they cause. */

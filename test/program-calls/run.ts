@@ -2,7 +2,8 @@
 
 import { expect, jest } from '@jest/globals'
 import { isVdpaError } from '../../lib/base/errors.js'
-import { settled, SweepWorld } from '../sweep/world.js'
+import { SimulatedWorld } from '../sweep/simulated-world.js'
+import { settled } from '../sweep/world.js'
 import { turns, type Place, type Scene } from './place.js'
 
 /** What the program does at one of its calls. */
@@ -28,7 +29,7 @@ export interface Report {
 
 /** Plays a place; the program does `deed`. */
 export async function play(place: Place, deed?: Deed): Promise<Report> {
-  const world = new SweepWorld(place.simulator)
+  const world = new SimulatedWorld(place.simulator)
   const bug = new Error('a bug of the program')
   const strange: unknown[] = []
   const [byCaller, uncaught]: [unknown[], unknown[]] = [[], []]
@@ -69,7 +70,7 @@ export async function play(place: Place, deed?: Deed): Promise<Report> {
 }
 
 /** A verb from inside is right or refused by name, and its promise settles. */
-function answer(world: SweepWorld, note: (failure: unknown) => void, verb: () => unknown): void {
+function answer(world: SimulatedWorld, note: (failure: unknown) => void, verb: () => unknown): void {
   try {
     const result = verb()
     if (result instanceof Promise) world.wait(result.catch(note))

@@ -1,7 +1,9 @@
-// A network device and a disk on a simulator behind a saboteur, and the witness of what is left of them: nothing, whatever was refused.
+// A network device and a disk on some ground behind a saboteur, and the witness of what is left of them: nothing, whatever was refused.
 
 import { expect } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
+import type { Backend } from '../../lib/backend/backend.js'
+import type { ControlQueue } from '../../lib/control/control-queue.js'
 import type { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import type { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
@@ -10,18 +12,9 @@ import type { MemoryFollower } from '../../lib/device/memory-follower.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import type { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
+import type { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import {
-  blockDevice,
-  extraNetFeatures,
-  networkDevice,
-  Simulator,
-  type ModelDevice,
-  type SimulatorOptions,
-} from '../../lib/simulator/index.js'
 
-export const NET = '/dev/vhost-vdpa-0'
-export const BLOCK = '/dev/vhost-vdpa-1'
 /** Turns of the event loop after which a promise counts as one that never settles. */
 const TURNS = 3000
 
@@ -31,30 +24,45 @@ export interface Things {
   block?: VdpaDevice<'block'>
   queue?: DeviceQueue
   control?: NetControlQueue
+  plain?: ControlQueue
   shadow?: ShadowControlQueue<AddressSpace>
   driver?: NetDriver
   disk?: BlockDriver
   follower?: MemoryFollower
+  table?: GuestMemory
+}
+
+/** Where the devices stand: in a simulator, or in a kernel. */
+export interface Ground {
+  readonly backend: Backend
+  readonly net: string
+  readonly block: string
+  /** Queue pairs of the network device that a driver uses, and queues of the disk. */
+  readonly pairs: number
+  readonly diskQueues: number
+  /** The ranges that an address space has for the device; undefined where nobody can look. */
+  readonly mapped?: (path: string) => readonly { readonly asid: number; readonly ranges: readonly string[] }[]
+  /** Descriptors that are open, by what they are. */
+  readonly descriptors: () => readonly string[]
 }
 
 export class SweepWorld {
-  readonly simulator: Simulator
+  readonly ground: Ground
   readonly backend: FaultyBackend
-  readonly netModel: ModelDevice
   readonly things: Things = {}
   readonly memory: MemoryRegion
+  /** What was open before anything was done. */
+  readonly #before: readonly string[]
   /** All memory that the package took; the program's own is apart. */
   readonly #taken: MemoryRegion[] = []
   /** What is waited for beside the verb. */
   readonly #waits: Promise<unknown>[] = []
 
-  constructor(options: SimulatorOptions = {}) {
-    const simulator = (this.simulator = new Simulator(options))
-    this.netModel = networkDevice({ path: NET, moreFeatures: extraNetFeatures, queuePairs: 2 })
-    simulator.add(this.netModel)
-    simulator.add(blockDevice({ path: BLOCK, capacity: 64, queues: 2 }))
-    this.memory = simulator.allocate(16 * 4096)
-    this.backend = new FaultyBackend(simulator)
+  constructor(ground: Ground) {
+    this.ground = ground
+    this.#before = ground.descriptors()
+    this.memory = ground.backend.allocate(16 * 4096)
+    this.backend = new FaultyBackend(ground.backend)
     const allocate = this.backend.allocate.bind(this.backend)
     this.backend.allocate = (...wish) => {
       const region = allocate(...wish)
@@ -72,9 +80,9 @@ export class SweepWorld {
   checkMaps(): void {
     for (const device of [this.things.net, this.things.block]) {
       if (device === undefined || device.isClosed) continue
-      for (const space of this.simulator.dump(device.path).addressSpaces) {
-        const ours = device.addressSpace(space.asid).mappings.map(({ iova, size }) => showRange(iova, size))
-        expect(ours).toEqual(expect.arrayContaining(space.mappings.map(({ range }) => range)))
+      for (const { asid, ranges } of this.ground.mapped?.(device.path) ?? []) {
+        const ours = device.addressSpace(asid).mappings.map(({ iova, size }) => showRange(iova, size))
+        expect(ours).toEqual(expect.arrayContaining([...ranges]))
       }
     }
   }
@@ -83,15 +91,25 @@ export class SweepWorld {
   async leftovers(): Promise<string[]> {
     const { net, block } = this.things
     for (const device of [net, block]) if (device !== undefined) await settled(device.close().catch(() => undefined))
-    const left = this.simulator.descriptors.map(String)
+    const left: string[] = []
     for (const region of this.#taken) if (!region.isClosed) left.push(`memory of ${region.length} bytes`)
-    for (const path of [NET, BLOCK]) if (this.simulator.dump(path).isOpen) left.push(`${path} is open`)
     for (const [at, wait] of this.#waits.entries())
       await settled(wait).catch(() => left.push(`wait ${at} does not settle`))
     expect(this.memory.holders).toEqual([])
     this.memory.close()
+    left.push(...beyond(this.ground.descriptors(), this.#before).map((what) => `${what} is open`))
     return left
   }
+}
+
+/** What is in `now` more often than in `before`. */
+function beyond(now: readonly string[], before: readonly string[]): string[] {
+  const rest = [...before]
+  return now.filter((what) => {
+    const at = rest.indexOf(what)
+    if (at >= 0) rest.splice(at, 1)
+    return at < 0
+  })
 }
 
 function showRange(iova: bigint, size: bigint): string {

@@ -7,13 +7,13 @@ import type { Backend } from '../../../lib/backend/backend.js'
 import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import { openDevice } from '../../../lib/open.js'
 import { customDevice } from '../../../lib/simulator/index.js'
-import { NET, type SweepWorld } from '../../sweep/world.js'
+import { NET, type SimulatedWorld } from '../../sweep/simulated-world.js'
 import type { Place, Program } from '../place.js'
 
 const CUSTOM = '/dev/vhost-vdpa-9'
 
 /** From open to close, as a program would that goes on past refusals; throws what it met. */
-async function life(world: SweepWorld, backend: Backend): Promise<void> {
+async function life(world: SimulatedWorld, backend: Backend): Promise<void> {
   const failures = new Failures()
   const step = async (work: () => Promise<unknown>) => {
     await work().catch((failure: unknown) => failures.keep(failure))
@@ -30,7 +30,7 @@ async function life(world: SweepWorld, backend: Backend): Promise<void> {
   failures.throwMet('a life met failures')
 }
 
-const lifeScene = (world: SweepWorld, backend: Backend) => ({
+const lifeScene = (world: SimulatedWorld, backend: Backend) => ({
   act: () => life(world, backend),
   verbs: {
     reset: () => world.things.net?.reset(),
@@ -43,7 +43,7 @@ const lifeScene = (world: SweepWorld, backend: Backend) => ({
 })
 
 /** A device of the program's own kind with three chains in its queue. */
-async function customScene(world: SweepWorld, program: Program) {
+async function customScene(world: SimulatedWorld, program: Program) {
   const { simulator } = world
   simulator.add(customDevice({ path: CUSTOM, deviceId: 25, onKick: program }))
   const device: VdpaDevice = await openDevice(CUSTOM, { backend: world.backend })

@@ -5,16 +5,16 @@ import type { DeviceQueue } from '../../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import { GuestMemory } from '../../../lib/memory/guest-memory.js'
 import { openDevice } from '../../../lib/open.js'
-import { NET, type SweepWorld } from '../../sweep/world.js'
+import { NET, type SimulatedWorld } from '../../sweep/simulated-world.js'
 import { turns, type Place, type Program, type Scene } from '../place.js'
 
 const PAGE = 4096
 
-async function opened(world: SweepWorld): Promise<VdpaDevice<'net'>> {
+async function opened(world: SimulatedWorld): Promise<VdpaDevice<'net'>> {
   return (world.things.net = await openDevice(NET, { backend: world.backend, expect: 'net' }))
 }
 
-async function withQueue(world: SweepWorld): Promise<{ device: VdpaDevice<'net'>; queue: DeviceQueue }> {
+async function withQueue(world: SimulatedWorld): Promise<{ device: VdpaDevice<'net'>; queue: DeviceQueue }> {
   const device = await opened(world)
   await device.negotiate([])
   const queue = await device.createQueue(0, { addressSpace: device.addressSpace(0), size: 8, bufferBytes: 64 })
@@ -42,7 +42,7 @@ function deviceVerbs(device: VdpaDevice<'net'>): Scene['verbs'] {
   }
 }
 
-function spaceVerbs(world: SweepWorld, device: VdpaDevice<'net'>): Scene['verbs'] {
+function spaceVerbs(world: SimulatedWorld, device: VdpaDevice<'net'>): Scene['verbs'] {
   const space = device.addressSpace(0)
   const far = 1n << 30n
   return {
@@ -74,7 +74,7 @@ function queueScene(device: VdpaDevice<'net'>, queue: DeviceQueue, act: Scene['a
 /** A listener for the event, three times, and what has it told. */
 function eventPlace(
   event: 'config' | 'needsReset' | 'close',
-  tell: (world: SweepWorld, device: VdpaDevice) => unknown,
+  tell: (world: SimulatedWorld, device: VdpaDevice) => unknown,
 ): Place {
   return {
     name: `listeners of '${event}'`,
@@ -110,13 +110,13 @@ function endPlace(
 }
 
 /** So many mappings of a page that progress is told several times. */
-const manyMappings = (world: SweepWorld) =>
+const manyMappings = (world: SimulatedWorld) =>
   Array.from({ length: 200 }, (_, at) => ({ iova: BigInt(at) * 8192n, region: world.memory, offset: 0, size: PAGE }))
 
 /** A table of the program's own: how it is told of changes, and what it throws, is the test's. */
 class OwnTable {
   readonly #listeners = new Set<() => void>()
-  readonly #pieces: { address: bigint; region: SweepWorld['memory']; offset: number; size: number }[] = []
+  readonly #pieces: { address: bigint; region: SimulatedWorld['memory']; offset: number; size: number }[] = []
   readonly #onPieces: Program
   readonly #onStop: Program
 
@@ -125,7 +125,7 @@ class OwnTable {
     this.#onStop = calls.onStop ?? (() => undefined)
   }
 
-  add(address: bigint, region: SweepWorld['memory']): void {
+  add(address: bigint, region: SimulatedWorld['memory']): void {
     this.#pieces.push({ address, region, offset: 0, size: PAGE })
     for (const listener of this.#listeners) listener()
   }

@@ -6,12 +6,12 @@ import { BlockDriver, type BlockDriverOptions } from '../../../lib/drivers/block
 import type { BlockQueue } from '../../../lib/drivers/block-queue.js'
 import { NetDriver } from '../../../lib/drivers/net-driver.js'
 import { openDevice } from '../../../lib/open.js'
-import { BLOCK, NET, type SweepWorld } from '../../sweep/world.js'
+import { BLOCK, NET, type SimulatedWorld } from '../../sweep/simulated-world.js'
 import { turns, type Place, type Program, type Scene } from '../place.js'
 
 const frame = new Uint8Array(60)
 
-async function runningDriver(world: SweepWorld) {
+async function runningDriver(world: SimulatedWorld) {
   const device = (world.things.net = await openDevice(NET, { backend: world.backend, expect: 'net' }))
   await device.negotiate(['VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_MQ'])
   device.groups.assign(1, 1)
@@ -67,7 +67,7 @@ async function arrived(driver: NetDriver): Promise<void> {
   await turns()
 }
 
-async function diskOf(world: SweepWorld, options: BlockDriverOptions = {}) {
+async function diskOf(world: SimulatedWorld, options: BlockDriverOptions = {}) {
   const device = (world.things.block = await openDevice(BLOCK, { backend: world.backend, expect: 'block' }))
   await device.negotiate([], { optional: ['VIRTIO_BLK_F_FLUSH'] })
   const driver = await BlockDriver.start(device, { size: 16, ...options })

@@ -1,0 +1,78 @@
+// Every verb of every class that the package's door has is swept, or stands below with the reason why not: a new verb without a row fails here.
+
+import { expect, test } from '@jest/globals'
+import * as door from '../../lib/index.js'
+import { rows } from './rows.js'
+
+/** Classes whose verbs are one system call each, or none: the suites of their own refuse those. */
+const elsewhere: Readonly<Record<string, string>> = {
+  VdpaError: 'an error',
+  RingMemory: 'bytes in memory',
+  FeatureSet: 'arithmetic',
+  IovaAllocator: 'arithmetic',
+  VhostVdpaTransport: 'one request a verb: test/transport',
+  KernelBackend: 'one system call a verb: test/native',
+  FaultyBackend: 'the saboteur itself: test/backend',
+  RecordingBackend: 'passes on, one call a verb: test/backend',
+  GenericNetlink: 'test/management/generic-netlink.test.ts has refused and lost answers',
+  VirtioIommu: 'its sinks refuse, each in turn, in test/iommu; AddressSpace.sink has a row',
+  VdpaFamily: 'test/management/vdpa-family.test.ts has refused and lost answers',
+}
+
+/** Verbs that ask nothing of the system: they read what is known, or compute. */
+const quiet: Readonly<Record<string, readonly string[]>> = {
+  AddressSpace: ['reserve', 'unreserve', 'snapshot', 'lookup', 'toString'],
+  BlockQueue: ['data', 'errorOf'],
+  DeviceQueue: ['onClose', 'snapshot'],
+  GuestMemory: ['pieces', 'lookup', 'slices', 'snapshot', 'onChange'],
+  NetControlQueue: ['commands'],
+  ShadowControlQueue: ['commands'],
+  VdpaDevice: ['addressSpace', 'vring'],
+  VirtqueueGroups: ['asidOf'],
+}
+
+/** What other rooms call and types do not show (`@internal`): parts of the verbs that have rows. */
+const parts: Readonly<Record<string, readonly string[]>> = {
+  AddressSpace: ['mapRegionSteps', 'unmapSteps', 'batchSteps', 'replaySteps', 'stopFollowing', 'closeSteps', 'release'],
+  BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'attach', 'setLimits'],
+  DeviceQueue: ['endSteps', 'checkStopped', 'partSteps'],
+  MemoryFollower: ['begin', 'stop', 'plan'],
+  VdpaDevice: ['createQueueSteps', 'stopSteps', 'changeQueues'],
+  Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
+}
+
+const swept = new Set(rows.flatMap(({ verb, also = [] }) => [...verb.split(' and ').map(nameOf), ...also]))
+
+function nameOf(verb: string): string {
+  return verb.replace(/\(\)$/, '')
+}
+
+type Made = abstract new (...args: never[]) => object
+
+/** The verbs of a class: methods of it and of its objects, no accessors. */
+function verbsOf(made: Made): string[] {
+  const methods = (from: object) =>
+    Object.entries(Object.getOwnPropertyDescriptors(from))
+      .filter(([name, { value }]) => name !== 'constructor' && typeof value === 'function')
+      .map(([name]) => name)
+  return [...methods(made.prototype as object), ...methods(made)]
+}
+
+const isClass = (value: unknown): value is Made =>
+  typeof value === 'function' && Function.prototype.toString.call(value).startsWith('class')
+
+const classes: [string, Made][] = Object.entries(door).flatMap(([name, value]: [string, unknown]) =>
+  isClass(value) ? [[name, value]] : [],
+)
+
+test('what is said not to be swept is there', () => {
+  const names = classes.map(([name]) => name)
+  expect(names).toEqual(expect.arrayContaining([elsewhere, quiet, parts].flatMap((table) => Object.keys(table))))
+})
+
+test.each(classes.filter(([name]) => !Object.hasOwn(elsewhere, name)))('%s', (name, made) => {
+  const verbs = verbsOf(made)
+  const excused = [...(quiet[name] ?? []), ...(parts[name] ?? [])]
+  expect(verbs).toEqual(expect.arrayContaining(excused))
+  expect(verbs.filter((verb) => !excused.includes(verb) && !swept.has(`${name}.${verb}`))).toEqual([])
+})
