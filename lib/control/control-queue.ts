@@ -6,6 +6,7 @@ import { checkBytes, checkInteger, checkObject, checkSignal, rangeError, show } 
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
+import { throwUncaught } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
@@ -208,7 +209,10 @@ export class ControlQueue implements Closeable {
       this.#port.publish()
     } catch (failure) {
       // They are in the ring and stay the device's: their memory comes back when the device gives it back, if it ever does.
-      for (const command of placed) command.reject(failure as Error)
+      const waiting = placed.filter((command) => this.#sent[command.slot] === command)
+      for (const command of waiting) command.reject(failure as Error)
+      // A port of the program may end the queue before it throws.
+      if (waiting.length === 0) throwUncaught(failure)
     }
   }
 

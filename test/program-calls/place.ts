@@ -16,19 +16,21 @@ export interface Scene {
   readonly close?: () => unknown
   /** Ends the device, or what takes its place. */
   readonly closeDevice: () => unknown
-  /** Frees what only the program knows of. */
+  /** Frees what only the program knows of; may say what is left of it. */
   readonly end?: () => unknown
 }
 
 /** A row. */
 export interface Place {
   readonly name: string
+  /** What of the public interface takes the function, as covers.test.ts finds it; nothing where an event of Node does. */
+  readonly covers: readonly string[]
   /**
    * Who hears what is thrown: who called us (`act`), 'uncaughtException' where nobody did, or either, where it depends on who comes first.
    */
   readonly heardBy: 'caller' | 'uncaught' | 'either'
-  /** What the place does when its function throws: it goes on to the others (default), or gives up what it was doing. */
-  readonly whenThrown?: 'gives up'
+  /** What the place does when its function throws: it goes on to the others (default), gives up what it was doing, or leaves it for another try. */
+  readonly whenThrown?: 'gives up' | 'leaves it'
   readonly simulator?: SimulatorOptions
   readonly make: (world: SimulatedWorld, program: Program) => Promise<Scene>
 }

@@ -58,8 +58,9 @@ export async function play(place: Place, deed?: Deed): Promise<Report> {
     await turns(5)
     world.checkMaps()
     const seen = calls
-    await Promise.resolve(scene.end?.()).catch(() => undefined)
+    const ownLeft = await Promise.resolve(scene.end?.()).catch(() => undefined)
     const left = await world.leftovers()
+    if (Array.isArray(ownLeft)) left.push(...ownLeft.map(String))
     for (const timer of timers.left()) left.push(timer)
     expect(before).toBe(0)
     return { calls: seen, heard: { caller: count(byCaller, bug), uncaught: count(uncaught, bug) }, strange, left }

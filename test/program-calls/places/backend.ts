@@ -72,12 +72,14 @@ async function customScene(world: SimulatedWorld, program: Program) {
 export const backendPlaces: readonly Place[] = [
   {
     name: 'onKick of a device of the program',
+    covers: ['CustomDeviceOptions.onKick'],
     heardBy: 'caller',
     simulator: { scheduler: 'manual' },
     make: (world, program) => customScene(world, program),
   },
   {
     name: 'the listeners of eventfds, by drain()',
+    covers: ['Eventfd.onSignal(listener)'],
     heardBy: 'caller',
     simulator: { scheduler: 'manual' },
     make: (world, program) => {
@@ -103,12 +105,14 @@ export const backendPlaces: readonly Place[] = [
   },
   {
     name: 'onEvent of a RecordingBackend',
+    covers: ['RecordingOptions.onEvent'],
     heardBy: 'uncaught',
     make: (world, program) =>
       Promise.resolve(lifeScene(world, new RecordingBackend(world.backend, { onEvent: program }))),
   },
   {
     name: '`when` of a planted fault',
+    covers: ['CallMatch.when', 'FailOptions.when', 'ShortenOptions.when'],
     heardBy: 'caller',
     whenThrown: 'gives up',
     make: (world, program) => {
@@ -123,6 +127,7 @@ export const backendPlaces: readonly Place[] = [
   },
   {
     name: '`settle` of a replay',
+    covers: ['ReplayOptions.settle'],
     heardBy: 'caller',
     whenThrown: 'gives up',
     make: (world, program) => {
@@ -143,6 +148,7 @@ export const backendPlaces: readonly Place[] = [
   },
   {
     name: 'holders of memory that are to let go',
+    covers: ['MemoryHolder'],
     heardBy: 'caller',
     make: (world, program) => {
       const region = world.simulator.allocate(4096)

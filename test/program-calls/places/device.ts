@@ -78,6 +78,7 @@ function eventPlace(
 ): Place {
   return {
     name: `listeners of '${event}'`,
+    covers: [],
     heardBy: 'uncaught',
     make: async (world, program) => {
       const { device } = await withQueue(world)
@@ -100,6 +101,7 @@ function endPlace(
 ): Place {
   return {
     name: `listeners for the end of a queue, by ${what}`,
+    covers: ['DeviceQueue.onClose(listener)'],
     heardBy,
     make: async (world, program) => {
       const { device, queue } = await withQueue(world)
@@ -159,6 +161,7 @@ export const devicePlaces: readonly Place[] = [
   }),
   {
     name: 'the listener of a queue for interrupts',
+    covers: ['DeviceQueue.onCall(listener)'],
     heardBy: 'caller',
     simulator: { scheduler: 'manual' },
     make: async (world, program) => {
@@ -179,6 +182,7 @@ export const devicePlaces: readonly Place[] = [
   },
   {
     name: 'onProgress of map()',
+    covers: ['ChangeOptions.onProgress'],
     heardBy: 'caller',
     whenThrown: 'gives up',
     make: async (world, program) => {
@@ -189,6 +193,7 @@ export const devicePlaces: readonly Place[] = [
   },
   {
     name: 'onProgress of unmapAll()',
+    covers: ['ChangeOptions.onProgress'],
     heardBy: 'caller',
     whenThrown: 'gives up',
     make: async (world, program) => {
@@ -199,7 +204,21 @@ export const devicePlaces: readonly Place[] = [
     },
   },
   {
+    name: 'onProgress of follow()',
+    covers: ['FollowOptions.onProgress'],
+    heardBy: 'caller',
+    whenThrown: 'gives up',
+    make: async (world, program) => {
+      const device = await opened(world)
+      const table = new OwnTable({})
+      for (let at = 0n; at < 200n; at++) table.add(at * 8192n, world.memory)
+      const act = () => device.addressSpace(0).follow(table, { onProgress: program })
+      return { act, verbs: spaceVerbs(world, device), closeDevice: () => device.close() }
+    },
+  },
+  {
     name: 'onError of a follower',
+    covers: ['FollowOptions.onError'],
     heardBy: 'uncaught',
     make: async (world, program) => {
       const device = await opened(world)
@@ -220,6 +239,7 @@ export const devicePlaces: readonly Place[] = [
   },
   {
     name: 'the pieces of a table that is followed',
+    covers: ['ChangingMemoryTable'],
     heardBy: 'caller',
     make: async (world, program) => {
       const device = await opened(world)
@@ -243,6 +263,7 @@ export const devicePlaces: readonly Place[] = [
   },
   ...(['its close()', 'close() of its device'] as const).map((what): Place => ({
     name: `what a table gives to stop listening, by ${what}`,
+    covers: ['ChangingMemoryTable'],
     heardBy: 'either',
     make: async (world, program) => {
       const device = await opened(world)
@@ -263,6 +284,7 @@ export const devicePlaces: readonly Place[] = [
   })),
   {
     name: 'listeners of a GuestMemory',
+    covers: ['GuestMemory.onChange(listener)'],
     heardBy: 'caller',
     make: async (world, program) => {
       const device = await opened(world)

@@ -117,6 +117,7 @@ function diskScene({ device, driver, queue }: Disk, act: Scene['act']): Scene {
 export const driverPlaces: readonly Place[] = [
   {
     name: 'the handler of NetDriver.receive()',
+    covers: ['NetDriver.receive(handler)'],
     heardBy: 'caller',
     make: async (world, program) => {
       const running = await runningDriver(world)
@@ -126,6 +127,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'the handler of NetDriver.receiveParts()',
+    covers: ['NetDriver.receiveParts(handler)'],
     heardBy: 'caller',
     make: async (world, program) => {
       const running = await runningDriver(world)
@@ -135,6 +137,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'the handler of NetDriver.onFrame()',
+    covers: ['NetDriver.onFrame(handler)'],
     heardBy: 'uncaught',
     make: async (world, program) => {
       const running = await runningDriver(world)
@@ -146,6 +149,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'onFailure of NetDriver.onFrame()',
+    covers: ['NetDriver.onFrame(onFailure)'],
     heardBy: 'uncaught',
     make: async (world, program) => {
       const running = await runningDriver(world)
@@ -162,6 +166,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'the writer of NetDriver.sendInPlace()',
+    covers: ['NetDriver.sendInPlace(write)'],
     heardBy: 'caller',
     make: async (world, program) => {
       const running = await runningDriver(world)
@@ -174,6 +179,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'the callback of a block request, by poll()',
+    covers: ['BlockQueue.read(done)'],
     heardBy: 'caller',
     make: async (world, program) => {
       const disk = await diskOf(world, { completions: 'poll' })
@@ -186,6 +192,7 @@ export const driverPlaces: readonly Place[] = [
   },
   {
     name: 'the callback of a block request, by interrupt',
+    covers: ['BlockQueue.read(done)'],
     heardBy: 'uncaught',
     make: async (world, program) => {
       const disk = await diskOf(world)
@@ -197,6 +204,7 @@ export const driverPlaces: readonly Place[] = [
   },
   ...(['close the driver', 'reset the device', 'close the device'] as const).map((what): Place => ({
     name: `the callback of a block request that is under way when we ${what}`,
+    covers: ['BlockQueue.read(done)'],
     heardBy: 'either',
     make: async (world, program) => {
       const disk = await diskOf(world)

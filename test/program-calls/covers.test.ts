@@ -1,0 +1,39 @@
+// A new place where the package calls the program is covered by a row, or it is said here why it needs none.
+
+import { beforeAll, expect, test } from '@jest/globals'
+import { places } from './places.js'
+import { publicFunctions } from './public-functions.js'
+
+/** Public functions that are not the program's to give, and those of the program that the same code calls as a row's. */
+const elsewhere: Readonly<Record<string, string>> = {
+  'BlockQueue.write(done)': 'as read()',
+  'BlockQueue.flush(done)': 'as read()',
+  'ChangingMemoryTable.onChange(listener)': 'the listener is ours; the table is a row',
+  'ControlPort.onCall(listener)': 'the listener is ours; the port is a row',
+  'ControlPort.onClose(listener)': 'the listener is ours; the port is a row',
+  'DeviceHost.schedule(work)': 'the work is of a device, which is a row',
+  'DeviceOps.setConfigCallback(callback)': 'the callback is ours; the operations are a row',
+  'DeviceOps.setQueueCallback(callback)': 'the callback is ours; the operations are a row',
+  'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+  'NetlinkSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+  'ShadowOptions.onBroken': 'as onAudit, and told once: test/control/shadow-queue.hostile.test.ts',
+  'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+  'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+}
+/** What a simulated device has from DeviceOps and ModelDevice, which call back as those do. */
+const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|IommuDevice)\./
+
+let names: readonly string[] = []
+beforeAll(() => {
+  names = publicFunctions()
+}, 120_000)
+
+test('every function that the public interface takes has a row', () => {
+  const covered = new Set(places.flatMap(({ covers }) => covers))
+  const missing = names.filter((name) => !covered.has(name) && !(name in elsewhere) && !ofModels.test(name))
+  expect(missing).toEqual([])
+})
+
+test('what is covered elsewhere is still there', () => {
+  expect(Object.keys(elsewhere).filter((name) => !names.includes(name))).toEqual([])
+})

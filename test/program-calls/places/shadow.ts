@@ -1,0 +1,50 @@
+// Where the shadow of a control queue calls the program: its policy, and who is told of commands.
+
+import { Guest, makeWorld, startShadow } from '../../control/guest.js'
+import { turns, type Place, type Program } from '../place.js'
+
+function shadowPlace(name: 'policy' | 'onAudit'): Place {
+  return {
+    name: `${name} of a ShadowControlQueue`,
+    covers: [`ShadowOptions.${name}`],
+    heardBy: 'uncaught',
+    make: async (world, program: Program) => {
+      const own = await makeWorld()
+      world.things.net = own.device
+      const guest = new Guest(own)
+      const told = {
+        policy: () => {
+          program()
+          return 'allow' as const
+        },
+        onAudit: program,
+      }
+      const shadow = await startShadow(own, { guest: guest.queue(), [name]: told[name] })
+      const command = () => void guest.command('VIRTIO_NET_CTRL_VLAN_ADD', 7)
+      const act = async () => {
+        for (let count = 0; count < 3; count++) command()
+        await turns()
+      }
+      const verbs = {
+        command,
+        'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
+        commands: () => shadow.commands(),
+        detach: () => shadow.detach(),
+        'attach again': () => shadow.attach(guest.queue()),
+        dispose: () => shadow[Symbol.asyncDispose](),
+        suspend: () => own.device.suspendSync(),
+        reset: () => own.device.resetSync(),
+        'close on the spot': () => own.device.closeSync(),
+      }
+      const end = async () => {
+        await own.device.close()
+        await shadow.detach()
+        for (const owned of [guest.kick, guest.call, ...guest.regions]) owned.close()
+        return own.simulator.descriptors.map(({ what }) => what)
+      }
+      return { act, verbs, close: () => shadow.close(), closeDevice: () => own.device.close(), end }
+    },
+  }
+}
+
+export const shadowPlaces: readonly Place[] = [shadowPlace('policy'), shadowPlace('onAudit')]
