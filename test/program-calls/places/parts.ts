@@ -6,7 +6,7 @@ import { MessageWriter } from '../../../lib/iotlb/message.js'
 import { openDevice } from '../../../lib/open.js'
 import { customDevice, type DeviceOps } from '../../../lib/simulator/index.js'
 import type { RingFormat } from '../../../lib/virtqueue/virtqueue.js'
-import { NET, type SweepWorld } from '../../sweep/world.js'
+import { NET, type SimulatedWorld } from '../../sweep/simulated-world.js'
 import { TestQueue } from '../../virtqueue/support.js'
 import type { Place, Program, Scene } from '../place.js'
 
@@ -72,7 +72,7 @@ function ownOps(model: DeviceOps, program: Program): DeviceOps {
   })
 }
 
-async function life(world: SweepWorld): Promise<void> {
+async function life(world: SimulatedWorld): Promise<void> {
   const failures = new Failures()
   const step = (work: () => Promise<unknown>) => work().catch((failure: unknown) => failures.keep(failure))
   const { backend, simulator } = world
