@@ -15,7 +15,7 @@ import { createDriverRing } from '../../lib/virtqueue/create.js'
 import { areaSizes } from '../../lib/virtqueue/layout.js'
 import type { DriverRing, RingState } from '../../lib/virtqueue/virtqueue.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
-import type { Eventfd } from '../../lib/backend/backend.js'
+import type { Backend, Eventfd } from '../../lib/backend/backend.js'
 
 export const path = '/dev/vhost-vdpa-0'
 export const BASE = 0x1_0000_0000n
@@ -98,7 +98,10 @@ export class Guest {
   /** It spoils its own ring, and does not mind. */
   isHostile = false
 
-  constructor(world: World, kind: readonly (keyof typeof transportFeatureBits)[] = []) {
+  constructor(
+    world: { readonly simulator: Pick<Backend, 'allocate' | 'eventfd'> },
+    kind: readonly (keyof typeof transportFeatureBits)[] = [],
+  ) {
     const { simulator } = world
     this.regions = [0, 1].map(() => simulator.allocate(MEMORY_BYTES / 2))
     this.memory = new GuestMemory(

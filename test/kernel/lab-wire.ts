@@ -37,7 +37,7 @@ export async function labWire(device: LabDevice): Promise<Wire> {
     arrived,
     send: (payload) => socket.send(payload, port, ip.replace(/\d+$/, '255')),
     ...(capture === undefined ? {} : { captured: () => readCapture(labVariable(capture)) }),
-    setLink: (isUp) => qmp({ execute: 'set_link', arguments: { name: device.name, up: isUp } }),
+    setLink: async (isUp) => void (await qmp({ execute: 'set_link', arguments: { name: device.name, up: isUp } })),
     close: () => socket.close(),
   }
 }
@@ -55,8 +55,8 @@ function readCapture(path: string): Uint8Array[] {
   return frames
 }
 
-/** One command of QEMU's monitor; throws what it answers when that is an error. */
-async function qmp(command: object): Promise<void> {
+/** One command of QEMU's monitor and its answer; throws what it answers when that is an error. */
+export async function qmp(command: object): Promise<unknown> {
   const monitor = await open(labVariable('LAB_QMP'), constants.O_RDWR)
   try {
     await monitor.write(`${JSON.stringify(command)}\n`)
@@ -68,7 +68,7 @@ async function qmp(command: object): Promise<void> {
       for (const line of text.split('\n').slice(0, -1)) {
         const answer = JSON.parse(line) as { readonly return?: object; readonly error?: object }
         if (answer.error !== undefined) throw new Error(`the monitor refused: ${line}`)
-        if (answer.return !== undefined) return
+        if (answer.return !== undefined) return answer.return
       }
     }
   } finally {
