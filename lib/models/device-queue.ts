@@ -37,6 +37,11 @@ function isSamePlace(one: RingMemory, other: RingMemory): boolean {
   return one.buffer === other.buffer && one.byteOffset === other.byteOffset && one.buffer.byteLength > 0
 }
 
+/** Where a device that serves a ring whose used area it cannot write puts what it would write. */
+function ownDeviceArea(bytes: number): RingMemory {
+  return new RingMemory(new ArrayBuffer(bytes))
+}
+
 const nowhere: AreaAddresses = { descriptor: [0, 0], driver: [0, 0], device: [0, 0] }
 
 /** One virtqueue, as its model works with it: `open()`, then `next()` with `read()`, `write()` and `complete()` for each chain, then `publish()`. */
@@ -383,7 +388,8 @@ export class DeviceQueue {
   #openRing(context: QueueContext, asid: number, version: number): boolean {
     const { dma, format, eventIdx, indirect, inOrder, law } = context
     this.#forgetRing()
-    const areas = this.#locateAreas(context, asid)
+    const found = this.#locateAreas(context, asid)
+    const areas = found ?? (context.servesUnwritable ? this.#locateAreas(context, asid, ownDeviceArea) : undefined)
     if (areas === undefined) return false
     const position = this.#position ?? initialState(format)
     const startsAnew = format === 'split' && this.#isFresh
@@ -401,6 +407,7 @@ export class DeviceQueue {
       return false
     }
     this.#areas = areas
+    this.#isUnwritable = found === undefined
     this.#position = state
     this.#isFresh = false
     this.#ringVersion = version
@@ -408,7 +415,12 @@ export class DeviceQueue {
     return true
   }
 
-  #locateAreas({ dma, format, servesUnwritable }: QueueContext, asid: number): RingAreas | undefined {
+  /** The areas, of which the device's is what `otherwise` makes where the driver's cannot be written. */
+  #locateAreas(
+    { dma, format }: QueueContext,
+    asid: number,
+    otherwise?: (bytes: number) => RingMemory,
+  ): RingAreas | undefined {
     const sizes = areaSizes(format, this.#ringSize)
     const eventBytes = format === 'split' ? 0 : 4
     const locate = ([high, low]: readonly [number, number], length: number, access: number) => {
@@ -419,9 +431,7 @@ export class DeviceQueue {
     const descriptor = locate(this.#ringAddresses.descriptor, sizes.descriptor, descriptorAccess)
     const driver = locate(this.#ringAddresses.driver, Math.max(sizes.driver, eventBytes), dmaAccess.READ)
     const deviceBytes = Math.max(sizes.device, eventBytes)
-    let device = locate(this.#ringAddresses.device, deviceBytes, dmaAccess.WRITE)
-    this.#isUnwritable = device === undefined
-    if (device === undefined && servesUnwritable) device = new RingMemory(new ArrayBuffer(deviceBytes))
+    const device = locate(this.#ringAddresses.device, deviceBytes, dmaAccess.WRITE) ?? otherwise?.(deviceBytes)
     if (descriptor === undefined || driver === undefined || device === undefined) return undefined
     return { descriptor, driver, device }
   }

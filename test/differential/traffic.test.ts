@@ -5,6 +5,8 @@ import { Simulator, type Profile } from '../../lib/simulator/index.js'
 import { compareTraffic } from './compare-traffic.js'
 import { targets, type TargetName } from './targets.js'
 import { kinds } from './traffic-kinds.js'
+import { Traffic } from './traffic.js'
+import { furnish, World } from './world.js'
 
 const path = '/dev/vhost-vdpa-0'
 
@@ -44,4 +46,22 @@ describe.each(Object.keys(targets) as TargetName[])('%s', (name) => {
     const { found } = await compareWith(simulator(name, 'strict'))
     expect(found).toMatch(/^! (simulator|memory)/m)
   })
+})
+
+test('a ring that was out of reach for a while goes on where it stood (as vdpa_sim_net of 6.12)', () => {
+  const backend = simulator('vdpa_sim_net')
+  const traffic = new Traffic(new World(furnish(backend, path)), targets.vdpa_sim_net.subject, kinds.vdpa_sim_net)
+  traffic.start()
+  const move = (answer: string) => {
+    backend.drain()
+    return answer
+  }
+  move(traffic.send(1, [[0x4400, 112, false]]))
+  move(traffic.message(3, 0, 0, 16))
+  // A kick, so that the device looks for its rings.
+  move(traffic.send(0, [[0x8800, 572, true]]))
+  move(traffic.message(2, 0, 0, 16))
+  move(traffic.send(1, [[0x4400, 1000, false]]))
+  // Used index, then entries of id and length; behind each ring its position.
+  expect(traffic.observe()).toBe('1 00000100000000003c02 0 0000000001 00000200000000000000000001 0 0100000002  0')
 })
