@@ -18,6 +18,7 @@ struct Unknown {};
 // header defines stays Unknown, and needs no #ifdef of its own.
 #define DECLARE(name) [[maybe_unused]] constexpr Unknown name{};
 ABI_REQUESTS(DECLARE)
+ABI_VDUSE(DECLARE)
 ABI_VHOST(DECLARE)
 ABI_RING(DECLARE)
 ABI_TRANSPORT(DECLARE)
@@ -40,6 +41,10 @@ ABI_BLOCK(DECLARE)
 #define class class_
 #include <linux/virtio_net.h>
 #undef class
+// Since Linux 5.15.
+#if __has_include(<linux/vduse.h>)
+#include <linux/vduse.h>
+#endif
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 
@@ -197,6 +202,61 @@ void AddBlockStructs(Napi::Object structs) {
 #endif
 }
 
+#ifdef VDUSE_BASE
+// What an older header reserves has names since Linux 7.0, at the same places.
+#ifdef VDUSE_IOTLB_GET_FD2
+#define VDUSE_NEW(name, before, skipped, bytes) FIELD(name)
+#define VDUSE_REST(name, before, skipped) FIELD(name)
+#else
+#define VDUSE_NEW(name, before, skipped, bytes)   \
+  Field {                                         \
+#name, offsetof(S, before) + (skipped), bytes \
+  }
+#define VDUSE_REST(name, before, skipped)                                                  \
+  Field {                                                                                  \
+#name, offsetof(S, before) + (skipped), sizeof(std::declval <S&>().before) - (skipped) \
+  }
+#endif
+#define VDUSE_POSITION(place)                               \
+  FIELD_AS("last_avail_counter", place.last_avail_counter), \
+      FIELD_AS("last_avail_idx", place.last_avail_idx),     \
+      FIELD_AS("last_used_counter", place.last_used_counter), FIELD_AS("last_used_idx", place.last_used_idx)
+
+void AddVduseStructs(Napi::Object structs) {
+  STRUCT(vduse_dev_config, FIELD(name), FIELD(vendor_id), FIELD(device_id), FIELD(features), FIELD(vq_num),
+         FIELD(vq_align), VDUSE_NEW(ngroups, reserved, 0, 4), VDUSE_NEW(nas, reserved, 4, 4),
+         VDUSE_REST(reserved, reserved, 8), FIELD(config_size));
+  STRUCT(vduse_iotlb_entry, FIELD(offset), FIELD(start), FIELD(last), FIELD(perm));
+  STRUCT(vduse_config_data, FIELD(offset), FIELD(length));
+  STRUCT(vduse_vq_config, FIELD(index), FIELD(max_size), VDUSE_NEW(reserved1, reserved, 0, 2),
+         VDUSE_NEW(group, reserved, 2, 4), VDUSE_REST(reserved2, reserved, 6));
+  STRUCT(vduse_vq_info, FIELD(index), FIELD(num), FIELD(desc_addr), FIELD(driver_addr), FIELD(device_addr),
+         VDUSE_POSITION(packed), FIELD(ready));
+  STRUCT(vduse_vq_eventfd, FIELD(index), FIELD(fd));
+#ifdef VDUSE_IOTLB_GET_INFO
+  STRUCT(vduse_iova_umem, FIELD(uaddr), FIELD(iova), FIELD(size), VDUSE_NEW(asid, reserved, 0, 4),
+         VDUSE_REST(reserved, reserved, 4));
+  STRUCT(vduse_iova_info, FIELD(start), FIELD(last), FIELD(capability), VDUSE_NEW(asid, reserved, 0, 4),
+         VDUSE_REST(reserved, reserved, 4));
+#endif
+  STRUCT(vduse_dev_request, FIELD(type), FIELD(request_id), FIELD(reserved), FIELD_AS("payload", padding));
+  STRUCT(vduse_dev_response, FIELD(request_id), FIELD(result), FIELD(reserved), FIELD_AS("payload", padding));
+  STRUCT(vduse_vq_state, FIELD(index), VDUSE_POSITION(packed));
+  STRUCT(vduse_dev_status, FIELD(status));
+  STRUCT(vduse_iova_range, FIELD(start), FIELD(last));
+#ifdef VDUSE_IOTLB_GET_FD2
+  STRUCT(vduse_iotlb_entry_v2, FIELD(offset), FIELD(start), FIELD(last), FIELD(perm), FIELD(padding),
+         FIELD(asid), FIELD(reserved));
+  STRUCT(vduse_vq_group_asid, FIELD(group), FIELD(asid));
+#endif
+#ifdef VDUSE_SET_FEATURES
+  STRUCT(vduse_vq_ready, FIELD(num), FIELD(ready));
+#endif
+}
+#else
+void AddVduseStructs(Napi::Object) {}
+#endif
+
 void AddNetlinkStructs(Napi::Object structs) {
   STRUCT(nlmsghdr, FIELD(nlmsg_len), FIELD(nlmsg_type), FIELD(nlmsg_flags), FIELD(nlmsg_seq),
          FIELD(nlmsg_pid));
@@ -210,6 +270,7 @@ Napi::Object Structs(Napi::Env env) {
   AddRingStructs(structs);
   AddNetStructs(structs);
   AddBlockStructs(structs);
+  AddVduseStructs(structs);
   AddNetlinkStructs(structs);
   return structs;
 }
@@ -232,6 +293,7 @@ Napi::Object Requests(Napi::Env env) {
 
 Napi::Object Constants(Napi::Env env) {
   Napi::Object target = Napi::Object::New(env);
+  ABI_VDUSE(EXPORT)
   ABI_VHOST(EXPORT)
   ABI_RING(EXPORT)
   ABI_TRANSPORT(EXPORT)

@@ -1,11 +1,14 @@
 // How many bytes an ioctl moves, as its number, and the head of an argument of no fixed length, say. Both ends of the seam check arguments by it.
 
+import { vduseRequests } from './vduse.js'
 import { requests, type VhostTail } from './vhost.js'
 
 const isLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
 
 const tails: ReadonlyMap<number, VhostTail> = new Map(
-  Object.values(requests).flatMap(({ number, tail }) => (tail === undefined ? [] : [[number, tail] as const])),
+  [...Object.values(requests), ...Object.values(vduseRequests)].flatMap(({ number, tail }) =>
+    tail === undefined ? [] : [[number, tail] as const],
+  ),
 )
 
 /** Whether the need of a request depends on what is in its argument. */

@@ -24,8 +24,8 @@ const seen: Abi = addon === undefined ? { structs: {}, requests: {}, constants: 
 
 /** Codecs for which the header has no struct: the arguments that are one number. */
 const scalars = new Set(['__u8', '__u16', '__u32', '__u64', 'int'])
-/** Structs that the specification lets grow: either side may know the beginning only. */
-const growing = new Set(['virtio_blk_config', 'virtio_net_config'])
+/** Structs that the specification lets grow, and one that grew within its place: either side may know the beginning only. */
+const growing = new Set(['virtio_blk_config', 'virtio_net_config', 'vduse_iova_range'])
 
 const codecs = allCodecs.filter(({ name }) => !scalars.has(name))
 
@@ -61,6 +61,12 @@ const ringNumbers: Numbers = {
 
 const constants: Numbers = {
   VHOST_VIRTIO: uapi.VHOST_VIRTIO,
+  VDUSE_BASE: uapi.VDUSE_BASE,
+  VDUSE_NAME_MAX: uapi.VDUSE_NAME_MAX,
+  VDUSE_EVENTFD_DEASSIGN: uapi.VDUSE_EVENTFD_DEASSIGN,
+  ...uapi.vduseAccess,
+  ...uapi.vduseResults,
+  ...Object.fromEntries(Object.values(uapi.vduseRequests).map(({ name, number }) => [name, number])),
   VHOST_FILE_UNBIND: uapi.VHOST_FILE_UNBIND,
   VHOST_VRING_F_LOG: uapi.VHOST_VRING_F_LOG,
   VHOST_SCSI_ABI_VERSION: uapi.VHOST_SCSI_ABI_VERSION,
@@ -163,6 +169,14 @@ const mayBeUnknown: ReadonlySet<string> = new Set([
   'vhost_features_array',
   'virtio_blk_zone_descriptor',
   'virtio_blk_zone_report',
+  // Linux 7.0 to 7.3, and what has no name there
+  'VDUSE_IOTLB_GET_FD2',
+  'VDUSE_GET_FEATURES',
+  'VDUSE_SET_FEATURES',
+  'vduse_name',
+  'vduse_iotlb_entry_v2',
+  'vduse_vq_group_asid',
+  'vduse_vq_ready',
   // In the specification, and in no header of user space
   'VIRTIO_NET_F_HASH_TUNNEL',
   'VIRTIO_BLK_F_LIFETIME',

@@ -18,8 +18,13 @@ function kinds(codec: StructCodec<object>): readonly (readonly [name: string, si
 }
 
 const isSigned = (codec: StructCodec<object>, name: string) =>
-  ({ vhost_vring_file: 'fd', vhost_msg: 'message', vhost_scsi_target: 'abi_version', int: 'value' })[codec.name] ===
-  name
+  ({
+    vhost_vring_file: 'fd',
+    vduse_vq_eventfd: 'fd',
+    vhost_msg: 'message',
+    vhost_scsi_target: 'abi_version',
+    int: 'value',
+  })[codec.name] === name
 
 function valueOf(codec: StructCodec<object>): fc.Arbitrary<Value> {
   const fields: Record<string, fc.Arbitrary<unknown>> = {}

@@ -146,7 +146,9 @@ const layouts = {
 
 describe('structs', () => {
   test('have these layouts, and there are no others', () => {
-    const ours = codecs.map(({ name, size, align, fields }) => [
+    // Those of VDUSE are pinned in a file of their own.
+    const others = codecs.filter(({ name }) => !name.startsWith('vduse_'))
+    const ours = others.map(({ name, size, align, fields }) => [
       name,
       [size, align, Object.fromEntries(fields.map((field) => [field.name, [field.offset, field.size]]))],
     ])
