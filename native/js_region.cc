@@ -162,8 +162,9 @@ napi_value JsClose(Region& self, const Napi::CallbackInfo&) {
   return nullptr;
 }
 
-napi_value NewRegion(napi_env env, UniqueFd fd, size_t length, off_t offset, bool is_guarded = false) {
-  Mapping mapping(fd.get(), length, offset, PROT_READ | PROT_WRITE);
+napi_value NewRegion(napi_env env, UniqueFd fd, size_t length, off_t offset, bool is_guarded = false,
+                     bool is_private = false) {
+  Mapping mapping(fd.get(), length, offset, PROT_READ | PROT_WRITE, is_private);
   const auto region =
       std::make_shared<Region>(Environment::Of(env).shared_from_this(), std::move(fd), std::move(mapping));
   if (is_guarded && !region->Guard()) ThrowErrno("sigaction", ENOSPC);
@@ -215,16 +216,17 @@ bool BooleanAt(const Napi::CallbackInfo& info, size_t index) {
   return value;
 }
 
-/// adopt(fd, length, offset, sealed, guarded): memory of a file that is the caller's
+/// adopt(fd, length, offset, sealed, guarded, private): memory of a file that is the caller's
 napi_value JsAdopt(const Napi::CallbackInfo& info) {
   const size_t length = LengthAt(info, 1);
   const off_t offset = BigIntAt(info, 2);
   const bool is_sealed = BooleanAt(info, 3);
   const bool is_guarded = BooleanAt(info, 4);
+  const bool is_private = BooleanAt(info, 5);
   UniqueFd fd(::fcntl(static_cast<int>(IntegerAt(info, 0)), F_DUPFD_CLOEXEC, 0));
   if (!fd.IsOpen()) ThrowErrno("fcntl");
   if (is_sealed) InsistOnSeal(fd.get(), length, offset);
-  return NewRegion(info.Env(), std::move(fd), length, offset, is_guarded);
+  return NewRegion(info.Env(), std::move(fd), length, offset, is_guarded, is_private);
 }
 
 }  // namespace

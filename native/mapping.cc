@@ -5,8 +5,8 @@
 
 #include "system_failure.h"
 
-Mapping::Mapping(int fd, size_t length, off_t offset, int protection) {
-  void* address = ::mmap(nullptr, length, protection, MAP_SHARED, fd, offset);
+Mapping::Mapping(int fd, size_t length, off_t offset, int protection, bool is_private) {
+  void* address = ::mmap(nullptr, length, protection, is_private ? MAP_PRIVATE : MAP_SHARED, fd, offset);
   if (address == MAP_FAILED) ThrowErrno("mmap");
   address_ = address;
   length_ = length;

@@ -10,8 +10,9 @@
 class Mapping {
  public:
   Mapping() = default;
-  /// Maps `length` bytes of `fd` at `offset`, shared. Throws SystemFailure.
-  Mapping(int fd, size_t length, off_t offset, int protection);
+  /// Maps `length` bytes of `fd` at `offset`, shared, or so that what is written here stays here. Throws
+  /// SystemFailure.
+  Mapping(int fd, size_t length, off_t offset, int protection, bool is_private = false);
   Mapping(Mapping&& other) noexcept
       : address_(std::exchange(other.address_, nullptr)), length_(std::exchange(other.length_, 0)) {}
   Mapping& operator=(Mapping&& other) noexcept;

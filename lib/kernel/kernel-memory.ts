@@ -156,9 +156,10 @@ export class KernelMemory {
     const offset = toU64(options.offset ?? 0n, 'options.offset')
     const file = examine(fd, this.#addon.pageSize)
     checkInteger(options.length, 'options.length', 1, LONGEST_REGION)
-    const { sealed = false, guarded = false } = options
+    const { sealed = false, guarded = false, isReadOnly = false } = options
     if (typeof sealed !== 'boolean') throw typeError('options.sealed', 'a boolean', sealed)
     if (typeof guarded !== 'boolean') throw typeError('options.guarded', 'a boolean', guarded)
+    if (typeof isReadOnly !== 'boolean') throw typeError('options.isReadOnly', 'a boolean', isReadOnly)
     if (options.length % file.pageSize !== 0)
       throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)
@@ -167,7 +168,7 @@ export class KernelMemory {
     if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
       throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
     }
-    const made = this.#addon.adopt(fd, options.length, offset, sealed, guarded)
+    const made = this.#addon.adopt(fd, options.length, offset, sealed, guarded, isReadOnly)
     if (sealed && isRefused(made)) refuseUnsealed(made, fd)
     return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
   }

@@ -27,9 +27,18 @@ export interface NativeAddon {
   allocate(name: string, length: number, hugePage: number): NativeRegion | Refused
   /**
    * A shared mapping of `length` bytes at `offset` of the file, through a duplicate of the fd. `isSealed`: only of a file that cannot be made shorter any
-   * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO). `isGuarded`: pages that are gone read as zeroes (-ENOSPC: too many are guarded).
+   * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO). `isGuarded`: pages that are gone read as zeroes (-ENOSPC: too many are guarded). `isPrivate`: what is written
+   * stays in this process, and the fd may be open for reading only.
    */
-  adopt(fd: number, length: number, offset: bigint, isSealed: boolean, isGuarded: boolean): NativeRegion | Refused
+  // eslint-disable-next-line max-params -- as the addon has it
+  adopt(
+    fd: number,
+    length: number,
+    offset: bigint,
+    isSealed: boolean,
+    isGuarded: boolean,
+    isPrivate: boolean,
+  ): NativeRegion | Refused
   /** A UNIX stream socket that listens at a path. */
   listen(path: string, backlog: number): NativeSocket | Refused
   /** One that is connected to who listens there. */

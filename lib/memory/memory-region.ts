@@ -50,6 +50,11 @@ export interface AdoptOptions {
    * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. Default false.
    */
   readonly guarded?: boolean
+  /**
+   * Only reads the file, which may be open for reading only. What this process writes to the region reaches nobody else, and hides what the owner writes to the
+   * same page from then on. Such memory is not for devices. Default false.
+   */
+  readonly isReadOnly?: boolean
 }
 
 /**

@@ -261,6 +261,8 @@ export class ProcessMemory {
         offset,
       )
     checkInteger(length, 'options.length', 1, file.length - Number(offset))
+    if (options.isReadOnly === true)
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'a simulator has no memory that only reads its file')
     if (length % PAGE_BYTES !== 0) throw rangeError('options.length', `a multiple of ${PAGE_BYTES}`, length)
     return this.#map(file, Number(offset), length, PAGE_BYTES)
   }

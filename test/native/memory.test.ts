@@ -146,6 +146,20 @@ describeNative('an adopted region', (backend) => {
     expect(() => backend().adopt(-1, { length: 4096 })).toThrow(RangeError)
   })
 
+  it('may only read a file, which sees nothing of what is written here', () => {
+    using folder = new TemporaryFolder()
+    writeFileSync(folder.file('memory'), new Uint8Array(2 * 4096).fill(3))
+    const fd = openSync(folder.file('memory'), 'r')
+    using region = backend().adopt(fd, { length: 2 * 4096, isReadOnly: true })
+    closeSync(fd)
+    const bytes = new Uint8Array(region.buffer)
+    bytes[0] = 9
+    writeFileSync(folder.file('memory'), new Uint8Array(2 * 4096).fill(4), { flag: 'r+' })
+    expect([bytes[0], bytes[1], bytes[4096]]).toEqual([9, 3, 4])
+    expect(new Uint8Array(readFileSync(folder.file('memory'))).every((byte) => byte === 4)).toBe(true)
+    expect(() => backend().adopt(region.fd, { length: 4096, isReadOnly: 1 as never })).toThrow(TypeError)
+  })
+
   it('needs a file that is open for reading and writing', async () => {
     using folder = new TemporaryFolder()
     writeFileSync(folder.file('memory'), new Uint8Array(4096))
