@@ -30,7 +30,6 @@ export interface NativeAddon {
    * more (-EPERM, `F_GET_SEALS`) and is long enough (-ENXIO). `isGuarded`: pages that are gone read as zeroes (-ENOSPC: too many are guarded). `isPrivate`: what is written
    * stays in this process, and the fd may be open for reading only.
    */
-  // eslint-disable-next-line max-params -- as the addon has it
   adopt(
     fd: number,
     length: number,
