@@ -24,8 +24,15 @@ export interface Mapping {
   readonly offset: number
 }
 
-// A constant of this module: an imported name would be a property load each time it is used.
+// Constants of this module: an imported name would be a property load each time it is used.
 const OBJECT = EntryWord.object
+const FIRST_HIGH = EntryWord.firstHigh
+const FIRST_LOW = EntryWord.firstLow
+
+/** The first words of an entry: the two halves of its first and its last address. */
+const RANGE_WORDS = 4
+/** How many ranges that were let go of are remembered for who looks for room. */
+const FREED = 256
 
 /** How many mappings of a region are named in a sentence. */
 const NAMED = 2
@@ -35,6 +42,8 @@ export class SpaceContents {
   readonly #table = new IntervalTable()
   readonly #book: RegionBook
   readonly #entry = new Uint32Array(ENTRY_WORDS)
+  /** The ranges that were let go of since takeFreed(), four words each; undefined when they are too many. */
+  #freed: number[] | undefined
   /** What may be mapped although another entry is known to be there: after a change of which nobody knows how far it came. Mostly none. */
   readonly #strays: Uint32Array[] = []
 
@@ -69,7 +78,7 @@ export class SpaceContents {
 
   /** Adds an entry whose object is not known yet, and holds its region. False, and no change, when it overlaps another. */
   add(entry: Uint32Array, region: MemoryRegion): boolean {
-    const number = this.#book.use(region)
+    const number = this.#book.use(region, entry[FIRST_HIGH] as number, entry[FIRST_LOW] as number)
     entry[OBJECT] = number
     if (this.#strayAt(entry) < 0 && this.#table.insert(entry)) return true
     this.#book.drop(number)
@@ -130,6 +139,7 @@ export class SpaceContents {
   /** detach() of such a plan. */
   detachAll(): void {
     this.#table.clear()
+    this.#freed = undefined
     this.#strays.length = 0
   }
 
@@ -251,9 +261,32 @@ export class SpaceContents {
     return found.first <= last ? found : undefined
   }
 
-  /** What is mapped of a region. */
+  /** What was let go of since this was asked last; undefined when that is not known. */
+  takeFreed(): readonly Range[] | undefined {
+    const words = this.#freed
+    if (words?.length !== 0) this.#freed = []
+    if (words === undefined) return undefined
+    const ranges: Range[] = []
+    for (let at = 0; at < words.length; at += RANGE_WORDS) {
+      this.#entry.set(words.slice(at, at + RANGE_WORDS), FIRST_HIGH)
+      ranges.push(rangeOfEntry(this.#entry))
+    }
+    return ranges
+  }
+
+  /** What is mapped of a region, in the order of addresses. */
   mappingsOf(region: MemoryRegion): Mapping[] {
-    return this.mappings().filter((mapping) => mapping.region === region)
+    const page = this.#book.pageOf(region)
+    if (page === undefined) return []
+    if (this.#strays.length > 0) return this.mappings().filter((mapping) => mapping.region === region)
+    const table = this.#table
+    const result: Mapping[] = []
+    let at = table.findFrom(page.lowestHigh, page.lowestLow)
+    for (; at >= 0 && result.length < page.mappings; at = table.next(at)) {
+      table.read(at, this.#entry)
+      if (this.#entry[OBJECT] === page.number) result.push(this.#mappingOf(this.#entry))
+    }
+    return result
   }
 
   /** The region of an entry's object. */
@@ -274,6 +307,7 @@ export class SpaceContents {
   }
 
   #remove(entry: Uint32Array): void {
+    this.#noteFreed(entry)
     const { firstHigh, firstLow, lastHigh, lastLow } = EntryWord
     const isThere = this.#table.remove(
       entry[firstHigh] as number,
@@ -284,6 +318,13 @@ export class SpaceContents {
     if (isThere) return
     const at = this.#strayAt(entry)
     if (at >= 0) this.#strays.splice(at, 1)
+  }
+
+  #noteFreed(entry: Uint32Array): void {
+    const freed = this.#freed
+    if (freed === undefined) return
+    if (freed.length === RANGE_WORDS * FREED) this.#freed = undefined
+    else for (let word = 0; word < RANGE_WORDS; word++) freed.push(entry[FIRST_HIGH + word] as number)
   }
 
   #mappingOf(entry: Uint32Array): Mapping {

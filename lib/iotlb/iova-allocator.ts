@@ -4,11 +4,17 @@ import { checkBigint, rangeError, toU64, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { contains, rangeOf, showRange, type Range } from '../base/ranges.js'
 import { IntervalMap } from './interval-map.js'
+import { SearchFromAbove } from './search-from-above.js'
 
 /** An account of taken ranges that is kept elsewhere. */
 export interface TakenRanges {
   /** The lowest taken range that has an address of [first, last]. */
   firstOverlap(first: bigint, last: bigint): Range | undefined
+  /**
+   * What was given back since this was called last, undefined when that is not known. Without this method each highest() looks through everything; with it
+   * a window of thousands of ranges costs as much as one of few.
+   */
+  takeFreed?(): readonly Range[] | undefined
 }
 
 /** What the window is. */
@@ -46,6 +52,8 @@ export class IovaAllocator {
   /** Below `first` no range of so many bytes, or of more, so aligned or coarser, is free: what was looked through once is not looked through for each range. */
   #full: { readonly bytes: bigint; readonly align: bigint; readonly first: bigint } | undefined
 
+  readonly #above: SearchFromAbove
+
   /** RangeError for a window or page size that is none. */
   constructor(options: IovaAllocatorOptions) {
     checkObject(options, 'options')
@@ -58,6 +66,8 @@ export class IovaAllocator {
     this.#page = BigInt(pageSize)
     this.#allowZero = allowZero
     this.#besides = besides
+    // An end of 2^64 is no u64.
+    this.#above = new SearchFromAbove(this.window.last - this.#page + 1n, (range) => this.#firstOverlap(range))
   }
 
   /** What is taken, lowest first: allocations and reservations. */
@@ -84,9 +94,14 @@ export class IovaAllocator {
    */
   highest(size: bigint | number, wish: IovaWish = {}): bigint {
     const { bytes, align, within } = this.#wanted(size, wish)
-    const range = this.#highest(bytes, align, within)
-    if (range === undefined) throw this.#noSpace(bytes, align, within)
-    return range.first
+    const { first, last } = this.#inWindow(within)
+    this.#hearOfFreed()
+    // A part of the window is looked through on its own.
+    const isPart = last < this.window.last
+    const above = isPart ? new SearchFromAbove(last + 1n, (range) => this.#firstOverlap(range)) : this.#above
+    const place = above.find(bytes, align, first)
+    if (place === undefined) throw this.#noSpace(bytes, align, within)
+    return place
   }
 
   /**
@@ -104,6 +119,7 @@ export class IovaAllocator {
     const range = this.#pages(first, size)
     if (range !== undefined && this.#taken.remove(range.first, range.last)) {
       if (this.#full !== undefined && range.first < this.#full.first) this.#full = undefined
+      this.#above.reopen(range)
       return
     }
     const there = this.#taken.find(roundDown(first, this.#page))
@@ -128,16 +144,11 @@ export class IovaAllocator {
     }
   }
 
-  #highest(bytes: bigint, align: bigint, within: Range): Range | undefined {
-    const { first, last } = this.#inWindow(within)
-    let end = last > this.window.last - this.#page ? this.window.last + 1n - this.#page : last + 1n
-    for (;;) {
-      const from = end >= bytes ? roundDown(end - bytes, align) : -1n
-      if (from < first) return undefined
-      const inTheWay = this.#firstOverlap({ first: from, last: from + bytes - 1n })
-      if (inTheWay === undefined) return { first: from, last: from + bytes - 1n }
-      end = inTheWay.first
-    }
+  #hearOfFreed(): void {
+    if (this.#besides === undefined) return
+    const freed = this.#besides.takeFreed?.()
+    if (freed === undefined) this.#above.forget()
+    else for (const range of freed) this.#above.reopen(range)
   }
 
   /** Whether what is known to be full is so for this wish as well. */

@@ -1,9 +1,10 @@
 // Changes of an address space: all of it or none of it, whatever the kernel refuses and whenever the caller gives up.
 
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { IntervalTable } from '../../lib/iotlb/interval-table.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDeviceSync } from '../../lib/open.js'
@@ -46,6 +47,48 @@ describe('an address space', () => {
       offset: index * page,
       size: page,
     }))
+
+  describe('thousands of regions', () => {
+    let looks: { mockRestore(): void; mock: { calls: unknown[] } }[]
+    beforeEach(() => {
+      looks = (['find', 'next'] as const).map((verb) => jest.spyOn(IntervalTable.prototype, verb))
+    })
+    afterEach(() => {
+      for (const look of looks) look.mockRestore()
+    })
+
+    /** How many entries are looked at while `count` regions are mapped, and unmapped one by one. */
+    const looked = (count: number) => {
+      const before = looks.reduce((sum, { mock }) => sum + mock.calls.length, 0)
+      const regions = Array.from({ length: count }, () => simulator.allocate(page))
+      for (const region of regions) space.mapRegionSync(region)
+      expect(space.mappings.map((mapping) => mapping.region)).toEqual([...regions].reverse())
+      for (const region of regions) {
+        space.unmapRegionSync(region)
+        region.close()
+      }
+      expect(space.size).toBe(0)
+      return looks.reduce((sum, { mock }) => sum + mock.calls.length, 0) - before
+    }
+
+    test('cost as much each, mapped and unmapped, as a hundred', () => {
+      const hundred = looked(100)
+      expect(hundred).toBeGreaterThan(100)
+      expect(looked(800)).toBeLessThan(9 * hundred)
+    })
+  })
+
+  test('a region that is mapped below and above others is found whole', () => {
+    using other = simulator.allocate(page)
+    space.mapSync({ iova: 0x9000n, region: memory, size: page })
+    space.mapSync({ iova: 0x5000n, region: other })
+    space.mapSync({ iova: 0x3000n, region: memory, size: page })
+    space.unmapRegionSync(other)
+    space.mapSync({ iova: 0x5000n, region: other })
+    space.unmapRegionSync(memory)
+    expect(space.mappings.map(({ iova }) => iova)).toEqual([0x5000n])
+    space.unmapRegionSync(other)
+  })
 
   test('holds memory that is mapped again while other memory stayed', () => {
     using other = simulator.allocate(page)

@@ -4,7 +4,8 @@ import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 
 import { isVdpaError } from '../../lib/base/errors.js'
-import { U64_LAST } from '../../lib/base/ranges.js'
+import { U64_LAST, type Range } from '../../lib/base/ranges.js'
+import { IntervalMap, type IntervalEntry } from '../../lib/iotlb/interval-map.js'
 import { IovaAllocator } from '../../lib/iotlb/iova-allocator.js'
 
 const page = 0x1000n
@@ -102,7 +103,7 @@ describe('any allocations, reservations and returns', () => {
         const pages = [...allocator.taken()].reduce((sum, range) => sum + (range.last - range.first + 1n) / page, 0n)
         expect(pages).toBe(BigInt(model.taken.size))
       }),
-      { numRuns: 300 },
+      { numRuns: 1000 },
     )
   })
 })
@@ -161,6 +162,104 @@ describe('highest()', () => {
     expect(allocator.highest(4n * page)).toBe(0x1000n)
     taken.shift()
     expect(allocator.highest(page)).toBe(0x7000n)
+  })
+})
+
+/** An account kept elsewhere, in pages of a small window: it tells what was given back, and counts what it is asked. */
+class Elsewhere {
+  readonly #map = new IntervalMap()
+  #freed: Range[] = []
+  asked = 0
+
+  firstOverlap(first: bigint, last: bigint): IntervalEntry | undefined {
+    this.asked++
+    return this.#map.firstOverlap(first, last)
+  }
+
+  take(first: bigint, size: bigint): void {
+    this.#map.insert(first, first + size - 1n, 0n, 1)
+  }
+
+  give(first: bigint, size: bigint): void {
+    const range = { first, last: first + size - 1n }
+    expect(this.#map.remove(range.first, range.last)).toBe(true)
+    this.#freed.push(range)
+  }
+
+  takeFreed(): Range[] {
+    return this.#freed.splice(0)
+  }
+}
+
+describe('highest() beside an account that tells what was given back', () => {
+  test('gives the highest place that fits, whatever is taken and given back', () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+        const model = new PageModel(0n, 60n)
+        const besides = new Elsewhere()
+        const allocator = new IovaAllocator({ window: { first: 0n, last: 61n * page - 1n }, besides })
+        const out: { at: bigint; pages: bigint; isReserved: boolean }[] = []
+        for (const { verb, pages, align, place } of steps) {
+          if (verb === 'free') {
+            const back = out.splice(Number(place) % Math.max(1, out.length), 1)[0]
+            if (back === undefined) continue
+            if (back.isReserved) allocator.free(back.at * page, back.pages * page)
+            else besides.give(back.at * page, back.pages * page)
+            model.give(back.at, back.pages)
+            continue
+          }
+          const top = model.highest(pages, align)
+          if (top === undefined)
+            expect(codeOf(() => allocator.highest(pages * page, { align }))).toBe('ERR_VDPA_NO_SPACE')
+          else expect(allocator.highest(pages * page, { align })).toBe(top * page)
+          if (top === undefined) continue
+          const isReserved = verb === 'reserve'
+          if (isReserved) allocator.reserve(top * page, pages * page)
+          else besides.take(top * page, pages * page)
+          model.take(top, pages)
+          out.push({ at: top, pages, isReserved })
+        }
+      }),
+      { numRuns: 1000 },
+    )
+  })
+
+  /** How often the other account is asked while `count` ranges are taken, of the sizes in turn, and each so many is given back. */
+  const asked = (count: number, pages: readonly bigint[], back: number) => {
+    const besides = new Elsewhere()
+    const allocator = new IovaAllocator({ window: { first: 0n, last: U64_LAST }, besides })
+    const taken: [bigint, bigint][] = []
+    for (let at = 0; at < count; at++) {
+      const size = (pages[at % pages.length] ?? 1n) * page
+      const first = allocator.highest(size)
+      besides.take(first, size)
+      taken.push([first, size])
+      if (at % back !== back - 1) continue
+      const [gone] = taken.splice((at * 7) % taken.length, 1)
+      if (gone !== undefined) besides.give(...gone)
+    }
+    return besides.asked
+  }
+
+  test.each([
+    { pages: [1n], back: Infinity },
+    { pages: [1n, 9n, 300n], back: Infinity },
+    { pages: [4n], back: 3 },
+    { pages: [1n, 9n], back: 4 },
+  ])('does not look through again what is known to be full: $pages pages, each $back given back', ({ pages, back }) => {
+    const few = asked(250, pages, back)
+    expect(few).toBeGreaterThan(249)
+    expect(asked(2000, pages, back)).toBeLessThan(9 * few)
+  })
+
+  test('a full window is known to be full', () => {
+    const besides = new Elsewhere()
+    const allocator = new IovaAllocator({ window: { first: 0n, last: 100n * page - 1n }, besides })
+    for (let at = 0n; at < 100n; at++) besides.take(at * page, page)
+    expect(codeOf(() => allocator.highest(page))).toBe('ERR_VDPA_NO_SPACE')
+    besides.asked = 0
+    expect(codeOf(() => allocator.highest(page))).toBe('ERR_VDPA_NO_SPACE')
+    expect(besides.asked).toBeLessThan(3)
   })
 })
 
