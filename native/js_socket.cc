@@ -172,7 +172,6 @@ napi_value JsReceive(Socket& self, const Napi::CallbackInfo& info) {
 
 /// send(bytes, descriptors): the count of bytes, or -errno
 napi_value JsSend(Socket& self, const Napi::CallbackInfo& info) {
-  const Bytes bytes = BytesAt(info, 0);
   if (!info[1].IsArray()) throw Misuse(info.Env(), "an array");
   const auto array = info[1].As<Napi::Array>();
   if (array.Length() > kDescriptorsLast) throw Misuse(info.Env(), "at most 253 descriptors");
@@ -182,6 +181,8 @@ napi_value JsSend(Socket& self, const Napi::CallbackInfo& info) {
     if (!value.IsNumber()) throw Misuse(info.Env(), "a number");
     descriptors.push_back(value.As<Napi::Number>().Int32Value());
   }
+  // After the array was read, whose elements may be getters: the bytes are valid until JavaScript runs again.
+  const Bytes bytes = BytesAt(info, 0);
   return Number(info.Env(), SendMessage(self.fd(), bytes.data, bytes.length, descriptors));
 }
 

@@ -12,7 +12,7 @@ import type {
   WriteEachOutcome,
 } from './backend.js'
 import { InterceptedDoorbell, InterceptedEventfd, InterceptedRegion, InterceptedSocket } from './intercepted-objects.js'
-import { Witness, type Interceptor } from './interceptor.js'
+import { shown, Witness, type Interceptor } from './interceptor.js'
 
 /** Gives `inner`'s calls to `interceptor`. Objects are numbered in the order of their making, per kind; misuse is found by `inner`. */
 export function intercept(inner: Backend, name: string, interceptor: Interceptor): InterceptedBackend {
@@ -111,16 +111,20 @@ class InterceptedHandle implements Handle {
     const mapDoorbell = inner.mapDoorbell?.bind(inner)
     if (read !== undefined) {
       this.read = (bytes) =>
-        this.#witness.now(this.#inner, { op: 'read', ...on, bytes }, (other = bytes) => read(other))
+        this.#witness.now(this.#inner, { op: 'read', ...on, bytes: shown(bytes) }, (other = bytes) => read(other))
     }
     if (onReadable !== undefined) this.onReadable = (listener) => onReadable(listener)
     if (pread !== undefined) {
       this.pread = (bytes, offset) =>
-        this.#witness.now(this.#inner, { op: 'pread', ...on, bytes, offset }, (other = bytes) => pread(other, offset))
+        this.#witness.now(this.#inner, { op: 'pread', ...on, bytes: shown(bytes), offset }, (other = bytes) =>
+          pread(other, offset),
+        )
     }
     if (pwrite !== undefined) {
       this.pwrite = (bytes, offset) =>
-        this.#witness.now(this.#inner, { op: 'pwrite', ...on, bytes, offset }, (other = bytes) => pwrite(other, offset))
+        this.#witness.now(this.#inner, { op: 'pwrite', ...on, bytes: shown(bytes), offset }, (other = bytes) =>
+          pwrite(other, offset),
+        )
     }
     if (mapDoorbell !== undefined) {
       this.mapDoorbell = (offset) => {
@@ -145,28 +149,28 @@ class InterceptedHandle implements Handle {
   }
 
   ioctl(request: number, argument: Uint8Array | number): number {
-    const call = { op: 'ioctl', ...this.#on, request, argument } as const
+    const call = { op: 'ioctl', ...this.#on, request, argument: shown(argument) } as const
     return this.#witness.now(this.#inner, call, () => this.#inner.ioctl(request, argument))
   }
 
   ioctlAsync(request: number, argument: Uint8Array | number): Promise<number> {
-    const call = { op: 'ioctl', ...this.#on, request, argument } as const
+    const call = { op: 'ioctl', ...this.#on, request, argument: shown(argument) } as const
     return this.#witness.later(this.#inner, call, () => this.#inner.ioctlAsync(request, argument))
   }
 
   write(bytes: Uint8Array): number {
-    return this.#witness.now(this.#inner, { op: 'write', ...this.#on, bytes }, (other = bytes) =>
+    return this.#witness.now(this.#inner, { op: 'write', ...this.#on, bytes: shown(bytes) }, (other = bytes) =>
       this.#inner.write(other),
     )
   }
 
   writeEach(bytes: Uint8Array, stride: number): WriteEachOutcome {
-    const call = { op: 'writeEach', ...this.#on, bytes, stride } as const
+    const call = { op: 'writeEach', ...this.#on, bytes: shown(bytes), stride } as const
     return this.#witness.now(this.#inner, call, (other = bytes) => this.#inner.writeEach(other, stride))
   }
 
   writeEachAsync(bytes: Uint8Array, stride: number, options: WriteEachOptions = {}): Promise<WriteEachOutcome> {
-    const call = { op: 'writeEach', ...this.#on, bytes, stride } as const
+    const call = { op: 'writeEach', ...this.#on, bytes: shown(bytes), stride } as const
     return this.#witness.laterEach(this.#inner, call, {
       options,
       start: (other = bytes, own = options) => this.#inner.writeEachAsync(other, stride, own),

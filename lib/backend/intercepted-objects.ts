@@ -3,7 +3,7 @@
 import { checkFunction } from '../base/checks.js'
 import type { CloseMemoryOptions, MemoryHold, MemoryHolder, MemoryRegion } from '../memory/memory-region.js'
 import type { Doorbell, Eventfd, NetlinkSocket, Subscription } from './backend.js'
-import type { Witness } from './interceptor.js'
+import { shown, type Witness } from './interceptor.js'
 
 /** Memory of the inner backend, of which only close() is shown: reading and writing it are no calls. */
 export class InterceptedRegion implements MemoryRegion {
@@ -159,7 +159,7 @@ export class InterceptedSocket implements NetlinkSocket {
   }
 
   send(bytes: Uint8Array): void {
-    this.#witness.now(this.#inner, { op: 'send', target: this.#name, bytes }, (other = bytes) =>
+    this.#witness.now(this.#inner, { op: 'send', target: this.#name, bytes: shown(bytes) }, (other = bytes) =>
       this.#inner.send(other),
     )
   }

@@ -1,7 +1,9 @@
 // What stands before the calls of a backend, and the names it knows objects by. Not the decorator itself: that is `intercept.ts`.
 
+import { plainBytes } from '../base/checks.js'
 import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
 import type { Call, CreatingCall, WriteEachCall } from './call.js'
+import { isBytes } from './outcome.js'
 
 /** Makes the call that was shown; with these bytes in place of its own, when given. */
 export type Proceed<T> = (bytes?: Uint8Array) => T
@@ -24,6 +26,11 @@ export interface Interceptor {
   later<T>(call: Call, start: () => Promise<T>): Promise<T>
   /** A writeEachAsync, which may be made in parts. */
   laterEach(call: WriteEachCall, proceed: ProceedEach): Promise<WriteEachOutcome>
+}
+
+/** A caller's bytes as an interceptor sees them: what a subclass says of itself does not count. What are no bytes is misuse, and left to the inner backend. */
+export function shown<B>(bytes: B): B {
+  return isBytes(bytes) ? (plainBytes(bytes, 'bytes') as B & Uint8Array) : bytes
 }
 
 type Kind = 'h' | 'm' | 'e' | 'n' | 'd'

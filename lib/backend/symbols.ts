@@ -1,6 +1,7 @@
 // Names in place of numbers that only one process knows: descriptors and addresses inside bytes. It makes recorded bytes portable and
 // live again; which bytes are such numbers, it is told.
 
+import { plainBytes } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 
 /** A field of a call's bytes that holds a number of this process: a descriptor (4 bytes) or an address (8 bytes), little-endian. */
@@ -113,13 +114,15 @@ export class Symbols {
 
   /** The text of live bytes. A field that no object answers for, such as -1, stays a number. */
   toPortable(bytes: Uint8Array, fields: readonly LocalField[]): PortableBytes {
-    const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    // A copy: the caller may have given his memory away while the call was under way.
+    const own = plainBytes(bytes, 'bytes').slice()
+    const hex = Buffer.from(own.buffer).toString('hex')
+    const view = new DataView(own.buffer)
     let text = ''
     let done = 0
     for (const { at, kind } of fields) {
       const size = kind === 'fd' ? 4 : 8
-      if (at + size > bytes.length) continue
+      if (at + size > own.length) continue
       const name =
         kind === 'fd' ? this.#nameOfFd(view.getInt32(at, true)) : this.#nameOfAddress(view.getBigUint64(at, true))
       if (name === undefined) continue

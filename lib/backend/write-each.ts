@@ -1,6 +1,6 @@
 // What every implementation of `Handle.writeEach` says in the same way: what it refuses as misuse, and how a canceled sequence ends.
 
-import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkBytes, checkInteger, rangeError, trueLength, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
 
@@ -8,8 +8,8 @@ import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
 export function checkRecords(records: Uint8Array, stride: number): void {
   checkBytes(records, 'records')
   checkInteger(stride, 'stride', 1, 0x7fff_f000)
-  if (records.byteLength % stride !== 0)
-    throw rangeError('records', `a multiple of ${stride} bytes long`, records.byteLength)
+  const length = trueLength(records)
+  if (length % stride !== 0) throw rangeError('records', `a multiple of ${stride} bytes long`, length)
 }
 
 /** Refuses options that could not be watched, before anything is begun that would have to be ended. */

@@ -76,15 +76,27 @@ function isUint8Array(value: unknown): value is Uint8Array {
 
 /** A Uint8Array (a Buffer is one), also of another realm; of exactly `length` bytes where that is given. */
 export function checkBytes(value: unknown, name: string, length?: number): asserts value is Uint8Array {
-  if (!isUint8Array(value) || (length !== undefined && value.length !== length)) throw notBytes(value, name, length)
+  if (!isUint8Array(value) || (length !== undefined && trueLength(value) !== length))
+    throw notBytes(value, name, length)
 }
 
 function notBytes(value: unknown, name: string, length: number | undefined): Error {
-  if (isUint8Array(value)) return rangeError(name, `${length} bytes long`, value.length)
+  if (isUint8Array(value)) return rangeError(name, `${length} bytes long`, trueLength(value))
   return typeError(name, length === undefined ? 'a Uint8Array' : `a Uint8Array of ${length} bytes`, value)
 }
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object
+
+/** How many bytes an array has, whatever a subclass, or a property that was put on it, says. 0 where its memory is gone. */
+export function trueLength(bytes: Uint8Array): number {
+  return Reflect.get(typedArray, 'length', bytes) as number
+}
+
+/** At least so many bytes. The last of them is looked at, which is as fast as a length that may lie, and true. */
+export function checkBytesLong(bytes: Uint8Array, name: string, length: number): void {
+  if (length > 0 && bytes[length - 1] === undefined)
+    throw rangeError(name, `at least ${length} bytes long`, trueLength(bytes))
+}
 
 /**
  * The bytes of a Uint8Array as a plain one whose length stays: for calls that take time. What a subclass says of itself does not count, and where the memory goes

@@ -1,6 +1,6 @@
 // What an ioctl may be asked with, so that the kernel never reads or writes past the end of an array, or at an address that is none.
 
-import { checkBytes, checkInteger, rangeError, typeError } from '../base/checks.js'
+import { checkBytes, checkBytesLong, checkInteger, plainBytes, trueLength, typeError } from '../base/checks.js'
 import { argumentBytes, encodedSize, isFlexible } from '../uapi/argument-length.js'
 
 /**
@@ -16,13 +16,12 @@ export function checkIoctlArgument(request: number, argument: Uint8Array | numbe
     return
   }
   checkBytes(argument, 'argument')
-  const needed = argumentBytes(request, argument)
-  if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
+  checkBytesLong(argument, 'argument', argumentBytes(request, argument))
 }
 
 /** Whether an ioctl that passed the check may be made again with the same array and without the check: its need does not depend on its bytes. */
 export function isRepeatable(request: number, argument: Uint8Array): boolean {
-  return argument.length > 0 && !isFlexible(request)
+  return argument[0] !== undefined && !isFlexible(request)
 }
 
 /**
@@ -31,12 +30,11 @@ export function isRepeatable(request: number, argument: Uint8Array): boolean {
  */
 export function privateArgument<A extends Uint8Array | number>(request: number, argument: A): A | Uint8Array {
   if (typeof argument === 'number' || !isFlexible(request)) return argument
-  checkBytes(argument, 'argument')
-  return Uint8Array.from(argument)
+  return plainBytes(argument, 'argument').slice()
 }
 
 /** Gives the caller what the kernel left in a copy, unless his array is gone. */
 export function giveBack(argument: Uint8Array | number, used: Uint8Array | number): void {
   if (used === argument || typeof argument === 'number' || typeof used === 'number') return
-  if (argument.length === used.length) argument.set(used)
+  if (trueLength(argument) === used.length) plainBytes(argument, 'argument').set(used)
 }

@@ -1,6 +1,6 @@
 // An open node of the operating system. It checks arguments, keeps the cheapest way to the kernel, and leaves the making of errors to the backend.
 
-import { checkBytes, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkBytes, rangeError, toU64, trueLength, typeError } from '../base/checks.js'
 import type { Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkIoctlArgument, giveBack, isRepeatable, privateArgument } from './ioctl-argument.js'
@@ -34,7 +34,7 @@ export class KernelHandle implements Handle {
   // The last ioctl, which the addon can repeat without asking where its argument is: see ioctl().
   #lastRequest = -1
   #lastArgument: Uint8Array | undefined
-  #lastLength = 0
+  #lastIndex = 0
 
   constructor(native: NativeDescriptor, path: string, refuse: Refuse) {
     this.#native = native
@@ -62,11 +62,11 @@ export class KernelHandle implements Handle {
 
   /**
    * One ioctl. `argument` must have at least the bytes that the request says it moves, else a RangeError. A caller that uses one array for one
-   * request again and again is fastest: the addon then repeats the call without asking V8 for the array's address. A detached array has
-   * length 0, so its old address is never used. (`length` here and on all hot paths: V8 compiles it to a load, and `byteLength` to a call.)
+   * request again and again is fastest: the addon then repeats the call without asking V8 for the array's address. That is done only
+   * while the array has its last byte: a detached one has none, and an element cannot lie as a `length` can.
    */
   ioctl(request: number, argument: Uint8Array | number): number {
-    if (request === this.#lastRequest && argument === this.#lastArgument && argument.length === this.#lastLength) {
+    if (request === this.#lastRequest && argument === this.#lastArgument && argument[this.#lastIndex] !== undefined) {
       const again = this.#ioctlAgain
       const result = again()
       return result < 0 ? this.#fail(result, 'ioctl', request) : result
@@ -161,7 +161,7 @@ export class KernelHandle implements Handle {
       const isKept = isRepeatable(request, argument) && !this.isClosed
       this.#lastArgument = isKept ? argument : undefined
       this.#lastRequest = isKept ? request : -1
-      this.#lastLength = argument.length
+      this.#lastIndex = isKept ? trueLength(argument) - 1 : 0
     }
     return result < 0 ? this.#fail(result, 'ioctl', request) : result
   }

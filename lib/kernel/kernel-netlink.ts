@@ -1,6 +1,6 @@
 // A netlink socket: whole messages to the kernel and from it. What is in them is the business of others.
 
-import { checkBytes, checkInteger } from '../base/checks.js'
+import { checkBytes, checkInteger, trueLength } from '../base/checks.js'
 import type { NetlinkSocket } from '../backend/backend.js'
 import { errno } from '../uapi/errno.js'
 import type { KernelSubscription } from './kernel-subscription.js'
@@ -47,9 +47,12 @@ export class KernelNetlinkSocket implements NetlinkSocket {
   async sendAsync(message: Uint8Array): Promise<void> {
     checkBytes(message, 'message')
     this.#checkOpen()
+    const length = trueLength(message)
+    // The kernel takes a message of nothing for none, and so do we.
+    if (length === 0) return
     this.#sending++
     try {
-      const written = await this.#native.writeEachAsync(message, message.length).done
+      const written = await this.#native.writeEachAsync(message, length).done
       if (typeof written !== 'number') this.#succeed(written[1] === 0 ? -errno.EIO : written[1], 'write')
     } finally {
       this.#sending--

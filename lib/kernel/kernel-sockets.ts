@@ -3,7 +3,7 @@
 import { lstatSync, unlinkSync } from 'node:fs'
 import type { Subscription } from '../backend/backend.js'
 import type { PassedFile, ReceivedPart, SocketListener, StreamSocket, UnixSockets } from '../backend/sockets.js'
-import { checkBytes, checkInteger, checkString } from '../base/checks.js'
+import { checkBytes, checkInteger, checkString, trueLength } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
 import { SubscriptionSlot } from './kernel-subscription.js'
@@ -77,8 +77,9 @@ export class KernelStreamSocket implements StreamSocket {
 
   receive(target: Uint8Array, offset: number, length: number, files = 0): ReceivedPart | undefined {
     checkBytes(target, 'target')
-    checkInteger(offset, 'offset', 0, target.byteLength)
-    checkInteger(length, 'length', 1, target.byteLength - offset)
+    const room = trueLength(target)
+    checkInteger(offset, 'offset', 0, room)
+    checkInteger(length, 'length', 1, room - offset)
     checkInteger(files, 'files', 0, FILES_LAST)
     const received = this.#native.receive(target, offset, length, files)
     if (typeof received !== 'number')
@@ -90,9 +91,11 @@ export class KernelStreamSocket implements StreamSocket {
 
   send(bytes: Uint8Array, fds: readonly number[] = []): number {
     checkBytes(bytes, 'bytes')
-    checkInteger(fds.length, 'fds.length', 0, FILES_LAST)
-    for (const fd of fds) checkInteger(fd, 'fds', 0, 0x7fff_ffff)
-    const sent = this.#native.send(bytes, fds)
+    // A copy: what was checked is what is sent.
+    const passed = Array.from(fds)
+    checkInteger(passed.length, 'fds.length', 0, FILES_LAST)
+    for (const fd of passed) checkInteger(fd, 'fds', 0, 0x7fff_ffff)
+    const sent = this.#native.send(bytes, passed)
     if (sent === -errno.EAGAIN) return 0
     if (sent < 0) throw this.#refused(sent, 'sendmsg')
     return sent

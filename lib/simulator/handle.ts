@@ -2,7 +2,7 @@
 
 import type { Doorbell, Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
-import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkBytesLong, checkInteger, plainBytes, toU64, trueLength, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
 import { argumentBytes, encodedSize } from '../uapi/argument-length.js'
@@ -33,7 +33,8 @@ export class SimulatedHandle implements Handle {
   readonly #host: HandleHost
   readonly #file: OpenFile
   readonly #fd: number
-  // The arguments seen last, so that a caller who keeps one array pays for one view.
+  // The arguments seen last, so that a caller who keeps one array pays for one view: his array, and its true bytes.
+  #asked: Uint8Array | undefined
   #argument: Argument = { bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
   /** Sequences of writes under way, oldest first; whoever comes after them finishes them. */
   readonly #underWay: WriteSequence[] = []
@@ -77,10 +78,10 @@ export class SimulatedHandle implements Handle {
   }
 
   write(bytes: Uint8Array): number {
-    checkBytes(bytes, 'bytes')
+    const taken = plainBytes(bytes, 'bytes')
     this.#checkOpen()
     if (this.#underWay.length > 0) this.#finishAll()
-    const result = this.#write(bytes, 0, bytes.byteLength)
+    const result = this.#write(taken, 0, taken.length)
     if (result < 0) throw this.#host.refuse(-result, { syscall: 'write', path: this.path })
     return result
   }
@@ -89,7 +90,7 @@ export class SimulatedHandle implements Handle {
     checkRecords(records, stride)
     this.#checkOpen()
     this.#finishAll()
-    const sequence = new WriteSequence(records, stride)
+    const sequence = new WriteSequence(plainBytes(records, 'records'), stride)
     this.#advance(sequence, Infinity)
     return this.#outcomeOf(sequence)
   }
@@ -101,7 +102,8 @@ export class SimulatedHandle implements Handle {
     this.#checkOpen()
     if (signal?.aborted === true) return canceledAfter(0, this.path, signal)
     this.#finishAll()
-    const sequence = new WriteSequence(records, stride)
+    // A copy, as the kernel's backend makes one: the caller may do with his array what he likes meanwhile.
+    const sequence = new WriteSequence(plainBytes(records, 'records').slice(), stride)
     this.#underWay.push(sequence)
     const isAborted = () => signal?.aborted === true
     let thrown: { readonly failure: unknown } | undefined
@@ -243,16 +245,16 @@ export class SimulatedHandle implements Handle {
       if (size > 0 && argument !== 0) throw typeError('argument', `a Uint8Array of ${size} bytes`, argument)
       return undefined
     }
-    if (argument !== this.#argument.bytes || argument.length !== this.#argument.view.byteLength) {
-      checkBytes(argument, 'argument')
-      this.#argument = {
-        bytes: argument,
-        view: new DataView(argument.buffer, argument.byteOffset, argument.byteLength),
-      }
-    }
-    const needed = argumentBytes(request, argument)
-    if (argument.length < needed) throw rangeError('argument', `at least ${needed} bytes long`, argument.length)
+    const { bytes } = this.#argument
+    if (argument !== this.#asked || bytes.length === 0 || trueLength(argument) !== bytes.length) this.#look(argument)
+    checkBytesLong(this.#argument.bytes, 'argument', argumentBytes(request, this.#argument.bytes))
     return this.#argument
+  }
+
+  #look(argument: Uint8Array): void {
+    const bytes = plainBytes(argument, 'argument')
+    this.#argument = { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length) }
+    this.#asked = argument
   }
 
   #checkOpen(): void {

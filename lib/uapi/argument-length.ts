@@ -1,5 +1,6 @@
 // How many bytes an ioctl moves, as its number, and the head of an argument of no fixed length, say. Both ends of the seam check arguments by it.
 
+import { plainBytes, trueLength } from '../base/checks.js'
 import { vduseRequests } from './vduse.js'
 import { requests, type VhostTail } from './vhost.js'
 
@@ -25,8 +26,9 @@ export function encodedSize(request: number): number {
 export function argumentBytes(request: number, argument: Uint8Array): number {
   const size = encodedSize(request)
   const tail = tails.get(request)
-  if (tail === undefined || argument.length < size) return size
-  const head = new DataView(argument.buffer, argument.byteOffset, argument.byteLength)
+  if (tail === undefined || trueLength(argument) < size) return size
+  const { buffer, byteOffset, length } = plainBytes(argument, 'argument')
+  const head = new DataView(buffer, byteOffset, length)
   const { countOffset, countSize, elementSize } = tail
   // Counts above 2^53 lose their last bits, and are too large all the same.
   const count =

@@ -6,6 +6,7 @@ import { u32Value, u8Value, vhostVringState } from '../../lib/uapi/vhost-types.j
 import { requests } from '../../lib/uapi/vhost.js'
 import { ask, expectMisuse, failureOf, refusalOf, setStatus, statusOf, turns } from './support.js'
 import type { Scene, Suite } from './target.js'
+import { emptied, liar, shrinking, withLength } from '../lying-bytes.js'
 import { taken, takenLater } from '../write-outcome.js'
 
 const { VHOST_VDPA_GET_DEVICE_ID, VHOST_VDPA_GET_STATUS, VHOST_VDPA_SET_STATUS, VHOST_VDPA_GET_VRING_GROUP } = requests
@@ -137,6 +138,62 @@ export const requestContract: Suite = {
       expect(await handle.ioctlAsync(VHOST_VDPA_GET_DEVICE_ID.number, argument)).toBe(0)
       expect(u32Value.decode(argument)).toEqual({ value: 1 })
       expect(await refusalOf(() => handle.ioctlAsync(unknown, new Uint8Array(8)))).toMatchObject({ code: 'ENOTTY' })
+    },
+    'an array has the bytes that it has, whatever it says': async (scene) => {
+      const handle = scene.open('network')
+      const { number } = VHOST_VDPA_GET_DEVICE_ID
+      for (const short of [liar(3, 4), withLength(new Uint8Array(3), 4)])
+        for (const call of [() => handle.ioctl(number, short), () => handle.ioctlAsync(number, short)])
+          await expectMisuse(call, 'range', 'argument')
+      for (const right of [liar(4, 0), liar(4, 4000), withLength(new Uint8Array(4), 1)]) {
+        for (const call of [() => handle.ioctl(number, right), () => handle.ioctlAsync(number, right)]) {
+          right[0] = 0
+          expect(await call()).toBe(0)
+          expect(right[0]).toBe(1)
+        }
+      }
+    },
+    'an array of no fixed length has the bytes that it has': async (scene) => {
+      const handle = scene.open('network')
+      const { number } = requests.VHOST_VDPA_GET_CONFIG
+      const head = (bytes: Uint8Array) => {
+        bytes[4] = 6
+        return bytes
+      }
+      for (const short of [head(liar(13, 14)), head(withLength(new Uint8Array(13), 14))])
+        for (const call of [() => handle.ioctl(number, short), () => handle.ioctlAsync(number, short)])
+          await expectMisuse(call, 'range', 'argument')
+      for (const right of [liar(14, 0), withLength(new Uint8Array(14), 9)]) {
+        for (const call of [() => handle.ioctl(number, right), () => handle.ioctlAsync(number, right)]) {
+          head(right).fill(0xee, 8)
+          expect(await call()).toBe(0)
+          expect(right[8]).not.toBe(0xee)
+        }
+      }
+    },
+    'an array whose memory went between two calls is asked anew': async (scene) => {
+      const handle = scene.open('network')
+      const { number } = VHOST_VDPA_GET_DEVICE_ID
+      for (const call of ['ioctl', 'ioctlAsync'] as const) {
+        const gone = new Uint8Array(4)
+        const { bytes, shrink } = shrinking(4)
+        for (const argument of [gone, bytes]) {
+          expect(handle.ioctl(number, argument)).toBe(0)
+          if (argument === gone) emptied(gone)
+          else shrink(3)
+          await expectMisuse(() => handle[call](number, argument), 'range', 'argument')
+        }
+        shrink(4)
+        expect(await handle[call](number, bytes)).toBe(0)
+        expect(bytes[0]).toBe(1)
+      }
+    },
+    'memory that goes while the asynchronous form is under way harms nobody': async (scene) => {
+      const handle = scene.open('network')
+      const argument = new Uint8Array(4)
+      const call = handle.ioctlAsync(VHOST_VDPA_GET_DEVICE_ID.number, argument)
+      emptied(argument)
+      expect(await call).toBe(0)
     },
     'misuse of a request or its argument': async (scene) => {
       const handle = scene.open('network')

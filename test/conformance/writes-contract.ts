@@ -4,6 +4,7 @@ import { expect } from '@jest/globals'
 import type { Handle, WriteEachOutcome } from '../../lib/backend/backend.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { requests } from '../../lib/uapi/vhost.js'
+import { liar, withLength } from '../lying-bytes.js'
 import { ask, countMapped, expectMisuse, refusalOf, statusOf, updates } from './support.js'
 import type { Scene, Suite } from './target.js'
 
@@ -67,6 +68,27 @@ export const writesContract: Suite = {
       const { handle } = owned(scene)
       expect(await write(handle, new Uint8Array(0))).toEqual({ completed: 0 })
     }),
+    ...bothForms('takes the bytes that there are, whatever the array says', async (scene, write) => {
+      const { handle, memory } = owned(scene)
+      for (const [at, said] of [0, 72, 1000].entries()) {
+        const records = liar(216, said)
+        Uint8Array.prototype.set.call(records, updates(memory, BigInt(0x1000 * (1 + 3 * at)), 3))
+        expect(await write(handle, records)).toEqual({ completed: 3 })
+      }
+      expect(countMapped(handle, memory, 0x1000n, 9)).toBe(9)
+      await expectMisuse(() => write(handle, withLength(new Uint8Array(73), 72)), 'range', 'records')
+      const one = liar(72, 4)
+      Uint8Array.prototype.set.call(one, updates(memory, 0x10_0000n, 1))
+      expect(handle.write(one)).toBe(72)
+    }),
+    'writeEachAsync works on the records as they were at the call': async (scene) => {
+      const { handle, memory } = owned(scene)
+      const records = updates(memory, 0x1000n, 200)
+      const writing = handle.writeEachAsync(records, 72)
+      records.fill(0)
+      expect(await writing).toEqual({ completed: 200 })
+      expect(countMapped(handle, memory, 0x1000n, 200)).toBe(200)
+    },
     ...bothForms('leaves the records as they were', async (scene, write) => {
       const { handle, memory } = owned(scene)
       const records = updates(memory, 0x1000n, 3)

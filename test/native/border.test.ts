@@ -8,6 +8,7 @@ import { Worker } from 'node:worker_threads'
 import { tryLoadAddon } from '../../lib/kernel/addon'
 import type { NativeAddon } from '../../lib/kernel/native'
 import { requests } from '../../lib/uapi/vhost'
+import { emptied, liar, shrinking, withLength } from '../lying-bytes'
 import { describeNative, failureOf, mappingsOf, openDescriptors, TemporaryFolder } from './support'
 
 const addonPath = (tryLoadAddon().addon as (NativeAddon & { readonly path?: string }) | undefined)?.path ?? ''
@@ -103,6 +104,67 @@ describeNative('a descriptor', (backend) => {
     handle.closeSync()
     const again = openSync('/dev/null', 'r+')
     await backend().openFd(again).close()
+  })
+})
+
+describeNative('an array that lies', (backend) => {
+  /** The number of a pseudo-terminal: 4 bytes from the kernel, on any system. */
+  const TIOCGPTN = 0x8004_5430
+
+  it('is never written past, nor at an address that it had', async () => {
+    await using terminal = backend().open('/dev/ptmx')
+    for (const call of ['ioctl', 'ioctlAsync'] as const) {
+      for (const short of [liar(3, 4), withLength(new Uint8Array(3), 4)])
+        await expect((async () => terminal[call](TIOCGPTN, short))()).rejects.toThrow(
+          'argument must be at least 4 bytes long (got 3)',
+        )
+      const { bytes, shrink } = shrinking(4)
+      for (const argument of [new Uint8Array(4), bytes]) {
+        expect(terminal.ioctl(TIOCGPTN, argument)).toBe(0)
+        if (argument === bytes) shrink(2)
+        else emptied(argument)
+        await expect((async () => terminal[call](TIOCGPTN, argument))()).rejects.toThrow(RangeError)
+      }
+    }
+  })
+
+  it('is answered where it is as long as it must be', async () => {
+    await using terminal = backend().open('/dev/ptmx')
+    for (const argument of [liar(4, 0), withLength(new Uint8Array(8), 1)]) {
+      for (let round = 0; round < 3; round++) {
+        argument[3] = 7
+        expect(terminal.ioctl(TIOCGPTN, argument)).toBe(0)
+        expect(argument[3]).toBe(0)
+      }
+      argument[3] = 7
+      expect(await terminal.ioctlAsync(TIOCGPTN, argument)).toBe(0)
+      expect(argument[3]).toBe(0)
+    }
+  })
+
+  it('is sent and received as it is', async () => {
+    const [one, other] = backend().sockets.pair()
+    const bytes = liar(4, 4000)
+    Uint8Array.prototype.set.call(bytes, [1, 2, 3, 4])
+    expect(one.send(bytes)).toBe(4)
+    expect(() => other.receive(liar(4, 4000), 0, 5)).toThrow(RangeError)
+    const target = liar(4, 0)
+    expect(other.receive(target, 0, 4)?.length).toBe(4)
+    expect(Buffer.from(target.buffer)).toEqual(Buffer.from([1, 2, 3, 4]))
+    // A list of descriptors is looked at once; what looking does to the bytes is done before they are sent.
+    const mine = new Uint8Array(1 << 16)
+    const list = new Proxy([one.fd], {
+      get: (array, name) => {
+        if (name === '0' && mine.length > 0) structuredClone(mine.buffer, { transfer: [mine.buffer] })
+        return Reflect.get(array, name) as unknown
+      },
+    })
+    expect(one.send(mine, list)).toBe(0)
+    one.close()
+    other.close()
+    await using netlink = backend().netlink(16)
+    await netlink.sendAsync(new Uint8Array(0))
+    await netlink.sendAsync(withLength(new Uint8Array(16), 4096))
   })
 })
 
