@@ -9,6 +9,8 @@ import { argumentBytes, encodedSize } from '../uapi/argument-length.js'
 import type { Argument, OpenFile } from './chardev.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import type { Faults } from './faults.js'
+import { HandleQueue } from './handle-queue.js'
+import { ShortRequest, WriteSequence } from './handle-requests.js'
 import { writeRecord } from './iotlb-writes.js'
 import { PAGE_BYTES, type ProcessMemory } from './process-memory.js'
 import type { Refuse } from './refusal.js'
@@ -36,8 +38,9 @@ export class SimulatedHandle implements Handle {
   // The arguments seen last, so that a caller who keeps one array pays for one view: his array, and its true bytes.
   #asked: Uint8Array | undefined
   #argument: Argument = { bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
-  /** Sequences of writes under way, oldest first; whoever comes after them finishes them. */
-  readonly #underWay: WriteSequence[] = []
+  /** Asynchronous requests that wait for those before them, sequences of writes mostly. */
+  readonly #queue = new HandleQueue()
+  readonly #writeAt = (records: Uint8Array, offset: number, length: number) => this.#write(records, offset, length)
   readonly #doorbells = new Set<SimulatedDoorbell>()
   #closing: Promise<void> | undefined
 
@@ -60,7 +63,8 @@ export class SimulatedHandle implements Handle {
   ioctl(request: number, argument: Uint8Array | number): number {
     const prepared = this.#prepare(request, argument)
     this.#checkOpen()
-    // Sequences of writes under way are not waited for: this comes between two of their records. Asynchronous requests were carried out when they were asked.
+    // Sequences of writes under way are not waited for: this comes between two of their records. Other requests are.
+    if (!this.#queue.letsIn) this.#queue.finishAll()
     const result = this.#ioctl(request, prepared)
     if (result < 0) throw this.#refused(request, result)
     return result
@@ -69,18 +73,17 @@ export class SimulatedHandle implements Handle {
   async ioctlAsync(request: number, argument: Uint8Array | number): Promise<number> {
     const prepared = this.#prepare(request, argument)
     this.#checkOpen()
-    this.#finishAll()
-    const result = this.#ioctl(request, prepared)
-    const refusal = result < 0 ? this.#refused(request, result) : undefined
+    const ask = this.#queue.isEmpty ? () => this.#answer(request, prepared) : this.#askLater(request, prepared)
+    const answer = await this.#inTurn(new ShortRequest(ask))
     await this.#late(request)
-    if (refusal !== undefined) throw refusal
-    return result
+    if (typeof answer !== 'number') throw answer
+    return answer
   }
 
   write(bytes: Uint8Array): number {
     const taken = plainBytes(bytes, 'bytes')
     this.#checkOpen()
-    if (this.#underWay.length > 0) this.#finishAll()
+    this.#queue.finishAll()
     const result = this.#write(taken, 0, taken.length)
     if (result < 0) throw this.#host.refuse(-result, { syscall: 'write', path: this.path })
     return result
@@ -89,9 +92,9 @@ export class SimulatedHandle implements Handle {
   writeEach(records: Uint8Array, stride: number): WriteEachOutcome {
     checkRecords(records, stride)
     this.#checkOpen()
-    this.#finishAll()
-    const sequence = new WriteSequence(plainBytes(records, 'records'), stride)
-    this.#advance(sequence, Infinity)
+    this.#queue.finishAll()
+    const sequence = new WriteSequence(plainBytes(records, 'records'), stride, this.#writeAt)
+    sequence.finish()
     return this.#outcomeOf(sequence)
   }
 
@@ -101,22 +104,21 @@ export class SimulatedHandle implements Handle {
     const { signal, onProgress } = options
     this.#checkOpen()
     if (signal?.aborted === true) return canceledAfter(0, this.path, signal)
-    this.#finishAll()
     // A copy, as the kernel's backend makes one: the caller may do with his array what he likes meanwhile.
-    const sequence = new WriteSequence(plainBytes(records, 'records').slice(), stride)
-    this.#underWay.push(sequence)
+    const sequence = new WriteSequence(plainBytes(records, 'records').slice(), stride, this.#writeAt)
     const isAborted = () => signal?.aborted === true
     let thrown: { readonly failure: unknown } | undefined
+    await this.#queue.turnOf(sequence)
     while (!sequence.isDone && !isAborted() && thrown === undefined) {
       await turn()
-      this.#advance(sequence, RECORDS_A_TURN)
+      sequence.advance(RECORDS_A_TURN)
       try {
         onProgress?.(sequence.completed)
       } catch (failure) {
         thrown = { failure }
       }
     }
-    this.#forget(sequence)
+    this.#queue.done(sequence)
     await this.#late('write')
     if (thrown !== undefined) return { completed: sequence.completed, ...thrown }
     return sequence.isDone ? this.#outcomeOf(sequence) : canceledAfter(sequence.completed, this.path, signal)
@@ -150,25 +152,54 @@ export class SimulatedHandle implements Handle {
   }
 
   close(): Promise<void> {
-    if (this.#closing === undefined) {
-      this.#closeNow()
-      this.#closing = Promise.resolve()
-    }
+    this.#closing ??= this.#inTurn(this.#beginClose())
     return this.#closing
   }
 
+  /** Has done on the spot what was asked before, a close() under way included. */
   closeSync(): void {
-    void this.close()
+    const request = this.#closing === undefined ? this.#beginClose() : undefined
+    this.#closing ??= Promise.resolve()
+    this.#queue.finishAll()
+    request?.result()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  #closeNow(): void {
-    this.#finishAll()
+  #beginClose(): ShortRequest<void> {
     for (const doorbell of this.#doorbells) doorbell.close()
-    if (this.#host.table.remove(this.#fd)) this.#file.release()
+    return new ShortRequest(() => {
+      if (this.#host.table.remove(this.#fd)) this.#file.release()
+    })
+  }
+
+  /** What a short request comes to when its turn is: now, where nothing is under way. */
+  async #inTurn<T>(request: ShortRequest<T>): Promise<T> {
+    if (this.#queue.isEmpty) return request.result()
+    await this.#queue.turnOf(request)
+    request.finish()
+    this.#queue.done(request)
+    return request.result()
+  }
+
+  /** An ioctl for later, on a copy of its argument as it is now; the caller has the answer, unless his memory went meanwhile. */
+  #askLater(request: number, argument: Argument | undefined): () => number | VdpaError {
+    if (argument === undefined) return () => this.#answer(request, undefined)
+    const own = argument.bytes
+    const bytes = own.slice()
+    return () => {
+      const answer = this.#answer(request, { bytes, view: new DataView(bytes.buffer) })
+      if (own.length === bytes.length) own.set(bytes)
+      return answer
+    }
+  }
+
+  /** What an ioctl returns, or why it was refused. */
+  #answer(request: number, argument: Argument | undefined): number | VdpaError {
+    const result = this.#ioctl(request, argument)
+    return result < 0 ? this.#refused(request, result) : result
   }
 
   #refused(request: number, result: number): VdpaError {
@@ -203,27 +234,6 @@ export class SimulatedHandle implements Handle {
     return writeRecord(this.#file, memory, bytes, offset, length)
   }
 
-  #advance(sequence: WriteSequence, count: number): void {
-    for (let done = 0; done < count && !sequence.isDone; done++) {
-      const { records, stride, completed } = sequence
-      const result = this.#write(records, completed * stride, stride)
-      if (result < 0) sequence.errno = -result
-      // write(2) has no errno for a part that was not taken; EIO is what programs use.
-      else if (result < stride) sequence.errno = errno.EIO
-      else sequence.completed++
-    }
-  }
-
-  #finishAll(): void {
-    for (const sequence of this.#underWay) this.#advance(sequence, Infinity)
-    this.#underWay.length = 0
-  }
-
-  #forget(sequence: WriteSequence): void {
-    const index = this.#underWay.indexOf(sequence)
-    if (index >= 0) this.#underWay.splice(index, 1)
-  }
-
   /** Waits as a fault says. */
   async #late(request: number | 'write'): Promise<void> {
     const { faults, scheduler } = this.#host
@@ -231,9 +241,12 @@ export class SimulatedHandle implements Handle {
       await new Promise<void>((resolve) => scheduler.schedule(resolve, `an answer on ${this.path} comes late`))
   }
 
-  #outcomeOf({ completed, errno: code }: WriteSequence): WriteEachOutcome {
-    if (code === 0) return { completed }
-    return { completed, failure: this.#host.refuse(code, { syscall: 'write', path: this.path }) }
+  #outcomeOf({ completed, end }: WriteSequence): WriteEachOutcome {
+    if (end === undefined) return { completed }
+    if ('thrown' in end) return { completed, failure: end.thrown }
+    // write(2) has no errno for a part that was not taken; EIO is what programs use.
+    const failure = this.#host.refuse(end.errno === 0 ? errno.EIO : end.errno, { syscall: 'write', path: this.path })
+    return { completed, failure }
   }
 
   /** The bytes of the argument; undefined for a null pointer. */
@@ -259,23 +272,6 @@ export class SimulatedHandle implements Handle {
 
   #checkOpen(): void {
     if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the handle is closed', { path: this.path })
-  }
-}
-
-/** One writeEach. */
-class WriteSequence {
-  readonly records: Uint8Array
-  readonly stride: number
-  completed = 0
-  errno = 0
-
-  constructor(records: Uint8Array, stride: number) {
-    this.records = records
-    this.stride = stride
-  }
-
-  get isDone(): boolean {
-    return this.errno !== 0 || this.completed * this.stride >= this.records.length
   }
 }
 
