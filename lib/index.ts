@@ -54,6 +54,18 @@ export { VirtqueueGroups, type AsidLike, type IsolationVerdict } from './device/
 export type { ClaimOptions } from './device/claim.js'
 export type { DeviceEvents } from './device/device-events.js'
 export type { DeviceQueueOptions, NotifyBy, QueueSnapshot } from './device/queue-options.js'
+export {
+  SNAPSHOT_VERSION,
+  type ControlBook,
+  type ControlCommand,
+  type DeviceSnapshot,
+  type GroupState,
+  type MappingState,
+  type QueueBooks,
+  type QueueState,
+  type SnapshotOptions,
+  type SpaceState,
+} from './device/snapshot.js'
 export { VdpaDevice, type CancelOptions } from './device/vdpa-device.js'
 export { Vring, type EventfdLike, type VringSetup } from './device/vring.js'
 export {

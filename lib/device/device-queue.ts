@@ -221,6 +221,11 @@ export class DeviceQueue implements Closeable {
     return snapshot
   }
 
+  /** @internal Its memory, and where that is mapped. */
+  get place(): { readonly memory: MemoryRegion; readonly iova: bigint } {
+    return { memory: this.#memory, iova: this.#iova }
+  }
+
   /** @internal What save() gives; nothing is changed. */
   snapshot(): QueueSnapshot {
     if (this.#isClosed) throw refusal(this.#context, 'ERR_VDPA_CLOSED', `queue ${this.index} is closed`)

@@ -28,6 +28,13 @@ import { ConfigCall } from './config-call.js'
 import { queueSteps } from './queue-making.js'
 import { queueWish, type DeviceQueueOptions } from './queue-options.js'
 import { resetSteps } from './reset.js'
+import {
+  takeSnapshot,
+  type DeviceSnapshot,
+  type SnapshotOptions,
+  type SnapshotWish,
+  type TakenSnapshot,
+} from './snapshot.js'
 import { fdOf, Vring, type EventfdLike } from './vring.js'
 
 /** A way out for a call that may take time. */
@@ -303,6 +310,21 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** resume() on the calling thread. */
   resumeSync(): void {
     onTheSpot(this.#context, () => resumeSteps(this.#context))
+  }
+
+  /**
+   * All that a device which goes on in this one's place must be told, as plain data: features, configuration, groups, mappings without their memory, where the rings
+   * stand (the books of those that are driven from here), and with `control` the commands that set what was set. Nothing changes. ERR_VDPA_STATE before negotiate()
+   * and while the device runs: call suspend() first. (VHOST_GET_VRING_BASE, VHOST_VDPA_GET_STATUS, _GET_CONFIG, _GET_VRING_GROUP)
+   */
+  snapshot(options: SnapshotOptions = {}): DeviceSnapshot {
+    checkOpen(this.#context)
+    return this.takeSnapshot(options).snapshot
+  }
+
+  /** @internal snapshot(), and the regions that its numbers stand for. */
+  takeSnapshot(wish: SnapshotWish): TakenSnapshot {
+    return takeSnapshot(this.#context, this.config, wish)
   }
 
   /**

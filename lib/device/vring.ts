@@ -46,6 +46,7 @@ export class Vring {
   readonly #context: DeviceContext
   #isEnabled = false
   #size = 0
+  #addresses: VringAddresses | undefined
   #isHalfSet = false
 
   constructor(context: DeviceContext, index: number) {
@@ -62,6 +63,11 @@ export class Vring {
   /** Descriptors the ring was set up with; 0 before. */
   get size(): number {
     return this.#size
+  }
+
+  /** Where the three areas are, as setUp() was told; undefined before, and after a reset. */
+  get addresses(): VringAddresses | undefined {
+    return this.#addresses
   }
 
   /** Whether enable() was called since the last reset or disable(). */
@@ -116,6 +122,7 @@ export class Vring {
     }
     this.#isHalfSet = false
     this.#size = setup.size
+    this.#addresses = { ...setup.addresses }
   }
 
   /** The eventfd by which the driver kicks. (VHOST_SET_VRING_KICK) */
@@ -194,6 +201,7 @@ export class Vring {
     this.#isEnabled = false
     this.#isHalfSet = false
     this.#size = 0
+    this.#addresses = undefined
   }
 
   /** @internal ERR_VDPA_STATE while the device runs and is not suspended. */

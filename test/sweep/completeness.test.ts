@@ -37,7 +37,7 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'attach', 'setLimits'],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
-  VdpaDevice: ['createQueueSteps', 'stopSteps', 'changeQueues'],
+  VdpaDevice: ['takeSnapshot', 'createQueueSteps', 'stopSteps', 'changeQueues'],
   Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
 }
 

@@ -30,6 +30,11 @@ export const deviceRows: readonly Row[] = [
   { verb: 'VdpaDevice.start()', before: [...negotiated, mapSome, startControl, startDriver], act: runNet },
   { verb: 'VdpaDevice.suspend()', before: running, act: (world) => the(world, 'net').suspend() },
   { verb: 'VdpaDevice.resume()', before: suspended, act: (world) => the(world, 'net').resume() },
+  {
+    verb: 'VdpaDevice.snapshot()',
+    before: suspended,
+    act: sync((world) => the(world, 'net').snapshot({ control: the(world, 'control') })),
+  },
   { verb: 'VdpaDevice.reset()', before: running, act: (world) => the(world, 'net').reset() },
   { verb: 'VdpaDevice.close()', before: running, act: (world) => the(world, 'net').close() },
   { verb: 'VdpaDevice.closeSync()', before: running, act: sync((world) => the(world, 'net').closeSync()) },
