@@ -25,6 +25,7 @@ ABI_TRANSPORT(DECLARE)
 ABI_DEVICE_IDS(DECLARE)
 ABI_NET(DECLARE)
 ABI_BLOCK(DECLARE)
+ABI_IOMMU(DECLARE)
 #undef DECLARE
 
 }  // namespace
@@ -36,6 +37,7 @@ ABI_BLOCK(DECLARE)
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_iommu.h>
 #include <linux/virtio_ring.h>
 // It has a member of this name, and includes only headers of C.
 #define class class_
@@ -202,6 +204,32 @@ void AddBlockStructs(Napi::Object structs) {
 #endif
 }
 
+// Since Linux 5.17.
+#ifdef VIRTIO_IOMMU_F_BYPASS_CONFIG
+#define IOMMU_HEAD FIELD_AS("type", head.type), FIELD_AS("head_reserved", head.reserved)
+
+void AddIommuStructs(Napi::Object structs) {
+  STRUCT(virtio_iommu_config, FIELD(page_size_mask), FIELD_AS("input_start", input_range.start),
+         FIELD_AS("input_end", input_range.end), FIELD_AS("domain_start", domain_range.start),
+         FIELD_AS("domain_end", domain_range.end), FIELD(probe_size), FIELD(bypass), FIELD(reserved));
+  STRUCT(virtio_iommu_req_attach, IOMMU_HEAD, FIELD(domain), FIELD(endpoint), FIELD(flags), FIELD(reserved),
+         FIELD(tail));
+  STRUCT(virtio_iommu_req_detach, IOMMU_HEAD, FIELD(domain), FIELD(endpoint), FIELD(reserved), FIELD(tail));
+  STRUCT(virtio_iommu_req_map, IOMMU_HEAD, FIELD(domain), FIELD(virt_start), FIELD(virt_end),
+         FIELD(phys_start), FIELD(flags), FIELD(tail));
+  STRUCT(virtio_iommu_req_unmap, IOMMU_HEAD, FIELD(domain), FIELD(virt_start), FIELD(virt_end),
+         FIELD(reserved), FIELD(tail));
+  STRUCT(virtio_iommu_req_probe, IOMMU_HEAD, FIELD(endpoint), FIELD(reserved));
+  STRUCT(virtio_iommu_req_tail, FIELD(status), FIELD(reserved));
+  STRUCT(virtio_iommu_probe_resv_mem, FIELD_AS("type", head.type), FIELD_AS("length", head.length),
+         FIELD(subtype), FIELD(reserved), FIELD(start), FIELD(end));
+  STRUCT(virtio_iommu_fault, FIELD(reason), FIELD(reserved), FIELD(flags), FIELD(endpoint),
+         FIELD_AS("reserved1", reserved2), FIELD(address));
+}
+#else
+void AddIommuStructs(Napi::Object) {}
+#endif
+
 #ifdef VDUSE_BASE
 // What an older header reserves has names since Linux 7.0, at the same places.
 #ifdef VDUSE_IOTLB_GET_FD2
@@ -270,6 +298,7 @@ Napi::Object Structs(Napi::Env env) {
   AddRingStructs(structs);
   AddNetStructs(structs);
   AddBlockStructs(structs);
+  AddIommuStructs(structs);
   AddVduseStructs(structs);
   AddNetlinkStructs(structs);
   return structs;
@@ -300,6 +329,7 @@ Napi::Object Constants(Napi::Env env) {
   ABI_DEVICE_IDS(EXPORT)
   ABI_NET(EXPORT)
   ABI_BLOCK(EXPORT)
+  ABI_IOMMU(EXPORT)
   ABI_ERRNOS(EXPORT)
   ABI_NETLINK(EXPORT)
   vdpa_names::header::AddNames(target);

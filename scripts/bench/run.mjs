@@ -103,6 +103,17 @@ function memoryRows() {
   }
 }
 
+/** What a guest's IOMMU costs: its requests against the same mappings asked for directly, in the same simulator. */
+function iommuRow() {
+  const run = (way) => number(process.execPath, `${here}trials/iommu.mjs`, way)
+  const rates = takeTurns(
+    () => run('ring'),
+    () => run('direct'),
+  )
+  const name = 'MAP and UNMAP pairs a second by a guest’s IOMMU'
+  print({ name, unit: 'pairs/s', ...rates, against: 'direct', reach: 'at least 0.5x' })
+}
+
 if (values.inside) {
   deviceRows()
   blockRows()
@@ -118,6 +129,7 @@ if (values.inside) {
   }
   for (const row of intervalMapRows({ rounds })) print(row)
   memoryRows()
+  iommuRow()
   if (values.lab) {
     for (const name of ['device', 'block'])
       execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`], {

@@ -4,6 +4,7 @@ import { describe, expect, test } from '@jest/globals'
 import { existsSync, readFileSync } from 'node:fs'
 import { tryLoadAddon } from '../../lib/kernel/addon'
 import * as uapi from '../../lib/uapi/index'
+import * as iommu from '../../lib/uapi/virtio-iommu'
 import * as ring from '../../lib/virtqueue/layout'
 import { codecs as allCodecs } from '../uapi/support'
 
@@ -95,6 +96,15 @@ const constants: Numbers = {
   ...uapi.blockZoneTypes,
   ...uapi.blockZoneStates,
   ...uapi.errno,
+  ...uapi.otherFeatureBits[uapi.deviceIds.iommu],
+  ...iommu.iommuRequestTypes,
+  ...iommu.iommuStatus,
+  ...iommu.iommuAttachFlags,
+  ...iommu.iommuMapFlags,
+  ...iommu.iommuReservedTypes,
+  ...iommu.iommuFaultReasons,
+  ...iommu.iommuFaultFlags,
+  VIRTIO_IOMMU_PROBE_T_RESV_MEM: iommu.VIRTIO_IOMMU_PROBE_T_RESV_MEM,
   NETLINK_GENERIC: uapi.NETLINK_GENERIC,
   GENL_ID_CTRL: uapi.GENL_ID_CTRL,
   ...uapi.netlinkFlags,
@@ -249,6 +259,29 @@ suite(addon === undefined ? `the tables and the headers (skipped: ${reason})` : 
     const event = 2
     expect(ring.areaSizes('packed', 4).driver).toBe(size('vring_packed_desc_event'))
     expect(ring.areaSizes('split', 4).device).toBe(ring.ENTRIES_AT + 4 * (size('vring_used_elem') ?? 0) + event)
+  })
+
+  test('requests of an IOMMU lie as in the header, and end where the device’s part begins', () => {
+    const requests = [
+      iommu.virtioIommuReqAttach,
+      iommu.virtioIommuReqDetach,
+      iommu.virtioIommuReqMap,
+      iommu.virtioIommuReqUnmap,
+      iommu.virtioIommuReqProbe,
+    ]
+    const others = [
+      iommu.virtioIommuConfig,
+      iommu.virtioIommuReqTail,
+      iommu.virtioIommuProbeResvMem,
+      iommu.virtioIommuFault,
+    ]
+    for (const codec of [...requests, ...others]) {
+      const { tail, ...fields } = seen.structs[codec.name]?.fields ?? {}
+      const places = Object.fromEntries(codec.fields.map((field) => [field.name, [field.offset, field.size]]))
+      expect({ name: codec.name, fields: places }).toEqual({ name: codec.name, fields })
+      expect([codec.name, codec.size]).toEqual([codec.name, tail?.[0] ?? seen.structs[codec.name]?.size])
+    }
+    expect(requests.filter(({ name }) => seen.structs[name]?.fields['tail'] !== undefined)).toHaveLength(4)
   })
 
   test('the head of a control command is two bytes: class, then command', () => {
