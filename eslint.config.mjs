@@ -7,7 +7,7 @@ import tseslint from 'typescript-eslint'
 const asserting = ['broken', 'fillAndEmpty', 'linkGoesDownAndUp', 'survivesRestore']
 
 export default tseslint.config(
-  { ignores: ['node_modules', 'dist', 'build', 'build-cmake', 'build-lab', 'coverage'] },
+  { ignores: ['node_modules', 'dist', 'prebuilds', 'build', 'build-cmake', 'build-lab', 'coverage'] },
   js.configs.recommended,
   {
     files: ['**/*.{mjs,cjs,js}'],

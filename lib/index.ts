@@ -1,4 +1,5 @@
 // The public face of the package.
+/// <reference types="node" preserve="true" />
 
 export { isVdpaError, VdpaError, type VdpaErrorCode, type VdpaErrorDetails } from './base/errors.js'
 export type { Closeable, Releasable } from './base/closeable.js'

@@ -1,4 +1,5 @@
 // `vhost-vdpa/serve`: device models for others than this process. The models themselves are those of the simulator.
+/// <reference types="node" preserve="true" />
 
 import { KernelBackend } from './kernel/kernel-backend.js'
 import { serveOn, type ServedModel, type ServeVhostUserOptions, type VhostUserServer } from './vhost-user/server.js'

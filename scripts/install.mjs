@@ -1,5 +1,5 @@
-// npm's `install` script: builds the native addon where that can be done. It never fails: the package works without the addon, as a simulator,
-// and one sentence says so and why.
+// npm's `install` script: builds the native addon where none that came with the package fits and it can be done. It never fails: the package works
+// without the addon, as a simulator, and one sentence says so and why.
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -49,12 +49,28 @@ function isUpToDate() {
   return [...sources, join(root, 'binding.gyp')].every((source) => statSync(source).mtimeMs <= built)
 }
 
+/** True when an addon that came with the package can be loaded here; one that cannot is for another C library. A checkout builds its own. */
+function hasPrebuilt() {
+  if (existsSync(join(root, 'scripts/build.mjs'))) return false
+  return ['glibc', 'musl']
+    .map((library) => join(root, 'prebuilds', `linux-${process.arch}-${library}`, 'vhost_vdpa_native.node'))
+    .some(
+      (path) => existsSync(path) && spawnSync(process.execPath, ['-e', 'require(process.argv[1])', path]).status === 0,
+    )
+}
+
+/** npm and pnpm have node-gyp with them and say where; in a checkout it is installed. */
+function nodeGyp() {
+  const { npm_config_node_gyp: own } = process.env
+  if (own !== undefined && existsSync(own)) return own
+  return createRequire(import.meta.url).resolve('node-gyp/bin/node-gyp.js')
+}
+
 /** Builds with node-gyp. Returns why it failed, or undefined. */
 function build() {
-  const require = createRequire(import.meta.url)
   const env = buildEnvironment()
   if (env.CXX === undefined && compiler() !== 'g++') env.CXX = compiler()
-  const args = [require.resolve('node-gyp/bin/node-gyp.js'), 'rebuild']
+  const args = [nodeGyp(), 'rebuild']
   const { status, error, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, env, encoding: 'utf8' })
   if (status === 0) return undefined
   mkdirSync(buildFolder, { recursive: true })
@@ -78,7 +94,7 @@ function explain(reason) {
 }
 
 function main() {
-  if (isUpToDate()) return
+  if (isUpToDate() || hasPrebuilt()) return
   const failure = obstacle() ?? build()
   if (failure !== undefined) explain(failure)
 }

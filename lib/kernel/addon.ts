@@ -2,6 +2,7 @@
 
 import bindings from 'bindings'
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { vdpaError } from '../base/errors.js'
 import type { NativeAddon } from './native.js'
@@ -21,7 +22,13 @@ export interface AddonPlace {
 }
 
 const fileName = 'vhost_vdpa_native.node'
-const folders = ['build/Release', 'build-cmake/Release']
+// What was built here comes before what came with the package. A prebuilt addon that is for another C library does not load, and the next is tried.
+const foldersFor = (arch: string) => [
+  'build/Release',
+  'build-cmake/Release',
+  `prebuilds/linux-${arch}-glibc`,
+  `prebuilds/linux-${arch}-musl`,
+]
 // Left by scripts/install.mjs when it could not build.
 const installersWord = 'build/not-built.txt'
 
@@ -44,24 +51,27 @@ export function tryLoadAddon(place: AddonPlace = {}): AddonResult {
     return tryLoad([resolve(override)], 'VHOST_VDPA_ADDON says where the addon is')
   const root = place.root ?? packageRoot()
   return tryLoad(
-    folders.map((folder) => join(root, folder, fileName)),
+    foldersFor(process.arch).map((folder) => join(root, folder, fileName)),
     readInstallersWord(root) ?? '`npm run build:native` builds it',
   )
 }
 
 function tryLoad(paths: readonly string[], advice: string): AddonResult {
-  try {
-    return {
-      addon: bindings({ bindings: fileName, module_root: '/', try: paths.map((path) => [path]) }) as NativeAddon,
+  let failure: { readonly message: string; readonly cause: unknown } | undefined
+  for (const path of paths) {
+    try {
+      return { addon: bindings({ bindings: fileName, module_root: '/', try: [[path]] }) as NativeAddon }
+    } catch (cause) {
+      const { message, tries } = cause as Error & { readonly tries?: readonly string[] }
+      if (tries === undefined) failure ??= { message, cause }
     }
-  } catch (cause) {
-    const { message, tries } = cause as Error & { readonly tries?: readonly string[] }
-    if (tries === undefined) return { reason: `the native addon cannot be loaded: ${message}`, cause }
-    return { reason: `the native addon is not there: tried ${tries.join(' and ')}; ${advice}` }
   }
+  if (failure !== undefined)
+    return { reason: `the native addon cannot be loaded: ${failure.message}`, cause: failure.cause }
+  return { reason: `the native addon is not there: tried ${paths.join(' and ')}; ${advice}` }
 }
 
-/** The folder of this package, whether this file is in lib/, dist/ or a test build of it. */
+/** The folder of this package, whether this file is in lib/, dist/, a test build of it, or part of a program's bundle beside its node_modules. */
 function packageRoot(): string {
   for (let folder = __dirname; folder !== dirname(folder); folder = dirname(folder)) {
     try {
@@ -71,7 +81,11 @@ function packageRoot(): string {
       // No package.json here, or not one: the next folder up.
     }
   }
-  return __dirname
+  try {
+    return dirname(createRequire(join(__dirname, 'bundle.js')).resolve('vhost-vdpa/package.json'))
+  } catch {
+    return __dirname
+  }
 }
 
 function readInstallersWord(root: string): string | undefined {

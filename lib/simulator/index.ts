@@ -1,4 +1,5 @@
 // The public door of the simulator: the backend, its devices, and the words to say what goes wrong.
+/// <reference types="node" preserve="true" />
 
 export { Simulator } from './simulator.js'
 export type { SimulatorOptions } from './simulator.js'

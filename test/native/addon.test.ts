@@ -35,7 +35,10 @@ test('says where it looked and how to build it', () => {
   using folder = new TemporaryFolder()
   expect(refusalOf({ root: folder.path })).toBe(
     `ERR_VDPA_NO_ADDON: the native addon is not there: tried ${folder.path}/build/Release/${fileName} and ` +
-      `${folder.path}/build-cmake/Release/${fileName}; \`npm run build:native\` builds it (the simulator works without it)`,
+      `${folder.path}/build-cmake/Release/${fileName} and ` +
+      `${folder.path}/prebuilds/linux-${process.arch}-glibc/${fileName} and ` +
+      `${folder.path}/prebuilds/linux-${process.arch}-musl/${fileName}; ` +
+      '`npm run build:native` builds it (the simulator works without it)',
   )
 })
 
@@ -62,13 +65,27 @@ test('is what the backend is made of', () => {
 })
 
 describeNative('the loader', () => {
-  it.each(['build/Release', 'build-cmake/Release'])('finds the addon in %s', (place) => {
+  const prebuilt = ['glibc', 'musl'].map((library) => `prebuilds/linux-${process.arch}-${library}`)
+  it.each(['build/Release', 'build-cmake/Release', ...prebuilt])('finds the addon in %s', (place) => {
     using folder = new TemporaryFolder()
     const { path } = loadAddon() as unknown as { path: string }
     mkdirSync(folder.file(place), { recursive: true })
     copyFileSync(path, folder.file(`${place}/${fileName}`))
     expect(loadAddon({ root: folder.path, override: '' })).toMatchObject({ path: folder.file(`${place}/${fileName}`) })
     expect(loadAddon({ override: dirname(path) + '/' + fileName })).toHaveProperty('open')
+  })
+
+  it.each([0, 1])('goes past one for another C library, and says why there is none after it (%j fit)', (fit) => {
+    using folder = new TemporaryFolder()
+    const [other = '', fitting = ''] = prebuilt
+    for (const place of [other, fitting]) mkdirSync(folder.file(place), { recursive: true })
+    writeFileSync(folder.file(`${other}/${fileName}`), 'for another C library')
+    const good = folder.file(`${fitting}/${fileName}`)
+    if (fit === 0) expect(refusalOf({ root: folder.path })).toMatch(/cannot be loaded: .*-glibc/)
+    else {
+      copyFileSync((loadAddon() as unknown as { path: string }).path, good)
+      expect(loadAddon({ root: folder.path, override: '' })).toHaveProperty('path', good)
+    }
   })
 })
 
