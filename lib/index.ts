@@ -15,7 +15,7 @@ export {
   type ShortenOptions,
 } from './backend/faulty-backend.js'
 export type { CallMatch, FaultyOp } from './backend/fault-plan.js'
-export type { Call, Op } from './backend/call.js'
+export type { Call, Op, ShownCall, SocketCall } from './backend/call.js'
 export type { Outcome, Refusal } from './backend/outcome.js'
 export type { PortableBytes } from './backend/symbols.js'
 export { formatTrace, parseTrace, type Trace, type TraceEvent } from './backend/trace.js'

@@ -46,7 +46,7 @@ export interface Backend {
    * protocol.
    */
   netlink?(protocol: number): NetlinkSocket
-  /** UNIX stream sockets whose messages carry descriptors. Optional: absent in the simulator, and behind decorators, which do not show these calls. */
+  /** UNIX stream sockets whose messages carry descriptors. Optional: absent in the simulator. */
   readonly sockets?: UnixSockets
   /** RLIMIT_MEMLOCK (soft) and what the process has pinned now (VmPin), in bytes. `limit` is undefined when there is none, or where it is not known. */
   memlock(): { readonly limit: bigint | undefined; readonly pinned: bigint }

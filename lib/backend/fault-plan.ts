@@ -3,7 +3,7 @@
 import { checkFunction, checkInteger, checkOneOf, rangeError } from '../base/checks.js'
 import { requests } from '../uapi/vhost.js'
 import { iotlbMessageTypes } from '../uapi/vhost-types.js'
-import { pathOf, type Call, type Op } from './call.js'
+import { pathOf, type ShownCall } from './call.js'
 import { requestNameOf } from './local-fields.js'
 
 /** Verbs that a fault can be planted in: what can be refused. */
@@ -26,8 +26,15 @@ export const faultyOps = [
   'send',
   'receive',
   'addMembership',
+  'listen',
+  'connect',
+  'accept',
+  'socketPair',
+  'socketOf',
+  'sendmsg',
+  'recvmsg',
   'close',
-] as const satisfies readonly Op[]
+] as const satisfies readonly ShownCall['op'][]
 
 /** A verb that a fault can be planted in. */
 export type FaultyOp = (typeof faultyOps)[number]
@@ -40,10 +47,10 @@ export interface CallMatch {
   readonly op?: FaultyOp
   /** The kernel's name of an ioctl (`'VHOST_VDPA_SUSPEND'`) or of an IOTLB message that is written (`'VHOST_IOTLB_UPDATE'`). */
   readonly request?: string
-  /** The node's path. */
+  /** The node's path, or that of a socket. */
   readonly path?: string
   /** Whatever else there is to ask; `call.bytes` or `call.argument` are the caller's own, and one record for a writeEach. */
-  readonly when?: (call: Call) => boolean
+  readonly when?: (call: ShownCall) => boolean
   /** The first meant call that is hit, counted from 1. Default 1. */
   readonly nth?: number
   /** How many are hit from then on; Infinity for all. Default 1. */
@@ -79,9 +86,9 @@ export class Turn {
   }
 
   /** Whether this call is hit. Counts it, if it is meant. */
-  meets(call: Call): boolean {
+  meets(call: ShownCall): boolean {
     const { op, request, path, when } = this.#match
-    if (!(faultyOps as readonly Op[]).includes(call.op)) return false
+    if (!(faultyOps as readonly ShownCall['op'][]).includes(call.op)) return false
     if (op !== undefined && op !== call.op) return false
     if (request !== undefined && request !== requestNameOf(call)) return false
     if (path !== undefined && path !== pathOf(call)) return false

@@ -9,6 +9,7 @@ import { Turn, type CallMatch } from './fault-plan.js'
 import { intercept, type InterceptedBackend } from './intercept.js'
 import { HeldCalls } from './late-calls.js'
 import { Saboteur, type Fault } from './saboteur.js'
+import type { UnixSockets } from './sockets.js'
 
 /** Calls to fail, and with what. */
 export interface FailOptions extends CallMatch {
@@ -52,10 +53,12 @@ export class FaultyBackend implements Backend {
   readonly #saboteur = new Saboteur()
   readonly #backend: InterceptedBackend
   readonly netlink?: (protocol: number) => NetlinkSocket
+  readonly sockets?: UnixSockets
 
   constructor(inner: Backend) {
     this.#backend = intercept(inner, `faulty(${inner.name})`, this.#saboteur)
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
+    if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
   }
 
   get name(): string {

@@ -12,7 +12,9 @@ import type {
   WriteEachOutcome,
 } from './backend.js'
 import { InterceptedDoorbell, InterceptedEventfd, InterceptedRegion, InterceptedSocket } from './intercepted-objects.js'
+import { InterceptedSockets } from './intercepted-sockets.js'
 import { shown, Witness, type Interceptor } from './interceptor.js'
+import type { UnixSockets } from './sockets.js'
 
 /** Gives `inner`'s calls to `interceptor`. Objects are numbered in the order of their making, per kind; misuse is found by `inner`. */
 export function intercept(inner: Backend, name: string, interceptor: Interceptor): InterceptedBackend {
@@ -25,12 +27,14 @@ export class InterceptedBackend implements Backend {
   readonly #inner: Backend
   readonly #witness: Witness
   readonly netlink?: (protocol: number) => NetlinkSocket
+  readonly sockets?: UnixSockets
 
   constructor(inner: Backend, name: string, witness: Witness) {
     this.#inner = inner
     this.name = name
     this.#witness = witness
     if (inner.netlink !== undefined) this.netlink = (protocol) => this.#netlink(protocol)
+    if (inner.sockets !== undefined) this.sockets = new InterceptedSockets(inner.sockets, witness)
   }
 
   get pageSize(): number {

@@ -45,6 +45,10 @@ export class InterceptedRegion implements MemoryRegion {
     return this.#inner.isClosed
   }
 
+  get isTorn(): boolean {
+    return this.#inner.isTorn === true
+  }
+
   view(offset: number, length: number): Uint8Array {
     return this.#inner.view(offset, length)
   }
@@ -143,11 +147,16 @@ export class InterceptedSocket implements NetlinkSocket {
   readonly #inner: NetlinkSocket
   readonly #name: string
   readonly #witness: Witness
+  readonly sendAsync?: (bytes: Uint8Array) => Promise<void>
 
   constructor(inner: NetlinkSocket, name: string, witness: Witness) {
     this.#inner = inner
     this.#name = name
     this.#witness = witness
+    const sendAsync = inner.sendAsync?.bind(inner)
+    if (sendAsync === undefined) return
+    this.sendAsync = (bytes) =>
+      witness.later(inner, { op: 'send', target: name, bytes: shown(bytes) }, () => sendAsync(bytes))
   }
 
   get fd(): number {

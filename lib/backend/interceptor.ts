@@ -2,7 +2,7 @@
 
 import { plainBytes } from '../base/checks.js'
 import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
-import type { Call, CreatingCall, WriteEachCall } from './call.js'
+import type { Call, CreatingCall, ShownCall, SocketCall, WriteEachCall } from './call.js'
 import { isBytes } from './outcome.js'
 
 /** Makes the call that was shown; with these bytes in place of its own, when given. */
@@ -21,7 +21,7 @@ export interface ProceedEach {
 /** Stands before every call. Returning without proceeding means that the inner backend never hears of it. */
 export interface Interceptor {
   /** A synchronous call. `proceed` makes it. */
-  now<T>(call: Call, proceed: Proceed<T>): T
+  now<T>(call: ShownCall, proceed: Proceed<T>): T
   /** An asynchronous call other than writeEachAsync. `start` makes it. */
   later<T>(call: Call, start: () => Promise<T>): Promise<T>
   /** A writeEachAsync, which may be made in parts. */
@@ -71,6 +71,11 @@ export class Witness {
       if (this.#made[kind] === number + 1) this.#made[kind] = number
       throw failure
     }
+  }
+
+  /** Shows a call on sockets. */
+  socket<T>(call: SocketCall, proceed: Proceed<T>): T {
+    return this.#interceptor.now(call, proceed)
   }
 
   /** Shows a synchronous call on `object`. */

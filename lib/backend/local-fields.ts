@@ -9,7 +9,7 @@ import {
 } from '../uapi/vhost-types.js'
 import { requestByNumber, requests } from '../uapi/vhost.js'
 import type { StructCodec } from '../uapi/struct.js'
-import type { Call } from './call.js'
+import type { Call, ShownCall } from './call.js'
 import { isBytes } from './outcome.js'
 import type { LocalField } from './symbols.js'
 
@@ -55,7 +55,7 @@ export function iotlbMessageOf(record: Uint8Array): IotlbMessage | undefined {
 }
 
 /** The kernel's name of what a call asks: of an ioctl, or of the IOTLB message that is written. */
-export function requestNameOf(call: Call): string | undefined {
+export function requestNameOf(call: ShownCall): string | undefined {
   if (call.op === 'ioctl') return requestByNumber(call.request)?.name
   return call.op === 'write' || call.op === 'writeEach' ? iotlbMessageOf(call.bytes)?.name : undefined
 }

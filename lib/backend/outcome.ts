@@ -3,7 +3,7 @@
 import { isVdpaError, type VdpaError } from '../base/errors.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import type { WriteEachOutcome } from './backend.js'
-import type { Call, Op } from './call.js'
+import type { Op, ShownCall } from './call.js'
 
 /** How a call ended. A call that returns nothing returned 0, as does one that made an object; memory that was made returns its length. */
 export type Outcome = { readonly returned: number } | Refusal
@@ -24,7 +24,7 @@ export function isBytes(value: unknown): value is Uint8Array {
 }
 
 /** The bytes that go into a call, which the call may change. Not checked: they are what the caller gave. */
-export function bytesOf(call: Call): Uint8Array | undefined {
+export function bytesOf(call: ShownCall): Uint8Array | undefined {
   if ('bytes' in call) return call.bytes
   return call.op === 'ioctl' && typeof call.argument !== 'number' ? call.argument : undefined
 }

@@ -4,11 +4,12 @@ import { isVdpaError } from '../base/errors.js'
 import { callUnasked } from '../base/program-calls.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import type { Backend, Eventfd, Handle, NetlinkSocket, WriteEachOutcome } from './backend.js'
-import type { Call, WriteEachCall } from './call.js'
+import { socketOps, type Call, type ShownCall, type SocketCall, type WriteEachCall } from './call.js'
 import { intercept, type InterceptedBackend } from './intercept.js'
 import type { Interceptor, Proceed, ProceedEach } from './interceptor.js'
 import { localFields } from './local-fields.js'
 import { bytesOf, isBytes, outcomeOf, refusalOf, type Outcome } from './outcome.js'
+import type { UnixSockets } from './sockets.js'
 import { Symbols, type PortableBytes } from './symbols.js'
 import type { Trace, TraceEvent } from './trace.js'
 
@@ -28,8 +29,8 @@ export interface RecordingOptions {
  * order of asking. Descriptors of eventfds and addresses of memory are kept by name (`e0`, `m0+0x1000`), so that the trace can be replayed in
  * another process or on another backend (`replay`), compared, and printed (`printEvent`).
  *
- * Not kept: misuse (a TypeError or RangeError asks nothing of the system), `memlock()`, which speaks of the process, what lies in memory, and
- * that a node became readable. That the listener of an eventfd was called is an event `woken`.
+ * Not kept: misuse (a TypeError or RangeError asks nothing of the system), `memlock()`, which speaks of the process, what lies in memory, calls on UNIX
+ * sockets, whose other end no replay has, and that a node became readable. That the listener of an eventfd was called is an event `woken`.
  */
 export class RecordingBackend implements Backend {
   readonly #backend: InterceptedBackend
@@ -37,6 +38,7 @@ export class RecordingBackend implements Backend {
   readonly #about: Readonly<Record<string, string>>
   readonly #innerName: string
   readonly netlink?: (protocol: number) => NetlinkSocket
+  readonly sockets?: UnixSockets
 
   constructor(inner: Backend, options: RecordingOptions = {}) {
     this.#recorder = new Recorder(options.onEvent)
@@ -44,6 +46,7 @@ export class RecordingBackend implements Backend {
     this.#about = { ...options.about }
     this.#innerName = inner.name
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
+    if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
   }
 
   get name(): string {
@@ -128,7 +131,8 @@ class Recorder implements Interceptor {
     this.#told = 0
   }
 
-  now<T>(call: Call, proceed: Proceed<T>): T {
+  now<T>(call: ShownCall, proceed: Proceed<T>): T {
+    if (isSocketCall(call)) return proceed()
     const ending = this.#begin(call, false)
     let result: T
     try {
@@ -219,6 +223,10 @@ class Recorder implements Interceptor {
       callUnasked(() => this.#onEvent?.(ended))
     }
   }
+}
+
+function isSocketCall(call: ShownCall): call is SocketCall {
+  return socketOps.includes(call.op)
 }
 
 function withBytes(call: Call, text: PortableBytes | undefined): Call<PortableBytes> {

@@ -181,7 +181,7 @@ export class Stage {
         return call.bits === 16 ? doorbell.ring16(call.value) : doorbell.ring32(call.value)
       }
       case 'send':
-        return find(this.#sockets, call.target).send(call.bytes)
+        return this.#send(find(this.#sockets, call.target), call.bytes, isAsync)
       case 'receive':
         return find(this.#sockets, call.target).receive()
       case 'addMembership':
@@ -189,6 +189,11 @@ export class Stage {
       case 'close':
         return this.#close(call.target, isAsync)
     }
+  }
+
+  /** A backend on which nothing sleeps has no asynchronous form. */
+  #send(socket: NetlinkSocket, bytes: Uint8Array, isAsync: boolean): void | Promise<void> {
+    return isAsync && socket.sendAsync !== undefined ? socket.sendAsync(bytes) : socket.send(bytes)
   }
 
   async #take(target: string): Promise<number> {

@@ -3,7 +3,7 @@
 import { systemError, type VdpaError } from '../base/errors.js'
 import { errno, errnoText, type ErrnoName } from '../uapi/errno.js'
 import type { WriteEachOptions, WriteEachOutcome } from './backend.js'
-import { pathOf, type Call, type WriteEachCall } from './call.js'
+import { pathOf, type Call, type ShownCall, type WriteEachCall } from './call.js'
 import type { FaultyOp, Turn } from './fault-plan.js'
 import type { Interceptor, Proceed, ProceedEach } from './interceptor.js'
 import { Lanes, LateCall, type HeldCalls } from './late-calls.js'
@@ -44,6 +44,13 @@ const syscalls: Readonly<Record<FaultyOp, string>> = {
   send: 'sendto',
   receive: 'recvfrom',
   addMembership: 'setsockopt',
+  listen: 'listen',
+  connect: 'connect',
+  accept: 'accept4',
+  socketPair: 'socketpair',
+  socketOf: 'fcntl',
+  sendmsg: 'sendmsg',
+  recvmsg: 'recvmsg',
   close: 'close',
 }
 
@@ -70,7 +77,7 @@ export class Saboteur implements Interceptor {
     for (const fault of faults) if (fault.kind === 'late') fault.held.release(Infinity)
   }
 
-  now<T>(call: Call, proceed: Proceed<T>): T {
+  now<T>(call: ShownCall, proceed: Proceed<T>): T {
     this.#beginHeld(call)
     // A writeEach returns an outcome, as its proceeding does.
     if (call.op === 'writeEach') return this.#each(call, proceed as Proceed<unknown> as Proceed<WriteEachOutcome>) as T
@@ -139,12 +146,12 @@ export class Saboteur implements Interceptor {
   }
 
   /** What is held on the object has it done now: this call may not overtake it. */
-  #beginHeld(call: Call): void {
+  #beginHeld(call: ShownCall): void {
     if ('target' in call) this.#lanes.beginAll(call.target)
   }
 
   /** The fault that hits a call. Misuse is the inner backend's to refuse, and counts for none. */
-  #meet(call: Call, isAsync: boolean): Fault | undefined {
+  #meet(call: ShownCall, isAsync: boolean): Fault | undefined {
     if ('bytes' in call && !isBytes(call.bytes)) return undefined
     const met = this.#faults.filter(({ kind, turn }) => {
       if (kind === 'late' && !isAsync) return false
@@ -163,7 +170,7 @@ export class Saboteur implements Interceptor {
 }
 
 /** The error of a call that is refused on purpose, as the kernel backend would make it. */
-function refusal(call: Call, code: ErrnoName, text = errnoText(errno[code])): VdpaError {
+function refusal(call: ShownCall, code: ErrnoName, text = errnoText(errno[code])): VdpaError {
   const path = pathOf(call) ?? subjectOf(call)
   const request = call.op === 'ioctl' ? (requestNameOf(call) ?? `ioctl 0x${call.request.toString(16)}`) : undefined
   return systemError(code, errno[code], text, {
@@ -174,14 +181,14 @@ function refusal(call: Call, code: ErrnoName, text = errnoText(errno[code])): Vd
 }
 
 /** What stands in place of a path in the refusals of calls that concern no node. */
-function subjectOf(call: Call): string | undefined {
+function subjectOf(call: ShownCall): string | undefined {
   if (call.op === 'allocate') return `${call.length} bytes of memory`
   if (call.op === 'eventfd') return call.fd === undefined ? 'a new eventfd' : `fd ${call.fd}`
   if (call.op === 'netlink') return `netlink ${call.protocol}`
   return 'fd' in call ? `fd ${call.fd}` : undefined
 }
 
-function short(call: Call, length: number, proceed: Proceed<number>): number {
+function short(call: ShownCall, length: number, proceed: Proceed<number>): number {
   const bytes = bytesOf(call) ?? new Uint8Array(0)
   if (call.op === 'write' || call.op === 'pwrite') return Math.min(length, bytes.byteLength)
   const before = bytes.slice()

@@ -61,7 +61,7 @@ export function parseTrace(text: string): Trace {
   return { backend, pageSize, about, events: events.map((value, index) => readEvent(value, index + 2)) }
 }
 
-type FieldKind = 'text' | 'name' | 'count' | 'fd' | 'offset' | 'bytes' | 'argument' | 'bits'
+type FieldKind = 'text' | 'name' | 'count' | 'fd' | 'offset' | 'bytes' | 'argument' | 'bits' | 'flag'
 type Shape = Readonly<Record<string, FieldKind | `${FieldKind}?`>>
 
 const onHandle = { target: 'name', path: 'text' } as const
@@ -71,7 +71,15 @@ const shapes: Readonly<Record<Op, Shape>> = {
   open: { creates: 'name', path: 'text' },
   openFd: { creates: 'name', fd: 'fd', path: 'text?' },
   allocate: { creates: 'name', length: 'count', pageSize: 'count?', name: 'text?' },
-  adopt: { creates: 'name', fd: 'fd', length: 'count', offset: 'offset?' },
+  adopt: {
+    creates: 'name',
+    fd: 'fd',
+    length: 'count',
+    offset: 'offset?',
+    sealed: 'flag?',
+    guarded: 'flag?',
+    isReadOnly: 'flag?',
+  },
   eventfd: { creates: 'name', fd: 'fd?' },
   netlink: { creates: 'name', protocol: 'count' },
   mapDoorbell: { creates: 'name', ...onHandle, offset: 'offset' },
@@ -103,6 +111,7 @@ const checks: Readonly<Record<FieldKind, (value: unknown) => boolean>> = {
   bytes: isBytes,
   argument: (value) => Number.isSafeInteger(value) || isBytes(value),
   bits: (value) => value === 16 || value === 32,
+  flag: (value) => typeof value === 'boolean',
 }
 
 function readEvent(value: Record<string, unknown>, line: number): TraceEvent {
