@@ -69,6 +69,7 @@ export {
 } from './device/snapshot.js'
 export { VdpaDevice, type CancelOptions } from './device/vdpa-device.js'
 export { Vring, type EventfdLike, type VringSetup } from './device/vring.js'
+export type { BreakdownHost } from './control/breakdown.js'
 export {
   ControlQueue,
   type CommandOptions,

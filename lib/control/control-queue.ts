@@ -10,6 +10,7 @@ import { throwUncaught } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
+import { Breakdown, type BreakdownHost } from './breakdown.js'
 import { BriefLook } from './brief-look.js'
 import { CommandMemory, SLOT_BYTES } from './command-memory.js'
 
@@ -87,10 +88,15 @@ export class ControlQueue implements Closeable {
   readonly #ackAt: Uint32Array
   readonly #queued = new Fifo<Command>()
   readonly #look = new BriefLook()
+  readonly #breakdown: Breakdown
   #isDisposed = false
 
-  /** `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. ERR_VDPA_NOT_SUPPORTED for a ring that holds none. */
-  constructor(port: ControlPort, path: string, timeout: number) {
+  /**
+   * `path` names the device in errors; `timeout` is in milliseconds, for commands that do not say their own. `host`, a VdpaDevice, tells of a breakdown (spec
+   * section 2.1.2); without it commands wait for their deadline then. ERR_VDPA_NOT_SUPPORTED for a ring that holds none, and what the device refuses its
+   * configuration interrupt with.
+   */
+  constructor(port: ControlPort, path: string, timeout: number, host: BreakdownHost = { path }) {
     checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
     if (port.ring.size < 2)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'the largest ring has 1 descriptor, and a command takes 2', {
@@ -104,7 +110,9 @@ export class ControlQueue implements Closeable {
     this.#sent = new Array<Command | undefined>(this.#memory.chunks).fill(undefined)
     this.#ackAt = new Uint32Array(this.#memory.chunks)
     this.#calls = port.onCall(() => this.#collect())
+    this.#breakdown = new Breakdown(host, (failure) => this.#break(failure))
     port.onClose(() => {
+      this.#breakdown.stop()
       this.#calls.close()
       this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed'))
     })
@@ -129,13 +137,15 @@ export class ControlQueue implements Closeable {
    * Sends `bytes` and resolves with the acknowledgement and what the device wrote behind it. Commands are sent in the order they were given; those for which
    * ring or memory have no room wait for it; the deadline counts from the call. One that is longer than SLOT_BYTES goes out in several descriptors, as far as
    * the ring has them. The answer to one that is alone is looked for on the calling thread for some tens of microseconds. Errors: ERR_VDPA_TIMEOUT,
-   * ERR_VDPA_CANCELED (a command that was not sent yet never is), ERR_VDPA_REFUSED (used without an acknowledgement), ERR_VDPA_RING_BROKEN, ERR_VDPA_CLOSED,
-   * what the kick was refused with (the device may still carry the command out); RangeError for no bytes, or more than there is memory for. (spec section 5.1.6.5)
+   * ERR_VDPA_CANCELED (a command that was not sent yet never is), ERR_VDPA_REFUSED (used without an acknowledgement), ERR_VDPA_RING_BROKEN,
+   * ERR_VDPA_DEVICE_BROKEN (it needs a reset, and may have carried out what was sent), ERR_VDPA_CLOSED, what the kick was refused with (the device may still carry
+   * the command out); RangeError for no bytes, or more than there is memory for. (spec section 5.1.6.5)
    */
   async exchange(bytes: Uint8Array, options: ExchangeOptions = {}): Promise<ControlAnswer> {
     checkObject(options, 'options')
     const { timeout = this.#timeout, signal, answerBytes = 0 } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
+    if (this.#breakdown.failure !== undefined) throw this.#breakdown.failure
     checkBytes(bytes, 'bytes')
     const most = this.maxCommandBytes
     if (bytes.length === 0 || bytes.length > most)
@@ -165,6 +175,7 @@ export class ControlQueue implements Closeable {
       this.#queued.push(command)
       this.#sendQueued()
       if (isAlone && !isEnded) this.#lookFor(() => isEnded)
+      if (!isEnded) this.#breakdown.look()
       if (isEnded) return
       const timer = setTimeout(() => this.#onDeadline(command, timeout), timeout)
       const abandon = () => {
@@ -187,13 +198,14 @@ export class ControlQueue implements Closeable {
   /** Ends the use of the queue: commands that wait are rejected with ERR_VDPA_CANCELED. Where the device runs, the queue's memory stays the device's until that ends. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true
+    this.#breakdown.stop()
     this.#rejectAll(this.#error('ERR_VDPA_CANCELED', 'the control queue was closed'))
     await this.#port[Symbol.asyncDispose]()
   }
 
   /** Sends what waits, as far as there is room, in order, and tells the device once. */
   #sendQueued(): void {
-    if (this.isClosed) return
+    if (this.isClosed || this.#breakdown.failure !== undefined) return
     const placed: Command[] = []
     for (let command = this.#queued.first; command !== undefined; command = this.#queued.first) {
       try {
@@ -245,9 +257,10 @@ export class ControlQueue implements Closeable {
     return true
   }
 
-  /** An interrupt may have been lost, so the ring is asked once more before the command is given up. */
+  /** An interrupt may have been lost, so the ring is asked once more before the command is given up, and the device whether it works at all. */
   #onDeadline(command: Command, timeout: number): void {
     this.#collect()
+    this.#breakdown.ask()
     if (!this.#queued.has(command) && this.#sent[command.slot] !== command) return
     command.reject(this.#error('ERR_VDPA_TIMEOUT', `no acknowledgement within ${timeout} ms`))
     this.#sendQueued()
@@ -303,6 +316,13 @@ export class ControlQueue implements Closeable {
         ),
       )
     }
+  }
+
+  /** What was answered before counts; nothing else will be. */
+  #break(failure: Error): void {
+    if (this.isClosed) return
+    this.#collect()
+    this.#rejectAll(failure)
   }
 
   #rejectAll(failure: Error): void {

@@ -19,6 +19,7 @@ import {
 import type { Coalescing, MacTable } from '../uapi/virtio-net-payloads.js'
 import type { QueueStats, QueueStatsWish } from '../uapi/virtio-net-stats.js'
 import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
+import type { BreakdownHost } from './breakdown.js'
 import { SLOT_BYTES } from './command-memory.js'
 import {
   ControlQueue,
@@ -31,9 +32,7 @@ import { ControlState, tableCommand, type StateCommand } from './control-state.j
 import { tellQueuePairs, type PairsEvent } from './queue-pairs.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
-export interface ControlHost<Space> {
-  /** Names the device in errors. */
-  readonly path: string
+export interface ControlHost<Space> extends BreakdownHost {
   /** What was negotiated; undefined where nothing is. */
   readonly features: { has(feature: number): boolean } | undefined
   /** Makes the control queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. ERR_VDPA_NOT_SUPPORTED when there is none. */
@@ -73,7 +72,7 @@ export class NetControlQueue implements Closeable {
 
   /**
    * Makes the control queue of a device in `addressSpace`, before device.start(); commands are answered after it. The space must be that of the queue's
-   * group. ERR_VDPA_NOT_SUPPORTED when VIRTIO_NET_F_CTRL_VQ was not negotiated.
+   * group. ERR_VDPA_NOT_SUPPORTED when VIRTIO_NET_F_CTRL_VQ was not negotiated. A device that breaks down ends every command with ERR_VDPA_DEVICE_BROKEN.
    */
   static async start<Space>(
     device: ControlHost<Space>,
@@ -91,7 +90,7 @@ export class NetControlQueue implements Closeable {
       ...(size !== undefined && { size }),
     })
     try {
-      return new NetControlQueue(new ControlQueue(port, device.path, timeout), device)
+      return new NetControlQueue(new ControlQueue(port, device.path, timeout, device), device)
     } catch (failure) {
       await port.close().catch(() => undefined)
       throw failure

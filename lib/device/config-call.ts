@@ -18,6 +18,11 @@ export class ConfigCall {
     this.#tell = tell
   }
 
+  /** Whether changes are told to us: not before arm(), nor while they are told to somebody else. */
+  get isOurs(): boolean {
+    return this.#eventfd !== undefined && this.#foreignFd === undefined
+  }
+
   /** From now on the device interrupts. When that is refused it is as before, and may be tried again. */
   arm(): void {
     if (this.#eventfd !== undefined || this.#context.state.isEnding) return

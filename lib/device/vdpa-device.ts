@@ -349,6 +349,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.#configCall.divert(eventfd === null ? undefined : fdOf(eventfd))
   }
 
+  /** @internal Whether `events` tell of changes and of a breakdown now. */
+  get tellsOfChanges(): boolean {
+    return this.#configCall.isOurs
+  }
+
   /** The configuration changes, one after another, until the device closes. ERR_VDPA_CANCELED when `signal` aborts. */
   async *configChanges(options: CancelOptions = {}): AsyncGenerator<void> {
     const signal = signalOf(options)

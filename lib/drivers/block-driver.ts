@@ -6,6 +6,7 @@ import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Steps } from '../base/steps.js'
+import { Breakdown, isUnknownRequest } from '../control/breakdown.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -73,7 +74,7 @@ export class BlockDriver implements Closeable {
   readonly #shape: QueueShape
   readonly #deviceQueues: readonly DeviceQueue[]
   readonly #onConfig = () => this.#look()
-  readonly #onNeedsReset = () => this.#fail('ERR_VDPA_DEVICE_BROKEN', 'the device broke down and needs a reset')
+  readonly #breakdown: Breakdown
   #limits: BlockLimits
   /** The configuration changed, and could not be read. */
   #isStale = false
@@ -91,8 +92,14 @@ export class BlockDriver implements Closeable {
     this.#shape = shape
     this.#deviceQueues = deviceQueues
     this.#lanes = lanes
-    device.events.on('config', this.#onConfig)
-    device.events.on('needsReset', this.#onNeedsReset)
+    try {
+      device.events.on('config', this.#onConfig)
+    } catch (refusal) {
+      if (!isUnknownRequest(refusal)) throw refusal
+    }
+    this.#breakdown = new Breakdown(device, (failure) => this.#fail(failure))
+    // The program may reset the device, and start another driver on it.
+    deviceQueues[0]?.onClose(() => this.#stopListening())
   }
 
   /**
@@ -316,7 +323,7 @@ export class BlockDriver implements Closeable {
     // What the program's callbacks throw, and what the device refuses, is thrown when all is ended.
     const failures = new ProgramCalls()
     this.#stopListening()
-    failures.call(() => this.#fail('ERR_VDPA_CANCELED', 'the block driver was closed'))
+    failures.call(() => this.#fail(this.#error('ERR_VDPA_CANCELED', 'the block driver was closed')))
     const end = { device: this.#device, queues: this.#deviceQueues, begin: () => undefined } as const
     await closeQueues({ ...end, whenRunning: 'stop' }).catch((failure: unknown) => failures.keep(failure))
     failures.throwKept()
@@ -324,7 +331,7 @@ export class BlockDriver implements Closeable {
 
   #stopListening(): void {
     this.#device.events.off('config', this.#onConfig)
-    this.#device.events.off('needsReset', this.#onNeedsReset)
+    this.#breakdown.stop()
   }
 
   /** An interrupt told of a change, and nobody of the program called: what the device refuses is thrown to who asks next. */
@@ -345,9 +352,9 @@ export class BlockDriver implements Closeable {
     for (const { queue } of this.#lanes) queue.setLimits(this.#limits)
   }
 
-  #fail(code: 'ERR_VDPA_CANCELED' | 'ERR_VDPA_DEVICE_BROKEN', text: string): void {
+  #fail(failure: VdpaError): void {
     const calls = new ProgramCalls()
-    for (const { queue } of this.#lanes) calls.call(() => queue.fail(this.#error(code, text)))
+    for (const { queue } of this.#lanes) calls.call(() => queue.fail(failure))
     calls.throwKept()
   }
 
@@ -358,6 +365,7 @@ export class BlockDriver implements Closeable {
     this.#checkOpen()
     if (!this.#device.isRunning) throw this.#error('ERR_VDPA_STATE', 'requests are sent after device.start()')
     checkSignal(signal)
+    this.#breakdown.look()
     let best: BlockTransfers | undefined
     for (const lane of this.#lanes) if (best === undefined || lane.load < best.load) best = lane
     return best === undefined ? Promise.resolve() : best.start(wish, signal)

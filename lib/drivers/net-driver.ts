@@ -6,6 +6,7 @@ import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import type { Steps } from '../base/steps.js'
+import { Breakdown } from '../control/breakdown.js'
 import type { CommandOptions } from '../control/control-queue.js'
 import { onQueuePairs, UsablePairs } from '../control/queue-pairs.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
@@ -63,7 +64,10 @@ const BUFFER_BYTES_LAST = 66_560
 /** Frames that a handler is given before it is looked how long the turn has been. */
 const FRAMES_AT_ONCE = 64
 
-/** Frames in and out of an open network device (spec section 5.1.6). Every verb of a closed driver throws ERR_VDPA_CLOSED. */
+/**
+ * Frames in and out of an open network device (spec section 5.1.6). Every verb of a closed driver throws ERR_VDPA_CLOSED. When the device breaks down (section
+ * 2.1.2) nothing is sent any more and everybody who waits is told ERR_VDPA_DEVICE_BROKEN; frames that came before are given first. Then reset() is due.
+ */
 export class NetDriver implements Closeable {
   /** Bytes of the header before each frame in a buffer: 12, or 20 with VIRTIO_NET_F_HASH_REPORT. */
   readonly headerBytes: number
@@ -74,6 +78,7 @@ export class NetDriver implements Closeable {
   readonly #pairs: readonly QueuePair[]
   readonly #device: VdpaDevice<'net'>
   readonly #queues: readonly DeviceQueue[]
+  readonly #breakdown: Breakdown
   readonly #forgetPairs: () => void
   readonly #counters: MutableNetCounters
   readonly #usablePairs = new UsablePairs()
@@ -100,6 +105,10 @@ export class NetDriver implements Closeable {
       receiver.buffers.queue,
       transmitter.buffers.queue,
     ])
+    this.#breakdown = new Breakdown(device, (failure) => {
+      for (const { received, sent } of this.#pairs) for (const waiters of [received, sent]) waiters.breakOff(failure)
+    })
+    this.#queues[0]?.onClose(() => this.#stopListening())
     this.#forgetPairs = onQueuePairs(device, (event, command) => {
       this.#usablePairs.note(event, command)
       this.#usesPairs(this.#usablePairs.count)
@@ -136,8 +145,12 @@ export class NetDriver implements Closeable {
     checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
     const limits = sendLimits(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()
-    const made = yield* makePairs(device, { ...options, bufferBytes, limits, pairs, headers, counters })
-    return new NetDriver(device, { headers, counters, pairs: made, bufferBytes })
+    const wish = { ...options, bufferBytes, limits, pairs, headers, counters }
+    return yield* makePairs(
+      device,
+      wish,
+      (made) => new NetDriver(device, { headers, counters, pairs: made, bufferBytes }),
+    )
   }
 
   /** The device uses so many pairs, as far as is known. What lay in queues that it did not look at, it is told of now. */
@@ -245,6 +258,8 @@ export class NetDriver implements Closeable {
   async room(options: FrameWaitOptions = {}): Promise<number> {
     checkObject(options, 'options')
     const { transmitter, sent } = this.#pair(options.pair ?? 0)
+    this.#breakdown.look()
+    this.#checkWhole()
     return sent.until(() => {
       transmitter.reclaim()
       return transmitter.freeCount > 0 ? transmitter.freeCount : undefined
@@ -258,18 +273,22 @@ export class NetDriver implements Closeable {
    */
   receive(handler: FrameHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
     checkFunction(handler, 'handler')
-    return this.#pair(pair).receiver.receive(handler, budget)
+    const given = this.#pair(pair).receiver.receive(handler, budget)
+    if (given === 0) this.#checkWhole()
+    return given
   }
 
   /** As receive(), without any copy: the handler is given the pieces in which the frame came, the first without its header. */
   receiveParts(handler: FramePartsHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
     checkFunction(handler, 'handler')
-    return this.#pair(pair).receiver.receiveParts(handler, budget)
+    const given = this.#pair(pair).receiver.receiveParts(handler, budget)
+    if (given === 0) this.#checkWhole()
+    return given
   }
 
   /**
    * Calls `handler` for each frame as interrupts tell of them, until the returned function is called or the driver closes. Keeps the process alive
-   * meanwhile. `onFailure` is told, once, when the device broke a rule or the handler threw; without it that is an uncaught exception.
+   * meanwhile. `onFailure` is told, once, when the device broke a rule or broke down, or the handler threw; without it that is an uncaught exception.
    */
   onFrame(handler: FrameHandler, pair = 0, onFailure?: (failure: Error) => void): () => void {
     checkFunction(handler, 'handler')
@@ -288,6 +307,7 @@ export class NetDriver implements Closeable {
       },
     }
     received.add(waiter)
+    this.#breakdown.look()
     return () => received.remove(waiter)
   }
 
@@ -295,6 +315,7 @@ export class NetDriver implements Closeable {
   async nextFrame(options: FrameWaitOptions = {}): Promise<Uint8Array> {
     checkObject(options, 'options')
     const { receiver, received } = this.#pair(options.pair ?? 0)
+    this.#breakdown.look()
     return received.until(() => {
       let frame: Uint8Array | undefined
       try {
@@ -351,7 +372,18 @@ export class NetDriver implements Closeable {
 
   #begin(): void {
     this.#isEnded = true
+    this.#stopListening()
+  }
+
+  #stopListening(): void {
+    this.#breakdown.stop()
     this.#forgetPairs()
+  }
+
+  /** Throws ERR_VDPA_DEVICE_BROKEN where the device broke down. */
+  #checkWhole(): void {
+    const { failure } = this.#breakdown
+    if (failure !== undefined) throw failure
   }
 
   #pair(index: number): QueuePair {
@@ -366,6 +398,7 @@ export class NetDriver implements Closeable {
 
   #sendingPair(index: number): QueuePair {
     const pair = this.#pair(index)
+    this.#checkWhole()
     if (index >= this.#activePairs) {
       throw vdpaError(
         'ERR_VDPA_STATE',

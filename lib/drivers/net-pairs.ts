@@ -34,17 +34,21 @@ export interface PairOptions {
   readonly restore?: { readonly queues: readonly QueueSnapshot[] }
 }
 
-/** Makes the queues and posts every idle receive buffer, as part of a procedure of the device. Closes what it made when it fails. */
-export function makePairs(device: VdpaDevice<'net'>, options: PairOptions): Steps<QueuePair[]> {
-  const finish = (made: readonly DeviceQueue[]) => {
+/** Makes the queues, posts every idle receive buffer, and what `finish` makes of them, as part of a procedure of the device. Closes what it made when it fails. */
+export function makePairs<T>(
+  device: VdpaDevice<'net'>,
+  options: PairOptions,
+  finish: (pairs: readonly QueuePair[]) => T,
+): Steps<T> {
+  const pairsOf = (made: readonly DeviceQueue[]) => {
     const result: QueuePair[] = []
     for (let pair = 0; pair < options.pairs; pair++) {
       const [receive, transmit] = [made[2 * pair], made[2 * pair + 1]]
       if (receive !== undefined && transmit !== undefined) result.push(pairOf(device.path, receive, transmit, options))
     }
-    return result
+    return finish(result)
   }
-  return makeQueues(device, 2 * options.pairs, (index) => queueOptions(device, index, options), finish)
+  return makeQueues(device, 2 * options.pairs, (index) => queueOptions(device, index, options), pairsOf)
 }
 
 function queueOptions(device: VdpaDevice<'net'>, index: number, options: PairOptions): DeviceQueueOptions {

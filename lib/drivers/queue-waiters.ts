@@ -26,6 +26,7 @@ export class QueueWaiters {
   readonly #waiters = new Set<Waiter>()
   #calls: Subscription | undefined
   #isServing = false
+  #failure: Error | undefined
 
   constructor(queue: DeviceQueue, path: string) {
     this.#queue = queue
@@ -81,6 +82,12 @@ export class QueueWaiters {
     })
   }
 
+  /** The device broke down: what came before is given to who waits, and when there is nothing more everybody is told `failure`, who comes later as well. */
+  breakOff(failure: Error): void {
+    this.#failure = failure
+    this.#serve()
+  }
+
   /** Tells everybody who waits that nothing will come any more: the driver was closed before its queue. */
   cancel(): void {
     this.#calls?.close()
@@ -98,7 +105,10 @@ export class QueueWaiters {
         const isCut = this.#round(deadline)
         if (this.#waiters.size === 0 || this.#queue.isClosed) return
         // Who had no chance in this turn is not told by an interrupt: what there is for him may have been taken out of the ring already.
-        if (!isCut && this.#queue.ring.enableCalls()) return
+        if (!isCut && this.#queue.ring.enableCalls()) {
+          if (this.#failure !== undefined) this.#failAll(this.#failure)
+          return
+        }
         if (isCut || performance.now() >= deadline) {
           setImmediate(() => this.#serve())
           return

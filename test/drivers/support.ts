@@ -23,6 +23,7 @@ export interface Setup extends NetDriverOptions {
   readonly features?: readonly FeatureName[]
   readonly device?: NetworkDeviceOptions
   readonly hasControl?: boolean
+  readonly simulator?: Simulator
 }
 
 export interface Running {
@@ -33,8 +34,8 @@ export interface Running {
 }
 
 /** A driver on a looping device that offers everything the model has; the device runs. */
-export async function run({ features = [], device: shape = {}, hasControl, ...options }: Setup = {}): Promise<Running> {
-  const simulator = new Simulator()
+export async function run({ features = [], device: shape = {}, hasControl, ...rest }: Setup = {}): Promise<Running> {
+  const { simulator = new Simulator(), ...options } = rest
   simulator.add(networkDevice({ path, mac, moreFeatures: extraNetFeatures, ...shape }))
   return start(simulator, features, hasControl === true, options)
 }
