@@ -1,5 +1,12 @@
 // The whole vocabulary, for those who want to speak it themselves.
 
+export {
+  decodeDeviceParts,
+  DEVICE_PART_OPTIONAL,
+  devicePartTypes,
+  encodeDeviceParts,
+  type DevicePart,
+} from './device-parts.js'
 export * from './errno.js'
 export * from './feature-needs.js'
 export * from './netlink.js'
