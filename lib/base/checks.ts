@@ -87,9 +87,14 @@ function notBytes(value: unknown, name: string, length: number | undefined): Err
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object
 
+/** The getter itself: called so, the compiler makes of it what it makes of `length`. */
+const { get: lengthOf } = Object.getOwnPropertyDescriptor(typedArray, 'length') as {
+  readonly get: (this: Uint8Array) => number
+}
+
 /** How many bytes an array has, whatever a subclass, or a property that was put on it, says. 0 where its memory is gone. */
 export function trueLength(bytes: Uint8Array): number {
-  return Reflect.get(typedArray, 'length', bytes) as number
+  return lengthOf.call(bytes)
 }
 
 /** At least so many bytes. The last of them is looked at, which is as fast as a length that may lie, and true. */

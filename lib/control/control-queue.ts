@@ -2,7 +2,7 @@
 // commands mean is not known here.
 
 import { onAbort } from '../base/abort-listeners.js'
-import { checkBytes, checkInteger, checkObject, checkSignal, rangeError, show } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal, plainBytes, rangeError, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
@@ -146,11 +146,10 @@ export class ControlQueue implements Closeable {
     const { timeout = this.#timeout, signal, answerBytes = 0 } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
     if (this.#breakdown.failure !== undefined) throw this.#breakdown.failure
-    checkBytes(bytes, 'bytes')
+    const own = plainBytes(bytes, 'bytes')
     const most = this.maxCommandBytes
-    if (bytes.length === 0 || bytes.length > most)
-      throw rangeError('a command', `1 to ${most} bytes long`, bytes.length)
-    checkInteger(answerBytes, 'answerBytes', 0, most - bytes.length)
+    if (own.length === 0 || own.length > most) throw rangeError('a command', `1 to ${most} bytes long`, own.length)
+    checkInteger(answerBytes, 'answerBytes', 0, most - own.length)
     checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
     checkSignal(signal)
     if (signal?.aborted === true) throw this.#canceled(signal)
@@ -165,7 +164,7 @@ export class ControlQueue implements Closeable {
         settle()
       }
       const command: Command = {
-        bytes: bytes.slice(),
+        bytes: own.slice(),
         answerBytes,
         slot: -1,
         resolve: (answer) => end(() => resolve(answer)),

@@ -1,7 +1,7 @@
 // The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net-commands.ts.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
+import { checkInteger, plainBytes, toU64 } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { netAck } from '../uapi/virtio-net.js'
@@ -144,8 +144,7 @@ export class NetControlQueue implements Closeable {
   ): Promise<ControlAnswer> {
     checkInteger(commandClass, 'commandClass', 0, 0xff)
     checkInteger(command, 'command', 0, 0xff)
-    checkBytes(payload, 'payload')
-    return this.#exchange({ class: commandClass, command }, payload, options)
+    return this.#exchange({ class: commandClass, command }, plainBytes(payload, 'payload'), options)
   }
 
   /**

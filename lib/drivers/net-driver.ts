@@ -214,8 +214,8 @@ export class NetDriver implements Closeable {
    */
   send(frame: Uint8Array, pair = 0, header?: PacketHeader): boolean {
     const { transmitter } = this.#sendingPair(pair)
-    transmitter.check(frame, header)
-    if (!transmitter.stage(frame, header)) return false
+    const length = transmitter.check(frame, header)
+    if (!transmitter.stage(frame, length, header)) return false
     transmitter.buffers.queue.publish()
     return true
   }
@@ -241,11 +241,15 @@ export class NetDriver implements Closeable {
     const { transmitter } = this.#sendingPair(pair)
     for (const frame of frames) transmitter.check(frame, undefined)
     let count = 0
-    for (const frame of frames) {
-      if (!transmitter.stage(frame, undefined)) break
-      count++
+    try {
+      for (const frame of frames) {
+        // Checked again: a list of the program's may give others the second time.
+        if (!transmitter.stage(frame, transmitter.check(frame, undefined), undefined)) break
+        count++
+      }
+    } finally {
+      if (count > 0) transmitter.buffers.queue.publish()
     }
-    if (count > 0) transmitter.buffers.queue.publish()
     return count
   }
 

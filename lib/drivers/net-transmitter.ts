@@ -1,6 +1,6 @@
 // One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
 
-import { checkBytes, checkInteger } from '../base/checks.js'
+import { checkBytes, checkInteger, trueLength } from '../base/checks.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
@@ -53,10 +53,12 @@ export class NetTransmitter {
     return count
   }
 
-  /** Checks a frame; see NetDriver.send(). */
-  check(frame: Uint8Array, header: PacketHeader | undefined): void {
+  /** Checks a frame; see NetDriver.send(). Returns its length, which is what counts and not what an array may say of itself. */
+  check(frame: Uint8Array, header: PacketHeader | undefined): number {
     checkBytes(frame, 'frame')
-    this.checkLength(frame.length, header)
+    const length = trueLength(frame)
+    this.checkLength(length, header)
+    return length
   }
 
   checkLength(length: number, header: PacketHeader | undefined): void {
@@ -64,13 +66,13 @@ export class NetTransmitter {
     checkInteger(length, 'frame.byteLength', 1, last)
   }
 
-  /** Puts a checked frame in a buffer and in the ring, to be published; false when there is no buffer. */
-  stage(frame: Uint8Array, header: PacketHeader | undefined): boolean {
-    if (header !== undefined) this.#headers.checkSendable(header, frame.length)
+  /** Puts a checked frame of `length` bytes in a buffer and in the ring, to be published; false when there is no buffer. */
+  stage(frame: Uint8Array, length: number, header: PacketHeader | undefined): boolean {
+    if (header !== undefined) this.#headers.checkSendable(header, length)
     const index = this.#begin(header)
     if (index < 0) return false
     this.buffers.bytes.set(frame, this.buffers.at(index) + this.#headers.size)
-    this.#end(index, frame.length)
+    this.#end(index, length)
     return true
   }
 

@@ -6,6 +6,7 @@ import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { openDeviceSync } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { liar, withLength } from '../lying-bytes.js'
 
 const path = '/dev/vhost-vdpa-0'
 const controlIndex = 2
@@ -80,6 +81,16 @@ describe('a control queue', () => {
     }
     expect(await Promise.all(answers)).toEqual(new Array(3 * SLOTS).fill(0))
     expect(mac()).toBe(`02:00:00:00:00:${(3 * SLOTS - 1).toString(16)}`)
+  })
+
+  test('a command is as long as it is, whatever it says', async () => {
+    const lying = liar(8, 3)
+    Uint8Array.prototype.set.call(lying, setMac(4))
+    const answers = [queue.command(lying), queue.command(withLength(setMac(5), 5000))]
+    simulator.drain()
+    expect(await Promise.all(answers)).toEqual([0, 0])
+    expect(mac()).toBe('02:00:00:00:00:05')
+    await expect(queue.command(liar(0, 8))).rejects.toThrow(RangeError)
   })
 
   test('keeps the bytes of a command that waits for a slot', async () => {

@@ -6,6 +6,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { NetDriver, type NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
 import { openDevice } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { liar, withLength } from '../lying-bytes.js'
 import { mac, numbered, numberOf, path } from './support.js'
 
 const devices: VdpaDevice[] = []
@@ -94,6 +95,46 @@ test('null is no options of who waits, nor a frame a list of them', async () => 
   ])
     await expect(waiting).rejects.toThrow('options must be an object (got null)')
   expect(() => driver.sendBatch(numbered(1) as never)).toThrow('frames must be an array (got a Uint8Array)')
+})
+
+describe('a frame that says another length than it has', () => {
+  test.each([64, 5000])('goes out as long as it is, where it says %d', async (said) => {
+    const { driver } = await begin()
+    const shy = withLength(numbered(1, 200), said)
+    const lying = liar(100, said)
+    Uint8Array.prototype.set.call(lying, numbered(2, 100))
+    expect([driver.send(shy), driver.send(lying), driver.sendBatch([shy, lying])]).toEqual([true, true, 2])
+    for (const [number, length] of [
+      [1, 200],
+      [2, 100],
+      [1, 200],
+      [2, 100],
+    ] as const) {
+      const frame = await driver.nextFrame()
+      expect([numberOf(frame), frame.length]).toEqual([number, length])
+    }
+  })
+
+  test('is too long where it is, and writes over no other', async () => {
+    const { driver } = await begin()
+    expect(driver.send(numbered(7))).toBe(true)
+    for (const long of [liar(20_000, 64), withLength(new Uint8Array(20_000), 64)]) {
+      expect(() => driver.send(long)).toThrow(RangeError)
+      expect(() => driver.sendBatch([long])).toThrow(RangeError)
+    }
+    expect(() => driver.send(liar(0, 64))).toThrow(RangeError)
+    expect(await driver.nextFrame()).toEqual(numbered(7))
+    expect(driver.counters.sentFrames).toBe(1)
+  })
+
+  test('or that a list gives the second time only, is refused, and those before it go out', async () => {
+    const { driver } = await begin()
+    let asked = 0
+    const frames = [numbered(1), numbered(2)]
+    Object.defineProperty(frames, 1, { get: () => (++asked === 1 ? numbered(2) : new Uint8Array(20_000)) })
+    expect(() => driver.sendBatch(frames)).toThrow(RangeError)
+    expect(numberOf(await driver.nextFrame())).toBe(1)
+  })
 })
 
 describe('a snapshot whose ring', () => {
