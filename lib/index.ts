@@ -82,6 +82,21 @@ export type { StateCommand } from './control/control-state.js'
 export type { GuestControlRing, GuestTable } from './control/guest-ring.js'
 export { ShadowControlQueue, type ShadowCounters, type ShadowHost, type ShadowOptions } from './control/shadow-queue.js'
 export type { AuditEvent, ControlPolicy, GuestCommand, PolicyVerdict } from './control/shadow-policy.js'
+export {
+  DirtyLog,
+  dirtyRanges,
+  type DirtyLogOptions,
+  type DirtyPages,
+  type DirtyRange,
+  type GuestPieces,
+} from './shadow/dirty-log.js'
+export {
+  ShadowQueue,
+  type BeginShadowOptions,
+  type GuestDataRing,
+  type ShadowQueueCounters,
+  type ShadowQueueOptions,
+} from './shadow/shadow-queue.js'
 export type { NetCounters } from './drivers/net-counters.js'
 export {
   NetDriver,

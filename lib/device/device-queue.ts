@@ -26,8 +26,8 @@ export interface QueueParts {
   readonly vring: Vring
   readonly ring: DriverRing
   readonly wish: QueueWish
-  /** The groups of the queue and of its descriptors, where the device has groups. */
-  readonly groups: readonly number[]
+  /** The groups of the queue and of its descriptors, where the device has groups, and the address space that each must be in. */
+  readonly groups: ReadonlyMap<number, AddressSpace>
   readonly layout: QueueLayout
   readonly memory: MemoryRegion
   readonly iova: bigint
@@ -55,8 +55,8 @@ export class DeviceQueue implements Closeable {
   readonly buffersIova: bigint
   /** Who drives it, for sentences. */
   readonly owner: string
-  /** @internal The groups whose address space its memory is in. */
-  readonly groups: readonly number[]
+  /** @internal Its groups, and the address space that each must be in. */
+  readonly groups: ReadonlyMap<number, AddressSpace>
   readonly #context: DeviceContext
   readonly #wish: QueueWish
   readonly #memory: MemoryRegion
@@ -77,7 +77,7 @@ export class DeviceQueue implements Closeable {
     this.index = parts.vring.index
     this.vring = parts.vring
     this.ring = parts.ring
-    this.addressSpace = parts.wish.addressSpace
+    this.addressSpace = parts.wish.ringSpace
     this.owner = parts.wish.owner
     this.groups = parts.groups
     this.#wish = parts.wish

@@ -95,9 +95,11 @@ export class VirtqueueGroups {
     }
     if (isRunning(this.#context))
       throw refusal(this.#context, 'ERR_VDPA_STATE', 'groups are assigned before start(), and the device runs', request)
-    const queue = this.#context.queues.all().find((one) => one.groups.includes(group) && one.addressSpace.asid !== asid)
+    const isMoved = (where: number | undefined) => where !== undefined && where !== asid
+    const queue = this.#context.queues.all().find((one) => isMoved(one.groups.get(group)?.asid))
     if (queue !== undefined) {
-      const text = `queue ${queue.index} (${queue.owner}) is of group ${group}, and its memory is in asid ${queue.addressSpace.asid}`
+      const where = queue.groups.get(group)?.asid ?? 0
+      const text = `queue ${queue.index} (${queue.owner}) is of group ${group}, and its memory is in asid ${where}`
       throw refusal(this.#context, 'ERR_VDPA_STATE', text, request)
     }
     if (asid !== 0 && !this.#context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID')) {

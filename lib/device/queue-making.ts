@@ -7,7 +7,8 @@ import { whole, type Steps } from '../base/steps.js'
 import type { Doorbell } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { checkNegotiated, checkNoResetDue, refusal, type DeviceContext } from './context.js'
-import { DeviceQueue } from './device-queue.js'
+import type { AddressSpace } from './address-space.js'
+import { DeviceQueue, type QueueParts } from './device-queue.js'
 import { saysGone } from './gone.js'
 import { absent } from './groups.js'
 import { layOut, makeRing } from './queue-layout.js'
@@ -16,10 +17,16 @@ import { failedAsLost } from './reset.js'
 import { takeBackSteps } from './take-back.js'
 import type { Vring } from './vring.js'
 
-/** Allocates, maps, builds the ring, sets the vring up and enables it. */
-export function* queueSteps(context: DeviceContext, vring: Vring, wish: QueueWish): Steps<DeviceQueue> {
+/** Allocates, maps, builds the ring, sets the vring up and enables it. `when`: `'suspended'` allows it while the device stands still as well. */
+export function* queueSteps(
+  context: DeviceContext,
+  vring: Vring,
+  wish: QueueWish,
+  when?: 'suspended',
+): Steps<DeviceQueue> {
   const features = checkNegotiated(context, 'a queue')
-  if (context.state.hasDriverOk) throw refusal(context, 'ERR_VDPA_STATE', 'queues are made before start()')
+  const { hasDriverOk, phase } = context.state
+  if (hasDriverOk && phase !== when) throw refusal(context, 'ERR_VDPA_STATE', 'queues are made before start()')
   checkNoResetDue(context)
   context.queues.checkFree(context, vring.index)
   const groups = checkSpace(context, vring.index, wish)
@@ -69,24 +76,32 @@ function ringSize(vring: Vring, { size }: QueueWish): number {
 }
 
 /** The device reaches the memory through the address space that the queue's group is in, and the ring through that of its descriptors' group. */
-function checkSpace(context: DeviceContext, index: number, { addressSpace }: QueueWish): readonly number[] {
+function checkSpace(
+  context: DeviceContext,
+  index: number,
+  { addressSpace, ringSpace }: QueueWish,
+): QueueParts['groups'] {
   const { transport, backendFeatures, asidOfGroup } = context
   const group = absent(() => transport.vringGroup(index))
   const ofDescriptors = backendFeatures.has('VHOST_BACKEND_F_DESC_ASID')
     ? absent(() => transport.vringDescGroup(index))
     : undefined
-  const check = (what: string, asid: number) => {
-    if (asid === addressSpace.asid) return
-    const text = `${what} asid ${asid}, not ${addressSpace.asid}: call groups.assign() first, or give that address space`
+  const check = (what: string, asid: number, space: AddressSpace) => {
+    if (asid === space.asid) return
+    const text = `${what} asid ${asid}, not ${space.asid}: call groups.assign() first, or give that address space`
     throw refusal(context, 'ERR_VDPA_STATE', text)
   }
-  if (group === undefined) check(`queue ${index} has no group, and is in`, 0)
-  const groups = [group, ofDescriptors].filter((one) => one !== undefined)
-  for (const one of groups) {
+  if (group === undefined) check(`queue ${index} has no group, and is in`, 0, addressSpace)
+  if (ofDescriptors === undefined && ringSpace !== addressSpace)
+    throw refusal(context, 'ERR_VDPA_NOT_SUPPORTED', `the descriptors of queue ${index} have no group of their own`)
+  const groups: [number, AddressSpace][] = []
+  if (group !== undefined) groups.push([group, addressSpace])
+  if (ofDescriptors !== undefined) groups.push([ofDescriptors, ringSpace])
+  for (const [one, space] of groups) {
     const what = one === group ? `queue ${index} is` : `the descriptors of queue ${index} are`
-    check(`${what} of group ${one}, which is in`, asidOfGroup.get(one) ?? 0)
+    check(`${what} of group ${one}, which is in`, asidOfGroup.get(one) ?? 0, space)
   }
-  return groups
+  return new Map(groups)
 }
 
 function allocate(context: DeviceContext, index: number, bytes: number, undo: CloseStack): MemoryRegion {
@@ -98,11 +113,11 @@ function allocate(context: DeviceContext, index: number, bytes: number, undo: Cl
 function* mapSteps(
   context: DeviceContext,
   memory: MemoryRegion,
-  { addressSpace, iova: wanted }: QueueWish,
+  { ringSpace, iova: wanted }: QueueWish,
   undo: CloseStack,
 ): Steps<bigint> {
-  const iova = yield* addressSpace.mapRegionSteps(memory, wanted === undefined ? {} : { iova: wanted })
-  undo.pushSteps(() => addressSpace.unmapSteps({ iova, size: BigInt(memory.length) }))
+  const iova = yield* ringSpace.mapRegionSteps(memory, wanted === undefined ? {} : { iova: wanted })
+  undo.pushSteps(() => ringSpace.unmapSteps({ iova, size: BigInt(memory.length) }))
   return iova
 }
 

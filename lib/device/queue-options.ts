@@ -13,6 +13,11 @@ export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
 export interface DeviceQueueOptions {
   /** The address space whose mappings the device uses for this queue: the one that the queue's group is in, and the group of its descriptors. */
   readonly addressSpace: AddressSpace
+  /**
+   * The address space through which the device reaches the ring, where its descriptors have a group of their own (`groups.descriptorGroupOf()`) that is in another space
+   * than the buffers'. The queue's memory is mapped there, so `bufferBytes` is 0. Default: `addressSpace`.
+   */
+  readonly descriptorSpace?: AddressSpace
   /** Descriptors, a power of two; Vring.defaultSize by default. */
   readonly size?: number
   /** Bytes of buffer memory to map beside the ring; default 0. */
@@ -49,6 +54,8 @@ export interface QueueSnapshot {
 /** The options that were given, looked through and copied. */
 export interface QueueWish {
   readonly addressSpace: AddressSpace
+  /** Where the memory is mapped. */
+  readonly ringSpace: AddressSpace
   readonly size: number | undefined
   readonly bufferBytes: number
   readonly notifyBy: NotifyBy
@@ -64,23 +71,25 @@ const LARGEST_RING = 0x8000
 export function queueWish(context: DeviceContext, options: DeviceQueueOptions): QueueWish {
   if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
   const { addressSpace, notifyBy = 'eventfd', iova, owner = 'createQueue()' } = options
-  if (typeof addressSpace !== 'object' || addressSpace === null)
-    throw typeError('addressSpace', 'an AddressSpace of this device', addressSpace)
-  if (addressSpace !== context.spaces.get(addressSpace.asid))
-    throw rangeError('addressSpace', 'one of this device', addressSpace)
+  const { descriptorSpace: ringSpace = addressSpace } = options
+  checkSpace(context, addressSpace, 'addressSpace')
+  checkSpace(context, ringSpace, 'descriptorSpace')
   checkOneOf(notifyBy, 'notifyBy', ['eventfd', 'doorbell', 'auto'])
   if (iova !== undefined) checkBigint(iova, 'iova')
   checkString(owner, 'owner')
   const restore = options.restore === undefined ? undefined : copyOf(options.restore)
+  const bufferBytes = optionalInteger(options.bufferBytes, 'bufferBytes', 0, 2 ** 31)
+  if (ringSpace !== addressSpace && (restore?.bufferBytes ?? bufferBytes ?? 0) > 0)
+    throw rangeError('bufferBytes', '0 where the ring lies in another address space than the buffers', bufferBytes)
   return {
     addressSpace,
+    ringSpace,
     notifyBy,
     owner,
     restore,
     iova: sameAs(restore?.iova, iova, 'iova'),
     size: sameAs(restore?.ring.size, optionalInteger(options.size, 'size', 1, LARGEST_RING), 'size'),
-    bufferBytes:
-      sameAs(restore?.bufferBytes, optionalInteger(options.bufferBytes, 'bufferBytes', 0, 2 ** 31), 'bufferBytes') ?? 0,
+    bufferBytes: sameAs(restore?.bufferBytes, bufferBytes, 'bufferBytes') ?? 0,
     indirectTableSize:
       sameAs(
         restore?.indirectTableSize,
@@ -88,6 +97,11 @@ export function queueWish(context: DeviceContext, options: DeviceQueueOptions): 
         'indirectTableSize',
       ) ?? 0,
   }
+}
+
+function checkSpace(context: DeviceContext, space: AddressSpace, name: string): void {
+  if (typeof space !== 'object' || space === null) throw typeError(name, 'an AddressSpace of this device', space)
+  if (space !== context.spaces.get(space.asid)) throw rangeError(name, 'one of this device', space)
 }
 
 function optionalInteger(value: unknown, name: string, first: number, last: number): number | undefined {

@@ -272,6 +272,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return queueSteps(this.#context, this.#vring(index), queueWish(this.#context, options))
   }
 
+  /** @internal The same in a device that stands still: before start(), or suspended (needs ENABLE_AFTER_DRIVER_OK). */
+  lateQueueSteps(index: number, options: DeviceQueueOptions): Steps<DeviceQueue> {
+    return queueSteps(this.#context, this.#vring(index), queueWish(this.#context, options), 'suspended')
+  }
+
   #controlIndex(): number {
     const index = this.controlQueueIndex
     if (index !== undefined) return index
@@ -396,6 +401,16 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** closeSync() */
   [Symbol.dispose](): void {
     this.closeSync()
+  }
+
+  /** @internal suspend() as part of a procedure of the device. */
+  suspendSteps(): Steps<void> {
+    return suspendSteps(this.#context)
+  }
+
+  /** @internal resume() as part of a procedure of the device. */
+  resumeSteps(): Steps<void> {
+    return resumeSteps(this.#context)
   }
 
   /** @internal Stops a device that runs as part of a procedure, and closes its queues. */

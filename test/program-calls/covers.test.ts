@@ -14,9 +14,11 @@ const elsewhere: Readonly<Record<string, string>> = {
   'DeviceHost.schedule(work)': 'the work is of a device, which is a row',
   'DeviceOps.setConfigCallback(callback)': 'the callback is ours; the operations are a row',
   'DeviceOps.setQueueCallback(callback)': 'the callback is ours; the operations are a row',
+  'GuestPieces.onChange(listener)': 'the listener is ours; GuestMemory is a row',
   'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'NetlinkSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'ShadowOptions.onBroken': 'as onAudit, and told once: test/control/shadow-queue.hostile.test.ts',
+  'ShadowQueueOptions.onBroken': 'as onAudit, and told once: test/shadow/hostile.test.ts',
   'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
 }

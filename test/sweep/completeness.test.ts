@@ -23,6 +23,7 @@ const elsewhere: Readonly<Record<string, string>> = {
 const quiet: Readonly<Record<string, readonly string[]>> = {
   AddressSpace: ['reserve', 'unreserve', 'snapshot', 'lookup', 'toString'],
   BlockQueue: ['data', 'errorOf'],
+  DirtyLog: ['take', 'markAll', 'mark', 'close'],
   DeviceQueue: ['onClose', 'snapshot'],
   GuestMemory: ['pieces', 'lookup', 'slices', 'snapshot', 'onChange'],
   NetControlQueue: ['commands'],
@@ -37,7 +38,16 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'attach', 'setLimits'],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
-  VdpaDevice: ['takeSnapshot', 'createQueueSteps', 'stopSteps', 'changeQueues'],
+  ShadowQueue: ['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go'],
+  VdpaDevice: [
+    'takeSnapshot',
+    'createQueueSteps',
+    'lateQueueSteps',
+    'suspendSteps',
+    'resumeSteps',
+    'stopSteps',
+    'changeQueues',
+  ],
   Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
 }
 

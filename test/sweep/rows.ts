@@ -2,6 +2,7 @@
 
 import { deviceRows } from './device-rows.js'
 import { driverRows } from './driver-rows.js'
+import { shadowRows } from './shadow-rows.js'
 import type { Row } from './steps.js'
 
-export const rows: readonly Row[] = [...deviceRows, ...driverRows]
+export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows]

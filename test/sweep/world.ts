@@ -13,6 +13,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import type { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { GuestMemory } from '../../lib/memory/guest-memory.js'
+import type { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 
 /** Turns of the event loop after which a promise counts as one that never settles. */
@@ -26,6 +27,7 @@ export interface Things {
   control?: NetControlQueue
   plain?: ControlQueue
   shadow?: ShadowControlQueue<AddressSpace>
+  shadows?: readonly ShadowQueue[]
   driver?: NetDriver
   disk?: BlockDriver
   follower?: MemoryFollower

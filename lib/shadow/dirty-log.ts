@@ -1,0 +1,181 @@
+// The pages of a guest's memory that were written since somebody asked last: a bitmap for each piece, fetched and cleared at once.
+
+import { checkInteger, rangeError } from '../base/checks.js'
+import type { Releasable } from '../base/closeable.js'
+import type { GuestMemoryChange, GuestPiece } from '../memory/guest-memory.js'
+
+/** A guest's memory as this room needs it: GuestMemory, or a table like it. */
+export interface GuestPieces {
+  /** The pieces, never overlapping, in any order. */
+  pieces(): readonly GuestPiece[]
+  /** Calls `listener` after each change, until the returned function is called. Absent: the table never changes. */
+  onChange?(listener: (change: GuestMemoryChange) => void): () => void
+}
+
+/** The pages of one piece of the guest's memory that were written. */
+export interface DirtyPages {
+  /** Guest-physical address of the first byte of the piece. */
+  readonly address: bigint
+  /** Bytes of the piece. */
+  readonly size: number
+  /** Bytes that one bit stands for. */
+  readonly pageSize: number
+  /** One bit a page, the lowest of byte 0 first. The first page is the one that `address` is in, which may begin before it. */
+  readonly bitmap: Uint8Array
+}
+
+/** A run of pages, cut to its piece. */
+export interface DirtyRange {
+  /** Guest-physical address of the first byte. */
+  readonly address: bigint
+  /** Bytes. */
+  readonly size: number
+}
+
+/** How a log is made. */
+export interface DirtyLogOptions {
+  /** Bytes that one bit stands for: a power of two from 4096 (default) to 1 GiB. */
+  readonly pageSize?: number
+}
+
+interface Entry {
+  readonly piece: GuestPiece
+  readonly first: number
+  readonly last: number
+  readonly firstPage: number
+  bitmap: Uint8Array
+}
+
+/**
+ * Follows what is written to a guest's memory. One log serves all queues of a guest. Memory that is added while the log is there begins as written; that of a piece that is removed is
+ * forgotten.
+ */
+export class DirtyLog implements Releasable {
+  /** Bytes that one bit stands for. */
+  readonly pageSize: number
+  readonly #shift: number
+  #entries: Entry[] = []
+  #last: Entry | undefined
+  #stop: (() => void) | undefined
+  #isClosed = false
+
+  /** RangeError for a page size that is none, and for memory above 2^53, which no machine has. */
+  constructor(memory: GuestPieces, { pageSize = 4096 }: DirtyLogOptions = {}) {
+    checkInteger(pageSize, 'pageSize', 4096, 2 ** 30)
+    this.pageSize = pageSize
+    this.#shift = Math.log2(pageSize)
+    if (!Number.isInteger(this.#shift)) throw rangeError('pageSize', 'a power of two', pageSize)
+    for (const piece of memory.pieces()) this.#add(piece)
+    this.#stop = memory.onChange?.((change) => this.#follow(change))
+  }
+
+  /** True from close() on. */
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  /** The bitmaps of what was written since the last time, or since the log was made, which begins anew with that: a page is in this answer or in the next. Pieces without a written page are left out. */
+  take(): DirtyPages[] {
+    const taken: DirtyPages[] = []
+    for (const entry of this.#entries) {
+      if (entry.bitmap.every((byte) => byte === 0)) continue
+      const { piece, bitmap } = entry
+      entry.bitmap = new Uint8Array(bitmap.length)
+      taken.push({ address: piece.address, size: piece.size, pageSize: this.pageSize, bitmap })
+    }
+    return taken
+  }
+
+  /** Marks every page: what a copy of the whole memory begins with. */
+  markAll(): void {
+    for (const entry of this.#entries) this.#markEntry(entry, entry.first, entry.last)
+  }
+
+  /** Marks the pages of a range, for what a program writes itself. Parts that the guest has no memory at are passed over. `length` bytes, 0 for none. */
+  mark(address: number, length: number): void {
+    for (let at = address, left = length; left > 0;) {
+      const entry = this.#entryAt(at)
+      if (entry === undefined) {
+        const next = this.#nextFrom(at)
+        if (next === undefined || next.first - at >= left) return
+        left -= next.first - at
+        at = next.first
+        continue
+      }
+      const last = Math.min(entry.last, at + left - 1)
+      this.#markEntry(entry, at, last)
+      left -= last - at + 1
+      at = last + 1
+    }
+  }
+
+  /** Follows the table no more. What was marked stays there to be taken. */
+  close(): void {
+    this.#isClosed = true
+    this.#stop?.()
+    this.#stop = undefined
+  }
+
+  /** close() */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #markEntry(entry: Entry, first: number, last: number): void {
+    const { bitmap, firstPage } = entry
+    const size = this.pageSize
+    const lastPage = Math.floor(last / size) - firstPage
+    for (let page = Math.floor(first / size) - firstPage; page <= lastPage; page++)
+      bitmap[page >>> 3] = (bitmap[page >>> 3] as number) | (1 << (page & 7))
+  }
+
+  #entryAt(address: number): Entry | undefined {
+    const last = this.#last
+    if (last !== undefined && address >= last.first && address <= last.last) return last
+    const found = this.#entries.find((entry) => address >= entry.first && address <= entry.last)
+    if (found !== undefined) this.#last = found
+    return found
+  }
+
+  #nextFrom(address: number): Entry | undefined {
+    return this.#entries.find((entry) => entry.first > address)
+  }
+
+  #add(piece: GuestPiece): Entry {
+    const first = Number(piece.address)
+    const last = first + piece.size - 1
+    if (last > Number.MAX_SAFE_INTEGER) throw rangeError('address', 'below 2^53, with all of its piece', piece.address)
+    const firstPage = Math.floor(first / this.pageSize)
+    const pages = Math.floor(last / this.pageSize) - firstPage + 1
+    const entry: Entry = { piece, first, last, firstPage, bitmap: new Uint8Array(Math.ceil(pages / 8)) }
+    this.#entries = [...this.#entries, entry].sort((a, b) => a.first - b.first)
+    return entry
+  }
+
+  #follow({ kind, piece }: GuestMemoryChange): void {
+    if (kind === 'add') {
+      const entry = this.#add(piece)
+      this.#markEntry(entry, entry.first, entry.last)
+      return
+    }
+    this.#entries = this.#entries.filter((entry) => entry.piece.address !== piece.address)
+    this.#last = undefined
+  }
+}
+
+/** The runs of written pages of what DirtyLog.take() gave, lowest address first in each piece. */
+export function* dirtyRanges(taken: readonly DirtyPages[]): Generator<DirtyRange> {
+  for (const { address, size, pageSize, bitmap } of taken) {
+    const lead = Number(address % BigInt(pageSize))
+    const pages = Math.ceil((lead + size) / pageSize)
+    const isMarked = (page: number) => page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0
+    for (let page = 0; page < pages; page++) {
+      if (!isMarked(page)) continue
+      const from = page
+      while (isMarked(page + 1)) page++
+      const first = Math.max(0, from * pageSize - lead)
+      const end = Math.min(size, (page + 1) * pageSize - lead)
+      yield { address: address + BigInt(first), size: end - first }
+    }
+  }
+}

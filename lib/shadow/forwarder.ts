@@ -1,0 +1,386 @@
+// The hot path of a shadowed queue: chains of the guest go down into the device's ring with their addresses translated, used chains come up. So many a turn; nothing is allocated for a chain.
+
+import { rule } from '../virtqueue/broken.js'
+import { vdpaError } from '../base/errors.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+import type { Bounce } from './bounce.js'
+import { CHUNK_BYTES } from './bounce.js'
+import type { DirtyLog } from './dirty-log.js'
+import type { GuestQueue } from './guest-queue.js'
+import { iovaHighOf, iovaLowOf, type GuestWindow, type GuestWindows } from './guest-windows.js'
+import { SegmentBook } from './segment-book.js'
+
+/** Chains each way in one turn of the event loop. */
+const CHAINS_A_TURN = 256
+const WORD = 0x1_0000_0000
+/** The upper halves from here on are those of addresses above 2^53, where no guest has memory. */
+const HIGH_END = 0x20_0000
+
+const NOTHING = 0
+const FORWARDED = 1
+const FULL = 2
+type Outcome = typeof NOTHING | typeof FORWARDED | typeof FULL
+
+/** What a shadow counted since it was made. */
+export interface ShadowQueueCounters {
+  /** Chains that went to the device. */
+  forwarded: number
+  /** Chains that came back. */
+  used: number
+  /** Chains of which some bytes were copied, because the device cannot reach them. */
+  bounced: number
+  /** Chains that a device had taken and not answered when shadowing began, and that were given to it again. */
+  resubmitted: number
+}
+
+/** What a forwarder works with. */
+export interface ForwarderParts {
+  readonly guest: GuestQueue
+  readonly queue: DeviceQueue
+  readonly windows: GuestWindows
+  readonly bounce: Bounce | undefined
+  readonly log: DirtyLog | undefined
+  readonly counters: ShadowQueueCounters
+  /** Descriptors that a chain may have in an indirect table. */
+  readonly tableSize: number
+  /** Interrupts the guest. */
+  readonly call: () => void
+  /** Is told of what ended the queue, once. */
+  readonly onFailure: (failure: unknown) => void
+}
+
+/** One queue, from one beginning of shadowing to its end. */
+export class Forwarder {
+  readonly #parts: ForwarderParts
+  readonly #book: SegmentBook
+  // The chain in hand, as the device will get it.
+  readonly #high: Uint32Array
+  readonly #low: Uint32Array
+  readonly #length: Uint32Array
+  #readable = 0
+  #count = 0
+  #isBounced = false
+  // By chain: which of all it is, or -1 when it is not with the device.
+  readonly #number: Float64Array
+  #taken = 0
+  #isPaused = false
+  #isGuestBroken = false
+  #isEnded = false
+  #again: NodeJS.Immediate | undefined
+
+  constructor(parts: ForwarderParts) {
+    this.#parts = parts
+    const { size } = parts.guest.ring
+    const limit = parts.queue.ring.size
+    this.#book = new SegmentBook(size)
+    this.#high = new Uint32Array(limit)
+    this.#low = new Uint32Array(limit)
+    this.#length = new Uint32Array(limit)
+    this.#number = new Float64Array(size).fill(-1)
+  }
+
+  /** Chains of the guest that are with the device. */
+  get inFlight(): number {
+    return this.#parts.queue.ring.inFlight
+  }
+
+  /** Takes nothing more from the guest; what comes back is given to it. */
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  /** Takes from the guest again. */
+  goOn(): void {
+    this.#isPaused = false
+    this.work()
+  }
+
+  /** Whether the guest, or the device, broke its ring. */
+  get isBroken(): boolean {
+    return this.#isGuestBroken
+  }
+
+  /** Whether the chains that are with the device are the last ones that the guest gave: only then the guest's ring says by one number which they are. */
+  get isInOrder(): boolean {
+    const first = this.#taken - this.inFlight
+    return this.#number.every((number) => number === -1 || number >= first)
+  }
+
+  /** Both ways, as far as this turn goes. What fails ends the queue, and is told. */
+  work(): void {
+    if (this.#isEnded) return
+    try {
+      let more = this.#up()
+      if (!this.#isPaused && !this.#isGuestBroken) more = this.#down() || more
+      if (more) this.#workAgain()
+    } catch (failure) {
+      this.#fail(failure)
+    }
+  }
+
+  /** Takes everything that the device has used; for a device that stands still. */
+  collect(): void {
+    try {
+      while (!this.#isEnded && this.#up());
+    } catch (failure) {
+      this.#fail(failure)
+    }
+  }
+
+  /** Ends it: nothing is forwarded any more. What the device may have written of chains that it did not answer is marked. The guest's ring asks for kicks when it is given back. */
+  end(): void {
+    if (this.#isEnded) return
+    this.#isEnded = true
+    if (this.#again !== undefined) clearImmediate(this.#again)
+    const { guest, log } = this.#parts
+    this.#number.forEach((number, chain) => {
+      if (number !== -1) this.#markWritten(chain)
+    })
+    if (this.#isGuestBroken || guest.ring.isBroken) return
+    try {
+      guest.ring.enableKicks()
+      if (log !== undefined) guest.mark(log)
+    } catch {
+      // The guest's own doing: who serves the ring next finds out.
+    }
+  }
+
+  #workAgain(): void {
+    this.#again ??= setImmediate(() => {
+      this.#again = undefined
+      this.work()
+    })
+  }
+
+  /** The guest's own doing, or the device's. What the device still has may be written meanwhile, and is marked when it comes back. */
+  #fail(failure: unknown): void {
+    const isFirst = !this.#isGuestBroken
+    this.#isGuestBroken = true
+    if (this.#parts.queue.ring.isBroken) this.#isEnded = true
+    else this.#workAgain()
+    if (isFirst) this.#parts.onFailure(failure)
+  }
+
+  /** Guest to device. True when there may be more. */
+  #down(): boolean {
+    const { guest, queue, log } = this.#parts
+    const { ring } = guest
+    let left = CHAINS_A_TURN
+    let outcome: Outcome = FORWARDED
+    ring.disableKicks()
+    try {
+      do {
+        while (left > 0 && (outcome = this.#forward()) === FORWARDED) left--
+      } while (outcome === NOTHING && left > 0 && !ring.enableKicks())
+    } finally {
+      // What was forwarded before a guest broke its ring is the device's.
+      queue.publish()
+      if (log !== undefined) guest.mark(log)
+    }
+    return left === 0
+  }
+
+  #forward(): Outcome {
+    const { guest, queue, counters } = this.#parts
+    const { ring } = guest
+    if (!ring.next()) return NOTHING
+    const { chain } = ring
+    const { id } = chain
+    if (!this.#translate(id)) return this.#putBack(id)
+    const count = this.#count
+    if (count === 0) {
+      // Segments of no bytes only: no device is needed for them.
+      ring.complete(id, 0)
+      if (ring.publish()) this.#parts.call()
+      return FORWARDED
+    }
+    const { tableSize } = this.#parts
+    const needed = count > 1 && count <= tableSize ? 1 : count
+    if (needed > queue.ring.freeCount) return this.#putBack(id)
+    const into = queue.ring
+    into.begin()
+    for (let segment = 0; segment < count; segment++)
+      into.push(
+        this.#high[segment] as number,
+        this.#low[segment] as number,
+        this.#length[segment] as number,
+        segment >= this.#readable,
+      )
+    into.commit(id)
+    this.#number[id] = this.#taken++
+    counters.forwarded++
+    if (this.#isBounced) counters.bounced++
+    return FORWARDED
+  }
+
+  /** There is no room for the chain in hand now. */
+  #putBack(id: number): Outcome {
+    this.#release(id)
+    if (this.inFlight === 0)
+      throw brokenBy('a chain has more segments, or more bytes that the device cannot reach, than there is room for')
+    this.#parts.guest.ring.rewind()
+    return FULL
+  }
+
+  /** Finds where the device has the bytes of the chain that was loaded. False when there is no room for a copy of them, or for so many segments. */
+  #translate(id: number): boolean {
+    const { chain } = this.#parts.guest.ring
+    const { windows } = this.#parts
+    this.#count = this.#readable = 0
+    this.#isBounced = false
+    for (let segment = 0; segment < chain.count; segment++) {
+      const high = chain.iovaHigh[segment] as number
+      const low = chain.iovaLow[segment] as number
+      const length = chain.lengths[segment] as number
+      const isWritten = segment >= chain.readableCount
+      if (length === 0) continue
+      const address = high < HIGH_END ? high * WORD + low : Infinity
+      const window = windows.at(address)
+      const isPlain = window !== undefined && window.isSame && window.last - address + 1 >= length
+      if (!isPlain) {
+        if (!this.#translatePieces(id, address, length, isWritten)) return false
+        continue
+      }
+      if (isWritten) this.#book.add(id, address, length, -1, true)
+      if (!this.#push(high, low, length, isWritten)) return false
+    }
+    return true
+  }
+
+  #translatePieces(id: number, address: number, length: number, isWritten: boolean): boolean {
+    for (let at = address, left = length; left > 0;) {
+      const window = this.#windowAt(at)
+      const rest = Math.min(left, window.last - at + 1)
+      const count = window.isMapped ? rest : Math.min(rest, CHUNK_BYTES)
+      if (!window.isMapped) {
+        if (!this.#bounce(id, window, at, count, isWritten)) return false
+      } else {
+        if (isWritten) this.#book.add(id, at, count, -1, true)
+        if (!this.#push(iovaHighOf(window, at), iovaLowOf(window, at), count, isWritten)) return false
+      }
+      at += count
+      left -= count
+    }
+    return true
+  }
+
+  /** The window of an address; looked for once more where the program may have mapped something since. */
+  #windowAt(address: number): GuestWindow {
+    const { windows, bounce } = this.#parts
+    const isUsable = (window: GuestWindow | undefined): window is GuestWindow =>
+      window !== undefined && (window.isMapped || bounce !== undefined)
+    const first = windows.at(address)
+    if (isUsable(first)) return first
+    windows.refresh()
+    const second = windows.at(address)
+    if (isUsable(second)) return second
+    const where = `a descriptor names ${address === Infinity ? 'an address above 2^53' : `0x${address.toString(16)}`}`
+    throw brokenBy(
+      second === undefined
+        ? `${where}, where the guest has no memory`
+        : `${where}, which the device cannot reach, and there is no memory to bounce it through`,
+    )
+  }
+
+  #bounce(id: number, window: GuestWindow, address: number, length: number, isWritten: boolean): boolean {
+    const bounce = this.#parts.bounce as Bounce
+    const chunk = bounce.take()
+    if (chunk < 0) return false
+    this.#book.add(id, address, length, chunk, isWritten)
+    this.#isBounced = true
+    const bytes = bounce.bytes(chunk, length)
+    // What the device does not write of it must not be what another chain left there.
+    if (isWritten) bytes.fill(0)
+    else bytes.set(window.region.view(window.offset + (address - window.first), length))
+    const iova = bounce.iovaOf(chunk)
+    return this.#push(Number(iova >> 32n), Number(iova & 0xffff_ffffn), length, isWritten)
+  }
+
+  #push(high: number, low: number, length: number, isWritten: boolean): boolean {
+    const at = this.#count
+    if (at === this.#length.length) return false
+    this.#high[at] = high
+    this.#low[at] = low
+    this.#length[at] = length
+    this.#count = at + 1
+    if (!isWritten) this.#readable = at + 1
+    return true
+  }
+
+  /** Device to guest. True when there may be more. */
+  #up(): boolean {
+    const { guest, queue, counters, log } = this.#parts
+    const into = guest.ring
+    const from = queue.ring
+    let left = CHAINS_A_TURN
+    from.disableCalls()
+    do {
+      for (let id = from.take(); id >= 0; id = left > 0 ? from.take() : -1) {
+        left--
+        const length = from.usedLength
+        this.#giveBack(id, length)
+        counters.used++
+        this.#number[id] = -1
+        if (!this.#isGuestBroken) into.complete(id, length)
+      }
+    } while (left > 0 && !from.enableCalls())
+    if (left < CHAINS_A_TURN && !this.#isGuestBroken) {
+      // Before the guest sees what was used, the log has it.
+      if (log !== undefined) guest.mark(log)
+      if (into.publish()) this.#parts.call()
+    }
+    return left === 0
+  }
+
+  /** Copies what was bounced, marks what was written, and gives up what the chain had. */
+  #giveBack(id: number, used: number): void {
+    const book = this.#book
+    const { log, bounce } = this.#parts
+    let done = 0
+    for (let entry = book.first(id); entry >= 0; entry = book.next(entry)) {
+      const length = book.length[entry] as number
+      const chunk = book.chunk[entry] as number
+      if (book.isWritten[entry] === 1) {
+        const address = book.address[entry] as number
+        if (chunk >= 0 && bounce !== undefined) this.#copyBack(address, chunk, Math.min(length, used - done))
+        else log?.mark(address, length)
+        done += length
+      }
+      if (chunk >= 0) bounce?.release(chunk)
+    }
+    book.clear(id)
+  }
+
+  /** Only what the device says that it wrote, since that is all that was changed. */
+  #copyBack(address: number, chunk: number, length: number): void {
+    const { bounce, log, windows } = this.#parts
+    if (length <= 0 || bounce === undefined) return
+    const into = windows.bytes(address, length)
+    // Unplugged meanwhile: nobody can see the bytes.
+    if (into === undefined) return
+    into.set(bounce.bytes(chunk, length))
+    log?.mark(address, length)
+  }
+
+  #release(id: number): void {
+    const book = this.#book
+    for (let entry = book.first(id); entry >= 0; entry = book.next(entry)) {
+      const chunk = book.chunk[entry] as number
+      if (chunk >= 0) this.#parts.bounce?.release(chunk)
+    }
+    book.clear(id)
+  }
+
+  #markWritten(id: number): void {
+    const { log } = this.#parts
+    const book = this.#book
+    if (log === undefined) return
+    for (let entry = book.first(id); entry >= 0; entry = book.next(entry))
+      if (book.isWritten[entry] === 1 && (book.chunk[entry] as number) < 0)
+        log.mark(book.address[entry] as number, book.length[entry] as number)
+  }
+}
+
+function brokenBy(what: string): Error {
+  return vdpaError('ERR_VDPA_RING_BROKEN', rule(what, '2.6'))
+}

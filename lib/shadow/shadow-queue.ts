@@ -1,0 +1,374 @@
+// One queue of a guest, which the device serves by itself or which is shadowed: the door of this room.
+
+import { checkInteger, checkObject, typeError } from '../base/checks.js'
+import type { Closeable } from '../base/closeable.js'
+import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import { callUnasked } from '../base/program-calls.js'
+import type { Steps } from '../base/steps.js'
+import type { Subscription } from '../backend/backend.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+import { absent } from '../device/groups.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import type { Vring } from '../device/vring.js'
+import { transportFeatureBits } from '../uapi/virtio-features.js'
+import { initialState } from '../virtqueue/layout.js'
+import type { RingState } from '../virtqueue/virtqueue.js'
+import { Bounce } from './bounce.js'
+import type { DirtyLog } from './dirty-log.js'
+import { Forwarder, type ShadowQueueCounters } from './forwarder.js'
+import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
+import { GuestWindows } from './guest-windows.js'
+import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
+import { beginSteps, endSteps, NotNow, patiently } from './switching.js'
+
+export type { ShadowQueueCounters } from './forwarder.js'
+export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './shadow-options.js'
+
+const TABLE_SIZE = 16
+const PATIENCE_LAST = 0x7fff_ffff
+
+/** A guest's data queue that the device serves by itself, or that is shadowed; which of them may change while the guest runs. Not for control queues. */
+export class ShadowQueue implements Closeable {
+  /** The virtqueue's number, from 0. */
+  readonly index: number
+  /** Live. */
+  readonly counters: Readonly<ShadowQueueCounters>
+  readonly #counters: ShadowQueueCounters
+  readonly #device: VdpaDevice
+  readonly #options: ShadowQueueOptions
+  readonly #vring: Vring
+  #bounce: Bounce | undefined
+  #served: Served | undefined
+  // Where the guest's ring stood when we had it last.
+  #position: RingState | undefined
+  #isAttached = false
+  #isClosed = false
+  #failure: unknown
+
+  /** Nothing is asked of the device. RangeError and TypeError for options that are none. */
+  constructor(device: VdpaDevice, options: ShadowQueueOptions) {
+    checkObject(options, 'options')
+    checkObject(options.guest, 'guest')
+    const { guest, patience = 1000, log } = options
+    checkInteger(guest.size, 'guest.size', 1, 0x8000)
+    checkInteger(patience, 'patience', 0, PATIENCE_LAST)
+    if (log !== undefined && typeof (log as Partial<DirtyLog> | null)?.mark !== 'function')
+      throw typeError('log', 'a DirtyLog', log)
+    this.#device = device
+    this.#vring = device.vring(options.index)
+    this.#options = { ...options, guest: { ...guest, addresses: { ...guest.addresses } } }
+    this.index = options.index
+    this.#counters = { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 }
+    this.counters = this.#counters
+  }
+
+  /** Begins to shadow several queues of one device in one suspension: all or none. Otherwise as begin(). */
+  static async beginAll(shadows: readonly ShadowQueue[]): Promise<void> {
+    const device = deviceOf(shadows)
+    if (device === undefined) return
+    for (const shadow of shadows) shadow.#checkOpen()
+    await patiently(device, shadows, () =>
+      device.changeQueues('begin()', () => beginSteps(device, shadows.map(switched))),
+    )
+  }
+
+  /** Ends the shadowing of several queues of one device in one suspension. Otherwise as end(). */
+  static async endAll(shadows: readonly ShadowQueue[]): Promise<void> {
+    const device = deviceOf(shadows)
+    if (device === undefined) return
+    for (const shadow of shadows) shadow.#served?.forwarder.pause()
+    try {
+      await patiently(device, shadows, async () => {
+        const late = shadows.find((shadow) => shadow.#served?.forwarder.isInOrder === false)
+        if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
+        await device.changeQueues('end()', () =>
+          endSteps(device, shadows.filter((one) => one.isShadowing).map(switched)),
+        )
+      })
+    } finally {
+      for (const shadow of shadows) shadow.#served?.forwarder.goOn()
+    }
+  }
+
+  /** Whether the queue is shadowed now. */
+  get isShadowing(): boolean {
+    return this.#served !== undefined
+  }
+
+  /** True from close() on. */
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  /** Chains of the guest that are with the device, by way of the shadow. */
+  get inFlight(): number {
+    return this.#served?.forwarder.inFlight ?? 0
+  }
+
+  /** Why the queue is served no more; undefined when all is well. */
+  get failure(): unknown {
+    return this.#failure
+  }
+
+  /** Where the guest's ring stands as this shadow knows it, chains in flight not counted; undefined where the device serves it by itself, or nobody yet. */
+  get state(): RingState | undefined {
+    return this.#served?.guest.position() ?? this.#position
+  }
+
+  /**
+   * Has the device serve the guest's ring by itself, before start(): the ring is set up where the guest put it, and enabled. The guest's memory must be mapped in `space` at the guest's
+   * addresses, and in `descriptorSpace` as well where that is another. Errors of Vring.setUp(). (VHOST_SET_VRING_NUM, _BASE, _ADDR, _KICK, _CALL, VHOST_VDPA_SET_VRING_ENABLE)
+   */
+  attach(): void {
+    this.#checkOpen()
+    if (this.#served !== undefined) throw this.#refusal('it is shadowed: call end() first')
+    this.#vring.setUp(this.#setup(this.#position ?? this.#options.guest.state))
+    this.#vring.enable()
+    this.#isAttached = true
+  }
+
+  /**
+   * Begins to shadow the queue. A device that runs is suspended for it and resumed: nothing is lost or doubled; it must offer SUSPEND, RESUME and ENABLE_AFTER_DRIVER_OK
+   * (ERR_VDPA_NOT_SUPPORTED). Before start() every device can. ERR_VDPA_STATE where it is shadowed already; ERR_VDPA_TIMEOUT where the device answered out of order and had always taken more,
+   * so that nobody can tell what is in flight; ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory. When it fails the queue is served as before, or the device was reset.
+   */
+  async begin(options: BeginShadowOptions = {}): Promise<void> {
+    checkObject(options, 'options')
+    if (options.state !== undefined) {
+      if (this.#device.isRunning)
+        throw this.#refusal('where the ring of a running device stands is asked of the device')
+      this.#position = { ...options.state }
+      if (!this.#vring.isEnabled) this.#isAttached = false
+    }
+    return ShadowQueue.beginAll([this])
+  }
+
+  /**
+   * Ends the shadowing: the device serves the guest's ring by itself, from where it stands. Does nothing where it is not shadowed. Needs and errors as begin(); ERR_VDPA_TIMEOUT where a
+   * chain that is due before others is not answered: the queue is then shadowed as before. A ring that its guest broke is not given back.
+   */
+  async end(): Promise<void> {
+    return ShadowQueue.endAll([this])
+  }
+
+  /** Gives up the shadow's ring and memory. ERR_VDPA_STATE while the queue is shadowed and the device runs: end() first, or reset or close the device. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    await this.#served?.queue.close()
+    this.#isClosed = true
+    await this.#unmapBounce()
+  }
+
+  /** close(); where the device runs, the shadow's queue ends with that. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#device.isRunning && this.#served !== undefined) return
+    await this.close()
+  }
+
+  /** @internal What a switch asks. */
+  *takeSteps(): Steps<void> {
+    const { guest, space, descriptorSpace, bounce } = this.#options
+    if (this.#served !== undefined) throw this.#refusal('it is shadowed already')
+    const windows = new GuestWindows(guest.memory, space)
+    let wasEnabled = false
+    try {
+      const state = this.#findPosition(windows)
+      const ring = new GuestQueue(this.#shape(), windows, state)
+      if (bounce !== undefined && this.#bounce === undefined)
+        this.#bounce = new Bounce(bounce, yield* space.mapRegionSteps(bounce, {}))
+      wasEnabled = this.#vring.isEnabled
+      if (wasEnabled) this.#vring.disableOwned()
+      this.#position = state
+      const queue = yield* this.#device.lateQueueSteps(this.index, {
+        addressSpace: space,
+        ...(descriptorSpace !== undefined && { descriptorSpace }),
+        size: this.#ringSize(),
+        indirectTableSize: this.#tableSize,
+        owner: 'a ShadowQueue',
+      })
+      this.#serve(ring, windows, queue)
+    } catch (failure) {
+      windows.close()
+      if (wasEnabled) this.#giveBack()
+      throw failure
+    }
+  }
+
+  /** @internal What a switch asks. */
+  *giveBackSteps(): Steps<void> {
+    const served = this.#served
+    if (served === undefined) return
+    const { isBroken } = served.forwarder
+    const failures = new Failures()
+    if (this.#device.isRunning) this.#vring.disableOwned()
+    yield* failures.attempt(served.queue.endSteps())
+    if (!isBroken) failures.now(() => this.#giveBack())
+    failures.throwMet(`giving queue ${this.index} of ${this.#device.path} back met failures`)
+  }
+
+  /** @internal What a switch asks. */
+  isReadyToEnd(): boolean {
+    const served = this.#served
+    if (served === undefined) return true
+    served.forwarder.collect()
+    // Such a device takes rings at their beginning only.
+    if (this.#device.isRunning && absent(() => this.#vring.state()) === undefined) {
+      const { path } = this.#device
+      const text = `queue ${this.index} cannot be given back: the device neither says nor takes where a ring stands`
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path, request: 'VHOST_GET_VRING_BASE' })
+    }
+    return served.forwarder.isInOrder
+  }
+
+  /** @internal What a switch asks. */
+  go(): void {
+    if (this.#served !== undefined) this.#served.forwarder.goOn()
+    // What the guest told us of the device has not heard.
+    else if (this.#isAttached) this.#options.guest.kick.signal()
+  }
+
+  get #tableSize(): number {
+    const { descriptorSpace, space } = this.#options
+    // The group of its descriptors is said to hold tables as well by some devices only.
+    if (descriptorSpace !== undefined && descriptorSpace !== space) return 0
+    return this.#has('VIRTIO_F_RING_INDIRECT_DESC') ? TABLE_SIZE : 0
+  }
+
+  #serve(guest: GuestQueue, windows: GuestWindows, queue: DeviceQueue): void {
+    const { log, guest: theirs } = this.#options
+    const forwarder = new Forwarder({
+      guest,
+      queue,
+      windows,
+      bounce: this.#bounce,
+      log,
+      counters: this.#counters,
+      tableSize: this.#tableSize,
+      call: () => theirs.call.signal(),
+      onFailure: (failure) => this.#break(failure),
+    })
+    forwarder.pause()
+    const served: Served = { guest, windows, queue, forwarder, listening: [] }
+    this.#served = served
+    this.#isAttached = false
+    this.#failure = undefined
+    queue.onClose(() => this.#stop(served))
+    served.listening.push(queue.onCall(() => forwarder.work()))
+    served.listening.push(theirs.kick.onSignal(() => forwarder.work()))
+  }
+
+  /** The shadow's ring is about to go: what the device has used by now is the guest's still. */
+  #stop(served: Served): void {
+    for (const one of served.listening) one.close()
+    served.forwarder.pause()
+    served.forwarder.collect()
+    served.forwarder.end()
+    served.windows.close()
+    if (this.#served !== served) return
+    this.#served = undefined
+    this.#position = served.guest.position()
+    // What the device had of it will not come back.
+    this.#bounce?.releaseAll()
+  }
+
+  #break(failure: unknown): void {
+    this.#failure = failure
+    const { onBroken } = this.#options
+    if (onBroken !== undefined) callUnasked(() => onBroken(failure))
+  }
+
+  /** Where the guest's ring stands. NotNow where that cannot be told at this moment. */
+  #findPosition(windows: GuestWindows): RingState {
+    const { guest } = this.#options
+    const shape = this.#shape()
+    const begins = this.#position ?? guest.state ?? initialState(shape.format)
+    // Nobody has served it since we knew.
+    const isKnown = !this.#device.isRunning && (this.#vring.isEnabled || !this.#isAttached)
+    if (isKnown) return { available: begins.used, used: begins.used }
+    const said = this.#device.isRunning ? absent(() => this.#vring.state()) : undefined
+    const found = findPosition(shape, windows, said)
+    if (!found.isCertain) throw new NotNow('the device has answered out of order, and has taken more')
+    this.#counters.resubmitted += found.resubmitted
+    return found.state
+  }
+
+  /** The guest's ring, for the device itself. */
+  #giveBack(): void {
+    this.#vring.setUpOwned(this.#setup(this.#position))
+    this.#vring.enableOwned()
+    this.#isAttached = true
+  }
+
+  #setup(state: RingState | undefined) {
+    const { size, addresses, kick, call } = this.#options.guest
+    return { size, addresses, kick, call, ...(state !== undefined && { state }) }
+  }
+
+  #shape(): GuestShape {
+    const { size, addresses } = this.#options.guest
+    const features = {
+      eventIdx: this.#has('VIRTIO_F_RING_EVENT_IDX'),
+      indirect: this.#has('VIRTIO_F_RING_INDIRECT_DESC'),
+      inOrder: this.#has('VIRTIO_F_IN_ORDER'),
+    }
+    return { format: this.#vring.format, size, addresses, features }
+  }
+
+  #has(name: keyof typeof transportFeatureBits): boolean {
+    return this.#device.features?.has(transportFeatureBits[name]) === true
+  }
+
+  /** A power of two, which VHOST_SET_VRING_NUM wants of packed rings as well. */
+  #ringSize(): number {
+    const { size } = this.#options.guest
+    return 2 ** Math.ceil(Math.log2(size))
+  }
+
+  async #unmapBounce(): Promise<void> {
+    const bounce = this.#bounce
+    this.#bounce = undefined
+    const { space } = this.#options
+    if (bounce === undefined || space.isClosed || space.lookup(bounce.iova)?.region !== bounce.region) return
+    await space.unmap({ iova: bounce.iova, size: BigInt(bounce.region.length) })
+  }
+
+  #checkOpen(): void {
+    const { path } = this.#device
+    if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', `the shadow of queue ${this.index} is closed`, { path })
+  }
+
+  #refusal(text: string): Error {
+    return vdpaError('ERR_VDPA_STATE', `the shadow of queue ${this.index}: ${text}`, { path: this.#device.path })
+  }
+
+  /** @internal The device that its queue is of. */
+  get device(): VdpaDevice {
+    return this.#device
+  }
+
+  /** @internal Milliseconds. */
+  get patience(): number {
+    return this.#options.patience ?? 1000
+  }
+}
+
+/** What there is while a queue is shadowed. */
+interface Served {
+  readonly guest: GuestQueue
+  readonly windows: GuestWindows
+  readonly queue: DeviceQueue
+  readonly forwarder: Forwarder
+  readonly listening: Subscription[]
+}
+
+const switched = (shadow: ShadowQueue) => shadow
+
+/** The device of all of them. */
+function deviceOf(shadows: readonly ShadowQueue[]): VdpaDevice | undefined {
+  if (!Array.isArray(shadows)) throw typeError('shadows', 'an array of ShadowQueues', shadows)
+  const [first] = shadows as readonly ShadowQueue[]
+  if ((shadows as readonly ShadowQueue[]).some((shadow) => shadow.device !== first?.device))
+    throw typeError('shadows', 'of one device', shadows.length)
+  return first?.device
+}

@@ -1,0 +1,122 @@
+// How shadowing begins and ends, for several queues of one device in one suspension. Each is one procedure of the device: it ends well, or leaves the device as it was, or reset.
+
+import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import { whole, type Steps } from '../base/steps.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+
+/** What a switch asks of a queue. All of it while the device stands still. */
+export interface Switched {
+  readonly index: number
+  /** Takes the queue from the guest. When it fails, all is as before. */
+  takeSteps(): Steps<void>
+  /** Gives it back, as far as the guest's ring is whole. */
+  giveBackSteps(): Steps<void>
+  /** Whether the guest's ring can say what is in flight. Throws where the device does not take it back. */
+  isReadyToEnd(): boolean
+  /** The device goes on. */
+  go(): void
+}
+
+/** Thrown when the moment was not the right one: nothing has changed, and it may be tried again. */
+export class NotNow extends Error {}
+
+/** A device that runs stands still for a switch only where it can be suspended, and rings be enabled meanwhile. */
+export function checkSwitchable(device: VdpaDevice): void {
+  if (!device.isRunning) return
+  for (const feature of [
+    'VHOST_BACKEND_F_SUSPEND',
+    'VHOST_BACKEND_F_RESUME',
+    'VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK',
+  ] as const) {
+    if (device.backendFeatures.has(feature)) continue
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `a queue of a running device is not switched without ${feature}`, {
+      path: device.path,
+      hint: 'reset the device, negotiate again, and begin before start()',
+    })
+  }
+}
+
+/** Takes all of the queues, or none. */
+export function* beginSteps(device: VdpaDevice, queues: readonly Switched[]): Steps<void> {
+  checkSwitchable(device)
+  const isRunning = device.isRunning && !device.isSuspended
+  if (isRunning) yield* device.suspendSteps()
+  const taken: Switched[] = []
+  try {
+    for (const queue of queues) {
+      yield* queue.takeSteps()
+      taken.unshift(queue)
+    }
+    if (isRunning) yield* device.resumeSteps()
+  } catch (failure) {
+    yield* whole(undoSteps(device, taken, isRunning, failure))
+    throw failure
+  }
+  for (const queue of taken.reverse()) queue.go()
+}
+
+/** Gives the queues back; the device goes on with them itself. NotNow where one of them cannot say what is in flight. */
+export function* endSteps(device: VdpaDevice, queues: readonly Switched[]): Steps<void> {
+  checkSwitchable(device)
+  const isRunning = device.isRunning && !device.isSuspended
+  if (isRunning) yield* device.suspendSteps()
+  try {
+    const late = queues.find((queue) => !queue.isReadyToEnd())
+    if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
+  } catch (failure) {
+    if (isRunning) yield* whole(resumeOrStop(device))
+    throw failure
+  }
+  const failures = new Failures()
+  let isGiven = true
+  for (const queue of queues) isGiven = (yield* failures.attempt(whole(queue.giveBackSteps()))) && isGiven
+  if (!isGiven) yield* failures.attempt(device.stopSteps())
+  else if (isRunning) yield* failures.attempt(whole(resumeOrStop(device)))
+  if (isGiven && device.isRunning) for (const queue of queues) failures.now(() => queue.go())
+  failures.throwMet(`giving the queues of ${device.path} back met failures`)
+}
+
+/** What was taken is given back; a device that does not take it, or does not go on, is reset. */
+function* undoSteps(device: VdpaDevice, taken: readonly Switched[], isRunning: boolean, failure: unknown): Steps<void> {
+  const failures = new Failures()
+  failures.keep(failure)
+  for (const queue of taken) yield* failures.attempt(queue.giveBackSteps())
+  if (failures.count > 1) yield* failures.attempt(device.stopSteps())
+  else if (isRunning && device.isSuspended) yield* failures.attempt(resumeOrStop(device))
+  if (failures.count > 1) failures.throwMet(`shadowing did not begin on ${device.path}, and the device was reset`)
+  if (device.isRunning) for (const queue of taken) queue.go()
+}
+
+function* resumeOrStop(device: VdpaDevice): Steps<void> {
+  try {
+    yield* device.resumeSteps()
+  } catch (failure) {
+    const failures = new Failures()
+    failures.keep(failure)
+    yield* failures.attempt(device.stopSteps())
+    failures.throwMet(`${device.path} did not go on, and its reset met failures`)
+  }
+}
+
+/** Tries until the moment is right. */
+export async function patiently(
+  device: VdpaDevice,
+  queues: readonly { readonly patience: number }[],
+  attempt: () => Promise<void>,
+): Promise<void> {
+  const deadline = Date.now() + Math.max(...queues.map(({ patience }) => patience))
+  for (;;) {
+    try {
+      return await attempt()
+    } catch (failure) {
+      if (!(failure instanceof NotNow)) throw failure
+      if (Date.now() >= deadline)
+        throw vdpaError('ERR_VDPA_TIMEOUT', `it cannot be told what is in flight: ${failure.message}`, {
+          path: device.path,
+          cause: failure,
+        })
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+  }
+}

@@ -1,0 +1,39 @@
+// Data queues of a guest, shadowed: from the start, in the middle of traffic, and not any more.
+
+import { describe, expect, test } from '@jest/globals'
+import { kinds, makeNetWorld, sendFrames, settle, upTo } from './guest.js'
+import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+
+describe.each(kinds)('a guest whose rings are %s', (_, kind) => {
+  test('sends and receives through a shadow that is there from the start', async () => {
+    const { device, guest, shadows } = await makeNetWorld(kind)
+    await device.addressSpace(0).map(guest.memory)
+    await ShadowQueue.beginAll(shadows)
+    await device.start()
+    await sendFrames(guest, 300)
+    await settle(guest)
+    expect(guest.received).toEqual(upTo(300))
+    expect(shadows.map(({ counters }) => counters.used)).toEqual([300, 300])
+    await device.close()
+    expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([false, false])
+    guest.close()
+  })
+
+  test('loses and doubles nothing when shadowing begins and ends in the middle of traffic', async () => {
+    const { device, guest, shadows } = await makeNetWorld(kind)
+    await device.addressSpace(0).map(guest.memory)
+    for (const shadow of shadows) shadow.attach()
+    await device.start()
+    for (let round = 0; round < 6; round++) {
+      await sendFrames(guest, 20 + round)
+      await (round % 2 === 0 ? ShadowQueue.beginAll(shadows) : ShadowQueue.endAll(shadows))
+      expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([round % 2 === 0, round % 2 === 0])
+      await sendFrames(guest, 3 * (20 + round))
+    }
+    await settle(guest)
+    expect(guest.received).toEqual(upTo(guest.sent))
+    expect(guest.sent).toBeGreaterThan(500)
+    await device.close()
+    guest.close()
+  })
+})
