@@ -46,8 +46,7 @@ export async function unbindDriver(name: string, options: ReleaseOptions = {}): 
 export async function setDriverOverride(name: string, driver: string | undefined, root?: HostRoot): Promise<void> {
   checkNames(name, driver ?? 'any')
   await existing(name, root)
-  // A write of nothing does not reach the kernel; a line without a name takes the override away.
-  await write(filesOf(root), `${BUS}/devices/${entryOf(name)}/driver_override`, `${driver ?? ''}\n`)
+  await writeOverride(filesOf(root), name, driver)
 }
 
 /**
@@ -70,7 +69,8 @@ export async function moveToDriver(
     if (before.driver !== undefined) await unbindDriver(name, options)
     await write(files, `${BUS}/drivers_probe`, entryOf(name))
   } finally {
-    await setDriverOverride(name, before.driverOverride, options.root)
+    // Without another look at the device: one that is refused would leave the override.
+    await writeOverride(files, name, before.driverOverride)
   }
   const after = await existing(name, options.root)
   if (after.driver !== driver) throw vdpaError('ERR_VDPA_REFUSED', `${driver} did not take it`, { path: name })
@@ -126,6 +126,11 @@ async function checkDriver(files: HostFiles, driver: string): Promise<void> {
       path: `/${BUS}/drivers`,
       hint: `load the module with \`modprobe ${driver}\``,
     })
+}
+
+/** A write of nothing does not reach the kernel; a line without a name takes the override away. */
+function writeOverride(files: HostFiles, name: string, driver: string | undefined): Promise<void> {
+  return write(files, `${BUS}/devices/${entryOf(name)}/driver_override`, `${driver ?? ''}\n`)
 }
 
 /** The file system's spelling of a slash. */

@@ -2,6 +2,8 @@
 
 import { expect, test } from '@jest/globals'
 import * as door from '../../lib/index.js'
+import * as vocabulary from '../../lib/uapi/index.js'
+import { managementRows } from './management-rows.js'
 import { rows } from './rows.js'
 
 /** Classes whose verbs are one system call each, or none: the suites of their own refuse those. */
@@ -14,9 +16,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   KernelBackend: 'one system call a verb: test/native',
   FaultyBackend: 'the saboteur itself: test/backend',
   RecordingBackend: 'passes on, one call a verb: test/backend',
-  GenericNetlink: 'test/management/generic-netlink.test.ts has refused and lost answers',
   VirtioIommu: 'its sinks refuse, each in turn, in test/iommu; AddressSpace.sink has a row',
-  VdpaFamily: 'test/management/vdpa-family.test.ts has refused and lost answers',
 }
 
 /** Verbs that ask nothing of the system: they read what is known, or compute. */
@@ -51,7 +51,28 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
 }
 
-const swept = new Set(rows.flatMap(({ verb, also = [] }) => [...verb.split(' and ').map(nameOf), ...also]))
+/** Functions that ask nothing of the system: they compute, make an object in this process, or turn words into other words. */
+const computing: readonly string[] = [
+  'areaSizes',
+  'checkSnapshot',
+  'createDeviceRing',
+  'createDriverRing',
+  'describeHolder',
+  'dirtyRanges',
+  'formatTrace',
+  'initialState',
+  'iommuDevice',
+  'isVdpaError',
+  'parseTrace',
+  'printEvent',
+  'snapshotFromParts',
+  'snapshotToParts',
+  'statisticsRates',
+]
+
+const swept = new Set(
+  [...rows, ...managementRows].flatMap(({ verb, also = [] }) => [...verb.split(' and ').map(nameOf), ...also]),
+)
 
 function nameOf(verb: string): string {
   return verb.replace(/\(\)$/, '')
@@ -85,4 +106,12 @@ test.each(classes.filter(([name]) => !Object.hasOwn(elsewhere, name)))('%s', (na
   const excused = [...(quiet[name] ?? []), ...(parts[name] ?? [])]
   expect(verbs).toEqual(expect.arrayContaining(excused))
   expect(verbs.filter((verb) => !excused.includes(verb) && !swept.has(`${name}.${verb}`))).toEqual([])
+})
+
+test('functions', () => {
+  const functions = Object.entries(door).flatMap(([name, value]: [string, unknown]) =>
+    typeof value === 'function' && !isClass(value) && !(name in vocabulary) ? [name] : [],
+  )
+  expect(functions).toEqual(expect.arrayContaining([...computing]))
+  expect(functions.filter((name) => !computing.includes(name) && !swept.has(name))).toEqual([])
 })

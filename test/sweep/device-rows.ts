@@ -1,7 +1,11 @@
 // The verbs of a device, its queues, its groups and its address spaces.
 
+import { compareTrace } from '../../lib/backend/replay.js'
+import type { Trace, TraceEvent } from '../../lib/backend/trace.js'
 import { runAsync } from '../../lib/base/steps.js'
 import { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { openDeviceSync } from '../../lib/open.js'
+import { requests } from '../../lib/uapi/vhost.js'
 import {
   closeLater,
   follow,
@@ -23,8 +27,35 @@ import {
   type Row,
 } from './steps.js'
 
+/** A trace in which everything that can be made is left open. */
+function traceOf(path: string): Trace {
+  const outcome = { returned: 0 }
+  const { number } = requests.VHOST_SET_OWNER
+  const events: TraceEvent[] = [
+    { op: 'allocate', creates: 'm0', length: 8192, outcome: { returned: 8192 } },
+    { op: 'eventfd', creates: 'e0', outcome },
+    { op: 'open', creates: 'h0', path, async: true, outcome },
+    { op: 'ioctl', target: 'h0', path, request: number, argument: 0, outcome },
+    { op: 'signal', target: 'e0', count: 1, outcome },
+  ]
+  return { backend: 'a trace', pageSize: 4096, about: {}, events }
+}
+
 export const deviceRows: readonly Row[] = [
   { verb: 'openDevice()', before: [], act: openNet },
+  {
+    verb: 'openDeviceSync()',
+    before: [],
+    act: sync((world) => {
+      world.things.net = openDeviceSync(world.ground.net, { backend: world.backend, expect: 'net' })
+    }),
+  },
+  {
+    verb: 'compareTrace()',
+    also: ['replay'],
+    before: [],
+    act: (world) => compareTrace(traceOf(world.ground.net), world.backend),
+  },
   { verb: 'VdpaDevice.negotiate()', before: [openNet, mapSome], act: negotiateNet },
   { verb: 'VdpaDevice.createQueue()', before: negotiated, act: makeQueue },
   { verb: 'VdpaDevice.start()', before: [...negotiated, mapSome, startControl, startDriver], act: runNet },
