@@ -172,3 +172,13 @@ export { describeHolder, holdersOf, removeDevice, type ReleaseOptions } from './
 export type { HostFiles } from './backend/host-files.js'
 export { VdpaFamily, type NewDevice } from './management/vdpa-family.js'
 export { inventory, type Inventory, type InventoryDevice, type InventoryOptions } from './inventory.js'
+export {
+  topologyOf,
+  type Topology,
+  type TopologyGroup,
+  type TopologyMapping,
+  type TopologyQueue,
+  type TopologySpace,
+} from './topology/topology.js'
+export { topologyMermaid, topologyText } from './topology/text.js'
+export { topologySvg } from './topology/svg.js'

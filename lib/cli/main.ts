@@ -3,6 +3,19 @@
 
 import { run } from './program.js'
 
-void run(process.argv.slice(2), { stdout: process.stdout, stderr: process.stderr }).then((exitCode) => {
+function interrupt(): AbortSignal {
+  const controller = new AbortController()
+  // Once: a second interrupt ends the process as ever.
+  process.once('SIGINT', () => controller.abort())
+  return controller.signal
+}
+
+// Whoever reads a pipe may go away, as head does: that is no failure.
+process.stdout.on('error', (failure: NodeJS.ErrnoException) => {
+  if (failure.code !== 'EPIPE') throw failure
+  process.exit(0)
+})
+
+void run(process.argv.slice(2), { stdout: process.stdout, stderr: process.stderr, interrupt }).then((exitCode) => {
   process.exitCode = exitCode
 })

@@ -8,7 +8,9 @@ import { doctor } from './doctor.js'
 import { realHost, simulatedHost, type Host } from './host.js'
 import { isolate } from './isolate.js'
 import { list, show, stats } from './looks.js'
-import { jsonLine, paintFor, type Paint, type Report, type Sink } from './output.js'
+import { jsonLine, paintFor, type Sink } from './output.js'
+import type { Perform, SharedOptions } from './perform.js'
+import { addMonitor, addOpened, addTraces, addViews, integer } from './words.js'
 
 /** What a run of the command has of its surroundings. */
 export interface Surroundings {
@@ -20,25 +22,24 @@ export interface Surroundings {
   readonly environment?: NodeJS.ProcessEnv
   /** The host instead of this one. */
   readonly host?: Host
+  /** Makes a signal that an interrupt aborts, instead of ending the process. */
+  readonly interrupt?: () => AbortSignal
 }
 
 /** Exit codes: it was done; it failed, or the answer is no; the command line makes no sense. */
 export const exitCodes = { done: 0, failed: 1, misused: 2 } as const
 
-interface SharedOptions {
-  readonly json?: boolean
-  readonly simulator?: boolean
-}
-
 /** Runs the command with its words (without the program's name); resolves to the exit code and never rejects. */
 export async function run(words: readonly string[], surroundings: Surroundings): Promise<number> {
-  const { stdout, stderr, environment = process.env } = surroundings
+  const { stdout, stderr, environment = process.env, interrupt = () => new AbortController().signal } = surroundings
   let exitCode: number = exitCodes.done
-  const perform = async (options: SharedOptions, work: (host: Host, paint: Paint) => Promise<Report>) => {
+  const perform: Perform = async (options, work) => {
     const isJson = options.json === true
     try {
       const host = surroundings.host ?? (options.simulator === true ? await simulatedHost() : realHost())
-      const report = await work(host, isJson ? (_style, text) => text : paintFor(stdout, environment))
+      const paint = isJson ? (_style: unknown, text: string) => text : paintFor(stdout, environment)
+      const report = await work(host, paint, { stdout, interrupt })
+      if (report === undefined) return
       stdout.write(isJson ? jsonLine(report.data) : report.lines.map((line) => `${line}\n`).join(''))
       exitCode = report.exitCode ?? exitCodes.done
     } catch (failure) {
@@ -56,8 +57,6 @@ export async function run(words: readonly string[], surroundings: Surroundings):
   }
   return exitCode
 }
-
-type Perform = (options: SharedOptions, work: (host: Host, paint: Paint) => Promise<Report>) => Promise<void>
 
 function isMisuse(failure: unknown): boolean {
   return failure instanceof TypeError || failure instanceof RangeError
@@ -82,6 +81,10 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
     .showHelpAfterError('(`vhost-vdpa help` shows the commands)')
     .showSuggestionAfterError()
   addLooks(program, perform)
+  addViews(program, perform)
+  addOpened(program, perform)
+  addMonitor(program, perform)
+  addTraces(program, perform)
   addChanges(program, perform)
   program
     .command('completion')
@@ -195,11 +198,6 @@ function addChanges(program: Command, perform: Perform): void {
     .action((device: string, options: PatienceOptions) =>
       perform(shared(), (host) => unbind(host, device, patience(options))),
     )
-}
-
-function integer(text: string): number {
-  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
-  return Number(text)
 }
 
 function word(text: string): bigint {

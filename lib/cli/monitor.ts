@@ -1,0 +1,134 @@
+// `monitor`: counters and events of all devices, again and again: a table that is drawn anew on a terminal, a JSON line for each look in a pipe. It opens no node.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isVdpaError } from '../base/errors.js'
+import { inventory, type Inventory, type InventoryDevice } from '../inventory.js'
+import { statisticsRates, type QueueStatistics } from '../management/family-facts.js'
+import { describeHolder } from '../management/release.js'
+import { VdpaFamily } from '../management/vdpa-family.js'
+import type { Host } from './host.js'
+import { jsonLine, table, type Paint, type Sink } from './output.js'
+
+/** How to watch. */
+export interface MonitorOptions {
+  /** Milliseconds between two looks. */
+  readonly interval: number
+  /** How many looks; without end where absent. */
+  readonly count?: number
+  /** Ends it. */
+  readonly signal: AbortSignal
+  /** JSON lines, also on a terminal. */
+  readonly isJson: boolean
+}
+
+/** One queue in one look. */
+export interface WatchedQueue extends QueueStatistics {
+  /** What counters grew by since the look before, per second. */
+  readonly rates: Readonly<Record<string, number>>
+}
+
+/** One look. */
+export interface MonitorLook {
+  /** When, in ISO 8601. */
+  readonly at: string
+  /** What changed since the look before, as sentences. */
+  readonly events: readonly string[]
+  /** Devices with the counters that could be had; `silence` says why there are none. */
+  readonly devices: readonly {
+    readonly name: string
+    readonly node?: string
+    readonly heldBy: readonly string[]
+    readonly queues: readonly WatchedQueue[]
+    readonly silence?: string
+  }[]
+}
+
+/** Looks until the count is reached or the signal comes. Errors as of inventory(). */
+export async function monitor(host: Host, out: Sink, paint: Paint, options: MonitorOptions): Promise<void> {
+  const isTable = out.isTTY === true && !options.isJson
+  let before: MonitorLook | undefined
+  for (let turn = 0; turn !== options.count && !options.signal.aborted; turn++) {
+    if (turn > 0 && !(await waited(options))) return
+    const look: MonitorLook = await lookOnce(host, before, options.interval)
+    out.write(isTable ? `\u001b[H\u001b[J${lines(look, paint).join('\n')}\n` : jsonLine({ ...look }))
+    before = look
+  }
+}
+
+/** False where the signal came first. */
+async function waited({ interval, signal }: MonitorOptions): Promise<boolean> {
+  try {
+    await sleep(interval, undefined, { signal })
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function lookOnce(host: Host, before: MonitorLook | undefined, interval: number): Promise<MonitorLook> {
+  const found = await inventory({ ...(host.isSimulated && { backend: host.backend() }), root: host.files })
+  const at = new Date()
+  const elapsed = before === undefined ? interval : at.getTime() - Date.parse(before.at)
+  const devices = []
+  for (const device of found.devices) devices.push(await watched(host, device, before, elapsed))
+  return { at: at.toISOString(), events: before === undefined ? [] : eventsBetween(before, found), devices }
+}
+
+async function watched(host: Host, device: InventoryDevice, before: MonitorLook | undefined, elapsed: number) {
+  const { name, node, holders, managed } = device
+  const earlier = before?.devices.find((one) => one.name === name)?.queues
+  const queues: WatchedQueue[] = []
+  let silence = managed === undefined ? 'no management device made it' : undefined
+  if (managed !== undefined) {
+    await using family = VdpaFamily.open(host.backend())
+    for (let queue = 0; queue < managed.maxQueues && silence === undefined; queue++) {
+      try {
+        const now = await family.statistics(name, queue)
+        const then = earlier?.find((one) => one.queue === queue)
+        queues.push({ ...now, rates: then === undefined ? {} : statisticsRates(then, now, elapsed) })
+      } catch (failure) {
+        // EAGAIN before a driver negotiated, EOPNOTSUPP where nothing is counted, EPERM without CAP_NET_ADMIN.
+        if (!isVdpaError(failure)) throw failure
+        silence = failure.message
+      }
+    }
+  }
+  const heldBy = holders.map(describeHolder)
+  return { name, ...(node !== undefined && { node }), heldBy, queues, ...(silence !== undefined && { silence }) }
+}
+
+function eventsBetween(before: MonitorLook, { devices }: Inventory): string[] {
+  const names = new Set(devices.map(({ name }) => name))
+  const gone = before.devices.filter(({ name }) => !names.has(name)).map(({ name }) => `${name} is gone`)
+  const changed = devices.flatMap((device) => {
+    const then = before.devices.find(({ name }) => name === device.name)
+    if (then === undefined) return [`${device.name} appeared`]
+    const heldBy = device.holders.map(describeHolder)
+    return [
+      ...heldBy.filter((one) => !then.heldBy.includes(one)).map((one) => `${device.name} was opened by ${one}`),
+      ...then.heldBy.filter((one) => !heldBy.includes(one)).map((one) => `${device.name} was let go of by ${one}`),
+      ...(then.node === device.node ? [] : [`${device.name} has ${device.node ?? 'no node'}`]),
+    ]
+  })
+  return [...gone, ...changed]
+}
+
+function lines({ at, devices, events }: MonitorLook, paint: Paint): string[] {
+  const rows = devices.flatMap(({ name, node = '-', heldBy, queues, silence }) => {
+    const first = [name, node, heldBy.join('; ') || 'free']
+    if (queues.length === 0) return [[...first, silence ?? 'no queues', '', '']]
+    return queues.flatMap((queue) =>
+      Object.entries(queue.counters).map(([counter, value]) => [
+        ...first,
+        `queue ${queue.queue} ${counter}`,
+        String(value),
+        counter in queue.rates ? `${Math.round(queue.rates[counter] ?? 0)}/s` : '',
+      ]),
+    )
+  })
+  return [
+    `${at}  (Ctrl-C ends)`,
+    ...table(['DEVICE', 'NODE', 'HELD BY', 'COUNTER', 'VALUE', 'RATE'], rows, paint),
+    ...events.map((event) => paint('yellow', event)),
+  ]
+}

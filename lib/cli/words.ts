@@ -1,0 +1,114 @@
+// The words of the commands that look at one device, watch all, and record what is asked of one.
+
+import { InvalidArgumentError, Option, type Command } from 'commander'
+import { monitor } from './monitor.js'
+import { bench, drawings, groups, topology } from './opened.js'
+import type { Perform, SharedOptions } from './perform.js'
+import { recordTrace, replayTrace, showTrace } from './traces.js'
+import { config, features, status } from './views.js'
+
+const DEVICE = 'its name, its node, or the PCI function above it'
+
+/** A whole number of the command line. */
+export function integer(text: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
+  return Number(text)
+}
+
+/** Milliseconds of a timer: from 1 on. */
+function milliseconds(text: string): number {
+  const value = integer(text)
+  if (value < 1 || value > 0x7fff_ffff) throw new InvalidArgumentError('It must be from 1 to 2147483647.')
+  return value
+}
+
+/** features, status, config: one device, by netlink and sysfs alone. */
+export function addViews(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  program
+    .command('features')
+    .description('what a device offers and what was negotiated; does not open it')
+    .argument('<device>', DEVICE)
+    .action((device: string) => perform(shared(), (host, paint) => features(host, device, paint)))
+  program
+    .command('status')
+    .description('who has a device, and whether it could be opened; does not open it')
+    .argument('<device>', DEVICE)
+    .action((device: string) => perform(shared(), (host, paint) => status(host, device, paint)))
+  program
+    .command('config')
+    .description('the configuration of a device, of disks too; does not open it')
+    .argument('<device>', DEVICE)
+    .action((device: string) => perform(shared(), (host) => config(host, device)))
+}
+
+/** groups, topology, bench: each opens the device. */
+export function addOpened(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  program
+    .command('groups')
+    .description('the groups of a device and their queues; opens the device, which resets it')
+    .argument('<device>', DEVICE)
+    .action((device: string) => perform(shared(), (host, paint) => groups(host, device, paint)))
+  program
+    .command('topology')
+    .description('queues, groups and address spaces as a picture; opens the device, which resets it')
+    .argument('<device>', DEVICE)
+    .addOption(new Option('--format <format>', 'how it is drawn').choices(drawings).default('text'))
+    .action((device: string, { format }: { readonly format: (typeof drawings)[number] }) =>
+      perform(shared(), (host) => topology(host, device, format)),
+    )
+  program
+    .command('bench')
+    .description('how fast a device answers from here; opens the device, which resets it')
+    .argument('<device>', DEVICE)
+    .option('--time <milliseconds>', 'for each row', milliseconds, 1000)
+    .action((device: string, { time }: { readonly time: number }) =>
+      perform(shared(), (host, paint) => bench(host, device, time, paint)),
+    )
+}
+
+interface MonitorWords {
+  readonly interval: number
+  readonly count?: number
+}
+
+/** monitor: all devices, again and again. */
+export function addMonitor(program: Command, perform: Perform): void {
+  program
+    .command('monitor')
+    .description('counters and events of all devices: a table on a terminal, JSON lines in a pipe; opens none')
+    .option('--interval <milliseconds>', 'between two looks', milliseconds, 1000)
+    .option('--count <looks>', 'ends after so many', integer)
+    .action(({ interval, count }: MonitorWords) => {
+      const shared = program.opts<SharedOptions>()
+      return perform(shared, async (host, paint, { stdout, interrupt }) => {
+        const ending = { signal: interrupt(), ...(count !== undefined && { count }) }
+        await monitor(host, stdout, paint, { interval, isJson: shared.json === true, ...ending })
+        return undefined
+      })
+    })
+}
+
+/** trace: record, show, replay. */
+export function addTraces(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  const trace = program.command('trace').description('what is asked of a device, call by call: record, show, replay')
+  trace
+    .command('record')
+    .description('asks a device for its groups and writes each call to a file; opens the device, which resets it')
+    .argument('<file>', 'JSON lines')
+    .argument('<device>', DEVICE)
+    .action((file: string, device: string) => perform(shared(), (host) => recordTrace(host, file, device)))
+  trace
+    .command('show')
+    .description('a line for each call of a recorded trace')
+    .argument('<file>', 'JSON lines, also those of a RecordingBackend')
+    .action((file: string) => perform(shared(), () => showTrace(file)))
+  trace
+    .command('replay')
+    .description('asks the same of another device and shows the first difference; opens the device, which resets it')
+    .argument('<file>', 'JSON lines, also those of a RecordingBackend')
+    .argument('<device>', DEVICE)
+    .action((file: string, device: string) => perform(shared(), (host) => replayTrace(host, file, device)))
+}
