@@ -1,39 +1,48 @@
-// Reads what jest wrote in the kernel lab, and fails when something that should have run did not: a suite of this checkout, a device, or everything.
-// check-lab-report.mjs REPORT [PATTERN]: with a pattern, of the suites whose path matches, as --test chose them.
-import { readdirSync, readFileSync } from 'node:fs'
+// Reads what a kernel lab left (`--out FOLDER`), and fails when something that should have run did not: a suite of this checkout, a device, the kernel or the
+// parameters of a module that were asked for, or everything.
+// check-lab-report.mjs FOLDER [--kernel SERIES] [--module NAME.PARAMETER=VALUE] [--test PATTERN]: the options as the lab had them.
 import { createRequire } from 'node:module'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { conclude, lacksOf, readReport, suitesIn, testsOf } from './reports.mjs'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
 const { testPathIgnorePatterns } = createRequire(import.meta.url)('../jest.kernel.config.cjs')
+const { values, positionals } = parseArgs({
+  options: {
+    kernel: { type: 'string', default: '6.12' },
+    module: { type: 'string', multiple: true, default: [] },
+    test: { type: 'string', default: '' },
+  },
+  allowPositionals: true,
+})
+const [folder] = positionals
 
 /** The suites that the kernel's configuration does not leave out, by the names that their compiled files have. */
-const suites = ['test/kernel', 'test/native']
-  .flatMap((folder) => readdirSync(`${root}${folder}`).map((name) => `${folder}/${name}`))
-  .filter((name) => name.endsWith('.test.ts'))
+const suites = suitesIn(['test/kernel', 'test/native'])
   .map((name) => name.replace(/\.ts$/, '.js'))
   .filter((name) => !testPathIgnorePatterns.some((pattern) => new RegExp(pattern).test(name)))
-  .filter((name) => new RegExp(process.argv[3] ?? '').test(name))
+  .filter((name) => new RegExp(values.test).test(name))
 
-const expected = ['vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
-const report = JSON.parse(readFileSync(process.argv[2], 'utf8'))
-const tests = report.testResults.flatMap((suite) => suite.assertionResults)
-const passed = tests.filter((test) => test.status === 'passed')
-const failed = tests.filter((test) => test.status === 'failed')
-const skipped = tests.filter((test) => ['pending', 'skipped', 'todo'].includes(test.status))
-
-const problems = expected
-  .filter((device) => !passed.some((test) => test.fullName.includes(device)))
-  .map((device) => `no test passed on ${device}`)
-if (suites.length === 0) problems.push(`no suite matches ${process.argv[3]}`)
-if (passed.length === 0) problems.push('no test passed at all')
-if (!report.success) problems.push('jest did not succeed')
-for (const name of suites) {
-  const suite = report.testResults.find((result) => result.name.endsWith(`/${name}`))
-  if (suite === undefined) problems.push(`${name} did not run`)
-  else if (!suite.assertionResults.some((test) => test.status === 'passed')) problems.push(`no test of ${name} passed`)
+/** What the machine was, as the guest wrote it. */
+function machineProblems({ kernel = 'unknown', parameters = [], absent = [] }) {
+  const problems = []
+  // What the host cannot provide is skipped by name, as in the tests.
+  for (const { name, reason } of absent) console.log(`skipped: ${name}, ${reason}`)
+  if (!kernel.startsWith(`${values.kernel}.`)) problems.push(`the lab was Linux ${kernel}, not ${values.kernel}`)
+  if ([...parameters].sort().join(' ') !== [...values.module].sort().join(' '))
+    problems.push(`modules had the parameters [${parameters.join(' ')}], not [${values.module.join(' ')}]`)
+  return problems
 }
-for (const test of skipped) console.log(`skipped: ${test.fullName}`)
-for (const problem of problems) console.error(problem)
-console.log(`kernel lab: ${passed.length} passed, ${failed.length} failed, ${skipped.length} skipped`)
-process.exitCode = problems.length === 0 ? 0 : 1
+
+function deviceProblems(report) {
+  const passed = testsOf(report).filter(({ status }) => status === 'passed')
+  return ['vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
+    .filter((device) => !passed.some(({ fullName }) => fullName.includes(device)))
+    .map((device) => `no test passed on ${device}`)
+}
+
+const machine = readReport(join(folder, 'devices.json'))
+const { report, problem } = readReport(join(folder, 'jest.json'))
+const problems = machine.report === undefined ? [machine.problem] : machineProblems(machine.report)
+problems.push(...(report === undefined ? [problem] : [...lacksOf(report, suites), ...deviceProblems(report)]))
+conclude('kernel lab', report, problems)

@@ -94,16 +94,18 @@ function hiddenFolders(plan) {
   return [...new Set([plan.folder, dirname(process.execPath)])].filter(isHidden)
 }
 
-/** Fills the share. `plan` as for machineArguments, with `command`, `folder`, `env`, `memlock` and `absent` (name → reason). */
+/** Fills the share. `plan` as for machineArguments, with `command`, `folder`, `env`, `memlock`, `parameters` (of modules, in words) and `absent` (name → reason). */
 export async function writeGuestFiles(plan) {
   const own = join(plan.shareFolder, ownFolder)
-  // A folder given by --out may hold what an earlier machine left, its exit code among it.
+  // A folder given by --out may hold what an earlier machine left: its exit code, or a report that would pass for this one's.
   await rm(own, { recursive: true, force: true })
+  for (const name of ['devices.json', 'jest.json']) await rm(join(plan.shareFolder, name), { force: true })
   await mkdir(own, { recursive: true })
   const devices = pciDevices.filter((device) => !plan.absent.has(device.name))
   const absent = pciDevices.filter((device) => plan.absent.has(device.name))
   const description = {
     kernel: plan.kernel.release,
+    parameters: plan.parameters,
     devices: [...simulatedDevices, ...devices].map(describe),
     absent: absent.map(({ name, env }) => ({ name, env, reason: plan.absent.get(name) })),
   }

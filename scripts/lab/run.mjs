@@ -33,6 +33,7 @@ async function runInMachine(options, kernel, command, folder) {
     env,
     command,
     absent: network.absent,
+    parameters: options.module,
     folder: checkout,
   }
   plan.initramfs = join(folder, 'initramfs')

@@ -46,7 +46,7 @@ export function describeSweep({ ground, codesOf, stride = 1, lacks = {} }: Sweep
   for (const [index, row] of rows.entries()) {
     const reason = row.needs === undefined ? undefined : lacks[row.needs]
     const declare = reason === undefined ? test : test.skip
-    describe(reason === undefined ? row.verb : `${row.verb}: ${reason}`, () => {
+    describe(reason === undefined ? row.verb : `${row.verb} (skipped: ${reason})`, () => {
       declare('goes well where nothing is refused', async () => {
         const world = new SweepWorld(ground())
         for (const step of row.before) await step(world)
