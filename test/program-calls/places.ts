@@ -5,6 +5,7 @@ import { backendPlaces } from './places/backend.js'
 import { devicePlaces } from './places/device.js'
 import { driverPlaces } from './places/drivers.js'
 import { iommuPlaces } from './places/iommu.js'
+import { missPlaces } from './places/misses.js'
 import { partPlaces } from './places/parts.js'
 import { shadowPlaces } from './places/shadow.js'
 
@@ -15,4 +16,5 @@ export const places: readonly Place[] = [
   ...partPlaces,
   ...shadowPlaces,
   ...iommuPlaces,
+  ...missPlaces,
 ]

@@ -12,10 +12,13 @@ const elsewhere: Readonly<Record<string, string>> = {
   RingMemory: 'bytes in memory',
   FeatureSet: 'arithmetic',
   IovaAllocator: 'arithmetic',
+  VhostChardevTransport: 'one request a verb: test/transport',
   VhostVdpaTransport: 'one request a verb: test/transport',
   KernelBackend: 'one system call a verb: test/native',
   FaultyBackend: 'the saboteur itself: test/backend',
   RecordingBackend: 'passes on, one call a verb: test/backend',
+  MissServer: 'its port refuses each of its writes and reads in turn: test/misses/miss-server.test.ts',
+  RegionTranslator: 'arithmetic',
   VirtioIommu: 'its sinks refuse, each in turn, in test/iommu; AddressSpace.sink has a row',
 }
 

@@ -1,0 +1,48 @@
+// Where misses come from and answers go: a vhost node that can be read, or what stands for one.
+
+import type { Handle } from '../backend/backend.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
+import { RECORD_BYTES } from '../iotlb/message.js'
+
+/** One device IOTLB, as its server sees it. */
+export interface MissPort {
+  /** A name for sentences: the node's path. */
+  readonly path: string
+  /** The next record, valid until the next call; undefined when there is none now. Never waits. */
+  read(): Uint8Array | undefined
+  /** Gives the device a record. EFAULT, EINVAL: the device refused it. */
+  write(record: Uint8Array): void
+  /** Calls `listener` while there is a record to be read, again and again. One listener at a time. */
+  onReadable(listener: () => void): Disposable
+}
+
+/**
+ * The port of an open node: `/dev/vhost-net` or `/dev/vhost-vsock`, opened without blocking. Whoever opened the node closes it, after the server.
+ * ERR_VDPA_NOT_SUPPORTED for a node that cannot be read, as vhost-vdpa, whose mappings are pushed.
+ */
+export function missPort(handle: Handle): MissPort {
+  const { path } = handle
+  if (handle.read === undefined || handle.onReadable === undefined)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'it has no misses to be read: its memory is mapped beforehand', { path })
+  const bytes = new Uint8Array(RECORD_BYTES)
+  return {
+    path,
+    read: () => {
+      const length = readRecord(handle, bytes)
+      // A record that is short is no record, and is said to be none.
+      return length === RECORD_BYTES ? bytes : length === 0 ? undefined : bytes.subarray(0, length)
+    },
+    write: (record) => void handle.write(record),
+    onReadable: (listener) => (handle.onReadable as NonNullable<Handle['onReadable']>)(listener),
+  }
+}
+
+/** How many bytes came; 0 when there are none now. */
+function readRecord(handle: Handle, bytes: Uint8Array): number {
+  try {
+    return handle.read?.(bytes) ?? 0
+  } catch (failure) {
+    if (isVdpaError(failure) && (failure.code === 'EAGAIN' || failure.code === 'EINTR')) return 0
+    throw failure
+  }
+}

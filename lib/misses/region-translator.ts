@@ -1,0 +1,72 @@
+// A translator of memory that lies where a table says: what a program without an IOMMU of its own needs, whole or page by page.
+
+import { checkInteger, rangeError, toU64 } from '../base/checks.js'
+import { U64_LAST } from '../base/ranges.js'
+import { IntervalMap } from '../iotlb/interval-map.js'
+import { accessOf, permOf, type Access } from '../iotlb/mapping.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import type { MissAnswer, MissRequest, Translator } from './translator.js'
+
+/** Memory at an address. */
+export interface TranslatedRegion {
+  /** The first address that the device uses. */
+  readonly iova: bigint
+  /** The memory, all of it. */
+  readonly region: MemoryRegion
+  /** What the device may do there; `'rw'` by default. */
+  readonly access?: Access
+}
+
+/** Translates addresses into regions. Changes hold for what is asked next: have the server invalidate what the device was given before. */
+export class RegionTranslator implements Translator {
+  readonly #map = new IntervalMap()
+  readonly #regions = new Map<bigint, MemoryRegion>()
+  readonly #granule: bigint
+
+  /** `granule`: the most bytes of one answer, a power of two, and what answers are aligned to; by default each answer is a whole region. */
+  constructor(regions: readonly TranslatedRegion[] = [], granule = 0) {
+    checkInteger(granule, 'granule', 0, 2 ** 52)
+    if (granule !== 0 && !Number.isInteger(Math.log2(granule))) throw rangeError('granule', 'a power of two', granule)
+    this.#granule = BigInt(granule)
+    for (const region of regions) this.add(region)
+  }
+
+  /** Puts memory at an address. ERR_VDPA_OVERLAP where there is some; RangeError for what goes past 2^64. */
+  add({ iova, region, access = 'rw' }: TranslatedRegion): void {
+    const first = toU64(iova, 'iova')
+    const last = first + BigInt(region.length) - 1n
+    if (last > U64_LAST) throw rangeError('iova', `below 2^64 by at least ${region.length}`, iova)
+    this.#map.insert(first, last, region.address, permOf(access))
+    this.#regions.set(first, region)
+  }
+
+  /** Takes the memory away that begins at an address. RangeError where none does. */
+  remove(iova: bigint): void {
+    const region = this.#regions.get(iova)
+    if (region === undefined) throw rangeError('iova', 'where memory was added', iova)
+    this.#map.remove(iova, iova + BigInt(region.length) - 1n)
+    this.#regions.delete(iova)
+  }
+
+  /** Where an address leads; undefined where there is no memory. */
+  translate({ iova }: Pick<MissRequest, 'iova'>): MissAnswer | undefined {
+    const entry = this.#map.find(iova)
+    if (entry === undefined) return undefined
+    const region = this.#regions.get(entry.first)
+    let { first, last } = entry
+    const granule = this.#granule
+    if (granule > 0n) {
+      const begin = iova & ~(granule - 1n)
+      const end = begin + granule - 1n
+      if (begin > first) first = begin
+      if (end < last) last = end
+    }
+    return {
+      iova: first,
+      size: last - first + 1n,
+      uaddr: entry.uaddr + (first - entry.first),
+      access: accessOf(entry.perm),
+      ...(region !== undefined && { region }),
+    }
+  }
+}
