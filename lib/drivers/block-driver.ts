@@ -24,6 +24,7 @@ import { queueOptions, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
 import { closeQueues, makeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
+import { abandonQueues, checkNotRestored } from './saved-queues.js'
 
 /** How a block driver is made. */
 export interface BlockDriverOptions {
@@ -53,6 +54,8 @@ export interface BlockSnapshot {
   readonly lanes: readonly BlockTransfers[]
   /** @internal */
   readonly shape: QueueShape
+  /** @internal The device that it was saved from, for errors. */
+  readonly path: string
 }
 
 /** What may be said of one request. */
@@ -112,9 +115,25 @@ export class BlockDriver implements Closeable {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
     } catch (cause) {
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
-      for (const { queue } of wish.restore?.lanes ?? []) if (queue.isSaved) queue.fail(gone)
+      const { lanes } = wish.restore ?? {}
+      for (const { queue } of Array.isArray(lanes) ? (lanes as BlockSnapshot['lanes']) : [])
+        if (queue.isSaved) queue.fail(gone)
       throw cause
     }
+  }
+
+  /**
+   * Gives up what save() gave, where no driver will go on with it: everything that waits is rejected with ERR_VDPA_CANCELED (callbacks are told BLOCK_NO_STATUS),
+   * and the memory is freed. Requests that were with the device it has carried out or not, nobody can tell; those that waited for room it has not. That the device
+   * was closed does not do it: a snapshot may go on on another. ERR_VDPA_STATE for one that was restored; ERR_VDPA_MEMORY_HELD while a device still reaches the
+   * memory, which happens where it refused to let go of it: reset or close that device, and give the snapshot up again.
+   */
+  static abandon(snapshot: BlockSnapshot): void {
+    checkSnapshot(snapshot, 'snapshot')
+    const { lanes, path } = snapshot
+    const gone = vdpaError('ERR_VDPA_CANCELED', 'the snapshot was given up', { path })
+    const settle = lanes.filter(({ queue }) => queue.isSaved).map((lane) => () => lane.queue.fail(gone))
+    abandonQueues(snapshot.queues, settle)
   }
 
   static *#startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
@@ -122,6 +141,7 @@ export class BlockDriver implements Closeable {
     const features = negotiatedFeatures(device)
     const limits = blockLimits(features, device.config.block(), device.offeredFeatures)
     const { restore, addressSpace = device.addressSpace(0) } = options
+    if (restore !== undefined) checkSnapshot(restore, 'restore')
     if (restore?.lanes.every(({ queue }) => queue.isSaved) === false)
       throw vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already, or its restoring failed', { path })
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
@@ -263,8 +283,9 @@ export class BlockDriver implements Closeable {
 
   /**
    * Stops at a suspended device (ERR_VDPA_STATE otherwise), whatever is under way; this driver is closed then. Pass the snapshot to start() after the device was
-   * reset and negotiated with the same features: every promise settles there, requests that the device had not answered are sent again, and no others. When it
-   * fails, because the device does not answer or a ring is broken, the driver is as it was and goes on after resume().
+   * reset and negotiated with the same features: every promise settles there, requests that the device had not answered are sent again, and no others. Or to
+   * abandon(), which rejects them; until then they wait, also when the device is closed. When it fails, because the device does not answer or a ring is broken,
+   * the driver is as it was and goes on after resume().
    */
   async save(): Promise<BlockSnapshot> {
     this.#checkOpen()
@@ -278,7 +299,7 @@ export class BlockDriver implements Closeable {
         this.#closing = Promise.resolve()
       },
     })
-    return { queues, lanes: this.#lanes, shape: this.#shape }
+    return { queues, lanes: this.#lanes, shape: this.#shape, path: this.#device.path }
   }
 
   #checkSavable(): void {
@@ -410,4 +431,12 @@ export class BlockDriver implements Closeable {
     const { path } = this.#device
     return vdpaError(code, text, request === undefined ? { path } : { path, request })
   }
+}
+
+/** Throws where `snapshot` is none of this class, and where a driver went on with it already. */
+function checkSnapshot(snapshot: BlockSnapshot, name: string): void {
+  checkNotRestored(snapshot, name)
+  const lanes: unknown = snapshot.lanes
+  if (!Array.isArray(lanes) || !lanes.every((lane) => lane instanceof BlockTransfers))
+    throw typeError(name, 'what save() gave', snapshot)
 }

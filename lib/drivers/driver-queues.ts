@@ -8,6 +8,7 @@ import type { FeatureOf, FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceKind } from '../uapi/virtio-ids.js'
+import { noteRestored, noteSaved } from './saved-queues.js'
 
 /** The features that a driver works under. ERR_VDPA_STATE before negotiate(), ERR_VDPA_FEATURES on a device without VERSION_1. */
 export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>): FeatureSet<FeatureOf<K>> {
@@ -32,8 +33,11 @@ export function* makeQueues<T>(
 ): Steps<T> {
   const made: DeviceQueue[] = []
   try {
-    for (let index = 0; index < count; index++) made.push(yield* device.createQueueSteps(index, optionsOf(index)))
-    return finish(made)
+    const options = Array.from({ length: count }, (_, index) => optionsOf(index))
+    for (const [index, option] of options.entries()) made.push(yield* device.createQueueSteps(index, option))
+    const result = finish(made)
+    noteRestored(options.map(({ restore }) => restore))
+    return result
   } catch (failure) {
     const met = new Failures()
     for (const queue of [...made].reverse()) yield* met.attempt(queue.endSteps())
@@ -92,6 +96,7 @@ export function saveQueues({ device, queues, check, begin }: QueueSave): Promise
     check()
     const snapshots = queues.map((queue) => queue.snapshot())
     begin()
+    noteSaved(snapshots)
     for (const queue of queues) yield* queue.partSteps()
     return snapshots
   })

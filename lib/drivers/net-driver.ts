@@ -21,6 +21,7 @@ import { makePairs, type QueuePair } from './net-pairs.js'
 import type { FrameHandler, FramePartsHandler } from './net-receiver.js'
 import { checkReceiveSizes, defaultBufferBytes, mtuOf, sendLimits } from './net-sizes.js'
 import type { Waiter } from './queue-waiters.js'
+import { abandonQueues, checkNotRestored } from './saved-queues.js'
 
 /** How a network driver is made. */
 export interface NetDriverOptions {
@@ -125,8 +126,19 @@ export class NetDriver implements Closeable {
     return device.changeQueues('NetDriver.start()', () => NetDriver.#startSteps(device, wish))
   }
 
+  /**
+   * Gives up what save() gave, where no driver will go on with it: its memory is freed. Frames in it are lost: of those to be sent, the device may have sent any.
+   * That the device was closed does not do it: a snapshot may go on on another. ERR_VDPA_STATE for one that was restored; ERR_VDPA_MEMORY_HELD while a device
+   * still reaches the memory, which happens where it refused to let go of it: reset or close that device, and give the snapshot up again.
+   */
+  static abandon(snapshot: NetDriverSnapshot): void {
+    checkNotRestored(snapshot, 'snapshot')
+    abandonQueues(snapshot.queues, [])
+  }
+
   static *#startSteps(device: VdpaDevice<'net'>, options: NetDriverOptions): Steps<NetDriver> {
     const { restore } = options
+    if (restore !== undefined) checkNotRestored(restore, 'restore')
     const features = negotiatedFeatures(device)
     const has: HasFeature = (name) => features.has(name)
     const headers = new NetHeaders(has)
@@ -348,7 +360,7 @@ export class NetDriver implements Closeable {
 
   /**
    * Saves the queues of a suspended device and closes the driver; pass the snapshot to start() after reset() and negotiate() to go on: no frame is lost or
-   * doubled. ERR_VDPA_STATE while the device runs. Who waits is told ERR_VDPA_CANCELED.
+   * doubled. Or to abandon(). ERR_VDPA_STATE while the device runs. Who waits is told ERR_VDPA_CANCELED.
    */
   async save(): Promise<NetDriverSnapshot> {
     this.#pair(0)

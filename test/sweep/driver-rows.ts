@@ -100,6 +100,16 @@ export const driverRows: readonly Row[] = [
       await runNet(world)
     },
   },
+  {
+    verb: 'NetDriver.abandon()',
+    before: suspended,
+    act: async (world) => {
+      const snapshot = await the(world, 'driver').save()
+      const abandon = () => NetDriver.abandon(snapshot)
+      world.wait(closeLater(world, abandon))
+      abandon()
+    },
+  },
   { verb: 'NetDriver.close()', before: [...negotiated, startDriver], act: (world) => the(world, 'driver').close() },
   { verb: 'BlockDriver.start()', before: [openBlock, negotiateBlock], act: startDisk },
   { verb: 'BlockDriver.read()', before: diskRuns, act: (world) => the(world, 'disk').read(0, 8) },
@@ -119,6 +129,18 @@ export const driverRows: readonly Row[] = [
       world.things.disk = await BlockDriver.start(the(world, 'block'), { restore })
       await runBlock(world)
       await reading
+    },
+  },
+  {
+    verb: 'BlockDriver.abandon()',
+    before: [...diskRuns, (world) => the(world, 'block').suspend()],
+    act: async (world) => {
+      const disk = the(world, 'disk')
+      world.wait(disk.read(0, 1))
+      const snapshot = await disk.save()
+      const abandon = () => BlockDriver.abandon(snapshot)
+      world.wait(closeLater(world, abandon))
+      abandon()
     },
   },
   { verb: 'BlockDriver.close()', before: diskRuns, act: (world) => the(world, 'disk').close() },

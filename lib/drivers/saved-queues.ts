@@ -1,0 +1,39 @@
+// What becomes of saved queues: restored once, or given up. Snapshots are plain data that may be copied; the memory in them is what is known again.
+
+import { checkObject, typeError } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import type { QueueSnapshot } from '../device/device-queue.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+
+/** Memory of snapshots that a driver went on with. Saved again, it is out. */
+const restored = new WeakSet<MemoryRegion>()
+
+/** Notes that queues were saved, and may be restored. */
+export function noteSaved(queues: readonly QueueSnapshot[]): void {
+  for (const { memory } of queues) restored.delete(memory)
+}
+
+/** Notes that a driver went on with them. */
+export function noteRestored(queues: readonly (QueueSnapshot | undefined)[]): void {
+  for (const queue of queues) if (queue !== undefined) restored.add(queue.memory)
+}
+
+/** Throws where `snapshot` is none: TypeError. ERR_VDPA_STATE where a driver went on with it already. */
+export function checkNotRestored(snapshot: { readonly queues: readonly QueueSnapshot[] }, name: string): void {
+  checkObject(snapshot, name)
+  const queues: unknown = snapshot.queues
+  const isSaved = (queue: unknown) => typeof (queue as Partial<QueueSnapshot> | null)?.memory?.close === 'function'
+  if (!Array.isArray(queues) || queues.length === 0 || !queues.every(isSaved))
+    throw typeError(name, 'what save() gave', snapshot)
+  if (snapshot.queues.some(({ memory }) => restored.has(memory)))
+    throw vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already')
+}
+
+/** Gives up queues that nobody went on with: `settle` tells who waits, and the memory is freed, past failures, which are thrown at the end. */
+export function abandonQueues(queues: readonly QueueSnapshot[], settle: readonly (() => void)[]): void {
+  const failures = new Failures()
+  for (const tell of settle) failures.now(tell)
+  for (const { memory } of queues) if (!memory.isClosed) failures.now(() => memory.close())
+  failures.throwMet('giving up a snapshot met failures')
+}
