@@ -73,6 +73,14 @@ interface Command {
   reject(failure: Error): void
 }
 
+/** What became of a command that nobody waits for any more. */
+export interface CommandFate {
+  /** Whether it was given to the device when the wait ended. */
+  isSent: boolean
+  /** Is told when the device gives it back after all: the acknowledgement, undefined where there is none. */
+  onLate(ack: number | undefined): void
+}
+
 type ControlErrorCode = 'ERR_VDPA_CANCELED' | 'ERR_VDPA_TIMEOUT' | 'ERR_VDPA_REFUSED' | 'ERR_VDPA_CLOSED'
 
 /** Commands of any kind of device as bytes; NetControlQueue gives them names. */
@@ -84,6 +92,8 @@ export class ControlQueue implements Closeable {
   readonly #memory: CommandMemory
   /** By first chunk; undefined where none was sent, or where nobody waits for the answer any more. */
   readonly #sent: (Command | undefined)[]
+  /** By first chunk: who is told of an answer that comes late. */
+  readonly #late: (CommandFate | undefined)[]
   /** By first chunk, also of those that nobody waits for: bytes of the command, behind which the acknowledgement lies. */
   readonly #ackAt: Uint32Array
   readonly #queued = new Fifo<Command>()
@@ -108,6 +118,7 @@ export class ControlQueue implements Closeable {
     this.#timeout = timeout
     this.#memory = new CommandMemory(port.buffers.byteLength)
     this.#sent = new Array<Command | undefined>(this.#memory.chunks).fill(undefined)
+    this.#late = new Array<CommandFate | undefined>(this.#memory.chunks).fill(undefined)
     this.#ackAt = new Uint32Array(this.#memory.chunks)
     this.#calls = port.onCall(() => this.#collect())
     this.#breakdown = new Breakdown(host, (failure) => this.#break(failure))
@@ -142,6 +153,11 @@ export class ControlQueue implements Closeable {
    * the command out); RangeError for no bytes, or more than there is memory for. (spec section 5.1.6.5)
    */
   async exchange(bytes: Uint8Array, options: ExchangeOptions = {}): Promise<ControlAnswer> {
+    return this.exchangeTold(bytes, options)
+  }
+
+  /** @internal exchange(), and what becomes of the command where that fails. */
+  async exchangeTold(bytes: Uint8Array, options: ExchangeOptions, fate?: CommandFate): Promise<ControlAnswer> {
     checkObject(options, 'options')
     const { timeout = this.#timeout, signal, answerBytes = 0 } = options
     if (this.isClosed) throw this.#error('ERR_VDPA_CLOSED', 'the control queue is closed')
@@ -163,12 +179,20 @@ export class ControlQueue implements Closeable {
         if (command.slot >= 0) this.#sent[command.slot] = undefined
         settle()
       }
+      const giveUp = () => {
+        if (fate === undefined || command.slot < 0) return
+        fate.isSent = true
+        this.#late[command.slot] = fate
+      }
       const command: Command = {
         bytes: own.slice(),
         answerBytes,
         slot: -1,
         resolve: (answer) => end(() => resolve(answer)),
-        reject: (failure) => end(() => reject(failure)),
+        reject: (failure) => {
+          giveUp()
+          end(() => reject(failure))
+        },
       }
       const isAlone = this.#memory.isFree && this.#queued.size === 0
       this.#queued.push(command)
@@ -252,6 +276,7 @@ export class ControlQueue implements Closeable {
     }
     command.slot = slot
     this.#sent[slot] = command
+    this.#late[slot] = undefined
     this.#ackAt[slot] = bytes.length
     return true
   }
@@ -302,7 +327,12 @@ export class ControlQueue implements Closeable {
     const ackAt = slot * SLOT_BYTES + (this.#ackAt[slot] ?? 0)
     const ack = this.#port.buffers.u8(ackAt)
     this.#memory.release(slot)
-    if (command === undefined) return
+    const late = this.#late[slot]
+    this.#late[slot] = undefined
+    if (command === undefined) {
+      late?.onLate(usedLength >= 1 && ack !== UNANSWERED ? ack : undefined)
+      return
+    }
     // Nothing beyond the length that the device gave may be believed (section 2.7.8.2), the acknowledgement included.
     if (usedLength >= 1 && ack !== UNANSWERED) {
       const length = Math.min(usedLength - 1, command.answerBytes)

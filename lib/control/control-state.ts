@@ -2,6 +2,7 @@
 // book of what the device acknowledged, and asks nothing of it.
 
 import { show } from '../base/checks.js'
+import { netAck } from '../uapi/virtio-net.js'
 import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
 
 /** A command that the device is to be given again, as plain data. */
@@ -42,11 +43,30 @@ const several = new Set<NetCommandName>(['VIRTIO_NET_CTRL_VLAN_ADD', 'VIRTNET_RS
 export class ControlState {
   /** By name, and by what of several the command is about: a VLAN, a queue, a context. */
   readonly #entries = new Map<string, StateCommand>()
+  readonly #doubts = new Set<StateCommand>()
 
   /** The device has acknowledged a command. One that the table does not have, or that sets nothing, changes nothing. */
   note(commandClass: number, command: number, payload: Uint8Array): void {
     const name = netCommandOf(commandClass, command)?.name as NetCommandName | undefined
     if (name !== undefined) this.#note(name, payload)
+  }
+
+  /** It is not known whether the device has carried a command out: it was sent, and no answer came. Returns what settles that, given the acknowledgement, if one comes. */
+  doubt(commandClass: number, command: number, payload: Uint8Array): (ack: number | undefined) => void {
+    const name = netCommandOf(commandClass, command)?.name as NetCommandName | undefined
+    if (name === undefined || !setsSomething(name)) return () => undefined
+    const entry: StateCommand = { name, payload: payload.slice() }
+    this.#doubts.add(entry)
+    return (ack) => {
+      // What was acknowledged since about the same thing counts, whenever this one comes back. A device that gives it back without a word leaves the doubt.
+      if (ack === undefined || !this.#doubts.delete(entry)) return
+      if (ack === netAck.VIRTIO_NET_OK) this.#note(name, entry.payload)
+    }
+  }
+
+  /** Commands of which it is not known whether the device has carried them out, in the order in which they were sent. A copy. */
+  uncertain(): StateCommand[] {
+    return [...this.#doubts].map(({ name, payload }) => ({ name, payload: payload.slice() }))
   }
 
   /** What sets all of it, in the order in which it is to be sent. A copy. */
@@ -56,6 +76,9 @@ export class ControlState {
   }
 
   #note(name: NetCommandName, payload: Uint8Array): void {
+    // The device carries commands out in their order: what came before about the same thing does not count any more, whether it was carried out or not.
+    const thing = thingOf(name, payload)
+    for (const entry of this.#doubts) if (thingOf(entry.name, entry.payload) === thing) this.#doubts.delete(entry)
     const about = subject(payload)
     const isAbout = (one: number) => one === about
     if (name === 'VIRTIO_NET_CTRL_VLAN_DEL') this.#forget('VIRTIO_NET_CTRL_VLAN_ADD', isAbout)
@@ -78,6 +101,24 @@ export class ControlState {
     for (const [key, entry] of this.#entries)
       if (entry.name === name && isMeant(Number(key.slice(name.length + 1)))) this.#entries.delete(key)
   }
+}
+
+/** What takes away, or changes, what another command has set. */
+const sameAs: Readonly<Partial<Record<NetCommandName, NetCommandName>>> = {
+  VIRTIO_NET_CTRL_VLAN_DEL: 'VIRTIO_NET_CTRL_VLAN_ADD',
+  VIRTNET_RSS_CTX_CTRL_DEL: 'VIRTNET_RSS_CTX_CTRL_ADD',
+  VIRTNET_RSS_CTX_CTRL_MOD: 'VIRTNET_RSS_CTX_CTRL_ADD',
+  VIRTIO_NET_CTRL_MQ_RSS_CONFIG: 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
+}
+
+function setsSomething(name: NetCommandName): boolean {
+  return order.includes(sameAs[name] ?? name)
+}
+
+/** What a command is about: of two about the same thing the last counts. */
+function thingOf(name: NetCommandName, payload: Uint8Array): string {
+  const thing = sameAs[name] ?? name
+  return several.has(thing) ? `${thing} ${subject(payload)}` : thing
 }
 
 /** The 16 bits with which the payloads of these commands begin. */

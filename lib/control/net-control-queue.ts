@@ -22,6 +22,7 @@ import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
 import type { BreakdownHost } from './breakdown.js'
 import { SLOT_BYTES } from './command-memory.js'
 import {
+  type CommandFate,
   ControlQueue,
   type CommandOptions,
   type ControlAnswer,
@@ -155,6 +156,14 @@ export class NetControlQueue implements Closeable {
     return this.#state.commands()
   }
 
+  /**
+   * Commands of which it is not known whether the device has carried them out: they were sent, and no answer came (a timeout, a cancellation, a device that broke down). What commands() says of
+   * the same thing may not hold. An answer that comes late settles it, and so does a later command about the same thing; a reset of the device, which ends this queue, settles all of it.
+   */
+  uncertain(): StateCommand[] {
+    return this.#state.uncertain()
+  }
+
   /** Sends what commands() gave, one after another. Errors of send(); what came before the one that failed is in force. RangeError for a list that is none. */
   async replay(commands: readonly StateCommand[], options?: CommandOptions): Promise<void> {
     // Looked through before anything is sent: it may have been stored, or come from another program.
@@ -173,10 +182,13 @@ export class NetControlQueue implements Closeable {
     const told = { pairs: pairs ?? 0 }
     const tell = (event: PairsEvent) => pairs !== undefined && tellQueuePairs(this.#device, event, told)
     tell('asked')
+    let settle: (ack: number | undefined) => void = () => undefined
+    const fate: CommandFate = { isSent: false, onLate: (ack) => settle(ack) }
     let answer: ControlAnswer
     try {
-      answer = await this.#queue.exchange(bytes, options)
+      answer = await this.#queue.exchangeTold(bytes, options ?? {}, fate)
     } catch (failure) {
+      if (fate.isSent) settle = this.#state.doubt(head.class, head.command, bytes.subarray(HEAD_BYTES))
       if (!isVdpaError(failure) || failure.code === 'ERR_VDPA_CLOSED') tell('refused')
       throw failure
     }

@@ -209,7 +209,10 @@ export class ShadowCommands {
     try {
       return await this.#perform(entry, value, payload, room, mayBePromiscuous)
     } catch (failure) {
-      return { ack: ERR, answer: nothing, outcome: 'forwarded', reason: (failure as Error).message }
+      const { message } = failure as Error
+      const isKnown = !this.#control.uncertain().some(({ name }) => name === entry.name)
+      const reason = isKnown ? message : `${message}: whether the device has carried it out is not known`
+      return { ack: ERR, answer: nothing, outcome: 'forwarded', reason }
     }
   }
 

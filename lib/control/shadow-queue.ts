@@ -167,6 +167,14 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   }
 
   /**
+   * Commands, of the guest and of the program, of which it is not known whether the device has carried them out: no answer came in time. The guest was answered VIRTIO_NET_ERR; what commands() says of the
+   * same thing may not hold. Empty where the state is certain. An answer that comes late settles it, and so does a later command about the same thing.
+   */
+  uncertain(): StateCommand[] {
+    return this.control.uncertain()
+  }
+
+  /**
    * Sends what commands() gave, to a device that was started, before a guest is attached (ERR_VDPA_STATE); a MAC table that this device has no room for becomes promiscuous
    * mode here too. ERR_VDPA_REFUSED names the first that the device does not take; RangeError for a list that is none.
    */

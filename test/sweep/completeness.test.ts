@@ -29,8 +29,8 @@ const quiet: Readonly<Record<string, readonly string[]>> = {
   DirtyLog: ['take', 'markAll', 'mark', 'close'],
   DeviceQueue: ['onClose', 'snapshot'],
   GuestMemory: ['pieces', 'lookup', 'slices', 'snapshot', 'onChange'],
-  NetControlQueue: ['commands'],
-  ShadowControlQueue: ['commands'],
+  NetControlQueue: ['commands', 'uncertain'],
+  ShadowControlQueue: ['commands', 'uncertain'],
   VdpaDevice: ['addressSpace', 'vring'],
   VirtqueueGroups: ['asidOf'],
 }
@@ -38,6 +38,7 @@ const quiet: Readonly<Record<string, readonly string[]>> = {
 /** What other rooms call and types do not show (`@internal`): parts of the verbs that have rows. */
 const parts: Readonly<Record<string, readonly string[]>> = {
   AddressSpace: ['mapRegionSteps', 'unmapSteps', 'batchSteps', 'replaySteps', 'stopFollowing', 'closeSteps', 'release'],
+  ControlQueue: ['exchangeTold'],
   BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'attach', 'setLimits'],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
