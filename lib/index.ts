@@ -91,6 +91,7 @@ export {
   type DirtyRange,
   type GuestPieces,
 } from './shadow/dirty-log.js'
+export { planShadow, type ShadowMode, type ShadowPlan, type ShadowPlanOptions } from './shadow/mode.js'
 export {
   ShadowQueue,
   type BeginShadowOptions,

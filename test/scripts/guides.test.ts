@@ -15,6 +15,7 @@ const prelude = `
   system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-0', mac: '00:11:22:33:44:55' }))
   replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
   globalThis.guestMemory = system.allocate(65536)
+  globalThis.backend = system
 `
 
 function run(guide: string): Ended {
@@ -33,4 +34,9 @@ function run(guide: string): Ended {
 
 test("a guest's IOMMU", () => {
   expect(run('iommu.md')).toEqual({ code: 0, stdout: '1 0\n', stderr: '' })
+})
+
+test('queues of a guest that the program stands between', () => {
+  const stdout = 'control queue isolated\ncopy 0x40000000, 65536 bytes\n'
+  expect(run('control-queue.md')).toEqual({ code: 0, stdout, stderr: '' })
 })

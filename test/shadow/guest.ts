@@ -96,6 +96,8 @@ export class NetGuest {
 
   /** Sends a frame to everybody, numbered; false when the guest has no buffer for it now. */
   send(): boolean {
+    // One that comes when there is no receive buffer is dropped by the device.
+    if (this.sent - this.received.length >= SIZE / 2) return false
     const slot = this.#free.pop()
     if (slot === undefined) return false
     const at = BUFFERS_AT + (SIZE / 2 + slot) * SLOT

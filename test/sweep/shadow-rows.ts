@@ -2,6 +2,7 @@
 
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import { DirtyLog } from '../../lib/shadow/dirty-log.js'
+import { planShadow } from '../../lib/shadow/mode.js'
 import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
 import { closeLater, negotiated, runNet, sync, the, type Act, type Row } from './steps.js'
 
@@ -41,6 +42,14 @@ const begin: Act = (world) => ShadowQueue.beginAll(shadows(world))
 const guest = [...negotiated, guestComes]
 
 export const shadowRows: readonly Row[] = [
+  {
+    verb: 'planShadow()',
+    before: negotiated,
+    act: sync((world) => {
+      const net = the(world, 'net')
+      planShadow(net, 'control', { guest: net.addressSpace(0), own: net.addressSpace(1) })
+    }),
+  },
   { verb: 'ShadowQueue.attach()', before: guest, act: attach },
   { verb: 'ShadowQueue.begin()', before: guest, act: (world) => first(world).begin() },
   {
