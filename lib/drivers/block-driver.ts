@@ -223,7 +223,8 @@ export class BlockDriver implements Closeable {
 
   /**
    * Switches the write cache: on, a write is safe after the next flush; off, when it was answered. Reads back what the device made of it. ERR_VDPA_NOT_SUPPORTED
-   * without VIRTIO_BLK_F_CONFIG_WCE, ERR_VDPA_REFUSED when the device keeps what it had. (section 5.2.5, VHOST_VDPA_SET_CONFIG)
+   * without VIRTIO_BLK_F_CONFIG_WCE, and to switch it on without VIRTIO_BLK_F_FLUSH, because no write would ever be safe then (section 5.2.6.2); ERR_VDPA_REFUSED
+   * when the device keeps what it had. (section 5.2.5, VHOST_VDPA_SET_CONFIG)
    */
   // eslint-disable-next-line @typescript-eslint/require-await -- a promise as every verb of the driver, and what it refuses is a rejection
   async setWriteCache(isOn: boolean): Promise<void> {
@@ -231,6 +232,7 @@ export class BlockDriver implements Closeable {
     if (typeof isOn !== 'boolean') throw typeError('isOn', 'true or false', isOn)
     if (this.#limits.hasWriteCache === undefined)
       throw this.#unsupported('VIRTIO_BLK_F_CONFIG_WCE', 'VHOST_VDPA_SET_CONFIG')
+    if (isOn && !this.#limits.canFlush) throw this.#unsupported('VIRTIO_BLK_F_FLUSH', 'VHOST_VDPA_SET_CONFIG')
     this.#device.config.write(WRITE_CACHE_AT, Uint8Array.of(isOn ? 1 : 0))
     if (this.limits.hasWriteCache !== isOn)
       throw this.#error('ERR_VDPA_REFUSED', `the write cache stays ${isOn ? 'off' : 'on'}`, 'VHOST_VDPA_SET_CONFIG')

@@ -366,7 +366,17 @@ function configOf(capacity: number, queues: number): Uint8Array {
   return config
 }
 
-/** A disk: reads, writes, flush, identification, discard and write-zeroes; other requests are answered UNSUPP. RangeError for content that does not fit. */
+/** A disk whose cache can be switched can be flushed: its device must offer that (section 5.2.5.2). */
+function checkOffer(features: bigint): void {
+  const { VIRTIO_BLK_F_CONFIG_WCE: canSwitch, VIRTIO_BLK_F_FLUSH: canFlush } = blockFeatureBits
+  if ((features & bit(canSwitch)) !== 0n && (features & bit(canFlush)) === 0n)
+    throw rangeError('features', 'with VIRTIO_BLK_F_FLUSH where VIRTIO_BLK_F_CONFIG_WCE is (section 5.2.5.2)', features)
+}
+
+/**
+ * A disk: reads, writes, flush, identification, discard and write-zeroes; other requests are answered UNSUPP. RangeError for content that does not fit, and for
+ * features that offer to switch the cache (CONFIG_WCE) and not to flush it.
+ */
 export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
   const { capacity = DEFAULT_CAPACITY, queues = 1, id = 'vdpa_blk_sim', content, isReadOnly = false } = options
   checkInteger(capacity, 'capacity', 0, 2 ** 43)
@@ -384,6 +394,7 @@ export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
   let features = options.features === undefined ? DEFAULT_BLOCK_FEATURES : toU64(options.features, 'features')
   for (const number of options.moreFeatures ?? []) features |= bit(number)
   if (isReadOnly) features |= bit(blockFeatureBits.VIRTIO_BLK_F_RO)
+  checkOffer(features)
   const device = new ModelDevice(
     {
       deviceId: deviceIds.block,

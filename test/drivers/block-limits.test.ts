@@ -203,6 +203,22 @@ describe('the write cache', () => {
     await device.close()
   })
 
+  test('that cannot be flushed is off, stays off, and may be switched off', async () => {
+    const { device, driver } = await withCache([blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE], ['VIRTIO_BLK_F_CONFIG_WCE'])
+    expect(driver.limits).toMatchObject({ hasWriteCache: false, canFlush: false })
+    await expect(driver.setWriteCache(true)).rejects.toMatchObject({
+      code: 'ERR_VDPA_NOT_SUPPORTED',
+      message: expect.stringContaining('VIRTIO_BLK_F_FLUSH was not negotiated') as unknown,
+    })
+    expect(device.config.block().writeCache).toBe(false)
+    // A device that does not heed its law.
+    device.config.write(32, Uint8Array.of(1))
+    expect(driver.limits.hasWriteCache).toBe(true)
+    await driver.setWriteCache(false)
+    expect(driver.limits.hasWriteCache).toBe(false)
+    await device.close()
+  })
+
   test('that stays what it was is told', async () => {
     const { device, driver } = await withCache(
       [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE],

@@ -199,6 +199,11 @@ describe('a block device', () => {
 
   test('refuses options that no disk can have', () => {
     expect(() => blockDevice({ capacity: -1 })).toThrow(RangeError)
+    // A cache that is switched and cannot be flushed (section 5.2.5.2).
+    const features = DEFAULT_BLOCK_FEATURES & ~(1n << BigInt(blockFeatureBits.VIRTIO_BLK_F_FLUSH))
+    expect(blockDevice({ features }).hasFeature(blockFeatureBits.VIRTIO_BLK_F_FLUSH)).toBe(false)
+    const moreFeatures = [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE]
+    expect(() => blockDevice({ features, moreFeatures })).toThrow(/VIRTIO_BLK_F_FLUSH/)
     expect(() => blockDevice({ id: 'x'.repeat(21) })).toThrow(RangeError)
     expect(() => blockDevice({ capacity: 1, content: new Uint8Array(513) })).toThrow(RangeError)
   })
