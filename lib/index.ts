@@ -106,6 +106,7 @@ export {
   type NetDriverOptions,
   type NetDriverSnapshot,
 } from './drivers/net-driver.js'
+export type { SaveOptions } from './drivers/driver-queues.js'
 export type { PacketHeader, ReceivedHeader } from './drivers/net-header.js'
 export type { FrameHandler, FramePartsHandler } from './drivers/net-receiver.js'
 export {
@@ -119,6 +120,9 @@ export type { BlockCompletions, BlockCounters, BlockDone } from './drivers/block
 export { BLOCK_NO_STATUS } from './drivers/block-errors.js'
 export type { BlockLimits, RangeLimits } from './drivers/block-limits.js'
 export { checkSnapshot } from './move/check-snapshot.js'
+export { compareSnapshot } from './move/differences.js'
+export { restoreDevice, type Restored, type RestoreOptions } from './move/restore.js'
+export type { QueueEventfds, SavedDriver } from './move/arrive.js'
 export { ownPartTypes, snapshotFromParts, snapshotToParts, type ReadParts } from './move/parts.js'
 export type { MappingChange, MappingSink, MemorySlice } from './iotlb/mapping-sink.js'
 export type { SleepingCall, Steps } from './base/steps.js'

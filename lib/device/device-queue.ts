@@ -229,7 +229,8 @@ export class DeviceQueue implements Closeable {
   /** @internal What save() gives; nothing is changed. */
   snapshot(): QueueSnapshot {
     if (this.#isClosed) throw refusal(this.#context, 'ERR_VDPA_CLOSED', `queue ${this.index} is closed`)
-    this.vring.checkStopped('saving a queue')
+    // A device that was halted has no negotiated features any more.
+    if (this.#context.state.phase !== 'claimed') this.vring.checkStopped('saving a queue')
     const { bufferBytes, indirectTableSize } = this.#wish
     return { ring: this.ring.save(), memory: this.#memory, iova: this.#iova, bufferBytes, indirectTableSize }
   }
@@ -245,6 +246,11 @@ export class DeviceQueue implements Closeable {
     if (this.#context.state.phase === 'negotiated') yield* failures.attempt(takeBackSteps(this.#context, this.vring))
     yield* whole(this.#letGoSteps(failures, false))
     this.#end.reach()
+  }
+
+  /** @internal Ends a queue of which not all of its driver's could be made: memory that was given to go on with stays the giver's. */
+  takeBackSteps(): Steps<void> {
+    return this.#wish.restore === undefined ? this.endSteps() : this.partSteps()
   }
 
   *#endSteps(): Steps<void> {

@@ -55,7 +55,7 @@ export function* queueSteps(
       call,
     })
     undo.pushSteps(() => takeBackSteps(context, vring))
-    vring.enableOwned()
+    if (!wish.isLate) vring.enableOwned()
     const hasNotificationData = features.has('VIRTIO_F_NOTIFICATION_DATA')
     const parts = { vring, ring, wish, groups, layout, memory, iova, kick, call, doorbell, hasNotificationData }
     const queue = new DeviceQueue(context, parts)

@@ -4,7 +4,7 @@ import { checkBigint, checkInteger, checkOneOf, checkString, rangeError, typeErr
 import type { MemoryRegion } from '../memory/memory-region.js'
 import type { DriverSnapshot } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
-import type { DeviceContext } from './context.js'
+import { refusal, type DeviceContext } from './context.js'
 
 /** How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. */
 export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
@@ -33,6 +33,11 @@ export interface DeviceQueueOptions {
   readonly restore?: QueueSnapshot
   /** Descriptors a chain may have in an indirect table; 0 (default) makes all chains direct. Needs VIRTIO_F_RING_INDIRECT_DESC. */
   readonly indirectTableSize?: number
+  /**
+   * Is not enabled before start(), but by `vring.enable()` after it: for queues that must not be served before the control queue has set the device up. Needs
+   * ENABLE_AFTER_DRIVER_OK (ERR_VDPA_NOT_SUPPORTED). Default false.
+   */
+  readonly isLate?: boolean
   /** Who drives the queue, for the sentence that refuses a second owner; `'createQueue()'` by default. */
   readonly owner?: string
 }
@@ -62,6 +67,7 @@ export interface QueueWish {
   readonly iova: bigint | undefined
   readonly restore: QueueSnapshot | undefined
   readonly indirectTableSize: number
+  readonly isLate: boolean
   readonly owner: string
 }
 
@@ -70,13 +76,20 @@ const LARGEST_RING = 0x8000
 /** Checks everything that can be told without asking the device. */
 export function queueWish(context: DeviceContext, options: DeviceQueueOptions): QueueWish {
   if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
-  const { addressSpace, notifyBy = 'eventfd', iova, owner = 'createQueue()' } = options
+  const { addressSpace, notifyBy = 'eventfd', iova, owner = 'createQueue()', isLate = false } = options
   const { descriptorSpace: ringSpace = addressSpace } = options
   checkSpace(context, addressSpace, 'addressSpace')
   checkSpace(context, ringSpace, 'descriptorSpace')
   checkOneOf(notifyBy, 'notifyBy', ['eventfd', 'doorbell', 'auto'])
   if (iova !== undefined) checkBigint(iova, 'iova')
   checkString(owner, 'owner')
+  if (typeof isLate !== 'boolean') throw typeError('isLate', 'true or false', isLate)
+  if (isLate && !context.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK'))
+    throw refusal(
+      context,
+      'ERR_VDPA_NOT_SUPPORTED',
+      'no queue is enabled after start(): ENABLE_AFTER_DRIVER_OK is not there',
+    )
   const restore = options.restore === undefined ? undefined : copyOf(options.restore)
   const bufferBytes = optionalInteger(options.bufferBytes, 'bufferBytes', 0, 2 ** 31)
   if (ringSpace !== addressSpace && (restore?.bufferBytes ?? bufferBytes ?? 0) > 0)
@@ -86,6 +99,7 @@ export function queueWish(context: DeviceContext, options: DeviceQueueOptions): 
     ringSpace,
     notifyBy,
     owner,
+    isLate,
     restore,
     iova: sameAs(restore?.iova, iova, 'iova'),
     size: sameAs(restore?.ring.size, optionalInteger(options.size, 'size', 1, LARGEST_RING), 'size'),

@@ -32,6 +32,12 @@ function* wholeReset(context: DeviceContext, isUsedAgain: boolean): Steps<void> 
   )
 }
 
+/** Status 0 alone: rings stand still, and queues are still there to be saved. A whole reset must follow. */
+export function* haltSteps(context: DeviceContext): Steps<void> {
+  yield* whole(statusZero(context))
+  context.state.needsReset('the device was halted')
+}
+
 function* statusZero(context: DeviceContext): Steps<void> {
   const { transport, state } = context
   try {

@@ -27,7 +27,7 @@ import { claimSteps, type Claimed, type ClaimOptions } from './claim.js'
 import { ConfigCall } from './config-call.js'
 import { queueSteps } from './queue-making.js'
 import { queueWish, type DeviceQueueOptions } from './queue-options.js'
-import { resetSteps } from './reset.js'
+import { haltSteps, resetSteps } from './reset.js'
 import {
   takeSnapshot,
   type DeviceSnapshot,
@@ -416,6 +416,16 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** @internal Stops a device that runs as part of a procedure, and closes its queues. */
   stopSteps(): Steps<void> {
     return stopSteps(this.#context)
+  }
+
+  /** @internal Stops the rings of a device that cannot be suspended, as part of saving its queues; a reset must follow. */
+  haltSteps(): Steps<void> {
+    return haltSteps(this.#context)
+  }
+
+  /** @internal Who drives which queue of it from here. */
+  get drivenQueues(): readonly { readonly index: number; readonly owner: string }[] {
+    return this.#context.queues.all().map(({ index, owner }) => ({ index, owner }))
   }
 
   /** @internal Runs what drivers do with several queues as one verb of the device. */

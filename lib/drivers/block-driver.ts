@@ -23,7 +23,14 @@ import type { BlockCompletions } from './block-queue-types.js'
 import { queueOptions, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
-import { closeQueues, makeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
+import {
+  closeQueues,
+  isByReset,
+  makeQueues,
+  negotiatedFeatures,
+  saveQueues,
+  type SaveOptions,
+} from './driver-queues.js'
 import { abandonQueues, checkNotRestored } from './saved-queues.js'
 
 /** How a block driver is made. */
@@ -44,6 +51,8 @@ export interface BlockDriverOptions {
   readonly completions?: BlockCompletions
   /** Goes on where save() stopped another driver; the other options are as they were then. */
   readonly restore?: BlockSnapshot
+  /** @internal What waits goes on waiting when this fails: the snapshot is restored elsewhere. */
+  readonly mayRetry?: boolean
 }
 
 /** A stopped driver: the queues with what is under way in them, and everybody who waits for it. */
@@ -114,6 +123,8 @@ export class BlockDriver implements Closeable {
     try {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
     } catch (cause) {
+      if (wish.mayRetry === true) for (const { queue } of wish.restore?.lanes ?? []) queue.parkAgain()
+      if (wish.mayRetry === true) throw cause
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
       const { lanes } = wish.restore ?? {}
       for (const { queue } of Array.isArray(lanes) ? (lanes as BlockSnapshot['lanes']) : [])
@@ -284,17 +295,19 @@ export class BlockDriver implements Closeable {
   }
 
   /**
-   * Stops at a suspended device (ERR_VDPA_STATE otherwise), whatever is under way; this driver is closed then. Pass the snapshot to start() after the device was
+   * Stops at a suspended device (ERR_VDPA_STATE otherwise, unless `byReset`), whatever is under way; this driver is closed then. Pass the snapshot to start() after the device was
    * reset and negotiated with the same features: every promise settles there, requests that the device had not answered are sent again, and no others. Or to
    * abandon(), which rejects them; until then they wait, also when the device is closed. When it fails, because the device does not answer or a ring is broken,
    * the driver is as it was and goes on after resume().
    */
-  async save(): Promise<BlockSnapshot> {
+  async save(options: SaveOptions = {}): Promise<BlockSnapshot> {
+    const byReset = isByReset(options)
     this.#checkOpen()
     const queues = await saveQueues({
       device: this.#device,
       queues: this.#deviceQueues,
-      check: () => this.#checkSavable(),
+      byReset,
+      check: () => this.#checkSavable(byReset),
       begin: () => {
         for (const { queue } of this.#lanes) queue.park()
         this.#stopListening()
@@ -304,8 +317,8 @@ export class BlockDriver implements Closeable {
     return { queues, lanes: this.#lanes, shape: this.#shape, path: this.#device.path }
   }
 
-  #checkSavable(): void {
-    if (!this.#device.isSuspended)
+  #checkSavable(byReset: boolean): void {
+    if (!byReset && !this.#device.isSuspended)
       throw this.#error('ERR_VDPA_STATE', 'a driver is saved while its device is suspended')
     for (const { queue } of this.#lanes) queue.takeAnswers()
     // The program's callbacks ran.
@@ -320,6 +333,7 @@ export class BlockDriver implements Closeable {
       if (failure !== undefined) throw failure
       ring.publish()
       ring.save()
+      if (!this.#device.isSuspended) continue
       try {
         vring.state()
       } catch (refusal) {

@@ -272,6 +272,11 @@ export class BlockQueue {
     this.#stopWatchingClose()
   }
 
+  /** @internal park() of one whose restoring failed: it waits for another. */
+  parkAgain(): void {
+    if (this.#failure === undefined) this.park()
+  }
+
   /** @internal Whether it was parked and waits for attach(). */
   get isSaved(): boolean {
     return this.#isParked && this.#failure === undefined

@@ -1,5 +1,6 @@
 // What every driver does with its device's queues: it asks what was negotiated, makes its queues, all of them or none, saves and closes all of them or none.
 
+import { checkObject, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
@@ -40,7 +41,7 @@ export function* makeQueues<T>(
     return result
   } catch (failure) {
     const met = new Failures()
-    for (const queue of [...made].reverse()) yield* met.attempt(queue.endSteps())
+    for (const queue of [...made].reverse()) yield* met.attempt(queue.takeBackSteps())
     throw failure
   }
 }
@@ -88,12 +89,32 @@ export interface QueueSave {
   readonly check: () => void
   /** The driver's own part of the end, when nothing can fail any more. */
   readonly begin: () => void
+  /** Stops a device that is not suspended by a reset. */
+  readonly byReset: boolean
+}
+
+/** How a driver is saved. */
+export interface SaveOptions {
+  /**
+   * Stops a device that is not suspended by a reset, for devices that cannot be: what it had taken and not answered is given to the next device again, and may have been
+   * carried out before. Default false.
+   */
+  readonly byReset?: boolean
+}
+
+/** Whether a device is to be stopped by a reset. TypeError for options that are none. */
+export function isByReset(options: SaveOptions): boolean {
+  checkObject(options, 'options')
+  const { byReset = false } = options
+  if (typeof byReset !== 'boolean') throw typeError('byReset', 'true or false', byReset)
+  return byReset
 }
 
 /** Saves the queues of a driver as one verb of the device: when one of them cannot be saved, all are as before. */
-export function saveQueues({ device, queues, check, begin }: QueueSave): Promise<QueueSnapshot[]> {
+export function saveQueues({ device, queues, check, begin, byReset }: QueueSave): Promise<QueueSnapshot[]> {
   return device.changeQueues('save()', function* (): Steps<QueueSnapshot[]> {
     check()
+    if (byReset && device.isRunning && !device.isSuspended) yield* device.haltSteps()
     const snapshots = queues.map((queue) => queue.snapshot())
     begin()
     noteSaved(snapshots)

@@ -14,7 +14,7 @@ import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import { netQueuePairs } from '../device/device-kinds.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { closeQueues, negotiatedFeatures, saveQueues } from './driver-queues.js'
+import { closeQueues, isByReset, negotiatedFeatures, saveQueues, type SaveOptions } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
@@ -39,6 +39,8 @@ export interface NetDriverOptions {
   readonly notifyBy?: NotifyBy
   /** Queue pairs to use; 1 by default. More need VIRTIO_NET_F_MQ, and usePairs() once the device runs. */
   readonly pairs?: number
+  /** Makes queues that are enabled by `vring.enable()` after device.start(), as in VdpaDevice.createQueue(). */
+  readonly isLate?: boolean
   /** Goes on where a driver stood that was saved: with its rings, and the frames in them. `size`, `bufferBytes` and `pairs` are those of the snapshot. */
   readonly restore?: NetDriverSnapshot
 }
@@ -360,11 +362,12 @@ export class NetDriver implements Closeable {
 
   /**
    * Saves the queues of a suspended device and closes the driver; pass the snapshot to start() after reset() and negotiate() to go on: no frame is lost or
-   * doubled. Or to abandon(). ERR_VDPA_STATE while the device runs. Who waits is told ERR_VDPA_CANCELED.
+   * doubled. Or to abandon(). ERR_VDPA_STATE while the device runs, unless it is to be stopped `byReset`. Who waits is told ERR_VDPA_CANCELED.
    */
-  async save(): Promise<NetDriverSnapshot> {
+  async save(options: SaveOptions = {}): Promise<NetDriverSnapshot> {
+    const byReset = isByReset(options)
     this.#pair(0)
-    const queues = await saveQueues({ ...this.#end, check: () => this.#pair(0) })
+    const queues = await saveQueues({ ...this.#end, byReset, check: () => this.#pair(0) })
     return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, queues }
   }
 

@@ -31,6 +31,7 @@ export interface PairOptions {
   readonly addressSpace?: AddressSpace
   readonly size?: number
   readonly notifyBy?: NotifyBy
+  readonly isLate?: boolean
   readonly restore?: { readonly queues: readonly QueueSnapshot[] }
 }
 
@@ -60,6 +61,7 @@ function queueOptions(device: VdpaDevice<'net'>, index: number, options: PairOpt
     size,
     bufferBytes: size * frameBufferStride(options.bufferBytes),
     ...(options.notifyBy === undefined ? {} : { notifyBy: options.notifyBy }),
+    ...(options.isLate === undefined ? {} : { isLate: options.isLate }),
     ...(restore === undefined ? {} : { restore }),
   }
 }

@@ -49,6 +49,7 @@ export function checkSnapshot(value: unknown): DeviceSnapshot {
     'snapshot.spaces',
     'an asid',
   )
+  checkOwnMemory(queues, spaces)
   const groups = each(it.groups, 'snapshot.groups', groupOf)
   checkOnce(
     groups.map(({ group }) => group),
@@ -88,6 +89,21 @@ function each<T>(value: unknown, name: string, check: (item: unknown, name: stri
 function checkOnce(numbers: readonly number[], name: string, what: string): void {
   const twice = numbers.find((number, at) => numbers.indexOf(number) !== at)
   if (twice !== undefined) throw rangeError(name, `a list that names ${what} once`, twice)
+}
+
+/** The memory of a queue that is driven from here is that queue's alone, and freed with it. */
+function checkOwnMemory(queues: readonly QueueState[], spaces: readonly SpaceState[]): void {
+  const own = queues.flatMap(({ books }) => (books === undefined ? [] : [books.memory]))
+  checkOnce(own, 'snapshot.queues', 'the memory of books')
+  for (const [at, { mappings }] of spaces.entries()) {
+    const index = mappings.findIndex(({ memory }) => own.includes(memory))
+    if (index >= 0)
+      throw rangeError(
+        `snapshot.spaces[${at}].mappings[${index}].memory`,
+        'none that a queue has',
+        mappings[index]?.memory,
+      )
+  }
 }
 
 function word(value: unknown, name: string): string {

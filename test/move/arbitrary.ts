@@ -33,7 +33,7 @@ const chain = fc.record({
 })
 const used = fc.record({ token: fc.nat(0x7fff_ffff), length: fc.nat(0xffff_ffff) })
 
-function queue(index: number, format: 'split' | 'packed', memories: number): fc.Arbitrary<QueueState> {
+function queue(index: number, format: 'split' | 'packed'): fc.Arbitrary<QueueState> {
   const size = fc.integer({ min: 0, max: 10 }).map((exponent) => 2 ** exponent)
   return size.chain((size) => {
     const at = fc.nat(format === 'split' ? 0xffff : size - 1)
@@ -42,7 +42,7 @@ function queue(index: number, format: 'split' | 'packed', memories: number): fc.
       return { available: word, used: word }
     })
     const books = fc.record({
-      memory: fc.nat(memories - 1),
+      memory: fc.constant(2 + index),
       iova: low.map(hex),
       bufferBytes: fc.nat(2 ** 31),
       indirectTableSize: fc.nat(0x8000),
@@ -96,12 +96,12 @@ export const snapshots: fc.Arbitrary<DeviceSnapshot> = fc.boolean().chain((isPac
         selector: ({ group }) => group,
         maxLength: 3,
       }),
-      memories: fc.array(fc.constant({ length: MEMORY }), { minLength: 2, maxLength: 2 }),
+      memories: fc.array(fc.constant({ length: MEMORY }), { minLength: 2 + count, maxLength: 2 + count }),
       spaces: fc.uniqueArray(fc.record({ asid: fc.nat(3), mappings: fc.array(mapping(2), { maxLength: 3 }) }), {
         selector: ({ asid }) => asid,
         maxLength: 2,
       }),
-      queues: fc.tuple(...Array.from({ length: count }, (_, index) => queue(index, isPacked ? 'packed' : 'split', 2))),
+      queues: fc.tuple(...Array.from({ length: count }, (_, index) => queue(index, isPacked ? 'packed' : 'split'))),
       control: fc.array(command, { maxLength: 6 }),
       lost: fc.array(fc.stringMatching(/^[a-z ]{1,20}$/), { maxLength: 2 }),
     }),

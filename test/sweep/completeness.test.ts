@@ -39,12 +39,13 @@ const quiet: Readonly<Record<string, readonly string[]>> = {
 const parts: Readonly<Record<string, readonly string[]>> = {
   AddressSpace: ['mapRegionSteps', 'unmapSteps', 'batchSteps', 'replaySteps', 'stopFollowing', 'closeSteps', 'release'],
   ControlQueue: ['exchangeTold'],
-  BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'attach', 'setLimits'],
-  DeviceQueue: ['endSteps', 'checkStopped', 'partSteps'],
+  BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'setLimits'],
+  DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
   ShadowQueue: ['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go'],
   VdpaDevice: [
     'takeSnapshot',
+    'haltSteps',
     'createQueueSteps',
     'lateQueueSteps',
     'suspendSteps',

@@ -3,6 +3,7 @@
 import { deviceRows } from './device-rows.js'
 import { driverRows } from './driver-rows.js'
 import { shadowRows } from './shadow-rows.js'
+import { moveRows } from './move-rows.js'
 import type { Row } from './steps.js'
 
-export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows]
+export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows, ...moveRows]

@@ -11,7 +11,8 @@ import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { MemoryFollower } from '../../lib/device/memory-follower.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import type { BlockDriver } from '../../lib/drivers/block-driver.js'
-import type { NetDriver } from '../../lib/drivers/net-driver.js'
+import type { TakenSnapshot } from '../../lib/device/snapshot.js'
+import type { NetDriver, NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
 import type { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
@@ -32,6 +33,7 @@ export interface Things {
   disk?: BlockDriver
   follower?: MemoryFollower
   table?: GuestMemory
+  taken?: TakenSnapshot & { readonly driver: NetDriverSnapshot }
 }
 
 /** Where the devices stand: in a simulator, or in a kernel. */

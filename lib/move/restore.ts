@@ -1,0 +1,125 @@
+// A device goes on from a snapshot: of another device, of this one before it was reset, or of one that another program had.
+
+import { checkInteger, checkObject } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import type { NetControlQueue } from '../control/net-control-queue.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+import type { DeviceSnapshot } from '../device/snapshot.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import type { BlockDriver } from '../drivers/block-driver.js'
+import type { NetDriver } from '../drivers/net-driver.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import { arrive, checkMemories, prepare, type Arrived, type QueueEventfds, type SavedDriver } from './arrive.js'
+import { checkSnapshot } from './check-snapshot.js'
+import { differences } from './differences.js'
+
+/** How a device goes on from a snapshot. */
+export interface RestoreOptions {
+  /** The memory that the numbers of `snapshot.memories` stand for, in that order; longer is allowed. */
+  readonly memories: readonly MemoryRegion[]
+  /** What NetDriver.save() or BlockDriver.save() gave, for the driver to go on. Without it, queues that were driven from here are given as they are, in `queues`. */
+  readonly driver?: SavedDriver
+  /** The eventfds of queues that somebody else drives. */
+  readonly eventfds?: readonly QueueEventfds[]
+  /** Milliseconds that the device has for a command of the control queue; default 10,000. */
+  readonly timeout?: number
+}
+
+/** A device that goes on. */
+export interface Restored {
+  /** The device, running. */
+  readonly device: VdpaDevice
+  /** The control queue, where it was driven from here. */
+  readonly control: NetControlQueue | undefined
+  /** The driver, where one was given to go on. */
+  readonly driver: NetDriver | BlockDriver | undefined
+  /** Queues that were driven from here by no driver. */
+  readonly queues: readonly DeviceQueue[]
+  /** What was lost before, as sentences. */
+  readonly lost: readonly string[]
+}
+
+/**
+ * Has a device that was opened, and not negotiated, go on from a snapshot: features, groups, mappings, the control queue and what it had set, rings where they stood, DRIVER_OK. Data
+ * queues are enabled when the commands were acknowledged, where ENABLE_AFTER_DRIVER_OK is there; otherwise they run before. The snapshot may come from anywhere.
+ *
+ * Nothing is touched where the snapshot is none (TypeError and RangeError name the place), the memory is too short, the device is not new (ERR_VDPA_STATE), or it cannot
+ * be (ERR_VDPA_NOT_SUPPORTED, every reason in the sentence; compareSnapshot() gives them as a list). After any later failure the device is closed: what a driver waits for
+ * is rejected then, and the memory stays the caller's.
+ */
+export async function restoreDevice(
+  device: VdpaDevice,
+  snapshot: DeviceSnapshot,
+  options: RestoreOptions,
+): Promise<Restored> {
+  const checked = checkSnapshot(snapshot)
+  const wish = checkRestore(options)
+  checkMemories(checked, wish.memories)
+  checkNew(device)
+  refuseDifferences(device, checked)
+  const arrived: Arrived = { queues: [] }
+  try {
+    await prepare(device, checked, wish.memories)
+    await arrive(device, { snapshot: checked, ...wish }, arrived)
+  } catch (failure) {
+    const failures = new Failures()
+    failures.keep(failure)
+    // Memory that the caller gave is not freed with the device.
+    if (!device.isClosed) await leaveQueues(device, arrived).catch((met: unknown) => failures.keep(met))
+    await device.close().catch((met: unknown) => failures.keep(met))
+    failures.throwMet(`${device.path} did not go on, and closing it met failures`)
+  }
+  return restored(device, arrived, checked)
+}
+
+/** What was restored, as the program gets it. */
+export function restored(device: VdpaDevice, arrived: Arrived, { lost }: DeviceSnapshot): Restored {
+  const { control, driver, queues } = arrived
+  return { device, control, driver, queues, lost }
+}
+
+/** ERR_VDPA_NOT_SUPPORTED with every difference that keeps the device from going on. */
+export function refuseDifferences(device: VdpaDevice, snapshot: DeviceSnapshot): void {
+  const reasons = differences(device, snapshot)
+  if (reasons.length > 0)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the device cannot go on from the snapshot: ${reasons.join('; ')}`, {
+      path: device.path,
+    })
+}
+
+/** ERR_VDPA_STATE for a device that is not as openDevice() gave it. */
+export function checkNew(device: VdpaDevice): void {
+  if (device.state === 'claimed') return
+  const text = `a device that goes on from a snapshot is new, or reset, and this one is ${device.state}`
+  throw vdpaError(device.isClosed ? 'ERR_VDPA_CLOSED' : 'ERR_VDPA_STATE', text, { path: device.path })
+}
+
+/** Looks options through, and copies them. */
+export function checkRestore(options: RestoreOptions): RestoreOptions {
+  checkObject(options, 'options')
+  const { timeout, eventfds, driver } = options
+  if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
+  if (driver !== undefined) checkObject(driver, 'driver')
+  for (const [at, one] of (eventfds ?? []).entries()) checkObject(one, `eventfds[${at}]`)
+  return { ...options, ...(eventfds !== undefined && { eventfds: [...eventfds] }) }
+}
+
+/** Stops a device that did not go on, and lets go of queues whose memory is somebody else's. */
+async function leaveQueues(device: VdpaDevice, { driver, queues }: Arrived): Promise<void> {
+  if (driver !== undefined && !driver.isClosed) {
+    const saved = await driver.save({ byReset: true })
+    rejectWaiters(saved, device.path)
+  }
+  if (queues.length === 0) return
+  await device.changeQueues('restoreDevice()', function* () {
+    if (device.isRunning && !device.isSuspended) yield* device.haltSteps()
+    for (const queue of queues) yield* queue.partSteps()
+  })
+}
+
+function rejectWaiters(saved: SavedDriver, path: string): void {
+  if (!('lanes' in saved)) return
+  const failure = vdpaError('ERR_VDPA_CANCELED', 'the device did not go on', { path })
+  for (const { queue } of saved.lanes) queue.fail(failure)
+}

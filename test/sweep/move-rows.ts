@@ -1,0 +1,28 @@
+// The verbs by which a device goes on where another one stood.
+
+import { compareSnapshot } from '../../lib/move/differences.js'
+import { restoreDevice } from '../../lib/move/restore.js'
+import { closeLater, openNet, suspended, the, type Act, type Row } from './steps.js'
+
+/** A driver, and all that its device was told, without a device: the node is open again, and new. */
+const taken: Act = async (world) => {
+  const net = the(world, 'net')
+  const { snapshot, memories } = net.takeSnapshot({ control: the(world, 'control') })
+  const driver = await the(world, 'driver').save()
+  await net.close()
+  await openNet(world)
+  for (const { memory } of driver.queues) world.wait(closeLater(world, () => memory.close()))
+  world.things.taken = { snapshot, memories, driver }
+}
+
+export const moveRows: readonly Row[] = [
+  {
+    verb: 'restoreDevice() and compareSnapshot()',
+    before: [...suspended, taken],
+    act: async (world) => {
+      const { snapshot, memories, driver } = the(world, 'taken')
+      compareSnapshot(the(world, 'net'), snapshot)
+      await restoreDevice(the(world, 'net'), snapshot, { memories, driver, timeout: 50 })
+    },
+  },
+]
