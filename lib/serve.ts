@@ -1,10 +1,13 @@
-// `vhost-vdpa/serve`: device models for others than this process. The models themselves are those of the simulator.
+// `vhost-vdpa/serve`: devices for virtual machines: models, which are those of the simulator, and vDPA devices that are bridged.
 /// <reference types="node" preserve="true" />
 
+import { bridgeOn, type BridgeVhostUserOptions, type VhostUserBridge } from './bridge/bridge.js'
+import type { VdpaDevice } from './device/vdpa-device.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import { serveOn, type ServedModel, type ServeVhostUserOptions, type VhostUserServer } from './vhost-user/server.js'
 
 export type { ServedModel, ServeVhostUserOptions, VhostUserServer } from './vhost-user/server.js'
+export type { BridgeVhostUserOptions, VhostUserBridge } from './bridge/bridge.js'
 export { networkDevice, pair } from './models/network.js'
 export type { NetworkDevice, NetworkDeviceOptions } from './models/network-options.js'
 export { blockDevice, type BlockDevice, type BlockDeviceOptions } from './models/block.js'
@@ -22,4 +25,20 @@ export { customDevice, type ChainServer, type CustomDeviceOptions } from './mode
  */
 export function serveVhostUser(model: ServedModel, options: ServeVhostUserOptions): VhostUserServer {
   return serveOn(model, options.backend ?? new KernelBackend(), options)
+}
+
+/**
+ * Gives a vDPA device to a virtual machine by vhost-user: the front end's memory is mapped in address space 0, its rings and eventfds go straight to the device, and its
+ * control queue is served by a ShadowControlQueue in address space 1, with `options.policy`. The device is one that was just opened, of the kernel or of a simulator, and
+ * stays the program's to close; while it is bridged it belongs to the bridge.
+ *
+ * What cannot be carried is masked from the guest: ACCESS_PLATFORM; the control queue and all that needs it, where the device cannot isolate it (`bridge.isolation`
+ * says why). Where a front end keeps its guest's control queue to itself, as QEMU does, the device is made promiscuous and given as many queue pairs as are enabled. A device
+ * is started and stopped as a whole. Interrupts go through this process where the front end passes a socket instead of an eventfd, as User Mode Linux does, and both
+ * directions on a simulator.
+ *
+ * Errors: ERR_VDPA_STATE for a device that is negotiated; those of serveVhostUser() for the socket; what the device refuses. Since 0.1.0.
+ */
+export async function bridgeVhostUser(device: VdpaDevice, options: BridgeVhostUserOptions): Promise<VhostUserBridge> {
+  return bridgeOn(device, options.backend ?? new KernelBackend(), options)
 }

@@ -146,6 +146,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return this.#context.state.name
   }
 
+  /** @internal The system that it was opened from, for rooms that give it memory and eventfds. */
+  get backend(): Backend {
+    return this.#context.backend
+  }
+
   /** The open node's descriptor, for passing on. Throws ERR_VDPA_CLOSED after close(). */
   get fd(): number {
     checkOpen(this.#context)

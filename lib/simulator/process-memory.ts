@@ -33,19 +33,33 @@ export class MemoryWindow {
   /** The same for rings. */
   readonly ringMemory: RingMemory
 
-  constructor(first: number, length: number) {
+  constructor(first: number, bytes: Uint8Array) {
+    const { buffer, byteOffset, length } = bytes
     this.first = first
-    this.buffer = new ArrayBuffer(length)
-    this.bytes = new Uint8Array(this.buffer)
-    this.words = new Int32Array(this.buffer)
-    this.ringMemory = new RingMemory(this.buffer)
+    this.buffer = buffer as ArrayBuffer
+    this.bytes = bytes
+    this.words = new Int32Array(buffer, byteOffset, length >>> 2)
+    this.ringMemory = new RingMemory(buffer, byteOffset, length)
   }
 }
 
-const gone = new MemoryWindow(0, 0)
+const gone = new MemoryWindow(0, new Uint8Array(0))
+
+/** Where regions have their bytes from. */
+interface RegionFile {
+  /** One of the regions is closed. */
+  release(part: RegionPart): void
+}
+
+/** Bytes that a region shows. */
+interface RegionPart {
+  readonly length: number
+  /** The bytes of window `index`. */
+  window(index: number): MemoryWindow
+}
 
 /** Bytes of a file that regions show. They go when the last of these regions is closed. */
-class FilePart {
+class FilePart implements RegionPart {
   readonly offset: number
   readonly length: number
   users = 0
@@ -60,7 +74,9 @@ class FilePart {
   window(index: number): MemoryWindow {
     const bytes = windowBytesOf(this.length)
     return (this.#windows[index] ??=
-      this.users === 0 ? gone : new MemoryWindow(index * bytes, Math.min(bytes, this.length - index * bytes)))
+      this.users === 0
+        ? gone
+        : new MemoryWindow(index * bytes, new Uint8Array(Math.min(bytes, this.length - index * bytes))))
   }
 
   /** Detaches what was made: every view has length 0 from now on. */
@@ -110,22 +126,49 @@ export class MemoryFile {
   }
 }
 
+/** Memory of another backend, which is held and stays where it is. */
+class ForeignPart implements RegionPart, RegionFile {
+  readonly length: number
+  readonly #region: MemoryRegion
+  readonly #hold: MemoryHold
+  readonly #windows: (MemoryWindow | undefined)[] = []
+
+  constructor(region: MemoryRegion) {
+    this.length = region.length
+    this.#region = region
+    this.#hold = region.hold('a simulator that shows it')
+  }
+
+  window(index: number): MemoryWindow {
+    const bytes = windowBytesOf(this.length)
+    const first = index * bytes
+    return (this.#windows[index] ??= this.#hold.isClosed
+      ? gone
+      : new MemoryWindow(first, this.#region.view(first, Math.min(bytes, this.length - first))))
+  }
+
+  release(): void {
+    this.#windows.length = 0
+    this.#hold.close()
+  }
+}
+
 /** Bytes at an address of the pretended process: one part of a file. */
 export class SimulatedRegion implements MemoryRegion {
   readonly length: number
   readonly pageSize: number
   /** The address as a number, which is exact: all are below 2^47. */
   readonly start: number
-  readonly #file: MemoryFile
-  readonly #part: FilePart
+  readonly #file: RegionFile
+  readonly #part: RegionPart
   readonly #windowBytes: number
   readonly #holds = new Holds()
   readonly #forget: (region: SimulatedRegion) => void
   #isClosed = false
 
   constructor(
-    file: MemoryFile,
-    part: FilePart,
+    file: RegionFile,
+    part: RegionPart,
     start: number,
     pageSize: number,
     forget: (region: SimulatedRegion) => void,
@@ -150,8 +193,8 @@ export class SimulatedRegion implements MemoryRegion {
   view(offset: number, length: number): Uint8Array {
     const index = windowIndex(this.length, offset, length)
     this.#checkOpen()
-    const { buffer, first } = this.#part.window(index)
-    return new Uint8Array(buffer, offset - first, length)
+    const { bytes, first } = this.#part.window(index)
+    return bytes.subarray(offset - first, offset - first + length)
   }
 
   /** What DMA at `offset` copies from and to. */
@@ -247,7 +290,8 @@ export class ProcessMemory {
       throw rangeError('options.pageSize', `one of ${PAGE_SIZES.join(', ')}`, pageSize)
     checkInteger(length, 'length', 1, LONGEST_REGION)
     const whole = Math.ceil(length / pageSize) * pageSize
-    return this.#map(new MemoryFile(whole), 0, whole, pageSize)
+    const file = new MemoryFile(whole)
+    return this.#map(file, file.use(0, whole), pageSize)
   }
 
   /** Shows a part of a file, at an address of its own. RangeError for what is not in whole pages, or not in the file. */
@@ -264,7 +308,15 @@ export class ProcessMemory {
     if (options.isReadOnly === true)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'a simulator has no memory that only reads its file')
     if (length % PAGE_BYTES !== 0) throw rangeError('options.length', `a multiple of ${PAGE_BYTES}`, length)
-    return this.#map(file, Number(offset), length, PAGE_BYTES)
+    return this.#map(file, file.use(Number(offset), length), PAGE_BYTES)
+  }
+
+  /** Shows memory of another backend, at an address of its own. RangeError for what is not in whole pages. */
+  share(region: MemoryRegion): SimulatedRegion {
+    if (region.length % PAGE_BYTES !== 0)
+      throw rangeError('region.length', `a multiple of ${PAGE_BYTES}`, region.length)
+    const part = new ForeignPart(region)
+    return this.#map(part, part, PAGE_BYTES)
   }
 
   /** The region that has the address, or the first one above it; undefined when there is none. */
@@ -283,11 +335,9 @@ export class ProcessMemory {
     return this.#lastFound
   }
 
-  #map(file: MemoryFile, offset: number, length: number, pageSize: number): SimulatedRegion {
+  #map(file: RegionFile, part: RegionPart, pageSize: number): SimulatedRegion {
     const start = Math.ceil(this.#next / pageSize) * pageSize
-    const region = new SimulatedRegion(file, file.use(offset, length), start, pageSize, (closed) =>
-      this.#forget(closed),
-    )
+    const region = new SimulatedRegion(file, part, start, pageSize, (closed) => this.#forget(closed))
     // A page between regions, so that running past the end of one never reaches another.
     this.#next = start + region.length + PAGE_BYTES
     this.#regions.push(region)

@@ -2,9 +2,9 @@
 
 import { channel } from 'node:diagnostics_channel'
 import type { Backend } from '../backend/backend.js'
-import { checkInteger, checkOneOf, checkString, rangeError } from '../base/checks.js'
+import { checkInteger, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
 import { systemError } from '../base/errors.js'
-import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { showViolation } from '../models/driver-law.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
@@ -185,6 +185,16 @@ export class Simulator implements Backend {
       throw this.#refuse(code, { syscall: 'mmap', path: `fd ${fd}` })
     }
     return this.#memory.adopt(target.file, options)
+  }
+
+  /**
+   * Shows memory of another backend at an address of this process, so that devices reach it: a real guest's, in front of a pretended device. It is held until the
+   * region is closed. RangeError for what is not in whole pages of 4 KiB; ERR_VDPA_CLOSED.
+   */
+  share(region: MemoryRegion): SimulatedRegion {
+    if (typeof region !== 'object' || region === null || typeof region.hold !== 'function')
+      throw typeError('region', 'a MemoryRegion', region)
+    return this.#memory.share(region)
   }
 
   /** A new eventfd, or a wrapper of one that the program has in this simulator. EBADF; RangeError for a descriptor of another kind. */

@@ -72,19 +72,51 @@ function identify(file: PassedFile, region: RegionDescription): string {
   return `${status.dev}:${status.ino}`
 }
 
+/** A part of the guest's memory. */
+export interface TableSlice {
+  readonly region: MemoryRegion
+  readonly offset: number
+  readonly size: number
+}
+
 /** The table of one front end. */
 export class MemoryTable {
   readonly #backend: Backend
   readonly #slots: number
+  readonly #drop: (memory: MemoryRegion) => void
   #regions: readonly MappedRegion[] = []
   /** By guest address; none overlap. */
   windows: readonly MemoryWindow[] = []
   /** Changes with the table. */
   version = 0
 
-  constructor(backend: Backend, slots: number) {
+  /** `drop` is given the memory that is not in the table any more, to be closed. */
+  constructor(backend: Backend, slots: number, drop = (memory: MemoryRegion) => memory.close()) {
     this.#backend = backend
     this.#slots = slots
+    this.#drop = drop
+  }
+
+  /** What is in it. */
+  get regions(): readonly { readonly description: RegionDescription; readonly memory: MemoryRegion }[] {
+    return this.#regions
+  }
+
+  /** The parts that cover [address, address + size) of the guest. RangeError where it has no memory. */
+  slices(address: bigint, size: number): TableSlice[] {
+    const slices: TableSlice[] = []
+    for (let done = 0; done < size;) {
+      const at = address + BigInt(done)
+      const found = this.#regions.find(({ description: { guestAddress, size: bytes } }) => {
+        return at >= guestAddress && at < guestAddress + bytes
+      })
+      if (found === undefined) throw new RangeError(`the guest has no memory at ${hex(at)}`)
+      const offset = Number(at - found.description.guestAddress)
+      const slice = { region: found.memory, offset, size: Math.min(size - done, found.memory.length - offset) }
+      slices.push(slice)
+      done += slice.size
+    }
+    return slices
   }
 
   /** Whether the front end made a file shorter than the region that it said is there. */
@@ -113,7 +145,7 @@ export class MemoryTable {
     const mapped = this.#map(region, file, this.#regions)
     if (this.#regions.includes(mapped)) return
     if (this.#regions.length === this.#slots) {
-      mapped.memory.close()
+      this.#drop(mapped.memory)
       throw refused(`all ${this.#slots} memory slots are in use`)
     }
     this.#exchange([...this.#regions, mapped])
@@ -179,6 +211,6 @@ export class MemoryTable {
   }
 
   #closeBut(regions: readonly MappedRegion[], kept: readonly MappedRegion[]): void {
-    for (const region of regions) if (!kept.includes(region)) region.memory.close()
+    for (const region of regions) if (!kept.includes(region)) this.#drop(region.memory)
   }
 }

@@ -10,6 +10,8 @@ const ONE = new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0])
 
 /** The far end of a call or error descriptor. */
 export interface Notifier {
+  /** Its descriptor, where it is an eventfd. */
+  readonly fd?: number
   signal(): void
   close(): void
 }

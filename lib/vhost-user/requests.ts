@@ -17,7 +17,7 @@ import { BackEndChannel } from './back-end-channel.js'
 import { encodeNumber, protocolError, type KnownRequest, type RequestValue, type RequestValues } from './codec.js'
 import { DirtyLog } from './dirty-log.js'
 import { kindOf, notifierOf } from './notifier.js'
-import type { ServedDevice } from './served-device.js'
+import type { HostedDevice } from './hosted-device.js'
 import type { Vring } from './vring.js'
 
 const PROTOCOL = bit(vhostUserFeatureBits.VHOST_USER_F_PROTOCOL_FEATURES)
@@ -30,7 +30,7 @@ const INFLIGHT_ALIGNMENT = 64
 export interface Connection {
   readonly backend: Backend
   readonly sockets: UnixSockets
-  readonly device: ServedDevice
+  readonly device: HostedDevice
   readonly memorySlots: number
   /** Protocol features that are offered, and those that were accepted. */
   readonly offered: bigint
@@ -45,12 +45,15 @@ export interface Connection {
   readonly answerFiles: MemoryRegion[]
 }
 
+/** The payload of an answer, or how it is made once the device has settled. */
+export type Answer = Uint8Array | (() => Uint8Array)
+
 type Handlers = {
   readonly [N in KnownRequest]?: (
     connection: Connection,
     value: RequestValues[N],
     files: readonly PassedFile[],
-  ) => Uint8Array | void
+  ) => Answer | void
 }
 
 /** The protocol feature that a request needs. */
@@ -93,12 +96,12 @@ function isInBand(connection: Connection): boolean {
 
 /** Which of both logs the device writes to, if any. */
 function applyLog(connection: Connection): void {
-  connection.device.dma.log = connection.isLogging ? connection.log : undefined
+  connection.device.setLog(connection.isLogging ? connection.log : undefined)
 }
 
 /** Queues as front ends count them: pairs for a network, whose control queue is not among them. */
 function queueCount({ device }: Connection): number {
-  const { deviceId, queueCount: count } = device.ops
+  const { deviceId, queueCount: count } = device
   return deviceId === deviceIds.net ? Math.max(1, count >> 1) : count
 }
 
@@ -137,6 +140,7 @@ const handlers: Handlers = {
     if ((value & inBand) !== 0n && (value & needed) !== needed)
       throw protocolError('SET_PROTOCOL_FEATURES', 'INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK')
     connection.protocolFeatures = value
+    connection.device.acceptProtocol?.(value)
   },
   GET_QUEUE_NUM: (connection) => encodeNumber(BigInt(queueCount(connection))),
   GET_MAX_MEM_SLOTS: ({ memorySlots }) => encodeNumber(BigInt(memorySlots)),
@@ -154,7 +158,7 @@ const handlers: Handlers = {
   SET_VRING_NUM: (connection, { index, num }) => {
     const vring = vringOf(connection, index, 'SET_VRING_NUM')
     whileStopped(vring, 'SET_VRING_NUM')
-    const most = connection.device.ops.maxQueueSize
+    const most = connection.device.maxQueueSize
     if (num === 0 || num > most) throw protocolError('SET_VRING_NUM', `${num} descriptors, and ${most} are the most`)
     vring.size = num
   },
@@ -177,7 +181,7 @@ const handlers: Handlers = {
     const vring = vringOf(connection, index, 'GET_VRING_BASE')
     connection.device.stop(vring)
     vring.stop()
-    return vhostUserVringState.encode({ index, num: vring.base ?? 0 })
+    return () => vhostUserVringState.encode({ index, num: vring.base ?? 0 })
   },
   SET_VRING_KICK: (connection, { index, hasFile }, [file]) => {
     const vring = vringOf(connection, index, 'SET_VRING_KICK')
@@ -185,7 +189,8 @@ const handlers: Handlers = {
       throw protocolError('SET_VRING_KICK', 'a ring that is to be polled, which this back end does not do')
     if (file !== undefined && kindOf(file) !== 'anon_inode:[eventfd]')
       throw protocolError('SET_VRING_KICK', `a descriptor that is ${kindOf(file)}, and no eventfd`)
-    vring.setKick(connection.backend, file?.fd, () => connection.device.kick(index))
+    const { device } = connection
+    vring.setKick(connection.backend, file?.fd, device.takesKicks ? () => device.kick(index) : undefined)
     connection.device.update(vring, 'SET_VRING_KICK')
   },
   SET_VRING_CALL: (connection, { index }, [file]) => {
@@ -219,21 +224,22 @@ const handlers: Handlers = {
   },
   GET_CONFIG: ({ device }, { offset, size, flags }) => {
     const bytes = new Uint8Array(size)
-    const there = Math.max(0, Math.min(size, device.ops.configSize - offset))
-    if (there > 0) device.ops.readConfig(offset, bytes.subarray(0, there))
+    const there = Math.max(0, Math.min(size, device.configSize - offset))
+    if (there > 0) device.readConfig(offset, bytes.subarray(0, there))
     const payload = new Uint8Array(vhostUserConfigHead.size + size)
     vhostUserConfigHead.encodeInto({ offset, size, flags }, payload)
     payload.set(bytes, vhostUserConfigHead.size)
     return payload
   },
   SET_CONFIG: ({ device }, { offset, size, bytes }) => {
-    if (offset + size > device.ops.configSize)
-      throw protocolError('SET_CONFIG', `${size} bytes at ${offset} of ${device.ops.configSize}`)
-    device.ops.writeConfig(offset, bytes)
+    if (offset + size > device.configSize)
+      throw protocolError('SET_CONFIG', `${size} bytes at ${offset} of ${device.configSize}`)
+    device.writeConfig(offset, bytes)
   },
   SET_STATUS: (connection, { value }) => {
     if (value > 0xffn) throw protocolError('SET_STATUS', `0x${value.toString(16)} is no status`)
     connection.status = Number(value)
+    connection.device.noteStatus?.(connection.status)
   },
   GET_STATUS: ({ status }) => encodeNumber(BigInt(status)),
   RESET_DEVICE: (connection) => {
@@ -283,16 +289,16 @@ export const answered: ReadonlySet<KnownRequest> = new Set<KnownRequest>([
   'SET_LOG_BASE',
 ])
 
-/** Carries a request out; returns the payload of its answer. */
+/** Carries a request out, as far as it takes no time; returns its answer. */
 export function carryOut(
   connection: Connection,
   request: RequestValue,
   files: readonly PassedFile[],
-): Uint8Array | undefined {
+): Answer | undefined {
   const gate = gates[request.name]
   if (gate !== undefined && !has(connection, gate))
     throw protocolError(request.name, 'its protocol feature was not accepted')
   const handler = handlers[request.name] as
-    ((connection: Connection, value: RequestValue, files: readonly PassedFile[]) => Uint8Array | void) | undefined
+    ((connection: Connection, value: RequestValue, files: readonly PassedFile[]) => Answer | void) | undefined
   return handler?.(connection, request, files) ?? undefined
 }

@@ -11,32 +11,27 @@ import { vhostUserFeatureBits } from '../uapi/vhost-user.js'
 import { areaSizes } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { maskOf, protocolError } from './codec.js'
+import type { DirtyLog } from './dirty-log.js'
+import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from './turns.js'
 import { Vring } from './vring.js'
 
 /** What this transport does not carry, or what front ends cannot live with: ACCESS_PLATFORM makes User Mode Linux fail. */
-const MASKED = maskOf([
+export const MASKED = maskOf([
   transport.VIRTIO_F_ACCESS_PLATFORM,
   transport.VIRTIO_F_SR_IOV,
   transport.VIRTIO_F_NOTIFICATION_DATA,
+  transport.VIRTIO_F_NOTIF_CONFIG_DATA,
   transport.VIRTIO_F_RING_RESET,
+  transport.VIRTIO_F_ADMIN_VQ,
   vhostUserFeatureBits.VHOST_USER_F_PROTOCOL_FEATURES,
   vhostUserFeatureBits.VHOST_F_LOG_ALL,
 ])
 const PLATFORM = bit(transport.VIRTIO_F_ACCESS_PLATFORM)
 const CONTROL_QUEUE = bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
 const RUNNING = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK | virtioStatus.DRIVER_OK
-
-/** What a front end hears of its device by itself. */
-export interface DeviceListener {
-  configChanged(): void
-  /** The driver broke a rule: the device rests until it is made anew. */
-  broken(): void
-  /** The front end made the memory shorter that it gave. */
-  torn(): void
-}
 
 /** Where the areas that a device writes lie, for the log. */
 interface WrittenAreas {
@@ -45,7 +40,8 @@ interface WrittenAreas {
 }
 
 /** One model with its one front end, or none. */
-export class ServedDevice {
+export class ServedDevice implements HostedDevice {
+  readonly takesKicks = true
   readonly ops: DeviceOps
   readonly table: MemoryTable
   readonly dma: TableDma
@@ -68,6 +64,34 @@ export class ServedDevice {
       isTurnOver: () => this.#turns.isOver,
     })
     ops.setConfigCallback(() => this.#configCallback())
+  }
+
+  get deviceId(): number {
+    return this.ops.deviceId
+  }
+
+  get queueCount(): number {
+    return this.ops.queueCount
+  }
+
+  get maxQueueSize(): number {
+    return this.ops.maxQueueSize
+  }
+
+  get configSize(): number {
+    return this.ops.configSize
+  }
+
+  readConfig(offset: number, into: Uint8Array): void {
+    this.ops.readConfig(offset, into)
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    this.ops.writeConfig(offset, bytes)
+  }
+
+  setLog(log: DirtyLog | undefined): void {
+    this.dma.log = log
   }
 
   /** What a guest may be offered. */
@@ -168,20 +192,9 @@ export class ServedDevice {
     const { index, size, areas } = vring
     const { format, ops } = this
     if (areas === undefined) return
-    if (format === 'split' && (size & (size - 1)) !== 0)
-      throw protocolError(request, `queue ${index} has ${size} descriptors, no power of two`)
-    const base = baseOf(vring.base ?? 0, format)
-    if (format === 'split' && base > 0xffff)
-      throw protocolError(request, `queue ${index} is to begin at 0x${base.toString(16)}`)
+    const base = startOf(vring, format, request)
     const sizes = areaSizes(format, size)
-    const find = (name: string, address: bigint, bytes: number) => {
-      const found = this.table.guestAddressOf(address, bytes)
-      if (found !== undefined) return found
-      throw protocolError(request, `the ${name} area of queue ${index} at 0x${address.toString(16)} lies in no region`)
-    }
-    const descriptor = find('descriptor', areas.descriptor, sizes.descriptor)
-    const driver = find('driver', areas.available, sizes.driver)
-    const device = find('device', areas.used, sizes.device)
+    const { descriptor, driver, device } = findAreas(this.table, vring, format, request)
     if ((ops.status() & virtioStatus.DRIVER_OK) === 0) {
       ops.setStatus(RUNNING & ~virtioStatus.DRIVER_OK)
       ops.setStatus(RUNNING)
@@ -228,6 +241,37 @@ export class ServedDevice {
     if ((this.ops.status() & virtioStatus.NEEDS_RESET) === 0) this.#listener?.configChanged()
     else this.#listener?.broken()
   }
+}
+
+/** The guest's addresses of a queue's areas. ERR_VDPA_PROTOCOL where one lies in no region. */
+export function findAreas(
+  table: MemoryTable,
+  { index, size, areas }: Vring,
+  format: RingFormat,
+  request: string,
+): { readonly descriptor: bigint; readonly driver: bigint; readonly device: bigint } {
+  const sizes = areaSizes(format, size)
+  const find = (name: string, address: bigint | undefined, bytes: number) => {
+    const found = address === undefined ? undefined : table.guestAddressOf(address, bytes)
+    if (found !== undefined) return found
+    const where = address === undefined ? 'nowhere' : `0x${address.toString(16)}`
+    throw protocolError(request, `the ${name} area of queue ${index} at ${where} lies in no region`)
+  }
+  return {
+    descriptor: find('descriptor', areas?.descriptor, sizes.descriptor),
+    driver: find('driver', areas?.available, sizes.driver),
+    device: find('device', areas?.used, sizes.device),
+  }
+}
+
+/** The base of a queue, once its size and base are such as a ring can have. ERR_VDPA_PROTOCOL. */
+export function startOf({ index, size, base: told }: Vring, format: RingFormat, request: string): number {
+  if (format === 'split' && (size & (size - 1)) !== 0)
+    throw protocolError(request, `queue ${index} has ${size} descriptors, no power of two`)
+  const base = baseOf(told ?? 0, format)
+  if (format === 'split' && base > 0xffff)
+    throw protocolError(request, `queue ${index} is to begin at 0x${base.toString(16)}`)
+  return base
 }
 
 /**

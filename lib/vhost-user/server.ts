@@ -11,6 +11,7 @@ import type { SocketListener, StreamSocket, UnixSockets } from '../backend/socke
 import type { DeviceOps } from '../models/device-ops.js'
 import { vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { maskOf } from './codec.js'
+import type { HostedDevice } from './hosted-device.js'
 import { ServedDevice } from './served-device.js'
 import { Session } from './session.js'
 
@@ -21,17 +22,17 @@ const PAUSE = 100
 
 const refusalChannel = channel('vhost-vdpa:vhost-user-refusal')
 
-const OFFERED = maskOf([
+/** What is offered for every device. */
+export const OFFERED_ALWAYS = maskOf([
   protocol.MQ,
-  protocol.LOG_SHMFD,
   protocol.REPLY_ACK,
   protocol.BACKEND_REQ,
   protocol.CONFIG,
   protocol.RESET_DEVICE,
   protocol.CONFIGURE_MEM_SLOTS,
   protocol.STATUS,
-  protocol.INFLIGHT_SHMFD,
 ])
+const OFFERED = OFFERED_ALWAYS | maskOf([protocol.LOG_SHMFD, protocol.INFLIGHT_SHMFD])
 
 /** How a device is served. */
 export interface ServeVhostUserOptions {
@@ -68,31 +69,41 @@ export interface VhostUserServer extends Releasable {
   close(): void
 }
 
-type Settings = Required<Omit<ServeVhostUserOptions, 'onRefusal'>> & Pick<ServeVhostUserOptions, 'onRefusal'>
+/** Options that were looked through. */
+export type Settings = Required<Omit<ServeVhostUserOptions, 'onRefusal' | 'inBandNotifications'>> &
+  Pick<ServeVhostUserOptions, 'onRefusal'> & {
+    /** Features of the protocol. */
+    readonly offered: bigint
+  }
 
-class Server implements VhostUserServer {
+/** Listens, and lets front ends in: to one device, or each to one of its own. */
+export class Server implements VhostUserServer {
   readonly path: string
   readonly refusals: string[] = []
   refusalCount = 0
   readonly #options: Settings
   readonly #sockets: UnixSockets
   readonly #listener: SocketListener
-  readonly #makeDevice: () => ServedDevice
-  readonly #ownDevice: ServedDevice | undefined
-  readonly #sessions = new Map<Session, ServedDevice>()
+  readonly #makeDevice: () => HostedDevice
+  readonly #ownDevice: HostedDevice | undefined
+  readonly #sessions = new Map<Session, HostedDevice>()
   #subscription: Subscription | undefined
   #pause: NodeJS.Timeout | undefined
   #isClosed = false
 
-  constructor(model: ServedModel, options: Settings, sockets: UnixSockets) {
+  /** `host` makes the device that there is once the socket is listened at, or says that each front end has one of its own. */
+  constructor(
+    host: { readonly own: () => HostedDevice } | { readonly each: () => HostedDevice },
+    options: Settings,
+    sockets: UnixSockets,
+  ) {
     this.#options = options
     this.#sockets = sockets
     this.path = options.socket
-    const serve = (ops: DeviceOps) => new ServedDevice(ops, options.backend, options.memorySlots)
     this.#listener = sockets.listen(options.socket)
     try {
-      this.#ownDevice = typeof model === 'function' ? undefined : serve(model)
-      this.#makeDevice = typeof model === 'function' ? () => serve(model()) : () => this.#own()
+      this.#ownDevice = 'own' in host ? host.own() : undefined
+      this.#makeDevice = 'own' in host ? () => this.#own() : host.each
       this.#listen()
     } catch (error) {
       this.#listener.close()
@@ -122,7 +133,12 @@ class Server implements VhostUserServer {
     this.close()
   }
 
-  #own(): ServedDevice {
+  /** Ends every connection for a reason that is told; others may come. */
+  dismiss(error: Error): void {
+    for (const session of [...this.#sessions.keys()]) session.end(error)
+  }
+
+  #own(): HostedDevice {
     if (this.#ownDevice === undefined) throw new Error('there is no device')
     return this.#ownDevice
   }
@@ -165,7 +181,7 @@ class Server implements VhostUserServer {
       )
       return
     }
-    let device: ServedDevice | undefined
+    let device: HostedDevice | undefined
     try {
       device = this.#makeDevice()
       this.#begin(socket, device)
@@ -178,8 +194,8 @@ class Server implements VhostUserServer {
     }
   }
 
-  #begin(socket: StreamSocket, device: ServedDevice): void {
-    const { backend, memorySlots, messageTimeout, inBandNotifications } = this.#options
+  #begin(socket: StreamSocket, device: HostedDevice): void {
+    const { backend, memorySlots, messageTimeout, offered } = this.#options
     const session = new Session({
       backend,
       sockets: this.#sockets,
@@ -187,7 +203,7 @@ class Server implements VhostUserServer {
       device,
       memorySlots,
       messageTimeout,
-      offered: inBandNotifications ? OFFERED | bit(protocol.INBAND_NOTIFICATIONS) : OFFERED,
+      offered,
       onRefusal: (error) => this.#refused(error),
       onEnd: (ended) => {
         this.#sessions.delete(ended)
@@ -213,21 +229,34 @@ export function serveOn(model: ServedModel, backend: Backend, options: ServeVhos
     (typeof model !== 'object' || model === null || typeof model.attach !== 'function')
   )
     throw typeError('model', 'a device model, or a function that makes one', model)
-  const { socket, memorySlots = 32, messageTimeout = 5000, maxFrontEnds = 64, inBandNotifications = false } = options
-  const { onRefusal } = options
+  const { inBandNotifications = false } = options
+  if (typeof inBandNotifications !== 'boolean')
+    throw typeError('options.inBandNotifications', 'a boolean', inBandNotifications)
+  const inBand = inBandNotifications ? bit(protocol.INBAND_NOTIFICATIONS) : 0n
+  const settings = settingsOf(backend, options, OFFERED | inBand)
+  const serve = (ops: DeviceOps) => new ServedDevice(ops, backend, settings.memorySlots)
+  const host = typeof model === 'function' ? { each: () => serve(model()) } : { own: () => serve(model) }
+  return new Server(host, settings, socketsOf(backend))
+}
+
+/** Looks options through. TypeError and RangeError. */
+export function settingsOf(
+  backend: Backend,
+  options: Omit<ServeVhostUserOptions, 'inBandNotifications'>,
+  offered: bigint,
+): Settings {
+  const { socket, memorySlots = 32, messageTimeout = 5000, maxFrontEnds = 64, onRefusal } = options
   checkString(socket, 'options.socket')
   checkInteger(memorySlots, 'options.memorySlots', 1, 509)
   checkInteger(messageTimeout, 'options.messageTimeout', 1, 0x7fff_ffff)
   checkInteger(maxFrontEnds, 'options.maxFrontEnds', 1, 0xffff)
-  if (typeof inBandNotifications !== 'boolean')
-    throw typeError('options.inBandNotifications', 'a boolean', inBandNotifications)
   if (onRefusal !== undefined) checkFunction(onRefusal, 'options.onRefusal')
-  const { sockets } = backend
-  if (sockets === undefined)
-    throw vdpaError(
-      'ERR_VDPA_NOT_SUPPORTED',
-      `the backend '${backend.name}' has no UNIX sockets: serve on the kernel's`,
-    )
-  const all = { socket, backend, memorySlots, messageTimeout, maxFrontEnds, inBandNotifications }
-  return new Server(model, { ...all, ...(onRefusal !== undefined && { onRefusal }) }, sockets)
+  const all = { socket, backend, memorySlots, messageTimeout, maxFrontEnds, offered }
+  return { ...all, ...(onRefusal !== undefined && { onRefusal }) }
+}
+
+/** The sockets of a backend. ERR_VDPA_NOT_SUPPORTED. */
+export function socketsOf({ name, sockets }: Backend): UnixSockets {
+  if (sockets !== undefined) return sockets
+  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the backend '${name}' has no UNIX sockets: serve on the kernel's`)
 }

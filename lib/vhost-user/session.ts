@@ -2,13 +2,14 @@
 
 import { bit } from '../base/bits.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
+import { throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
 import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
 import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { decodeRequest, encodeNumber, encodeReply, requestName, type KnownRequest } from './codec.js'
 import { END, MessageReader, type Message } from './message-reader.js'
-import { answered, carryOut, has, type Connection } from './requests.js'
-import type { ServedDevice } from './served-device.js'
+import { answered, carryOut, has, type Answer, type Connection } from './requests.js'
+import type { HostedDevice } from './hosted-device.js'
 
 /** Messages in one turn of the event loop: a front end that sends without end does not stop the others. */
 const MESSAGES_A_TURN = 32
@@ -18,7 +19,7 @@ export interface SessionOptions {
   readonly backend: Backend
   readonly sockets: UnixSockets
   readonly socket: StreamSocket
-  readonly device: ServedDevice
+  readonly device: HostedDevice
   readonly memorySlots: number
   readonly offered: bigint
   /** Milliseconds for the rest of a message. */
@@ -34,9 +35,11 @@ export class Session {
   readonly #options: SessionOptions
   readonly #reader: MessageReader
   readonly #connection: Connection
-  readonly #subscription: Subscription
+  #subscription: Subscription
   #stall: NodeJS.Timeout | undefined
   #isEnded = false
+  /** The device is being brought to what it was told to be: nothing is read meanwhile. */
+  #isWaiting = false
 
   constructor(options: SessionOptions) {
     const { backend, sockets, socket, device, memorySlots, offered } = options
@@ -60,7 +63,7 @@ export class Session {
       broken: () => this.#broken(),
       torn: () => this.end(vdpaError('ERR_VDPA_PROTOCOL', 'the front end made a file shorter under its own memory')),
     })
-    this.#subscription = socket.onReadable(() => this.serve()).ref()
+    this.#subscription = this.#listen()
   }
 
   get isEnded(): boolean {
@@ -69,7 +72,7 @@ export class Session {
 
   /** Serves what has come. */
   serve(): void {
-    for (let count = 0; count < MESSAGES_A_TURN && !this.#isEnded; count++) {
+    for (let count = 0; count < MESSAGES_A_TURN && !this.#isEnded && !this.#isWaiting; count++) {
       let message: Message | typeof END | undefined
       try {
         message = this.#reader.next()
@@ -94,7 +97,7 @@ export class Session {
     this.#subscription.close()
     this.#reader.close()
     socket.close()
-    device.dma.log = undefined
+    device.setLog(undefined)
     device.release()
     log?.close()
     channel?.close()
@@ -102,21 +105,48 @@ export class Session {
     onEnd(this)
   }
 
+  #listen(): Subscription {
+    return this.#options.socket.onReadable(() => this.serve()).ref()
+  }
+
   #handle({ header, payload, files }: Message): void {
     const wantsAck = () => header.needsReply && has(this.#connection, protocol.REPLY_ACK)
     const name = requestName(header.request) as KnownRequest
+    const { device } = this.#options
+    const refuse = (error: unknown) => this.#refuse(error as Error, header.request, name, wantsAck())
     try {
       const request = decodeRequest(header.request, payload, files.length)
       const answer = carryOut(this.#connection, request, files)
       if (this.#isEnded) return
-      if (answer !== undefined) this.#send(header.request, this.#padded(answer, payload, name))
-      else if (wantsAck()) this.#send(header.request, encodeNumber(0n))
+      const reply = () => this.#reply(header.request, answer, wantsAck(), (bytes) => this.#padded(bytes, payload, name))
+      const settling = device.settle?.(name)
+      if (settling === undefined) reply()
+      else this.#waitFor(settling.then(reply).catch(refuse))
     } catch (error) {
-      this.#refuse(error as Error, header.request, name, wantsAck())
+      refuse(error)
     } finally {
       for (const file of files) file.close()
       for (const region of this.#connection.answerFiles.splice(0)) region.close()
     }
+  }
+
+  /** Reads on when the device has settled and the front end has its answer. */
+  #waitFor(answered: Promise<void>): void {
+    this.#isWaiting = true
+    this.#subscription.close()
+    const goOn = () => {
+      this.#isWaiting = false
+      if (this.#isEnded) return
+      this.#subscription = this.#listen()
+      this.serve()
+    }
+    answered.finally(goOn).catch(throwUncaught)
+  }
+
+  #reply(request: number, answer: Answer | undefined, wantsAck: boolean, pad: (bytes: Uint8Array) => Uint8Array): void {
+    if (this.#isEnded) return
+    if (answer !== undefined) this.#send(request, pad(typeof answer === 'function' ? answer() : answer))
+    else if (wantsAck) this.#send(request, encodeNumber(0n))
   }
 
   /** Who asked for 24 bytes, where the protocol has 20, waits for as many. */
@@ -129,6 +159,7 @@ export class Session {
 
   /** A front end that waits for an answer gets it, and may go on; one that does not is told by the end of the connection, since nothing else is heard. */
   #refuse(error: Error, request: number, name: KnownRequest, wantsAck: boolean): void {
+    if (this.#isEnded) return
     if (!isRefusal(error)) {
       this.end()
       throw error

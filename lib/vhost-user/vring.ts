@@ -31,13 +31,18 @@ export class Vring {
     this.index = index
   }
 
-  /** Takes a kick eventfd in the place of the one before. `fd` is duplicated. */
-  setKick(backend: Backend, fd: number | undefined, onKick: () => void): void {
+  /** Takes a kick eventfd in the place of the one before. `fd` is duplicated. Without `onKick` somebody else looks at it. */
+  setKick(backend: Backend, fd: number | undefined, onKick: (() => void) | undefined): void {
     const kick = fd === undefined ? undefined : backend.eventfd(fd)
     this.#closeKick()
     this.#kick = kick
-    this.#kicks = kick?.onSignal(onKick).ref()
+    this.#kicks = onKick === undefined ? undefined : kick?.onSignal(onKick).ref()
     this.isStarted = true
+  }
+
+  /** What the front end kicks by. */
+  get kick(): Eventfd | undefined {
+    return this.#kick
   }
 
   setCall(notifier: Notifier | undefined): void {

@@ -12,7 +12,17 @@ const KERNEL = join(ROOT, 'usr/bin/linux.uml')
 const BUSYBOX = '/bin/busybox'
 /** The guest's memory is a file in this folder, so it should be one in memory. */
 const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
-const MODULES = ['net/core/failover', 'drivers/net/net_failover', 'drivers/net/virtio_net', 'drivers/block/virtio_blk']
+const MODULES = [
+  'net/llc/llc',
+  'net/802/stp',
+  'net/802/garp',
+  'net/802/mrp',
+  'net/8021q/8021q',
+  'net/core/failover',
+  'drivers/net/net_failover',
+  'drivers/net/virtio_net',
+  'drivers/block/virtio_blk',
+]
 const names = MODULES.map((path) => path.split('/').at(-1))
 
 /** Why no guest can be started here, and what mends it; undefined when one can. */

@@ -1,0 +1,132 @@
+// A vDPA device for virtual machines: who may connect, and what a program sees of it.
+
+import { checkObject, typeError } from '../base/checks.js'
+import type { Closeable } from '../base/closeable.js'
+import { vdpaError } from '../base/errors.js'
+import type { Backend } from '../backend/backend.js'
+import type { ShadowControlQueue, ShadowOptions } from '../control/shadow-queue.js'
+import type { AddressSpace } from '../device/address-space.js'
+import type { IsolationVerdict } from '../device/groups.js'
+import { VdpaDevice } from '../device/vdpa-device.js'
+import { OFFERED_ALWAYS, Server, settingsOf, socketsOf, type ServeVhostUserOptions } from '../vhost-user/server.js'
+import { BridgedDevice } from './bridged-device.js'
+import { offerOf } from './offer.js'
+
+/** How a device is bridged. */
+export interface BridgeVhostUserOptions
+  extends
+    Pick<ServeVhostUserOptions, 'socket' | 'memorySlots' | 'messageTimeout' | 'onRefusal'>,
+    Pick<ShadowOptions<AddressSpace>, 'policy' | 'onAudit' | 'timeout' | 'macTableEntries'> {
+  /** The system that front ends are of. Default: the kernel. One without `sockets` is refused (ERR_VDPA_NOT_SUPPORTED). */
+  readonly backend?: Backend
+}
+
+/** A device that front ends may connect to, one at a time. */
+export interface VhostUserBridge extends Closeable {
+  /** Where it listens. */
+  readonly path: string
+  /** Whether the control queue can be alone, and why not: guests have one then only. Undefined on devices without one. */
+  readonly isolation: IsolationVerdict | undefined
+  /** Front ends that are connected: 0 or 1. */
+  readonly frontEnds: number
+  /** Whether the device runs for a guest. */
+  readonly isRunning: boolean
+  /** What stands between the guest's control queue and the device's, while the device runs. */
+  readonly shadow: ShadowControlQueue<AddressSpace> | undefined
+  /** The first 100 refusals, as sentences. */
+  readonly refusals: readonly string[]
+  /** How many there were in all. */
+  readonly refusalCount: number
+  /** Ends the connection, resets the device, unmaps the guest's memory, and takes the socket away. The device stays open, as new. */
+  close(): Promise<void>
+}
+
+class Bridge implements VhostUserBridge {
+  readonly path: string
+  readonly isolation: IsolationVerdict | undefined
+  readonly #device: VdpaDevice
+  readonly #bridged: BridgedDevice
+  readonly #server: Server
+  readonly #onClose: () => void
+  #closing: Promise<void> | undefined
+
+  constructor(device: VdpaDevice, bridged: BridgedDevice, server: Server, isolation: IsolationVerdict | undefined) {
+    this.path = server.path
+    this.isolation = isolation
+    this.#device = device
+    this.#bridged = bridged
+    this.#server = server
+    this.#onClose = () =>
+      server.dismiss(vdpaError('ERR_VDPA_CLOSED', 'the device behind the bridge was closed', { path: device.path }))
+    device.events.once('close', this.#onClose)
+  }
+
+  get frontEnds(): number {
+    return this.#server.frontEnds
+  }
+
+  get isRunning(): boolean {
+    return this.#bridged.run !== undefined
+  }
+
+  get shadow(): ShadowControlQueue<AddressSpace> | undefined {
+    return this.#bridged.run?.shadow
+  }
+
+  get refusals(): readonly string[] {
+    return this.#server.refusals
+  }
+
+  get refusalCount(): number {
+    return this.#server.refusalCount
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#end()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #end(): Promise<void> {
+    this.#device.events.off('close', this.#onClose)
+    this.#server.close()
+    await this.#bridged.ended()
+  }
+}
+
+/** As bridgeVhostUser(), for a backend that is known. */
+export async function bridgeOn(
+  device: VdpaDevice,
+  backend: Backend,
+  options: BridgeVhostUserOptions,
+): Promise<VhostUserBridge> {
+  if (!(device instanceof VdpaDevice)) throw typeError('device', 'an open VdpaDevice', device)
+  checkObject(options, 'options')
+  const settings = settingsOf(backend, options, OFFERED_ALWAYS)
+  const sockets = socketsOf(backend)
+  const { policy, onAudit, timeout, macTableEntries } = options
+  const offer = await offerOf(device)
+  if (device.queueCount === undefined)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel does not say how many queues the device has', {
+      path: device.path,
+    })
+  const shadow = {
+    ...(policy !== undefined && { policy }),
+    ...(onAudit !== undefined && { onAudit }),
+    ...(timeout !== undefined && { timeout }),
+    ...(macTableEntries !== undefined && { macTableEntries }),
+  }
+  const { memorySlots } = settings
+  let bridged: BridgedDevice | undefined
+  const own = () => (bridged = new BridgedDevice({ device, offer, host: backend, memorySlots, shadow }))
+  const server = new Server({ own }, settings, sockets)
+  if (bridged === undefined) throw new Error('no device was made')
+  return new Bridge(device, bridged, server, offer.control)
+}

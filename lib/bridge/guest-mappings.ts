@@ -1,0 +1,88 @@
+// The guest's memory in the device's address space 0: what a front end's table says, region by region. Memory that left the table is closed when nothing maps it.
+
+import { sharingOf } from '../backend/memory-sharing.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import type { MemoryTable } from '../vhost-user/memory-table.js'
+
+/** A region that the device reaches. */
+interface Mapped {
+  readonly iova: bigint
+  readonly size: bigint
+  /** The memory as the device's backend has it. */
+  readonly region: MemoryRegion
+}
+
+/** Follows a table. */
+export class GuestMappings {
+  readonly #device: VdpaDevice
+  readonly #mapped = new Map<MemoryRegion, Mapped>()
+  #retired: MemoryRegion[] = []
+
+  constructor(device: VdpaDevice) {
+    this.#device = device
+  }
+
+  /** Memory that is not in the table any more. */
+  retire(memory: MemoryRegion): void {
+    this.#retired.push(memory)
+  }
+
+  /** Whether bringing the device to the table takes away what it has. */
+  loses(table: MemoryTable): boolean {
+    return [...this.#mapped.keys()].some((memory) => !table.regions.some((region) => region.memory === memory))
+  }
+
+  /** Brings the device to the table: what goes first, then what comes, each in one batch. What is refused leaves the rest as it was. */
+  async follow(table: MemoryTable): Promise<void> {
+    const regions = [...table.regions]
+    await this.#unmap([...this.#mapped.keys()].filter((memory) => !regions.some((one) => one.memory === memory)))
+    const come = regions.filter(({ memory }) => !this.#mapped.has(memory))
+    const shared = come.map(({ memory, description }) => ({
+      memory,
+      iova: description.guestAddress,
+      size: description.size,
+      region: this.#shared(memory),
+    }))
+    try {
+      await this.#device
+        .addressSpace(0)
+        .map(shared.map(({ iova, region, size }) => ({ iova, region, offset: 0, size: Number(size) })))
+    } catch (failure) {
+      for (const { region, memory } of shared) if (region !== memory) region.close()
+      throw failure
+    }
+    for (const { memory, ...mapped } of shared) this.#mapped.set(memory, mapped)
+  }
+
+  /** A device that was closed has nothing mapped: what is left is memory. */
+  forget(): void {
+    for (const [memory, { region }] of this.#mapped) if (region !== memory) region.close()
+    this.#mapped.clear()
+    this.#closeRetired()
+  }
+
+  async #unmap(gone: readonly MemoryRegion[]): Promise<void> {
+    const mapped = gone.flatMap((memory) => this.#mapped.get(memory) ?? [])
+    if (mapped.length > 0) await this.#device.addressSpace(0).unmap(mapped.map(({ iova, size }) => ({ iova, size })))
+    for (const memory of gone) {
+      const region = this.#mapped.get(memory)?.region
+      this.#mapped.delete(memory)
+      if (region !== memory) region?.close()
+    }
+    this.#closeRetired()
+  }
+
+  #closeRetired(): void {
+    const [closing, kept] = [
+      this.#retired.filter((one) => !this.#mapped.has(one)),
+      this.#retired.filter((one) => this.#mapped.has(one)),
+    ]
+    this.#retired = kept
+    for (const memory of closing) memory.close()
+  }
+
+  #shared(memory: MemoryRegion): MemoryRegion {
+    return sharingOf(this.#device.backend)?.share(memory) ?? memory
+  }
+}

@@ -1,0 +1,59 @@
+// What a session needs of the device behind it: a model, or a device of the kernel. Wishes are told one by one and are only noted; where bringing the device
+// to them takes time, the session waits for it before it answers.
+
+import type { DirtyLog } from './dirty-log.js'
+import type { MemoryTable } from './memory-table.js'
+import type { Vring } from './vring.js'
+
+/** What a front end hears of its device by itself. */
+export interface DeviceListener {
+  configChanged(): void
+  /** The driver broke a rule: the device rests until it is made anew. */
+  broken(): void
+  /** The front end made the memory shorter that it gave. */
+  torn(): void
+}
+
+/** A device with its one front end, or none. */
+export interface HostedDevice {
+  readonly deviceId: number
+  readonly queueCount: number
+  /** Descriptors of the largest ring. */
+  readonly maxQueueSize: number
+  /** Bytes of the configuration space. */
+  readonly configSize: number
+  readonly table: MemoryTable
+  readonly vrings: readonly Vring[]
+  /** What a guest may be offered. */
+  readonly features: bigint
+  /** Whether any queue runs. */
+  readonly isLive: boolean
+  /** Whether kicks are to be told by kick(); otherwise they go elsewhere. */
+  readonly takesKicks: boolean
+  listen(listener: DeviceListener | undefined): void
+  /** What the guest's driver accepted. */
+  setFeatures(wanted: bigint): void
+  /** A queue was told something: it runs when nothing is missing, and rests when something is. */
+  update(vring: Vring, request: string): void
+  /** Where the queue stands is its base from now on. */
+  stop(vring: Vring): void
+  /** The memory table changed. */
+  relocate(request: string): void
+  kick(index: number): void
+  readConfig(offset: number, into: Uint8Array): void
+  writeConfig(offset: number, bytes: Uint8Array): void
+  /** Where writes are logged; undefined where nobody asks. */
+  setLog(log: DirtyLog | undefined): void
+  /** As after RESET_DEVICE: nothing runs, and the memory stays. */
+  reset(): void
+  /** The front end has gone: as if there had been none. */
+  release(): void
+  /** For good. */
+  close(): void
+  /** The front end accepted these features of the protocol. */
+  acceptProtocol?(features: bigint): void
+  /** What SET_STATUS said. */
+  noteStatus?(status: number): void
+  /** Resolves when the device is as it was told to be; undefined when it is already. What it rejects with is the refusal of `request`. */
+  settle?(request: string): Promise<void> | undefined
+}
