@@ -17,8 +17,6 @@ const elsewhere: Readonly<Record<string, string>> = {
   'GuestPieces.onChange(listener)': 'the listener is ours; GuestMemory is a row',
   'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'MissPort.onReadable(listener)': 'the listener is ours; what the port is read for calls the program, which is a row',
-  'NetlinkSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
-  'ShadowOptions.onBroken': 'as onAudit, and told once: test/control/shadow-queue.hostile.test.ts',
   'ShadowQueueOptions.onBroken': 'as onAudit, and told once: test/shadow/hostile.test.ts',
   'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',

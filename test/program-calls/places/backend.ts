@@ -7,6 +7,8 @@ import type { Backend } from '../../../lib/backend/backend.js'
 import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import { openDevice } from '../../../lib/open.js'
 import { customDevice } from '../../../lib/simulator/index.js'
+import type { SimulatedNetlinkSocket } from '../../../lib/simulator/management-socket.js'
+import { encodeGeneric, encodeMessage, NETLINK_GENERIC } from '../../../lib/uapi/netlink.js'
 import { NET, type SimulatedWorld } from '../../sweep/simulated-world.js'
 import type { Place, Program } from '../place.js'
 
@@ -101,6 +103,41 @@ export const backendPlaces: readonly Place[] = [
         'open and close another': () => simulator.eventfd().close(),
       }
       return Promise.resolve({ act, verbs, closeDevice: close, end: close })
+    },
+  },
+  {
+    name: 'the listeners of netlink sockets, by drain()',
+    covers: ['NetlinkSocket.onReadable(listener)'],
+    heardBy: 'caller',
+    simulator: { scheduler: 'manual' },
+    make: (world, program) => {
+      const { simulator } = world
+      const sockets = [0, 1, 2].map(() => simulator.netlink(NETLINK_GENERIC))
+      const ask = (socket: SimulatedNetlinkSocket) => {
+        const payload = encodeGeneric({ command: 3, attributes: [] })
+        socket.send(encodeMessage({ type: NETLINK_GENERIC, flags: 5, sequence: 1, payload }))
+      }
+      for (const socket of sockets)
+        socket.onReadable(() => {
+          while (socket.receive() !== undefined);
+          program()
+        })
+      const close = async () => {
+        for (const socket of sockets) await socket.close()
+      }
+      const act = () => {
+        for (const socket of sockets) ask(socket)
+        simulator.drain()
+      }
+      const [, , last] = sockets as [SimulatedNetlinkSocket, SimulatedNetlinkSocket, SimulatedNetlinkSocket]
+      const verbs = {
+        send: () => ask(last),
+        receive: () => last.receive(),
+        'listen again': () => last.onReadable(program),
+        drain: () => simulator.drain(),
+        'open and close another': () => simulator.netlink(NETLINK_GENERIC).close(),
+      }
+      return Promise.resolve({ act, verbs, close: () => last.close(), closeDevice: close, end: close })
     },
   },
   {

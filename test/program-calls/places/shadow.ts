@@ -47,4 +47,47 @@ function shadowPlace(name: 'policy' | 'onAudit'): Place {
   }
 }
 
-export const shadowPlaces: readonly Place[] = [shadowPlace('policy'), shadowPlace('onAudit')]
+/** Three guests, one after another, each of which says that more commands are there than its ring has. */
+const onBroken: Place = {
+  name: 'onBroken of a ShadowControlQueue',
+  covers: ['ShadowOptions.onBroken'],
+  heardBy: 'uncaught',
+  make: async (world, program) => {
+    const own = await makeWorld()
+    world.things.net = own.device
+    const guests = [0, 1, 2].map(() => new Guest(own))
+    const [first, , last] = guests as [Guest, Guest, Guest]
+    const shadow = await startShadow(own, { guest: first.queue(), onBroken: program })
+    const spoil = ({ regions, kick }: Guest) => {
+      // The available index of a split ring, in its driver area (2.7.6).
+      regions[0]?.view(0x1002, 2).fill(0x77)
+      kick.signal()
+    }
+    const act = async () => {
+      for (const guest of guests) {
+        if (guest !== first) await shadow.detach().then(() => shadow.attach(guest.queue()))
+        spoil(guest)
+        await turns()
+      }
+    }
+    const verbs = {
+      command: () => void last.command('VIRTIO_NET_CTRL_VLAN_ADD', 7),
+      'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
+      commands: () => shadow.commands(),
+      detach: () => shadow.detach(),
+      dispose: () => shadow[Symbol.asyncDispose](),
+      suspend: () => own.device.suspendSync(),
+      reset: () => own.device.resetSync(),
+      'close on the spot': () => own.device.closeSync(),
+    }
+    const end = async () => {
+      await own.device.close()
+      await shadow.detach()
+      for (const { kick, call, regions } of guests) for (const owned of [kick, call, ...regions]) owned.close()
+      return own.simulator.descriptors.map(({ what }) => what)
+    }
+    return { act, verbs, close: () => shadow.close(), closeDevice: () => own.device.close(), end }
+  },
+}
+
+export const shadowPlaces: readonly Place[] = [shadowPlace('policy'), shadowPlace('onAudit'), onBroken]
