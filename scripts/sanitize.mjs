@@ -70,6 +70,9 @@ function testAddon(folder) {
       'node_modules/jest/bin/jest.js',
       'test/native',
       '--runInBand',
+      // The addon is several times slower here, on a machine that may be busy.
+      '--testTimeout',
+      '60000',
       '--testPathIgnorePatterns',
       ...leftOut,
       '--json',
