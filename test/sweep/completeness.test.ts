@@ -62,17 +62,22 @@ const computing: readonly string[] = [
   'checkSnapshot',
   'createDeviceRing',
   'createDriverRing',
+  'decodeMiss',
   'describeHolder',
   'dirtyRanges',
   'formatTrace',
   'initialState',
   'iommuDevice',
   'isVdpaError',
+  'missPort',
   'parseTrace',
   'printEvent',
   'snapshotFromParts',
   'snapshotToParts',
   'statisticsRates',
+  'topologyMermaid',
+  'topologySvg',
+  'topologyText',
 ]
 
 const swept = new Set(

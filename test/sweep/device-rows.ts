@@ -6,6 +6,7 @@ import { runAsync } from '../../lib/base/steps.js'
 import { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { openDeviceSync } from '../../lib/open.js'
 import { requests } from '../../lib/uapi/vhost.js'
+import { topologyOf } from '../../lib/topology/topology.js'
 import {
   closeLater,
   follow,
@@ -185,6 +186,7 @@ export const deviceRows: readonly Row[] = [
     before: running,
     act: sync((world) => [the(world, 'net').status, the(world, 'net').offeredFeatures]),
   },
+  { verb: 'topologyOf()', before: negotiated, act: sync((world) => topologyOf(the(world, 'net'))) },
   {
     verb: 'ConfigSpace.read()',
     before: negotiated,
