@@ -6,7 +6,7 @@ import { run } from './program.js'
 function interrupt(): AbortSignal {
   const controller = new AbortController()
   // Once: a second interrupt ends the process as ever.
-  process.once('SIGINT', () => controller.abort())
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort())
   return controller.signal
 }
 

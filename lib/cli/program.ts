@@ -10,7 +10,7 @@ import { isolate } from './isolate.js'
 import { list, show, stats } from './looks.js'
 import { jsonLine, paintFor, type Sink } from './output.js'
 import type { Perform, SharedOptions } from './perform.js'
-import { addMonitor, addOpened, addTraces, addViews, integer } from './words.js'
+import { addMonitor, addOpened, addTraces, addViews, addVirtualMachines, integer } from './words.js'
 
 /** What a run of the command has of its surroundings. */
 export interface Surroundings {
@@ -84,6 +84,7 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
   addViews(program, perform)
   addOpened(program, perform)
   addMonitor(program, perform)
+  addVirtualMachines(program, perform)
   addTraces(program, perform)
   addChanges(program, perform)
   program

@@ -3,9 +3,10 @@
 import { InvalidArgumentError, Option, type Command } from 'commander'
 import { monitor } from './monitor.js'
 import { bench, drawings, groups, topology } from './opened.js'
-import type { Perform, SharedOptions } from './perform.js'
+import type { Perform, SharedOptions, Stage } from './perform.js'
 import { recordTrace, replayTrace, showTrace } from './traces.js'
 import { config, features, status } from './views.js'
+import { bridge, serve, type ListeningOptions, type ModelOptions } from './virtual-machines.js'
 
 const DEVICE = 'its name, its node, or the PCI function above it'
 
@@ -111,4 +112,36 @@ export function addTraces(program: Command, perform: Perform): void {
     .argument('<file>', 'JSON lines, also those of a RecordingBackend')
     .argument('<device>', DEVICE)
     .action((file: string, device: string) => perform(shared(), (host) => replayTrace(host, file, device)))
+}
+
+interface SocketWords {
+  readonly vhostUser: string
+}
+
+/** bridge, serve: devices for virtual machines. */
+export function addVirtualMachines(program: Command, perform: Perform): void {
+  const listening = ({ vhostUser }: SocketWords, stage: Stage): ListeningOptions => {
+    const isJson = program.opts<SharedOptions>().json === true
+    return { socket: vhostUser, stdout: stage.stdout, isJson, signal: stage.interrupt() }
+  }
+  const socket = ['--vhost-user <path>', 'the socket that virtual machines connect to'] as const
+  program
+    .command('bridge')
+    .description('gives a device to a virtual machine until an interrupt; opens the device, which resets it')
+    .argument('<device>', DEVICE)
+    .requiredOption(...socket)
+    .action((device: string, words: SocketWords) =>
+      perform(program.opts<SharedOptions>(), (host, _paint, stage) => bridge(host, device, listening(words, stage))),
+    )
+  program
+    .command('serve')
+    .description('gives a device that is made here to virtual machines until an interrupt')
+    .addArgument(program.createArgument('<kind>', 'what it is').choices(['net', 'block']))
+    .requiredOption(...socket)
+    .option('--mac <address>', 'the address of a network device', '02:00:00:00:00:01')
+    .option('--queue-pairs <number>', 'pairs of queues of a network device', integer, 1)
+    .option('--size <MiB>', 'the size of a disk, which is in memory', integer, 128)
+    .action((kind: 'net' | 'block', words: SocketWords & ModelOptions) =>
+      perform(program.opts<SharedOptions>(), (_host, _paint, stage) => serve(kind, words, listening(words, stage))),
+    )
 }
