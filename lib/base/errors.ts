@@ -101,6 +101,7 @@ export type VdpaErrorCode =
   | 'ERR_VDPA_DEVICE_BROKEN' // the device asked to be reset, or was taken away
   | 'ERR_VDPA_PROTOCOL' // the kernel's answer cannot be understood
   | 'ERR_VDPA_TRACE' // a replayed trace met another answer
+  | 'ERR_VDPA_PLAN' // a plan is not one: each mistake with its line and column
 
 /** Makes an error of our own: a refusal before, or instead of, a system call. */
 export function vdpaError(code: VdpaErrorCode, text: string, details: VdpaErrorDetails = {}): VdpaError {

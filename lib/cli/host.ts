@@ -24,6 +24,12 @@ export function realHost(): Host {
   return { name: 'this host', isSimulated: false, backend: () => new KernelBackend(), files: diskFiles() }
 }
 
+/** A pretended host without a device. */
+export function emptySimulatedHost(): Host {
+  const simulator = new Simulator()
+  return { name: 'the simulator', isSimulated: true, backend: () => simulator, files: simulator.management.files }
+}
+
 /** A host that is pretended: a network device `net0` and a disk `blk0`, made by the simulator's management devices. */
 export async function simulatedHost(): Promise<Host> {
   const simulator = new Simulator()

@@ -10,7 +10,7 @@ import { isolate } from './isolate.js'
 import { list, show, stats } from './looks.js'
 import { jsonLine, paintFor, type Sink } from './output.js'
 import type { Perform, SharedOptions } from './perform.js'
-import { addMonitor, addOpened, addTraces, addViews, addVirtualMachines, integer } from './words.js'
+import { addMonitor, addOpened, addPlans, addTraces, addViews, addVirtualMachines, integer } from './words.js'
 
 /** What a run of the command has of its surroundings. */
 export interface Surroundings {
@@ -83,6 +83,7 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
   addLooks(program, perform)
   addViews(program, perform)
   addOpened(program, perform)
+  addPlans(program, perform)
   addMonitor(program, perform)
   addVirtualMachines(program, perform)
   addTraces(program, perform)

@@ -4,6 +4,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander'
 import { monitor } from './monitor.js'
 import { bench, drawings, groups, topology } from './opened.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
+import { apply, plan, schema, type ApplyWords } from './plans.js'
 import { recordTrace, replayTrace, showTrace } from './traces.js'
 import { config, features, status } from './views.js'
 import { bridge, serve, type ListeningOptions, type ModelOptions } from './virtual-machines.js'
@@ -144,4 +145,28 @@ export function addVirtualMachines(program: Command, perform: Perform): void {
     .action((kind: 'net' | 'block', words: SocketWords & ModelOptions) =>
       perform(program.opts<SharedOptions>(), (_host, _paint, stage) => serve(kind, words, listening(words, stage))),
     )
+}
+
+/** plan, apply: which devices the host should have. */
+export function addPlans(program: Command, perform: Perform): void {
+  const shared = () => program.opts<SharedOptions>()
+  program
+    .command('plan')
+    .description('what would have to be done for the host to be as a plan says; changes nothing and opens none')
+    .argument('[file]', 'the plan, in YAML or JSON')
+    .option('--schema', "the plans' JSON schema instead")
+    .action((file: string | undefined, options: { readonly schema?: true }, command: Command) => {
+      if (options.schema === true) return perform(shared(), () => Promise.resolve(schema()))
+      if (file === undefined) command.error('error: the file of the plan is missing')
+      return perform(shared(), (host, paint) => plan(host, file, paint))
+    })
+  program
+    .command('apply')
+    .description('makes the host as a plan says, or leaves it as it was (needs root)')
+    .argument('<file>', 'the plan, in YAML or JSON')
+    .option('--dry-run', 'on a pretended host')
+    .option('--journal <file>', 'writes there first the plan that brings back what is there now')
+    .addOption(new Option('--wait', 'wait until nobody has a device open that must be deleted or moved'))
+    .addOption(new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(milliseconds))
+    .action((file: string, options: ApplyWords) => perform(shared(), (host) => apply(host, file, options)))
 }

@@ -40,3 +40,7 @@ test('queues of a guest that the program stands between', () => {
   const stdout = 'control queue isolated\ncopy 0x40000000, 65536 bytes\n'
   expect(run('control-queue.md')).toEqual({ code: 0, stdout, stderr: '' })
 })
+
+test('bringing hosts up', () => {
+  expect(run('bring-up.md')).toEqual({ code: 0, stdout: '0\n', stderr: '' })
+})

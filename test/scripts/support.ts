@@ -47,7 +47,10 @@ export function runProgram(file: string, args: readonly string[] = [], prelude =
     writeFileSync(door, doorSource(prelude))
     const hooks = join(folder, 'hooks.mjs')
     const resolved = `export async function resolve(specifier, context, next) {
-      return specifier === 'vhost-vdpa' ? { url: ${JSON.stringify(pathToFileURL(door).href)}, shortCircuit: true } : next(specifier, context)
+      if (specifier === 'vhost-vdpa') return { url: ${JSON.stringify(pathToFileURL(door).href)}, shortCircuit: true }
+      // The other doors of the package, as a program in this checkout finds them.
+      const isOurs = specifier.startsWith('vhost-vdpa/')
+      return next(specifier, isOurs ? { ...context, parentURL: ${JSON.stringify(pathToFileURL(join(root, 'package.json')).href)} } : context)
     }`
     writeFileSync(hooks, resolved)
     const register = `data:text/javascript,import { register } from 'node:module'; register(${JSON.stringify(pathToFileURL(hooks).href)})`

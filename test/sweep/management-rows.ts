@@ -15,6 +15,16 @@ import { GenericNetlink } from '../../lib/management/generic-netlink.js'
 import { holdersOf, removeDevice } from '../../lib/management/release.js'
 import { busDevices, devicesOfPciFunction, nodeHolders } from '../../lib/management/sysfs.js'
 import { VdpaFamily } from '../../lib/management/vdpa-family.js'
+import { applyPlan, planSteps, type Plan } from '../../lib/plan/index.js'
+
+/** A change of address, a driver, and a device that is not there yet. */
+const planned: Plan = {
+  version: 1,
+  devices: [
+    { name: 'net0', managementDevice: 'vdpasim_net', mac: '02:00:00:00:00:02', driver: 'virtio_vdpa' },
+    { name: 'blk0', managementDevice: 'vdpasim_blk' },
+  ],
+}
 
 /** What a row has in its hands: `net0` of a management device, and whatever is refused on the way to the host. */
 export interface ManagementScene {
@@ -84,4 +94,6 @@ export const managementRows: readonly ManagementRow[] = [
   { verb: 'unbindDriver()', act: ({ root }) => unbindDriver('net0', { root, timeout }) },
   { verb: 'bindDriver()', act: ({ root }) => bindDriver('blk1', 'vhost_vdpa', root) },
   { verb: 'moveToDriver()', act: ({ root }) => moveToDriver('net0', 'virtio_vdpa', { root, timeout }) },
+  { verb: 'planSteps()', act: (scene) => planSteps(planned, { ...scene, timeout }) },
+  { verb: 'applyPlan()', act: (scene) => applyPlan(planned, { ...scene, timeout }) },
 ]

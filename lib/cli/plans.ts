@@ -1,0 +1,85 @@
+// `plan` and `apply`: what a host should have, the differences, and making it so.
+
+import { writeFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import {
+  applyPlan,
+  describeStep,
+  formatPlan,
+  parsePlan,
+  planSchema,
+  planSteps,
+  standings,
+  type Plan,
+  type PlanHost,
+} from '../plan/index.js'
+import { fileFailure } from './file-errors.js'
+import { emptySimulatedHost, type Host } from './host.js'
+import type { Paint, Report } from './output.js'
+
+/** How `apply` goes about it. */
+export interface ApplyWords {
+  readonly dryRun?: boolean
+  readonly journal?: string
+  readonly wait?: boolean
+  readonly timeout?: number
+}
+
+/** `plan`: what would be done. Exit code 1 where something would. */
+export async function plan(host: Host, file: string, paint: Paint): Promise<Report> {
+  const steps = await planSteps(await read(file), planHost(host))
+  const lines = steps.map((step) => `${paint(step.do === 'delete' ? 'red' : 'yellow', '~')} ${describeStep(step)}`)
+  return {
+    data: { file, steps },
+    lines: steps.length === 0 ? ['nothing is to be done'] : lines,
+    exitCode: steps.length === 0 ? 0 : 1,
+  }
+}
+
+/** `plan --schema`: the JSON schema of plans. */
+export function schema(): Report {
+  return { data: { schema: planSchema }, lines: [JSON.stringify(planSchema, undefined, 2)] }
+}
+
+/** `apply`: makes the host as the plan says, or leaves it as it was. A dry run does it on a pretended host. */
+export async function apply(host: Host, file: string, words: ApplyWords): Promise<Report> {
+  const wanted = await read(file)
+  const { journal, dryRun = false, wait, timeout } = words
+  const target = dryRun ? await rehearsal(host) : host
+  const { steps, before } = await applyPlan(wanted, planHost(target), {
+    ...(wait !== undefined && { wait }),
+    ...(timeout !== undefined && { timeout }),
+    ...(journal !== undefined && !dryRun && { onJournal: (was: Plan) => keep(journal, was) }),
+  })
+  const done = steps.map((step) => `${dryRun ? 'would ' : ''}${describeStep(step)}`)
+  return {
+    data: { file, dryRun, steps, before },
+    lines: steps.length === 0 ? ['nothing was to be done'] : done,
+  }
+}
+
+/** A pretended host with the devices of this one that simulators make. Another maker is ENODEV there: `plan` compares with this host. */
+async function rehearsal(host: Host): Promise<Host> {
+  const pretended = emptySimulatedHost()
+  const devices = [...(await standings(planHost(host))).values()].map(({ facts }) => facts)
+  const simulated = devices.filter(({ managementDevice = '' }) => /^vdpasim_(net|blk)$/.test(managementDevice))
+  await applyPlan({ version: 1, devices: simulated }, planHost(pretended))
+  return pretended
+}
+
+/** Before anything is changed: what cannot be kept is not begun. */
+function keep(file: string, before: Plan): void {
+  try {
+    writeFileSync(file, `# What was there before: \`vhost-vdpa apply\` of this brings it back.\n${formatPlan(before)}`)
+  } catch (failure) {
+    fileFailure(file)(failure)
+  }
+}
+
+async function read(file: string): Promise<Plan> {
+  return parsePlan(await readFile(file, 'utf8').catch(fileFailure(file)), file)
+}
+
+function planHost(host: Host): PlanHost {
+  return { backend: host.backend(), root: host.files }
+}

@@ -1,0 +1,7 @@
+// The public door `vhost-vdpa/plan`: which devices a host should have, and making it so.
+/// <reference types="node" preserve="true" />
+
+export { formatPlan, parsePlan, type Plan, type PlannedDevice } from './plan.js'
+export { planSchema } from './schema.js'
+export { describeStep, planSteps, standings, type PlanHost, type PlanStep, type Standing } from './steps.js'
+export { applyPlan, type Applied, type ApplyOptions } from './apply.js'

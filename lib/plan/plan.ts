@@ -1,0 +1,100 @@
+// A plan: which vDPA devices a host should have, read from YAML or JSON and checked by the schema. It asks nothing of a host.
+
+import { Ajv, type ErrorObject } from 'ajv'
+import { isNode, LineCounter, parseDocument, stringify, type Document } from 'yaml'
+import { checkString } from '../base/checks.js'
+import { vdpaError } from '../base/errors.js'
+import { planSchema } from './schema.js'
+
+/** A device as it should be. What is absent is left as it is. */
+export interface PlannedDevice {
+  /** The name of the device. */
+  readonly name: string
+  /** Whether it should be there; default `present`. */
+  readonly state?: 'present' | 'absent'
+  /** The handle of what makes it; there unless the state is `absent`. */
+  readonly managementDevice?: string
+  /** `00:11:22:33:44:55`, of a network device. */
+  readonly mac?: string
+  /** Bytes, 68..65535, of a network device. */
+  readonly mtu?: number
+  /** 1..32768, of a network device. */
+  readonly queuePairs?: number
+  /** All features that it offers, `0x…`. */
+  readonly features?: string
+  /** Which driver of the bus has it; `none` for no driver. */
+  readonly driver?: 'vhost_vdpa' | 'virtio_vdpa' | 'none'
+}
+
+/** Which devices a host should have. Devices that it does not name are left alone. Plain data. */
+export interface Plan {
+  /** The version of this form: 1. */
+  readonly version: 1
+  /** In the order in which they are made. */
+  readonly devices: readonly PlannedDevice[]
+}
+
+const validate = new Ajv({ allErrors: true, verbose: true }).compile<Plan>(planSchema)
+
+/**
+ * Reads a plan from YAML, which JSON is a part of. ERR_VDPA_PLAN names every mistake with its line and column; `file` is for these sentences. Since 0.1.0.
+ */
+export function parsePlan(text: string, file = 'plan'): Plan {
+  checkString(file, 'file')
+  const lineCounter = new LineCounter()
+  const document = parseDocument(text, { lineCounter, prettyErrors: false })
+  const at = (offset: number) => {
+    const { line, col } = lineCounter.linePos(offset)
+    return `${file}:${line}:${col}`
+  }
+  if (document.errors.length > 0) throw broken(document.errors.map(({ pos, message }) => `${at(pos[0])}: ${message}`))
+  const value: unknown = document.toJS({ maxAliasCount: 100 })
+  if (!validate(value)) {
+    const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
+    throw broken(mistakes.map((mistake) => `${at(offsetOf(document, mistake))}: ${sentenceOf(mistake)}`))
+  }
+  const names = value.devices.map(({ name }) => name)
+  const twice = names.findIndex((name, index) => names.indexOf(name) !== index)
+  if (twice >= 0) {
+    const place = nodeAt(document, ['devices', String(twice), 'name']) ?? 0
+    throw broken([`${at(place)}: ${names[twice] ?? ''} is there twice`])
+  }
+  return value
+}
+
+/** The text of a plan in YAML. */
+export function formatPlan(plan: Plan): string {
+  return stringify(plan)
+}
+
+function broken(mistakes: readonly string[]): Error {
+  return vdpaError('ERR_VDPA_PLAN', mistakes.join('; '))
+}
+
+/** Where a mistake is: at the value, or at the key that should not be there. */
+function offsetOf(document: Document, { instancePath, params }: ErrorObject): number {
+  const path = instancePath.split('/').slice(1)
+  const { additionalProperty } = params as { readonly additionalProperty?: string }
+  return (
+    (additionalProperty !== undefined ? nodeAt(document, [...path, additionalProperty]) : undefined) ??
+    nodeAt(document, path) ??
+    0
+  )
+}
+
+function nodeAt(document: Document, path: readonly string[]): number | undefined {
+  const keys = path.map((part) => (/^\d+$/.test(part) ? Number(part) : part))
+  const node: unknown = keys.length === 0 ? document.contents : document.getIn(keys, true)
+  return isNode(node) ? (node.range?.[0] ?? undefined) : undefined
+}
+
+function sentenceOf({ instancePath, message = 'is wrong', params, keyword }: ErrorObject): string {
+  const where = instancePath === '' ? 'the plan' : instancePath.slice(1).replaceAll('/', '.')
+  const { additionalProperty, allowedValues } = params as {
+    readonly additionalProperty?: string
+    readonly allowedValues?: readonly string[]
+  }
+  if (additionalProperty !== undefined) return `${where} has no '${additionalProperty}'`
+  const more = keyword === 'enum' && allowedValues !== undefined ? `: ${allowedValues.join(', ')}` : ''
+  return `${where} ${message}${more}`
+}

@@ -1,0 +1,46 @@
+// What a plan may say, as a JSON schema: `docs/plan.schema.json` is the same for editors, and a test compares the two.
+
+const name = { type: 'string', minLength: 1, maxLength: 127, pattern: '^[^/\\s]+$' } as const
+
+/** The schema of version 1 (JSON Schema draft 7). */
+export const planSchema = {
+  $schema: 'http://json-schema.org/draft-07/schema#',
+  title: 'vDPA devices that a host should have',
+  type: 'object',
+  required: ['version', 'devices'],
+  additionalProperties: false,
+  properties: {
+    version: { const: 1, description: 'The version of this form.' },
+    devices: { type: 'array', maxItems: 4096, items: { $ref: '#/definitions/device' } },
+  },
+  definitions: {
+    device: {
+      type: 'object',
+      required: ['name'],
+      additionalProperties: false,
+      properties: {
+        name: { ...name, description: 'The name of the device.' },
+        state: { enum: ['present', 'absent'], description: 'Whether it should be there; default present.' },
+        managementDevice: {
+          type: 'string',
+          pattern: '^[^/\\s]+(/[^/\\s]+)?$',
+          description: 'What makes it: vdpasim_net, pci/0000:65:00.2. Needed where it is to be present.',
+        },
+        mac: { type: 'string', pattern: '^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$', description: 'Changed in place.' },
+        mtu: { type: 'integer', minimum: 68, maximum: 65535, description: 'Bytes. A change makes the device anew.' },
+        queuePairs: { type: 'integer', minimum: 1, maximum: 32768, description: 'A change makes the device anew.' },
+        features: {
+          type: 'string',
+          pattern: '^0x[0-9a-fA-F]{1,16}$',
+          description: 'All features that it offers, as a number. A change makes the device anew.',
+        },
+        driver: {
+          enum: ['vhost_vdpa', 'virtio_vdpa', 'none'],
+          description: 'Which driver of the bus has it; where absent, whichever does.',
+        },
+      },
+      if: { not: { properties: { state: { const: 'absent' } }, required: ['state'] } },
+      then: { required: ['managementDevice'] },
+    },
+  },
+} as const

@@ -1,0 +1,85 @@
+// `plan` and `apply` by their words: what they print, their exit codes, the journal, and the rehearsal.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { simulatedHost, type Host } from '../../lib/cli/host'
+import { run } from '../../lib/cli/program'
+
+let folder = ''
+let file = ''
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-plans-'))
+  file = join(folder, 'plan.yaml')
+  writeFileSync(
+    file,
+    'version: 1\ndevices:\n  - {name: net0, managementDevice: vdpasim_net, mac: 02:00:00:00:00:07}\n  - {name: blk0, state: absent}\n',
+  )
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+async function command(words: readonly string[], host?: Host) {
+  let out = ''
+  let err = ''
+  const code = await run(words, {
+    stdout: { write: (text) => (out += text) },
+    stderr: { write: (text) => (err += text) },
+    environment: {},
+    ...(host !== undefined && { host }),
+  })
+  return { code, out, err }
+}
+
+describe('plan and apply', () => {
+  it('show the differences, make them once, and bring back what was there', async () => {
+    const host = await simulatedHost()
+    const journal = join(folder, 'before.yaml')
+    expect(await command(['plan', file], host)).toEqual({
+      code: 1,
+      out: '~ change the address of net0 from 02:00:00:00:00:01 to 02:00:00:00:00:07\n~ delete blk0: it should be absent\n',
+      err: '',
+    })
+    expect((await command(['apply', file, '--journal', journal], host)).code).toBe(0)
+    expect(await command(['plan', file], host)).toEqual({ code: 0, out: 'nothing is to be done\n', err: '' })
+    expect((await command(['apply', file], host)).out).toBe('nothing was to be done\n')
+    expect(readFileSync(journal, 'utf8')).toContain('02:00:00:00:00:01')
+    expect((await command(['apply', journal], host)).code).toBe(0)
+    expect((await command(['list'], host)).out).toContain('blk0')
+    expect((await command(['config', 'net0'], host)).out).toContain('02:00:00:00:00:01')
+  })
+
+  it('rehearse on a pretended host that starts as this one is', async () => {
+    const host = await simulatedHost()
+    const { code, out } = await command(['apply', file, '--dry-run', '--json'], host)
+    expect(code).toBe(0)
+    expect(JSON.parse(out)).toMatchObject({
+      version: 1,
+      dryRun: true,
+      steps: [{ do: 'set mac' }, { do: 'delete', device: 'blk0' }],
+    })
+    expect((await command(['apply', file, '--dry-run'], host)).out).toContain('would delete blk0')
+    expect((await command(['plan', file], host)).code).toBe(1)
+  })
+
+  it('say where a plan is wrong, that it is not there, and that the journal cannot be kept', async () => {
+    const host = await simulatedHost()
+    const wrong = join(folder, 'wrong.yaml')
+    writeFileSync(wrong, 'version: 1\ndevices:\n  - {name: a, mtu: 1}\n')
+    const said = await command(['apply', wrong], host)
+    expect(said.code).toBe(1)
+    expect(said.err).toContain(`${wrong}:3:20: devices.0.mtu must be >= 68`)
+    expect((await command(['plan', join(folder, 'none.yaml')], host)).err).toContain('ENOENT')
+    expect((await command(['apply', file, '--journal', join(folder, 'no/where')], host)).err).toContain('ENOENT')
+    expect((await command(['plan', file], host)).code).toBe(1)
+  })
+
+  it('print the schema', async () => {
+    const { out } = await command(['plan', '--schema'])
+    expect(JSON.parse(out)).toEqual(JSON.parse(readFileSync(join(__dirname, '../../docs/plan.schema.json'), 'utf8')))
+  })
+
+  it.each([[['plan']], [['apply']], [['apply', 'x', '--timeout', '0']]])('%j is misuse', async (words) => {
+    expect(await command(words)).toMatchObject({ code: 2, out: '' })
+  })
+})

@@ -1,0 +1,203 @@
+// Plans: what they may say, what is to be done, doing it, and undoing it.
+
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeEach, describe, expect, it } from '@jest/globals'
+import type { HostFiles } from '../../lib/backend/host-files.js'
+import { VdpaFamily } from '../../lib/management/vdpa-family.js'
+import { openDevice } from '../../lib/open.js'
+import {
+  applyPlan,
+  describeStep,
+  formatPlan,
+  parsePlan,
+  planSchema,
+  planSteps,
+  type Plan,
+  type PlanHost,
+} from '../../lib/plan/index.js'
+import { Simulator } from '../../lib/simulator/index.js'
+
+const text = `
+version: 1
+devices:
+  - name: net0
+    managementDevice: vdpasim_net
+    mac: 02:00:00:00:00:0A
+    mtu: 9000
+    driver: vhost_vdpa
+  - name: blk0
+    managementDevice: vdpasim_blk
+    driver: virtio_vdpa
+`
+
+describe('a plan', () => {
+  it('is YAML or JSON, and comes back as text', () => {
+    const plan = parsePlan(text)
+    expect(plan.devices).toHaveLength(2)
+    expect(parsePlan(JSON.stringify(plan))).toEqual(plan)
+    expect(parsePlan(formatPlan(plan))).toEqual(plan)
+  })
+
+  it.each([
+    [
+      'version: 1\ndevices:\n  - name: a\n    mtu: 5\n    managementDevice: m\n',
+      'p.yaml:4:10: devices.0.mtu must be >= 68',
+    ],
+    ['version: 1\ndevices:\n  - nam: a\n', "p.yaml:3:10: devices.0 has no 'nam'"],
+    ['version: 1\ndevices:\n  - name: a\n', "p.yaml:3:5: devices.0 must have required property 'managementDevice'"],
+    ['version: 2\ndevices: []\n', 'p.yaml:1:10: version must be equal to constant'],
+    [
+      'version: 1\ndevices:\n  - {name: a, state: absent}\n  - {name: a, state: absent}\n',
+      'p.yaml:4:12: a is there twice',
+    ],
+    [
+      'version: 1\ndevices:\n  - {name: a, state: gone, managementDevice: m}\n',
+      'must be equal to one of the allowed values: present, absent',
+    ],
+    ['version: [1\n', 'p.yaml:2:1: '],
+    ['', 'p.yaml:1:1: the plan must be object'],
+  ])('%j is refused at its place', (wrong, sentence) => {
+    expect(() => parsePlan(wrong, 'p.yaml')).toThrow(
+      expect.objectContaining({ code: 'ERR_VDPA_PLAN', message: expect.stringContaining(sentence) as unknown }),
+    )
+  })
+
+  it('names every mistake', () => {
+    const wrong = 'version: 1\ndevices:\n  - {name: a/b, managementDevice: m, mac: 1}\n'
+    expect(() => parsePlan(wrong)).toThrow(/plan:3:12: .*; plan:3:43: /)
+  })
+
+  it('has a schema for editors that is the same', () => {
+    expect(JSON.parse(readFileSync(join(__dirname, '../../docs/plan.schema.json'), 'utf8'))).toEqual(planSchema)
+  })
+})
+
+describe('applying', () => {
+  let simulator: Simulator
+  let host: PlanHost
+  beforeEach(() => {
+    simulator = new Simulator()
+    host = { backend: simulator, root: simulator.management.files }
+  })
+
+  const does = async (plan: Plan) => (await planSteps(plan, host)).map(describeStep)
+
+  it('makes what is missing, and then nothing is to be done', async () => {
+    const plan = parsePlan(text)
+    const { steps, before } = await applyPlan(plan, host)
+    expect(steps.map(describeStep)).toEqual([
+      'make net0 by vdpasim_net',
+      'give net0 to vhost_vdpa',
+      'make blk0 by vdpasim_blk',
+      'give blk0 to virtio_vdpa',
+    ])
+    expect(await does(plan)).toEqual([])
+    expect((await applyPlan(plan, host, { onJournal: () => expect('called').toBe('never') })).steps).toEqual([])
+    await applyPlan(before, host)
+    expect(await (await opened()).devices()).toEqual([])
+  })
+
+  const opened = () => Promise.resolve(VdpaFamily.open(simulator))
+
+  it('changes an address in place, and makes anew what cannot be changed', async () => {
+    await applyPlan(parsePlan(text), host)
+    const changed = parsePlan(text.replace('0A', '0b').replace('driver: virtio_vdpa', 'driver: none'))
+    expect(await does(changed)).toEqual([
+      'change the address of net0 from 02:00:00:00:00:0a to 02:00:00:00:00:0b',
+      'give blk0 to no driver',
+    ])
+    const { before } = await applyPlan(changed, host)
+    const larger = parsePlan(text.replace('9000', '1500'))
+    expect((await does(larger))[0]).toBe('delete net0: mtu is 9000 and should be 1500')
+    await applyPlan(larger, host)
+    expect(await does(larger)).toEqual([])
+    await applyPlan(parsePlan(text), host)
+    expect(before.devices.map(({ name }) => name)).toEqual(['net0', 'blk0'])
+  })
+
+  it('leaves the host as it was where a step fails', async () => {
+    await applyPlan(parsePlan(text), host)
+    const family = await opened()
+    const was = [await family.devices(), await family.configuration('net0')]
+    const wrong: Plan = {
+      version: 1,
+      devices: [
+        { name: 'net0', managementDevice: 'vdpasim_net', mtu: 1500 },
+        { name: 'blk0', state: 'absent' },
+        { name: 'x', managementDevice: 'nothing' },
+      ],
+    }
+    await expect(applyPlan(wrong, host)).rejects.toMatchObject({ code: 'ENODEV' })
+    expect([await family.devices(), await family.configuration('net0')].map(String)).toEqual(was.map(String))
+    expect(await does(parsePlan(text))).toEqual([])
+    await expect(
+      applyPlan(wrong, host, {
+        onStep: ({ device }) => {
+          if (device === 'blk0') throw new Error('of the program')
+        },
+      }),
+    ).rejects.toThrow('of the program')
+    expect(await does(parsePlan(text))).toEqual([])
+  })
+
+  it('says both what failed and what could not be undone', async () => {
+    await applyPlan(parsePlan(text), host)
+    let isBroken = false
+    const files = simulator.management.files
+    const root: HostFiles = {
+      ...files,
+      write: (path, what) =>
+        isBroken
+          ? Promise.reject(Object.assign(new Error('no'), { code: 'EACCES', errno: -13 }))
+          : files.write(path, what),
+    }
+    const plan: Plan = {
+      version: 1,
+      devices: [
+        { name: 'blk0', managementDevice: 'vdpasim_blk', driver: 'none' },
+        { name: 'x', managementDevice: 'nothing' },
+      ],
+    }
+    const failed = applyPlan(
+      plan,
+      { backend: simulator, root },
+      {
+        onStep: (step) => {
+          if (step.device === 'x') isBroken = true
+        },
+      },
+    )
+    await expect(failed).rejects.toMatchObject({
+      message: 'the plan was not applied',
+      errors: [expect.objectContaining({ code: 'ENODEV' }), expect.objectContaining({ code: 'EACCES' })] as unknown,
+    })
+  })
+
+  it('names who holds a device, and changes nothing', async () => {
+    await applyPlan(parsePlan(text), host)
+    await using _device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator })
+    await expect(applyPlan(parsePlan(text.replace('9000', '1500')), host)).rejects.toThrow(`pid ${process.pid}`)
+    expect(await does(parsePlan(text))).toEqual([])
+  })
+
+  it('begins nothing where the journal cannot be kept', async () => {
+    const onJournal = () => {
+      throw new Error('no room')
+    }
+    await expect(applyPlan(parsePlan(text), host, { onJournal })).rejects.toThrow('no room')
+    expect(await (await opened()).devices()).toEqual([])
+  })
+
+  it('undoes what does not show what it was told', async () => {
+    const family = await opened()
+    const interfered = applyPlan(parsePlan(text), host, {
+      // Somebody else is at work, too.
+      onStep: (step) => {
+        if (step.device === 'blk0' && step.do === 'bind') void family.delete('net0')
+      },
+    })
+    await expect(interfered).rejects.toMatchObject({ code: 'ERR_VDPA_REFUSED' })
+    expect(await family.devices()).toEqual([])
+  })
+})
