@@ -79,8 +79,11 @@ export interface Handle extends Closeable {
   writeEachAsync(records: Uint8Array, stride: number, options?: WriteEachOptions): Promise<WriteEachOutcome>
   /** One read(); absent where the node cannot be read (vhost-vdpa). Returns bytes read. */
   read?(bytes: Uint8Array): number
-  /** Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. One listener at a time (ERR_VDPA_STATE). */
-  onReadable?(listener: () => void): Disposable
+  /**
+   * Calls `listener` whenever the node can be read; absent on vhost-vdpa, which epoll refuses. One listener at a time (ERR_VDPA_STATE). Does not keep the process
+   * alive unless `ref()` was called on the subscription.
+   */
+  onReadable?(listener: () => void): Subscription
   /** One pread64() at `offset`, 0..2^63-1; returns bytes read. Absent where the node cannot be read (vhost-vdpa). */
   pread?(bytes: Uint8Array, offset: bigint): number
   /** One pwrite64() at `offset`, 0..2^63-1; returns bytes written. Absent where the backend has none. */

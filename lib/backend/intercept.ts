@@ -3,6 +3,7 @@
 
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import type {
+  Subscription,
   Backend,
   Doorbell,
   Eventfd,
@@ -98,7 +99,7 @@ class InterceptedHandle implements Handle {
   readonly #witness: Witness
   readonly #on: { readonly target: string; readonly path: string }
   readonly read?: (bytes: Uint8Array) => number
-  readonly onReadable?: (listener: () => void) => Disposable
+  readonly onReadable?: (listener: () => void) => Subscription
   readonly pread?: (bytes: Uint8Array, offset: bigint) => number
   readonly pwrite?: (bytes: Uint8Array, offset: bigint) => number
   readonly mapDoorbell?: (offset: bigint) => Doorbell

@@ -62,8 +62,14 @@ export interface MissingNeed {
   readonly section: string
 }
 
-/** The first feature of a word that lacks another, for a virtio device id; undefined when all is well, or nothing is known of the kind. */
-export function missingFeatureNeed(features: bigint, deviceId: number): MissingNeed | undefined {
+/** A feature of a word that lacks another: its name, and the names of which it needs one. */
+interface Lack {
+  readonly name: string
+  readonly needed: readonly string[]
+  readonly section: string
+}
+
+function firstLack(features: bigint, deviceId: number): Lack | undefined {
   const kind = byDevice.get(deviceId)
   if (kind === undefined) return undefined
   const names = featureNames(deviceId)
@@ -73,8 +79,23 @@ export function missingFeatureNeed(features: bigint, deviceId: number): MissingN
   }
   for (const [name, needs] of Object.entries(kind.needs)) {
     if (!has(name)) continue
-    const lack = needs.find((alternatives) => !alternatives.some(has))
-    if (lack !== undefined) return { what: `${name} needs ${lack.join(' or ')}`, section: kind.section }
+    const needed = needs.find((alternatives) => !alternatives.some(has))
+    if (needed !== undefined) return { name, needed, section: kind.section }
   }
   return undefined
+}
+
+/** The first feature of a word that lacks another, for a virtio device id; undefined when all is well, or nothing is known of the kind. */
+export function missingFeatureNeed(features: bigint, deviceId: number): MissingNeed | undefined {
+  const lack = firstLack(features, deviceId)
+  return lack && { what: `${lack.name} needs ${lack.needed.join(' or ')}`, section: lack.section }
+}
+
+/** A word without the features that lack another in it, and without those that lack these: what is left of an offer when something was taken out of it. */
+export function withoutUnmetNeeds(features: bigint, deviceId: number): bigint {
+  const names = featureNames(deviceId)
+  let left = features
+  for (let lack = firstLack(left, deviceId); lack !== undefined; lack = firstLack(left, deviceId))
+    left &= ~bit(names[lack.name] ?? 0)
+  return left
 }

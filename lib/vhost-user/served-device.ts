@@ -15,7 +15,7 @@ import type { DirtyLog } from './dirty-log.js'
 import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
 import { TableDma } from './table-dma.js'
-import { Turns } from './turns.js'
+import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
 
 /** What this transport does not carry, or what front ends cannot live with: ACCESS_PLATFORM makes User Mode Linux fail. */

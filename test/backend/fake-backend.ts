@@ -139,8 +139,8 @@ export class FakeHandle implements Handle {
     return bytes.length
   }
 
-  onReadable(_listener: () => void): Disposable {
-    return { [Symbol.dispose]: () => undefined }
+  onReadable(_listener: () => void): Subscription {
+    return new FakeEventfd(this.#backend, 0).onSignal(() => undefined)
   }
 
   pread(bytes: Uint8Array, offset: bigint): number {

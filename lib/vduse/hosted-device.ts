@@ -1,0 +1,423 @@
+// A model as VDUSE hosts it: the kernel's messages answered, queues begun and ended, kicks in, interrupts out. All of it on one thread, so that memory which the
+// kernel takes away is never in use when the answer says so.
+
+import type { Backend, Eventfd, Subscription } from '../backend/backend.js'
+import { bit } from '../base/bits.js'
+import { vdpaError } from '../base/errors.js'
+import { Failures } from '../base/failures.js'
+import { Turns } from '../base/turns.js'
+import type { DeviceOps } from '../models/device-ops.js'
+import { transportFeatureBits } from '../uapi/virtio-features.js'
+import { virtioStatus } from '../uapi/virtio-status.js'
+import {
+  vduseDevStatus,
+  vduseFeatureBits,
+  vduseIovaRange,
+  vduseRequestTypes as types,
+  vduseVqGroupAsid,
+  vduseVqReady,
+  vduseVqState,
+} from '../uapi/vduse.js'
+import { areaSizes, INDEX_AT } from '../virtqueue/layout.js'
+import type { RingFormat } from '../virtqueue/virtqueue.js'
+import { IovaMemory } from './iova-memory.js'
+import type { DeviceNode, VduseMessage } from './nodes.js'
+
+/** Messages in one turn of the event loop. */
+const MESSAGES_A_TURN = 32
+/** Milliseconds between two looks for queues that were enabled after the device began: kernels before 7.3 do not say. */
+const READY_INTERVAL = 20
+/** Milliseconds until an interrupt is tried again which the kernel did not take yet. */
+const INTERRUPT_INTERVAL = 1
+
+const { FEATURES_OK, DRIVER_OK, NEEDS_RESET } = virtioStatus
+
+/** What a host is made with. */
+export interface HostedOptions {
+  readonly ops: DeviceOps
+  readonly backend: Backend
+  /** Queues that the device shows; those of the model from 0 on. */
+  readonly queueCount: number
+  readonly addressSpaces: number
+  /** Hears of what was refused, and why. */
+  readonly onRefusal: (error: Error) => void
+}
+
+/** One queue as the kernel has it. */
+interface HostedQueue {
+  readonly index: number
+  kick: Eventfd | undefined
+  kicks: Subscription | undefined
+  isLive: boolean
+}
+
+/** One model behind one VDUSE node. */
+export class HostedDevice {
+  readonly #options: HostedOptions
+  readonly #memory: IovaMemory
+  readonly #turns = new Turns()
+  readonly #queues: readonly HostedQueue[]
+  readonly #owed = new Set<number>()
+  #owesConfig = false
+  #config: Uint8Array
+  #readyTimer: NodeJS.Timeout | undefined
+  #interruptTimer: NodeJS.Timeout | undefined
+  #isClosed = false
+  #open: DeviceNode | undefined
+  #agreed = 0n
+
+  constructor(options: HostedOptions) {
+    const { ops, backend, queueCount, addressSpaces, onRefusal } = options
+    this.#options = options
+    this.#memory = new IovaMemory(backend, addressSpaces, onRefusal)
+    this.#queues = Array.from({ length: queueCount }, (_, index) => ({
+      index,
+      kick: undefined,
+      kicks: undefined,
+      isLive: false,
+    }))
+    ops.attach({
+      dma: this.#memory,
+      schedule: (work) => this.#turns.schedule(() => this.#turn(work)),
+      // The kernel's drivers, and what is between, are as they are.
+      deviates: (name) => name === 'takes-drivers-as-they-are',
+      isTurnOver: () => this.#turns.isOver,
+    })
+    this.#config = configOf(ops)
+    ops.setConfigCallback(() => this.#configChanged())
+  }
+
+  /** The configuration as it was made. */
+  get config(): Uint8Array {
+    return this.#config
+  }
+
+  /** The node to work with from now on, and what the kernel agreed to tell (`vduseFeatureBits`). */
+  open(node: DeviceNode, agreed: bigint): void {
+    this.#open = node
+    this.#agreed = agreed
+    this.#memory.open(node)
+  }
+
+  /** Queues that run. */
+  get liveQueues(): number {
+    return this.#queues.filter(({ isLive }) => isLive).length
+  }
+
+  /** Answers what the kernel asks; the rest of a flood in another turn. */
+  serve(): void {
+    const node = this.#node
+    for (let count = 0; count < MESSAGES_A_TURN && !this.#isClosed; count++) {
+      const message = node.read()
+      if (message === undefined) return
+      this.#answer(message)
+    }
+  }
+
+  /**
+   * Goes on with a device that another process served until it died: a driver has it, and its queues stand where the used rings say, since models answer in order.
+   * False when no queue runs. ERR_VDPA_NOT_SUPPORTED for packed rings, which do not say it.
+   */
+  takeOver(): boolean {
+    const { ops } = this.#options
+    const node = this.#node
+    if (!this.#queues.some(({ index }) => node.queueInfo(index).isReady)) return false
+    const begun = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER
+    ops.setStatus(virtioStatus.ACKNOWLEDGE)
+    ops.setStatus(begun)
+    if (!this.#accept())
+      throw vdpaError('ERR_VDPA_FEATURES', 'the device that was left behind has features that the model refuses')
+    if (this.#format === 'packed')
+      throw vdpaError(
+        'ERR_VDPA_NOT_SUPPORTED',
+        'a device with packed rings cannot be taken over: no ring says where it stands',
+      )
+    ops.setStatus(begun | FEATURES_OK)
+    return this.#begin(begun | FEATURES_OK | DRIVER_OK, true)
+  }
+
+  /** Nothing runs, and nothing is mapped. The node stays the caller's to close. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const failures = new Failures()
+    failures.now(() => this.#stopAll())
+    failures.now(() => this.#options.ops.reset())
+    this.#options.ops.setConfigCallback(undefined)
+    this.#turns.stop()
+    failures.now(() => this.#memory.close())
+    failures.throwMet('closing met failures')
+  }
+
+  get #node(): DeviceNode {
+    if (this.#open === undefined) throw new Error('the device has no node yet')
+    return this.#open
+  }
+
+  get #format(): RingFormat {
+    const packed = bit(transportFeatureBits.VIRTIO_F_RING_PACKED)
+    return (this.#options.ops.driverFeatures() & packed) === 0n ? 'split' : 'packed'
+  }
+
+  #answer(message: VduseMessage): void {
+    const { onRefusal } = this.#options
+    const node = this.#node
+    let answered: Uint8Array | undefined
+    try {
+      answered = this.#carryOut(message)
+    } catch (error) {
+      onRefusal(error as Error)
+    }
+    if (!node.answer(message.id, answered !== undefined, answered))
+      onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${message.id}`))
+  }
+
+  /** What a message comes to: the answer's payload, or undefined where it is refused. */
+  #carryOut({ type, payload }: VduseMessage): Uint8Array | undefined {
+    const { ops } = this.#options
+    switch (type) {
+      case types.VDUSE_GET_VQ_STATE:
+        return this.#stateOf(vduseVqState.decode(payload).index)
+      case types.VDUSE_SET_STATUS:
+        return done(this.#setStatus(vduseDevStatus.decode(payload).status))
+      case types.VDUSE_UPDATE_IOTLB: {
+        const { start, last, asid } = vduseIovaRange.decode(payload)
+        this.#memory.invalidate(asid, start, last)
+        return done(true)
+      }
+      case types.VDUSE_SET_VQ_GROUP_ASID: {
+        const { group, asid } = vduseVqGroupAsid.decode(payload)
+        return done(group < ops.groupCount && ops.setGroupAsid?.(group, asid) === true)
+      }
+      case types.VDUSE_SET_VQ_READY: {
+        const { num, ready } = vduseVqReady.decode(payload)
+        return done(this.#setReady(num, ready !== 0))
+      }
+      case types.VDUSE_SUSPEND:
+        return done(ops.suspend?.() === true)
+      default:
+        throw vdpaError('ERR_VDPA_PROTOCOL', `the kernel asks for ${type}, which nobody here knows`)
+    }
+  }
+
+  #stateOf(index: number): Uint8Array | undefined {
+    const state = index < this.#queues.length ? this.#options.ops.queueState(index) : undefined
+    if (state === undefined) return undefined
+    const [available, used] = [state & 0xffff, state >>> 16]
+    if (this.#format === 'split')
+      return vduseVqState.encode({
+        index,
+        last_avail_counter: available,
+        last_avail_idx: 0,
+        last_used_counter: 0,
+        last_used_idx: 0,
+      })
+    return vduseVqState.encode({
+      index,
+      last_avail_counter: available >>> 15,
+      last_avail_idx: available & 0x7fff,
+      last_used_counter: used >>> 15,
+      last_used_idx: used & 0x7fff,
+    })
+  }
+
+  #setStatus(status: number): boolean {
+    const { ops } = this.#options
+    if (status === 0) {
+      this.#stopAll()
+      ops.reset()
+      return true
+    }
+    const added = status & ~ops.status()
+    if ((added & FEATURES_OK) !== 0 && !this.#accept()) return false
+    if ((added & DRIVER_OK) !== 0) return this.#begin(status, false)
+    return ops.setStatus(status & ~NEEDS_RESET) !== false
+  }
+
+  /** What the driver accepted, for the model: the platform bit is of the kernel's asking. */
+  #accept(): boolean {
+    const { ops } = this.#options
+    const node = this.#node
+    return ops.setFeatures(node.driverFeatures() & ops.features())
+  }
+
+  #begin(status: number, isTakenOver: boolean): boolean {
+    const { ops } = this.#options
+    let isBegun = false
+    try {
+      for (const queue of this.#queues) this.#listen(queue)
+      for (const queue of this.#queues) this.#startIfReady(queue, isTakenOver)
+      isBegun = ops.setStatus(status) !== false
+    } finally {
+      if (!isBegun) this.#stopAll()
+    }
+    if (!isBegun) return false
+    // What was there before may have been kicked before.
+    for (const { index, isLive } of this.#queues) if (isLive) ops.kick(index)
+    this.#watchForReady()
+    return true
+  }
+
+  /** Has the kernel pass kicks on, those included that came before. */
+  #listen(queue: HostedQueue): void {
+    const { backend } = this.#options
+    const node = this.#node
+    queue.kick = backend.eventfd()
+    queue.kicks = queue.kick.onSignal(() => this.#kicked(queue)).ref()
+    node.setKick(queue.index, queue.kick.fd)
+  }
+
+  #kicked(queue: HostedQueue): void {
+    const { ops } = this.#options
+    if (!queue.isLive) this.#startLate(queue)
+    if (!queue.isLive) return
+    if (ops.kickByDriver === undefined) ops.kick(queue.index)
+    else ops.kickByDriver(queue.index)
+  }
+
+  /** A failure has nobody to be told but who serves. */
+  #startLate(queue: HostedQueue): void {
+    try {
+      this.#startIfReady(queue, false)
+    } catch (error) {
+      this.#options.onRefusal(error as Error)
+    }
+  }
+
+  #setReady(index: number, isReady: boolean): boolean {
+    const queue = this.#queues[index]
+    if (queue === undefined) return false
+    if (!isReady) this.#stop(queue)
+    else if ((this.#options.ops.status() & DRIVER_OK) !== 0) {
+      this.#startIfReady(queue, false)
+      if (queue.isLive) this.#options.ops.kick(index)
+    }
+    return true
+  }
+
+  #startIfReady(queue: HostedQueue, isTakenOver: boolean): void {
+    if (queue.isLive) return
+    const { ops } = this.#options
+    const node = this.#node
+    const { index } = queue
+    const info = node.queueInfo(index)
+    if (!info.isReady) return
+    ops.setQueueSize(index, info.size)
+    const state =
+      this.#format === 'packed' ? info.packedState : isTakenOver ? this.#usedIndex(index, info) : info.splitState
+    if (
+      !ops.setQueueAddresses(index, info.descriptor, info.driver, info.device) ||
+      ops.setQueueState(index, state) !== true
+    )
+      throw vdpaError('ERR_VDPA_REFUSED', `the device refuses queue ${index} as it is`)
+    ops.setQueueCallback(index, () => this.#interrupt(index))
+    ops.setQueueReady(index, true)
+    queue.isLive = true
+  }
+
+  #usedIndex(index: number, { size, device }: { readonly size: number; readonly device: bigint }): number {
+    const asid = this.#options.ops.groupAsid?.(this.#options.ops.queueGroup?.(index) ?? 0) ?? 0
+    const length = areaSizes('split', size).device
+    const found = this.#memory.locate(asid, Number(device >> 32n), Number(device & 0xffff_ffffn), length, 1)
+    if (found === undefined) throw vdpaError('ERR_VDPA_NOT_MAPPED', `the used ring of queue ${index} cannot be reached`)
+    const [low = 0, high = 0] = found.memory.bytes(found.offset + INDEX_AT, 2)
+    return low | (high << 8)
+  }
+
+  #stop(queue: HostedQueue): void {
+    if (!queue.isLive) return
+    queue.isLive = false
+    this.#owed.delete(queue.index)
+    this.#options.ops.setQueueCallback(queue.index, undefined)
+    this.#options.ops.setQueueReady(queue.index, false)
+  }
+
+  #stopAll(): void {
+    clearTimeout(this.#readyTimer)
+    clearTimeout(this.#interruptTimer)
+    this.#readyTimer = this.#interruptTimer = undefined
+    this.#owed.clear()
+    this.#owesConfig = false
+    for (const queue of this.#queues) {
+      this.#stop(queue)
+      queue.kicks?.close()
+      queue.kick?.close()
+      queue.kicks = queue.kick = undefined
+    }
+  }
+
+  #watchForReady(): void {
+    if ((this.#agreed & bit(vduseFeatureBits.VDUSE_F_QUEUE_READY)) !== 0n) return
+    if (this.#queues.every(({ isLive }) => isLive)) return
+    this.#readyTimer = setTimeout(() => {
+      for (const queue of this.#queues) {
+        if (queue.isLive) continue
+        this.#startLate(queue)
+        if (queue.isLive) this.#options.ops.kick(queue.index)
+      }
+      this.#watchForReady()
+    }, READY_INTERVAL)
+  }
+
+  /** The kernel takes no interrupts until it has heard that DRIVER_OK is done: what comes earlier is owed. */
+  #interrupt(index: number): void {
+    if (this.#node.interrupt(index)) return
+    this.#owed.add(index)
+    this.#payLater()
+  }
+
+  #payLater(): void {
+    this.#interruptTimer ??= setTimeout(() => {
+      this.#interruptTimer = undefined
+      for (const index of [...this.#owed]) if (this.#node.interrupt(index)) this.#owed.delete(index)
+      if (this.#owesConfig) this.#owesConfig = !this.#node.interruptConfig()
+      if (this.#owed.size > 0 || this.#owesConfig) this.#payLater()
+    }, INTERRUPT_INTERVAL)
+  }
+
+  #turn(work: () => void): void {
+    try {
+      work()
+    } finally {
+      if (this.#memory.isTorn) this.#torn()
+    }
+  }
+
+  /** Memory that its owner cut off under a mapping: the device rests until the driver resets it. */
+  #torn(): void {
+    this.#stopAll()
+    this.#memory.close()
+    this.#options.onRefusal(vdpaError('ERR_VDPA_PROTOCOL', 'the driver made a file shorter under its own memory'))
+  }
+
+  /** VDUSE has no way to say NEEDS_RESET: the device rests, and who serves it hears why. */
+  #configChanged(): void {
+    const { ops, onRefusal } = this.#options
+    const node = this.#open
+    if ((ops.status() & NEEDS_RESET) !== 0) {
+      onRefusal(vdpaError('ERR_VDPA_RING_BROKEN', 'the driver broke a rule, and the device rests until it is reset'))
+      return
+    }
+    const config = configOf(ops)
+    if (Buffer.compare(config, this.#config) === 0) return
+    this.#config = config
+    if (node === undefined) return
+    node.setConfig(0, config)
+    if (node.interruptConfig()) return
+    if ((ops.status() & DRIVER_OK) === 0) return
+    this.#owesConfig = true
+    this.#payLater()
+  }
+}
+
+const noPayload = new Uint8Array(0)
+
+function done(isDone: boolean): Uint8Array | undefined {
+  return isDone ? noPayload : undefined
+}
+
+function configOf(ops: DeviceOps): Uint8Array {
+  const config = new Uint8Array(ops.configSize)
+  ops.readConfig(0, config)
+  return config
+}

@@ -1,0 +1,43 @@
+// The thread of a VDUSE device: loads the module that makes the model, and serves it until it is told to close.
+
+import { parentPort, workerData } from 'node:worker_threads'
+import { KernelBackend } from '../kernel/kernel-backend.js'
+import type { DeviceOps } from '../models/device-ops.js'
+import { hostVduse, type VduseHost } from './host.js'
+import { sendable, type ThreadData, type ThreadMessage } from './threaded.js'
+
+const { url, name, argument, options } = workerData as ThreadData
+function say(message: ThreadMessage): void {
+  parentPort?.postMessage(message)
+}
+
+async function makeModel(): Promise<DeviceOps> {
+  const loaded = (await import(url)) as Record<string, unknown>
+  const inner = loaded.default as Record<string, unknown> | undefined
+  // A CommonJS module that was compiled from ESM has its exports in the default one.
+  const make = loaded[name] ?? inner?.[name]
+  const called = typeof make === 'function' ? make : inner
+  if (typeof called !== 'function') throw new TypeError(`${url} exports no function ${name}`)
+  return (await (called as (argument: unknown) => unknown)(argument)) as DeviceOps
+}
+
+async function begin(): Promise<VduseHost> {
+  const onRefusal = (error: Error) => say({ kind: 'refusal', error: sendable(error) })
+  return hostVduse(await makeModel(), new KernelBackend(), { ...options, onRefusal })
+}
+
+function end(error?: unknown): void {
+  say(error === undefined ? { kind: 'closed' } : { kind: 'closed', error: sendable(error) })
+  parentPort?.close()
+}
+
+begin().then(
+  (host) => {
+    const { apiVersion, features, wasTakenOver } = host
+    parentPort?.once('message', () => {
+      host.close().then(() => end(), end)
+    })
+    say({ kind: 'ready', apiVersion, features, wasTakenOver })
+  },
+  (error: unknown) => say({ kind: 'failed', error: sendable(error) }),
+)

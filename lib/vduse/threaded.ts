@@ -1,0 +1,179 @@
+// The same on a thread of its own: the model, the loop that answers the kernel, and nothing of the program, which may wait for its own device meanwhile.
+
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { checkObject, checkString, typeError } from '../base/checks.js'
+import { isVdpaError, VdpaError, vdpaError } from '../base/errors.js'
+import { callUnasked, throwUncaught } from '../base/program-calls.js'
+import { checkVduseOptions, type VduseHost, type VduseOptions } from './host.js'
+
+/** A module whose function makes a model: it is called on the thread that serves it. */
+export interface ModelModule {
+  /** A file's path or URL, or a package's name as `require.resolve()` gives it. CommonJS or ESM. */
+  readonly module: string | URL
+  /** What the module exports it as; default `'default'`. It is called with `argument` and returns a model, or a promise of one. */
+  readonly export?: string
+  /** Anything that can be cloned (structuredClone). */
+  readonly argument?: unknown
+}
+
+/** What the thread is started with. */
+export interface ThreadData {
+  readonly url: string
+  readonly name: string
+  readonly argument: unknown
+  readonly options: VduseOptions
+}
+
+/** An error as the thread sends it: an errno is lost when it is cloned. */
+export interface SentError {
+  readonly name: string
+  readonly message: string
+  readonly code?: string
+  readonly errno?: number
+  readonly syscall?: string
+  readonly path?: string
+}
+
+/** What the thread says. */
+export type ThreadMessage =
+  | {
+      readonly kind: 'ready'
+      readonly apiVersion: number
+      readonly features: bigint
+      readonly wasTakenOver: boolean
+    }
+  | { readonly kind: 'refusal' | 'failed'; readonly error: SentError }
+  | { readonly kind: 'closed'; readonly error?: SentError }
+
+/** An error for the way between threads. */
+export function sendable(error: unknown): SentError {
+  if (!(error instanceof Error)) return { name: 'Error', message: String(error) }
+  const { name, message } = error
+  if (!isVdpaError(error)) return { name, message }
+  const { code, errno, syscall, path } = error
+  return {
+    name,
+    message,
+    code,
+    ...(errno !== undefined && { errno }),
+    ...(syscall !== undefined && { syscall }),
+    ...(path !== undefined && { path }),
+  }
+}
+
+function received({ name, message, code, errno, syscall, path }: SentError): Error {
+  if (code === undefined) return Object.assign(new Error(message), { name })
+  return new VdpaError(code, message, {
+    ...(errno !== undefined && { errno }),
+    ...(syscall !== undefined && { syscall }),
+    ...(path !== undefined && { path }),
+  })
+}
+
+/** Checks a module's description. */
+export function checkModelModule(model: ModelModule): ModelModule {
+  checkObject(model, 'model')
+  const { module, export: name = 'default', argument } = model
+  if (typeof module !== 'string' && !(module instanceof URL)) throw typeError('model.module', 'a path or a URL', module)
+  checkString(name, 'model.export')
+  return { module, export: name, argument }
+}
+
+function urlOf(module: string | URL): string {
+  if (module instanceof URL) return module.href
+  return /^(file|data):/.test(module) ? module : pathToFileURL(module).href
+}
+
+const threadMain = join(__dirname, 'thread-main.js')
+
+class ThreadedHost implements VduseHost {
+  readonly name: string
+  readonly path: string
+  readonly apiVersion: number
+  readonly features: bigint
+  readonly wasTakenOver: boolean
+  readonly refusals: readonly string[]
+  readonly #worker: Worker
+  #closing: Promise<void> | undefined
+  #hasEnded = false
+
+  constructor(worker: Worker, ready: ThreadMessage & { kind: 'ready' }, name: string, refusals: readonly string[]) {
+    this.#worker = worker
+    this.name = name
+    this.path = `/dev/vduse/${name}`
+    this.apiVersion = ready.apiVersion
+    this.features = ready.features
+    this.wasTakenOver = ready.wasTakenOver
+    this.refusals = refusals
+    // What ends the thread by itself is a model that threw, and nobody of the program called it.
+    worker.on('error', (error) => {
+      this.#hasEnded = true
+      throwUncaught(error)
+    })
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    if (this.#hasEnded) return
+    const ended = once(this.#worker, 'exit')
+    const answer = nextOf(this.#worker, 'closed')
+    this.#worker.postMessage('close')
+    const message = await Promise.race([answer, ended.then(() => undefined)])
+    await ended
+    if (message?.kind === 'closed' && message.error !== undefined) throw received(message.error)
+  }
+}
+
+function nextOf(worker: Worker, ...kinds: ThreadMessage['kind'][]): Promise<ThreadMessage> {
+  return new Promise((resolve) => {
+    const listener = (message: ThreadMessage) => {
+      if (!kinds.includes(message.kind)) return
+      worker.off('message', listener)
+      resolve(message)
+    }
+    worker.on('message', listener)
+  })
+}
+
+/** Makes what a module makes a device of VDUSE, served on a thread of its own, by the kernel's backend. Errors as of hostVduse(), and what the module throws. */
+export async function hostVduseOnThread(model: ModelModule, options: VduseOptions): Promise<VduseHost> {
+  const { onRefusal, ...checked } = checkVduseOptions(options)
+  const { module, export: name = 'default', argument } = checkModelModule(model)
+  const data: ThreadData = { url: urlOf(module), name, argument, options: checked }
+  const worker = new Worker(threadMain, { workerData: data })
+  const refusals: string[] = []
+  worker.on('message', (message: ThreadMessage) => {
+    if (message.kind !== 'refusal') return
+    if (refusals.length < 100) refusals.push(message.error.message)
+    if (onRefusal !== undefined) callUnasked(() => onRefusal(received(message.error)))
+  })
+  const begun = new Promise<ThreadMessage>((resolve, reject) => {
+    worker.once('error', reject)
+    worker.once('exit', () =>
+      reject(vdpaError('ERR_VDPA_STATE', 'the thread that was to serve the device ended before it did')),
+    )
+    void nextOf(worker, 'ready', 'failed').then((message) => {
+      worker.off('error', reject)
+      resolve(message)
+    })
+  })
+  const message = await begun
+  if (message.kind === 'failed') throw received(message.error)
+  if (message.kind !== 'ready') throw new Error('the thread said something else')
+  return new ThreadedHost(worker, message, checked.name, refusals)
+}

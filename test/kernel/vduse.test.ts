@@ -1,0 +1,146 @@
+// Models as devices of the real kernel, through VDUSE: driven by our own client through vhost-vdpa, and by the kernel's own drivers through virtio_vdpa.
+
+import { afterEach, describe, expect, it } from '@jest/globals'
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { BlockDriver } from '../../lib/drivers/block-driver'
+import { NetDriver } from '../../lib/drivers/net-driver'
+import { KernelBackend } from '../../lib/kernel/kernel-backend'
+import { busDevices } from '../../lib/management/sysfs'
+import { blockDevice } from '../../lib/models/block'
+import { networkDevice } from '../../lib/models/network'
+import { openDevice } from '../../lib/open'
+import { serveVduse, type ModelModule, type VduseServer } from '../../lib/serve'
+
+const servers: VduseServer[] = []
+
+async function serve(...args: Parameters<typeof serveVduse>): Promise<VduseServer> {
+  const server = await serveVduse(...args)
+  servers.push(server)
+  return server
+}
+
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.close()
+  expect((await busDevices()).filter(({ name }) => name.startsWith('served'))).toEqual([])
+  expect(readdirSync('/dev/vduse')).toEqual(['control'])
+})
+
+const pattern = (length: number, seed: number) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
+
+/** A disk made on a thread of its own. */
+const diskOnThread: ModelModule = {
+  module: require.resolve('../../lib/models/block'),
+  export: 'blockDevice',
+  argument: { capacity: 0x8000 },
+}
+
+describe('through vhost-vdpa, driven by our own client in the same process', () => {
+  it.each([
+    ['a disk on this thread', () => blockDevice({ capacity: 0x1000 })],
+    ['a disk on a thread of its own', () => diskOnThread],
+  ])('%s keeps what is written', async (_, model) => {
+    const server = await serve(model(), { name: 'served0', driver: 'vhost_vdpa' })
+    expect(server.node).toMatch(/^\/dev\/vhost-vdpa-\d+$/)
+    await using device = await openDevice(server.node ?? '', { backend: new KernelBackend(), expect: 'block' })
+    await device.negotiate(['VIRTIO_BLK_F_FLUSH'])
+    await using disk = await BlockDriver.start(device)
+    await device.start()
+    for (let round = 0; round < 50; round++) await disk.write(8 * (round % 16), pattern(4096, round))
+    await disk.flush()
+    for (let sector = 0; sector < 16; sector++)
+      expect(await disk.read(8 * sector, 4096)).toEqual(pattern(4096, sector < 2 ? 48 + sector : 32 + sector))
+    expect(server.refusals).toEqual([])
+  })
+
+  it('a network device gives frames back', async () => {
+    const model = networkDevice({ mac: '02:00:00:00:00:07' })
+    const server = await serve(model, { name: 'served1', driver: 'vhost_vdpa' })
+    await using device = await openDevice(server.node ?? '', { backend: new KernelBackend(), expect: 'net' })
+    await device.negotiate(['VIRTIO_NET_F_MAC'])
+    await using net = await NetDriver.start(device)
+    await device.start()
+    const frame = pattern(200, 3)
+    frame.set([2, 0, 0, 0, 0, 7])
+    for (let count = 0; count < 300; count++) {
+      await net.room()
+      net.send(frame)
+      const came = await net.nextFrame()
+      expect(came.subarray(0, 200)).toEqual(frame)
+    }
+    expect(model.counters.rxPackets).toBe(300)
+  })
+
+  it('synchronous calls wait for a device on a thread of its own, and not for themselves', async () => {
+    const server = await serve(diskOnThread, { name: 'served2', driver: 'vhost_vdpa' })
+    const backend = new KernelBackend()
+    const device = await openDevice(server.node ?? '', { backend })
+    try {
+      using region = backend.allocate(1 << 20)
+      const space = device.addressSpace(0)
+      await device.negotiate([])
+      for (let round = 0; round < 20; round++) {
+        space.mapSync({ iova: 0x10_0000n, region })
+        space.unmapSync({ iova: 0x10_0000n, size: BigInt(region.length) })
+      }
+      expect(space.mappings).toEqual([])
+    } finally {
+      device.closeSync()
+    }
+  })
+})
+
+describe('through virtio_vdpa, driven by the kernel', () => {
+  /** The disk that was not there before. */
+  async function newDisk(before: readonly string[]): Promise<string> {
+    for (let count = 0; count < 500; count++) {
+      const found = readdirSync('/sys/block').find((name) => !before.includes(name))
+      if (found !== undefined && existsSync(`/dev/${found}`)) return `/dev/${found}`
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    throw new Error('no disk appeared')
+  }
+
+  const run = (command: string, ...words: string[]) => execFileSync(command, words, { encoding: 'utf8' })
+
+  function writeTree(folder: string): Map<string, string> {
+    const sums = new Map<string, string>()
+    for (let count = 0; count < 40; count++) {
+      const bytes = pattern(1 + count * 4001, count)
+      const name = `d${count % 5}/file${count}`
+      mkdirSync(join(folder, `d${count % 5}`), { recursive: true })
+      writeFileSync(join(folder, name), bytes)
+      sums.set(name, createHash('sha256').update(bytes).digest('hex'))
+    }
+    return sums
+  }
+
+  it('a disk takes a file system, and gives it back after a second mount', async () => {
+    const before = readdirSync('/sys/block')
+    // Its own thread: mounting waits, on this one, for what the disk answers.
+    const server = await serve(diskOnThread, { name: 'served3', driver: 'virtio_vdpa' })
+    const disk = await newDisk(before)
+    const folder = mkdtempSync(join(tmpdir(), 'mounted-'))
+    try {
+      run('mkfs.ext4', '-q', disk)
+      run('mount', '-t', 'ext4', disk, folder)
+      const sums = writeTree(folder)
+      run('umount', folder)
+      run('fsck.ext4', '-fn', disk)
+      run('mount', '-t', 'ext4', disk, folder)
+      for (const [name, sum] of sums)
+        expect(
+          createHash('sha256')
+            .update(readFileSync(join(folder, name)))
+            .digest('hex'),
+        ).toBe(sum)
+      run('umount', folder)
+      expect(server.refusals).toEqual([])
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  })
+})
