@@ -34,9 +34,12 @@ function machineProblems({ kernel = 'unknown', parameters = [], absent = [] }) {
   return problems
 }
 
+/** With a module loaded otherwise it is about the devices of that module: vdpa_sim's. */
+const devices = ['vdpa_sim_net', 'vdpa_sim_blk', ...(values.module.length === 0 ? ['vp_vdpa'] : [])]
+
 function deviceProblems(report) {
   const passed = testsOf(report).filter(({ status }) => status === 'passed')
-  return ['vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
+  return devices
     .filter((device) => !passed.some(({ fullName }) => fullName.includes(device)))
     .map((device) => `no test passed on ${device}`)
 }

@@ -46,6 +46,8 @@ export class Vring {
   readonly #context: DeviceContext
   #isEnabled = false
   #size = 0
+  /** What the device answered last for the largest size, before there was a ring. */
+  #largest: number | undefined
   #addresses: VringAddresses | undefined
   #isHalfSet = false
 
@@ -75,10 +77,16 @@ export class Vring {
     return this.#isEnabled
   }
 
-  /** The largest ring size of this queue (VHOST_VDPA_GET_VRING_SIZE where the driver answers it, else the device's largest). */
+  /**
+   * The largest ring size of this queue (VHOST_VDPA_GET_VRING_SIZE where the driver answers it, else the device's largest). Where a ring is set up or the device runs,
+   * what was answered before: parent drivers tell the size of the ring then (vdpa_sim while it runs, virtio-pci's registers from the write on).
+   */
   get maxSize(): number {
     checkThere(this.#context)
-    return absent(() => this.#context.transport.vringSize(this.index)) ?? this.#context.facts.maxQueueSize
+    const { facts, transport } = this.#context
+    if (this.#size !== 0 || this.#isHalfSet || isRunning(this.#context)) return this.#largest ?? facts.maxQueueSize
+    this.#largest = absent(() => transport.vringSize(this.index)) ?? facts.maxQueueSize
+    return this.#largest
   }
 
   /** The size of a ring that is asked for without one: 256, or the largest power of two below it that the queue can have. ERR_VDPA_NOT_SUPPORTED where that is none. */
@@ -201,6 +209,7 @@ export class Vring {
     this.#isEnabled = false
     this.#isHalfSet = false
     this.#size = 0
+    this.#largest = undefined
     this.#addresses = undefined
   }
 

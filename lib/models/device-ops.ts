@@ -110,7 +110,7 @@ export interface DeviceOps {
   /** A kick by the driver itself, where kick() may be the host's; where absent, it is all the same. */
   kickByDriver?(index: number): void
 
-  /** The largest size of one queue (VHOST_VDPA_GET_VRING_SIZE). */
+  /** The largest size of one queue; once the device runs it may be the size that was set, as vdpa_sim tells it (VHOST_VDPA_GET_VRING_SIZE). */
   queueMaxSize?(index: number): number
   /** The group of a queue (VHOST_VDPA_GET_VRING_GROUP), below `groupCount`. Absent: EOPNOTSUPP. */
   queueGroup?(index: number): number

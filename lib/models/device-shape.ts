@@ -19,7 +19,7 @@ export interface DeviceCapabilities {
   readonly persistentMaps?: boolean
   /** Has a doorbell page for each queue (`Handle.mapDoorbell`). */
   readonly doorbell?: boolean
-  /** Answers VHOST_VDPA_GET_VRING_SIZE. */
+  /** Answers VHOST_VDPA_GET_VRING_SIZE: the largest, and while the device runs the size that was set, as vdpa_sim with `batch_mapping=0`. */
   readonly queueMaxSize?: boolean
   /** Mapped memory is pinned, as for hardware behind an IOMMU. */
   readonly pinsMemory?: boolean

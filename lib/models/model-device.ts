@@ -129,7 +129,7 @@ export class ModelDevice implements DeviceOps {
     this.enablesAfterDriverOk = capabilities.enableAfterDriverOk !== false
     this.queues = Array.from({ length: queueCount }, (_, index) => new DeviceQueue(index, this.maxQueueSize))
     this.#asids = new Uint8Array(this.groupCount)
-    if (capabilities.queueMaxSize === true) this.queueMaxSize = () => this.maxQueueSize
+    if (capabilities.queueMaxSize === true) this.queueMaxSize = (index) => this.#sizeOf(index)
     if (capabilities.groups !== false) this.queueGroup = (index) => groups[index] ?? 0
     if (descriptorGroups !== undefined) this.queueDescriptorGroup = (index) => descriptorGroups[index] ?? 0
     if (capabilities.groupAsid !== false) this.setGroupAsid = (group, asid) => this.#assign(group, asid)
@@ -371,6 +371,12 @@ export class ModelDevice implements DeviceOps {
 
   groupAsid(group: number): number {
     return this.#asids[group] ?? 0
+  }
+
+  /** As vdpa_sim tells it: from DRIVER_OK on, suspended or not, it is the size that was set. */
+  #sizeOf(index: number): number {
+    const hasBegun = (this.#status & virtioStatus.DRIVER_OK) !== 0
+    return hasBegun ? (this.queues[index]?.size ?? 0) : this.maxQueueSize
   }
 
   #assign(group: number, asid: number): boolean {

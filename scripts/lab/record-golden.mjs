@@ -1,5 +1,6 @@
-// Records the golden traces: `node scripts/lab/record-golden.mjs [7]` compiles the checkout, boots the lab, runs itself there on the kernel's devices,
-// and puts the traces into test/golden; of kernel 7, those that differ, into test/golden/linux-7. Which programs there are is in test/golden/programs.ts.
+// Records the golden traces: `node scripts/lab/record-golden.mjs [7 | batch_mapping=0 | use_va=0]` compiles the checkout, boots the lab, runs itself there on the
+// kernel's devices, and puts the traces into test/golden; of kernel 7, or of vdpa_sim with a parameter, those that differ, into a folder there of that name.
+// Which programs there are is in test/golden/programs.ts.
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -47,7 +48,8 @@ function run(args) {
 /** A trace without its first line, which says where and of what it was recorded. */
 const answersOf = async (path) => (await readFile(path, 'utf8')).replace(/^.*\n/, '')
 
-async function recordInLab(kernel) {
+async function recordInLab(word) {
+  const [kernel, module] = /^\d/.test(word) ? [word, []] : ['6.12', ['--module', `vdpa_sim.${word}`]]
   const out = await mkdtemp(join(tmpdir(), 'vhost-vdpa-golden-'))
   try {
     run(['node_modules/typescript/bin/tsc', '-p', 'tsconfig.lab.json'])
@@ -55,6 +57,7 @@ async function recordInLab(kernel) {
       'scripts/lab/run.mjs',
       '--kernel',
       kernel,
+      ...module,
       '--out',
       out,
       '--',
@@ -62,7 +65,7 @@ async function recordInLab(kernel) {
       'scripts/lab/record-golden.mjs',
     ])
     const first = join(checkout, 'test', 'golden')
-    const golden = kernel === '6.12' ? first : join(first, `linux-${kernel}`)
+    const golden = word === '6.12' ? first : join(first, kernel === word ? `linux-${word}` : word)
     await mkdir(golden, { recursive: true })
     const isOwn = async (name) =>
       golden === first || (await answersOf(join(out, 'golden', name))) !== (await answersOf(join(first, name)))

@@ -20,6 +20,7 @@ for (const profile of ['strict', 'linux-6.12'] as const) {
     groups: 2,
     addressSpaces: 2,
     doesPin: false,
+    hasWindow: false,
   })
   describeAddressSpace({
     ...common,
@@ -34,6 +35,7 @@ for (const profile of ['strict', 'linux-6.12'] as const) {
     groups: 1,
     addressSpaces: 1,
     doesPin: false,
+    hasWindow: false,
   })
 }
 describeAddressSpace({
@@ -57,4 +59,5 @@ describeAddressSpace({
   groups: 1,
   addressSpaces: 1,
   doesPin: true,
+  hasWindow: true,
 })

@@ -20,6 +20,7 @@ for (const profile of ['strict', 'linux-6.12'] as const) {
     addressSpaces: 2,
     configSize: 24,
     doesPin: false,
+    hasWindow: false,
   })
   describeControlPlane({
     name: `the simulator's block device (${profile})`,
@@ -35,5 +36,6 @@ for (const profile of ['strict', 'linux-6.12'] as const) {
     addressSpaces: 1,
     configSize: 96,
     doesPin: false,
+    hasWindow: false,
   })
 }

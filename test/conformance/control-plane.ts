@@ -22,6 +22,8 @@ export interface ControlPlaneTarget {
   readonly configSize: number
   /** Whether the parent driver pins what is mapped (a device behind an IOMMU), so that RLIMIT_MEMLOCK binds. */
   readonly doesPin: boolean
+  /** Whether there are addresses that the device does not reach. */
+  readonly hasWindow: boolean
 }
 
 const code = (name: string) => expect.objectContaining({ code: name })

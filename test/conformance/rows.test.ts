@@ -3,6 +3,7 @@
 import { blockDevice, customDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import type { DeviceOps } from '../../lib/models/device-ops.js'
 import { transportFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { parents } from '../golden/parents.js'
 import { allRows, rowCounts } from './rows/all.js'
 import { deviceFacts, type DeviceFacts } from './rows/facts.js'
 import { describeCompleteness, describeRows } from './rows/row.js'
@@ -12,6 +13,7 @@ const path = '/dev/vhost-vdpa-0'
 const makers = {
   network: () => networkDevice({ path, mac: '00:11:22:33:44:55' }),
   block: () => blockDevice({ path }),
+  atOnce: () => networkDevice({ path, mac: '00:11:22:33:44:55', capabilities: parents['batch_mapping=0'] }),
   hardware: ({ deviceId, queues, configSize, lastIova }: DeviceFacts) =>
     customDevice({
       path,
@@ -51,6 +53,7 @@ function describeSimulated(facts: DeviceFacts, make: (facts: DeviceFacts) => Dev
 describeSimulated(deviceFacts.network, makers.network)
 describeSimulated(deviceFacts.block, makers.block)
 describeSimulated(deviceFacts.hardware, makers.hardware)
+describeSimulated(deviceFacts.atOnce, makers.atOnce)
 describeSimulated(deviceFacts.strictNetwork, makers.network)
 describeSimulated(deviceFacts.strictBlock, makers.block)
 describeSimulated(deviceFacts.strictHardware, makers.hardware)

@@ -159,3 +159,27 @@ describe.each(['split', 'packed'] as const)('a %s vring', (format) => {
     },
   )
 })
+
+test('the largest size is what the device said before there was a ring: from then on some tell the size of the ring', async () => {
+  const simulator = new Simulator()
+  simulator.add(
+    customDevice({ path, deviceId: 25, queues: 2, features: 1n << 32n, capabilities: { queueMaxSize: true } }),
+  )
+  const device = openDeviceSync(path, { backend: simulator })
+  device.negotiateSync([])
+  const [first, other] = [device.vring(0), device.vring(1)]
+  first.setUp({ size: 16, addresses })
+  first.setUp({ size: 8, addresses })
+  expect(first.maxSize).toBe(256)
+  first.enable()
+  await device.start()
+  // The device says 8 of the first now.
+  expect(device.transport.vringSize(0)).toBe(8)
+  expect([first.maxSize, other.maxSize]).toEqual([256, 256])
+  await device.suspend()
+  first.setUp({ size: 32, addresses })
+  expect(first.size).toBe(32)
+  await device.reset()
+  expect(first.maxSize).toBe(256)
+  await device.close()
+})

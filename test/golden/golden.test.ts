@@ -6,14 +6,18 @@ import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import { replay } from '../../lib/backend/replay.js'
 import type { Trace } from '../../lib/backend/trace.js'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { LAB_MEMLOCK, otherParents, parents, type Parent } from './parents.js'
 import { goldenNames, goldenPrograms } from './programs.js'
 import { readGolden, recordedNames, type GoldenLaw } from './read.js'
 
-function simulatorFor(trace: Trace, profile: GoldenLaw = 'linux-6.12'): Simulator {
+function simulatorFor(trace: Trace, profile: GoldenLaw = 'linux-6.12', parent: Parent = 'default'): Simulator {
   const path = trace.about['path'] ?? ''
-  const simulator = new Simulator({ profile, scheduler: 'manual' })
+  const simulator = new Simulator({ profile, scheduler: 'manual', memlock: LAB_MEMLOCK })
   const isNetwork = trace.about['device'] === 'vdpa_sim_net'
-  simulator.add(isNetwork ? networkDevice({ path, mac: '00:11:22:33:44:55' }) : blockDevice({ path }))
+  const capabilities = parents[parent]
+  simulator.add(
+    isNetwork ? networkDevice({ path, mac: '00:11:22:33:44:55', capabilities }) : blockDevice({ path, capabilities }),
+  )
   return simulator
 }
 
@@ -30,6 +34,19 @@ test.each(goldenNames())('%s is answered as by Linux 7 under its profile', async
   const trace = readGolden(name, 'linux-7')
   const report = await replay(trace, simulatorFor(trace, 'linux-7'))
   expect(report.calls).toBe(trace.events.length)
+})
+
+describe.each(otherParents)('vdpa_sim with %s', (parent) => {
+  test('was recorded, where it answers otherwise', () => {
+    expect(recordedNames('linux-6.12', parent)).not.toEqual([])
+    expect(goldenNames()).toEqual(expect.arrayContaining(recordedNames('linux-6.12', parent)))
+  })
+
+  test.each(goldenNames())('%s is answered as by the kernel', async (name) => {
+    const trace = readGolden(name, 'linux-6.12', parent)
+    const report = await replay(trace, simulatorFor(trace, 'linux-6.12', parent))
+    expect(report.calls).toBe(trace.events.length)
+  })
 })
 
 describe.each(goldenNames())('%s', (name) => {

@@ -3,9 +3,12 @@
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { describeAddressSpace } from '../conformance/address-space.js'
 import { describeControlPlane, type ControlPlaneTarget } from '../conformance/control-plane.js'
+import { runningParent } from '../golden/parents.js'
 import { labVariable } from './support.js'
 
 const backend = () => new KernelBackend()
+/** vdpa_sim may be loaded so. */
+const doesPin = runningParent() === 'use_va=0'
 
 function describeDevice(target: ControlPlaneTarget): void {
   describeControlPlane(target)
@@ -21,7 +24,8 @@ describeDevice({
   groups: 2,
   addressSpaces: 2,
   configSize: 24,
-  doesPin: false,
+  doesPin,
+  hasWindow: false,
 })
 describeDevice({
   name: 'vdpa_sim_blk',
@@ -32,7 +36,8 @@ describeDevice({
   groups: 1,
   addressSpaces: 1,
   configSize: 96,
-  doesPin: false,
+  doesPin,
+  hasWindow: false,
 })
 describeDevice({
   name: 'vp_vdpa',
@@ -45,4 +50,5 @@ describeDevice({
   // The whole window of the PCI capability.
   configSize: 4096,
   doesPin: true,
+  hasWindow: true,
 })

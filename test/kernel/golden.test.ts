@@ -3,6 +3,7 @@
 import { beforeAll, expect, test } from '@jest/globals'
 import { replay } from '../../lib/backend/replay.js'
 import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { runningParent } from '../golden/parents.js'
 import { goldenNames, goldenVariables } from '../golden/programs.js'
 import { readGolden } from '../golden/read.js'
 import { labProfile, labVariable, restoreMac } from './support.js'
@@ -11,8 +12,10 @@ const variables: Readonly<Record<string, string>> = goldenVariables
 
 beforeAll(restoreMac)
 
-test.each(goldenNames())('%s', async (name) => {
-  const trace = readGolden(name, labProfile())
+const parent = runningParent()
+
+test.each(goldenNames())(`%s (vdpa_sim: ${parent})`, async (name) => {
+  const trace = readGolden(name, labProfile(), parent)
   const { device = '', path = '' } = trace.about
   const report = await replay(trace, new KernelBackend(), {
     paths: { [path]: labVariable(variables[device] ?? device) },

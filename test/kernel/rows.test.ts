@@ -5,6 +5,7 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
 import { allRows, rowCounts } from '../conformance/rows/all.js'
 import { deviceFacts, type DeviceFacts } from '../conformance/rows/facts.js'
 import { describeCompleteness, describeRows } from '../conformance/rows/row.js'
+import { runningParent } from '../golden/parents.js'
 import { labProfile, labVariable } from './support.js'
 
 /** Where the C library's heap begins: memory that no other process shares. */
@@ -32,8 +33,11 @@ function describeKernel(facts: DeviceFacts, variable: string): void {
   describeRows({ facts: { ...facts, law: labProfile() }, world, path: () => labVariable(variable) }, allRows)
 }
 
-describeKernel(deviceFacts.kernelNetwork, 'VHOST_VDPA_NET')
-describeKernel(deviceFacts.kernelBlock, 'VHOST_VDPA_BLOCK')
+const parent = runningParent()
+const loaded = { doesPin: parent === 'use_va=0', mapsAtOnce: parent === 'batch_mapping=0' }
+
+describeKernel({ ...deviceFacts.kernelNetwork, ...loaded }, 'VHOST_VDPA_NET')
+describeKernel({ ...deviceFacts.kernelBlock, ...loaded }, 'VHOST_VDPA_BLOCK')
 describeKernel(deviceFacts.kernelPci, 'VHOST_VDPA_PCI')
 describeKernel(deviceFacts.kernelPciPacked, 'VHOST_VDPA_PCI_PACKED')
 describeCompleteness(allRows, rowCounts, Object.values(deviceFacts))

@@ -21,6 +21,8 @@ export interface DeviceFacts {
   readonly hasDoorbell: boolean
   /** It pins what is mapped, in whole pages: memory behind an IOMMU. */
   readonly doesPin: boolean
+  /** Mappings change at each message, not at the end of its batch. */
+  readonly mapsAtOnce: boolean
   /** A queue's position can be set and read before FEATURES_OK, and need not be the initial one. */
   readonly keepsPositions: boolean
   /** It refuses features without VIRTIO_F_ACCESS_PLATFORM. */
@@ -104,6 +106,7 @@ const simulatedNet: DeviceFacts = {
   canSuspend: true,
   hasDoorbell: false,
   doesPin: false,
+  mapsAtOnce: false,
   keepsPositions: true,
   insistsOnPlatform: true,
   hasPacked: false,
@@ -148,6 +151,13 @@ const simulatedHardware: DeviceFacts = {
   hasPrivateMemory: false,
 }
 
+/** vdpa_sim loaded with batch_mapping=0. */
+const simulatedAtOnce: DeviceFacts = {
+  ...simulatedNet,
+  name: 'the simulated network device (linux-6.12, batch_mapping=0)',
+  mapsAtOnce: true,
+}
+
 const strict = (facts: DeviceFacts): DeviceFacts => ({
   ...facts,
   law: 'strict',
@@ -178,6 +188,7 @@ export const deviceFacts = {
   network: simulatedNet,
   block: simulatedBlock,
   hardware: simulatedHardware,
+  atOnce: simulatedAtOnce,
   strictNetwork: strict(simulatedNet),
   strictBlock: strict(simulatedBlock),
   strictHardware: strict(simulatedHardware),

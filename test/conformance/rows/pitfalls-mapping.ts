@@ -155,7 +155,7 @@ export const pitfallsOfMapping: Readonly<Record<number, Row>> = {
   },
   21: {
     title:
-      'a batch is not atomic: what came before a refusal stays; where tables are set whole, the device sees it at the end',
+      'a batch is not atomic: what came before a refusal stays; where tables are set whole, the device sees it at the end, elsewhere at once',
     run: async (bench) => {
       const transport = bench.owned()
       const memory = bench.memory()
@@ -174,10 +174,12 @@ export const pitfallsOfMapping: Readonly<Record<number, Row>> = {
       const queue = await device.createQueue(2, { addressSpace, size: 8, bufferBytes: 0x1000 })
       queue.buffers.bytes().set(macCommand(newMac))
       await device.start()
-      expect(await sendCommand(queue, queue.buffersIova, 200)).toBeUndefined()
+      const { mapsAtOnce } = bench.facts
+      const ended = await sendCommand(queue, queue.buffersIova, mapsAtOnce ? 5000 : 200)
+      expect(ended === undefined).toBe(!mapsAtOnce)
       expect(send(device.transport, 'BATCH_END')).toBe(72)
       queue.kick()
-      expect(await comesBack(() => queue.ring.take(), 5000)).toBe(true)
+      if (!mapsAtOnce) expect(await comesBack(() => queue.ring.take(), 5000)).toBe(true)
       expect(device.config.net().mac).toBe(newMac)
     },
   },
