@@ -3,7 +3,12 @@ import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const doors = [`${root}lib/index.ts`, `${root}lib/simulator/index.ts`, `${root}lib/serve.ts`, `${root}lib/plan/index.ts`]
+const doors = [
+  `${root}lib/index.ts`,
+  `${root}lib/simulator/index.ts`,
+  `${root}lib/serve.ts`,
+  `${root}lib/plan/index.ts`,
+]
 
 const config = ts.getParsedCommandLineOfConfigFile(
   `${root}tsconfig.json`,
