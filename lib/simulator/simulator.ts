@@ -2,7 +2,7 @@
 
 import { channel } from 'node:diagnostics_channel'
 import type { Backend } from '../backend/backend.js'
-import { checkInteger, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
 import { systemError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { showViolation } from '../models/driver-law.js'
@@ -10,6 +10,7 @@ import type { DeviceOps } from '../models/device-ops.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import { NETLINK_GENERIC } from '../uapi/netlink.js'
 import { requestByNumber } from '../uapi/vhost.js'
+import { DemandIotlb, type DemandIotlbOptions } from './demand-iotlb.js'
 import { DeviceDma } from './address-space.js'
 import { OpenFile, type DeviceNode } from './chardev.js'
 import { DescriptorTable, EventCounter, SimulatedEventfd, type OpenDescriptor } from './descriptor-table.js'
@@ -214,6 +215,12 @@ export class Simulator implements Backend {
     if (protocol !== NETLINK_GENERIC)
       throw this.#refuse(errno.EPROTONOSUPPORT, { syscall: 'socket', path: `netlink ${protocol}` })
     return this.management.socket()
+  }
+
+  /** A device IOTLB that asks for translations, as vhost-net's: the port of a `MissServer`, whose device reads and writes this simulator's memory. */
+  demandIotlb(options: DemandIotlbOptions = {}): DemandIotlb {
+    checkObject(options, 'options')
+    return new DemandIotlb({ memory: this.#memory, scheduler: this.#scheduler, refuse: this.#refuse }, options)
   }
 
   /** The limit of the options, and what devices pin that do so (`pinsMemory`). */

@@ -11,6 +11,8 @@ const elsewhere: Readonly<Record<string, string>> = {
   'ChangingMemoryTable.onChange(listener)': 'the listener is ours; the table is a row',
   'ControlPort.onCall(listener)': 'the listener is ours; the port is a row',
   'ControlPort.onClose(listener)': 'the listener is ours; the port is a row',
+  'DemandIotlb.onReadable(listener)':
+    'the listener of a miss server, or of a test: the scheduler calls it, as an eventfd’s',
   'DeviceHost.schedule(work)': 'the work is of a device, which is a row',
   'DeviceOps.setConfigCallback(callback)': 'the callback is ours; the operations are a row',
   'DeviceOps.setQueueCallback(callback)': 'the callback is ours; the operations are a row',

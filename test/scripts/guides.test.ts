@@ -16,6 +16,7 @@ const prelude = `
   replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
   globalThis.guestMemory = system.allocate(65536)
   globalThis.backend = system
+  globalThis.port = globalThis.device = system.demandIotlb()
 `
 
 function run(guide: string): Ended {
@@ -43,4 +44,8 @@ test('queues of a guest that the program stands between', () => {
 
 test('bringing hosts up', () => {
   expect(run('bring-up.md')).toEqual({ code: 0, stdout: '0\n', stderr: '' })
+})
+
+test('a device that asks where its addresses lead', () => {
+  expect(run('misses.md')).toEqual({ code: 0, stdout: '3 3\n', stderr: '' })
 })
