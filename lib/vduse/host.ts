@@ -45,6 +45,7 @@ export interface VduseOptions {
 
 /** A device of VDUSE that this process serves; not yet on the vDPA bus, or not any more. */
 export interface VduseHost extends Closeable {
+  /** What it is called below `/dev/vduse`, and on the vDPA bus. */
   readonly name: string
   /** `/dev/vduse/NAME`. */
   readonly path: string
