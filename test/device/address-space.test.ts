@@ -78,11 +78,38 @@ describe('an address space', () => {
     })
   })
 
-  test('a region that is mapped below and above others is found whole', () => {
+  test('the place of a region that was unmapped is the first to be given again', () => {
+    const regions = [0, 1, 2].map(() => simulator.allocate(page))
+    const places = regions.map((region) => space.mapRegionSync(region))
+    for (const again of [0, 1, 0]) {
+      space.unmapRegionSync(regions[again] as MemoryRegion)
+      expect(space.mapRegionSync(regions[again] as MemoryRegion)).toBe(places[again])
+    }
+    space.unmapAllSync()
+    for (const region of regions) region.close()
+  })
+
+  test('two regions that come after one that went are two', () => {
+    const [gone, ...come] = [0, 1, 2].map(() => simulator.allocate(page))
+    space.mapRegionSync(memory)
+    space.mapRegionSync(gone as MemoryRegion)
+    space.unmapRegionSync(gone as MemoryRegion)
+    for (const region of come) space.mapRegionSync(region)
+    expect(new Set(space.mappings.map(({ region }) => region))).toEqual(new Set([memory, ...come]))
+    for (const region of come) space.unmapRegionSync(region)
+    expect(space.mappings.map(({ region }) => region)).toEqual([memory])
+    for (const region of [gone, ...come]) region?.close()
+    space.unmapAllSync()
+  })
+
+  test.each([
+    [0x9000n, 0x3000n],
+    [0x3000n, 0x9000n],
+  ])('a region that is mapped below and above others is found whole: %s, then %s', (first, second) => {
     using other = simulator.allocate(page)
-    space.mapSync({ iova: 0x9000n, region: memory, size: page })
+    space.mapSync({ iova: first, region: memory, size: page })
     space.mapSync({ iova: 0x5000n, region: other })
-    space.mapSync({ iova: 0x3000n, region: memory, size: page })
+    space.mapSync({ iova: second, region: memory, size: page })
     space.unmapRegionSync(other)
     space.mapSync({ iova: 0x5000n, region: other })
     space.unmapRegionSync(memory)
