@@ -8,12 +8,16 @@ import type { ConfigCall } from './config-call.js'
 import { checkNegotiated, checkNoResetDue, refusal, type DeviceContext } from './context.js'
 import { isOfGoneDevice, saysGone } from './gone.js'
 import { checkPresent, negotiatedStatus, statusSteps } from './negotiation.js'
-import { failedAsLost, forgetSteps, lastResetSteps, resetAfter, resetSteps } from './reset.js'
+import { failedAsLost, haltSteps, forgetSteps, lastResetSteps, resetAfter, resetSteps } from './reset.js'
 
 const runningStatus = negotiatedStatus | virtioStatus.DRIVER_OK
 
-/** DRIVER_OK. A device that was asked and does not run is reset. */
-export function* startSteps(context: DeviceContext, configCall: ConfigCall): Steps<void> {
+/** DRIVER_OK. A device that was asked and does not run is reset, or halted where its queues are to be saved. */
+export function* startSteps(
+  context: DeviceContext,
+  configCall: ConfigCall,
+  onFailure: 'reset' | 'halt' = 'reset',
+): Steps<void> {
   checkNegotiated(context, 'start()')
   if (context.state.hasDriverOk) throw refusal(context, 'ERR_VDPA_STATE', 'the device runs already')
   checkNoResetDue(context)
@@ -26,7 +30,9 @@ export function* startSteps(context: DeviceContext, configCall: ConfigCall): Ste
     kickQueues(context)
   } catch (failure) {
     if (!isAsked) throw failure
-    yield* resetAfter(context, failure)
+    if (onFailure === 'reset') yield* resetAfter(context, failure)
+    yield* haltSteps(context)
+    throw failure
   }
 }
 

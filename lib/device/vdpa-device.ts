@@ -423,6 +423,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return stopSteps(this.#context)
   }
 
+  /** @internal start() that leaves the queues of a device which does not run to be saved; a reset must follow then. */
+  startOrHalt(): Promise<void> {
+    return change(this.#context, 'start()', () => startSteps(this.#context, this.#configCall, 'halt'))
+  }
+
   /** @internal Stops the rings of a device that cannot be suspended, as part of saving its queues; a reset must follow. */
   haltSteps(): Steps<void> {
     return haltSteps(this.#context)

@@ -154,7 +154,8 @@ function isSame(one: Wanted, other: Wanted): boolean {
 /** The second half. `arrived` is filled on the way, so that who undoes it knows how far it came. */
 export async function arrive(device: VdpaDevice, from: Arriving, arrived: Arrived): Promise<void> {
   const { snapshot, driver, timeout } = from
-  const guests = snapshot.queues.filter(({ books, isControl }) => books === undefined && isControl !== true)
+  // Of a queue that a driver goes on with, the books may be the driver's alone.
+  const guests = snapshot.queues.filter(({ position, books }) => position !== null && books === undefined)
   const own = snapshot.queues.filter(({ books, isControl }) => books !== undefined && isControl !== true)
   const control = snapshot.queues.find(({ isControl }) => isControl === true)
   const commands = control === undefined ? [] : commandsOf(device, snapshot)
@@ -173,9 +174,10 @@ export async function arrive(device: VdpaDevice, from: Arriving, arrived: Arrive
   if (driver !== undefined) arrived.driver = await startDriver(device, driver, snapshot, isLate)
   else for (const queue of own) arrived.queues.push(await startQueue(device, queue, from.memories, isLate))
   for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
-  await device.start()
+  await device.startOrHalt()
   if (commands.length > 0) await arrived.control?.replay(commands, commandOptions(timeout))
-  if (isLate) for (const { index, isEnabled } of [...guests, ...own]) if (isEnabled) device.vring(index).enable()
+  const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
+  for (const { index } of late) device.vring(index).enable()
   tell(from, arrived, isLate)
 }
 

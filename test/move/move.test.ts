@@ -1,0 +1,125 @@
+// A running device moves to another one in the middle of traffic, and goes on where it was when any call of it is refused.
+
+import { afterEach, describe, expect, test } from '@jest/globals'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
+import type { NetDriver } from '../../lib/drivers/net-driver.js'
+import { moveDevice } from '../../lib/move/move.js'
+import { openDevice } from '../../lib/open.js'
+import { blockDevice, Simulator } from '../../lib/simulator/index.js'
+import type { FeatureName } from '../drivers/features.js'
+import { address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
+
+const code = (name: string) => expect.objectContaining({ code: name })
+const pairs: Pair[] = []
+
+async function run(setup?: PairSetup): Promise<Pair> {
+  const pair = await runPair(setup)
+  pairs.push(pair)
+  return pair
+}
+
+afterEach(async () => {
+  for (const { source, target } of pairs.splice(0))
+    for (const one of [source, target]) await one.close().catch(() => undefined)
+})
+
+const rings: Record<string, readonly FeatureName[]> = { split: [], packed: ['VIRTIO_F_RING_PACKED'] }
+
+describe.each(Object.entries(rings))('%s', (_name, features) => {
+  test.each([
+    ['suspended', {}],
+    ['stopped by a reset', { capabilities: { suspend: false, resume: false } }],
+  ])('a source that is %s: no frame is lost or doubled', async (_how, shape) => {
+    const { source, target, driver, control, models, simulator } = await run({ features, source: shape })
+    const traffic = new Traffic()
+    traffic.send(driver, 5)
+    simulator.drain()
+    traffic.send(driver, 4)
+    const { isMoved, failure, report, ...now } = await moveDevice(source, target, { driver, control })
+    expect([isMoved, failure, now.device]).toEqual([true, undefined, target])
+    expect([source.state, target.state, driver.isClosed]).toEqual(['closed', 'running', true])
+    const moved = now.driver as NetDriver
+    await traffic.settle(moved)
+    traffic.send(moved, 5)
+    await traffic.settle(moved)
+    expect(traffic.seen).toEqual(traffic.sent)
+    expect([models[1]?.mac, moved.activePairs]).toEqual([address, 2])
+    expect(report.lost.length).toBe('capabilities' in shape ? 1 : 0)
+    expect(report.steps.map(({ name }) => name)).toEqual(
+      'capabilities' in shape
+        ? ['prepare', 'take', 'arrive', 'close']
+        : ['prepare', 'suspend', 'take', 'arrive', 'close'],
+    )
+    expect(report.stoppedMilliseconds).toBeGreaterThan(0)
+    await now.control?.setMacAddress('02:00:00:00:00:09')
+    expect(models[1]?.mac).toBe('02:00:00:00:00:09')
+  })
+})
+
+test('each of its calls refused in turn, one side runs, exactly one, and traffic goes on there', async () => {
+  let [nth, moved, stayed, thrown] = [1, 0, 0, 0]
+  for (; nth < 300; nth++) {
+    const { source, target, driver, control, backend, simulator } = await run()
+    const traffic = new Traffic()
+    traffic.send(driver, 3)
+    simulator.drain()
+    traffic.send(driver, 2)
+    const fault = backend.fail({ with: 'EIO', nth, when: ({ op }) => op !== 'close' })
+    const result = await moveDevice(source, target, { driver, control, timeout: 100 }).catch(() => undefined)
+    const hits = fault.hits
+    fault.close()
+    try {
+      const now = (result?.driver ?? driver) as NetDriver
+      const running = [source, target].filter(({ state }) => state === 'running')
+      expect(running).toEqual([result?.device ?? source])
+      if (result === undefined) thrown++
+      else if (result.isMoved) moved++
+      else stayed++
+      now.kickReceive()
+      traffic.send(now, 2)
+      await traffic.settle(now)
+      expect(traffic.seen).toEqual(traffic.sent)
+    } catch (failure) {
+      throw new Error(`call ${nth}`, { cause: failure })
+    }
+    for (const one of pairs.splice(0)) for (const end of [one.source, one.target]) await end.close()
+    expect(simulator.descriptors).toEqual([])
+    if (hits === 0) break
+  }
+  expect(nth).toBeLessThan(300)
+  expect([moved > 1, stayed > 10, thrown > 5]).toEqual([true, true, true])
+}, 240_000)
+
+test('a disk under verified writes: promises settle on the other side', async () => {
+  const simulator = new Simulator()
+  const bytes = [0, 1].map((at) => blockDevice({ path: `/dev/vhost-vdpa-${at}`, capacity: 256 }))
+  for (const one of bytes) simulator.add(one)
+  const source = await openDevice('/dev/vhost-vdpa-0', { backend: simulator, expect: 'block' })
+  const target = await openDevice('/dev/vhost-vdpa-1', { backend: simulator, expect: 'block' })
+  await source.negotiate([])
+  const driver = await BlockDriver.start(source, { size: 16 })
+  await source.start()
+  await source.suspend()
+  const writes = [1, 2, 3].map((at) => driver.write(at, new Uint8Array(512).fill(at)))
+  await source.resume()
+  await source.suspend()
+  const late = [4, 5, 6].map((at) => driver.write(at, new Uint8Array(512).fill(at)))
+  await source.resume()
+  const { driver: moved, isMoved } = await moveDevice(source, target, { driver })
+  await Promise.all([...writes, ...late])
+  expect(isMoved).toBe(true)
+  const disk = moved as BlockDriver
+  await disk.write(9, new Uint8Array(512).fill(9))
+  expect((await disk.read(9, 1))[5]).toBe(9)
+  await target.close()
+})
+
+test('is refused before anything is touched where something would be lost', async () => {
+  const { source, target, driver, control } = await run()
+  await expect(moveDevice(source, target, { driver })).rejects.toThrow(code('ERR_VDPA_STATE'))
+  await expect(moveDevice(source, target, { control })).rejects.toThrow(code('ERR_VDPA_STATE'))
+  await expect(moveDevice(target, source, {})).rejects.toThrow(code('ERR_VDPA_STATE'))
+  await expect(moveDevice(source, source, { driver, control })).rejects.toThrow(code('ERR_VDPA_STATE'))
+  await expect(moveDevice(source, target, null as never)).rejects.toThrow(TypeError)
+  expect([source.state, target.state, target.status]).toEqual(['running', 'claimed', 0])
+})
