@@ -2,6 +2,7 @@
 
 import { rule } from '../virtqueue/broken.js'
 import { vdpaError } from '../base/errors.js'
+import type { DeviceRing, DriverRing } from '../virtqueue/virtqueue.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { Bounce } from './bounce.js'
 import { CHUNK_BYTES } from './bounce.js'
@@ -53,11 +54,14 @@ export interface ForwarderParts {
 export class Forwarder {
   readonly #parts: ForwarderParts
   readonly #book: SegmentBook
-  // The chain in hand, as the device will get it.
-  readonly #high: Uint32Array
-  readonly #low: Uint32Array
-  readonly #length: Uint32Array
-  #readable = 0
+  // Of the parts, what each chain needs.
+  readonly #from: DeviceRing
+  readonly #into: DriverRing
+  readonly #windows: GuestWindows
+  readonly #log: DirtyLog | undefined
+  readonly #counters: ShadowQueueCounters
+  readonly #tableSize: number
+  // Segments of the chain in hand, as the device will get it.
   #count = 0
   #isBounced = false
   // By chain: which of all it is, or -1 when it is not with the device.
@@ -70,12 +74,14 @@ export class Forwarder {
 
   constructor(parts: ForwarderParts) {
     this.#parts = parts
-    const { size } = parts.guest.ring
-    const limit = parts.queue.ring.size
+    this.#from = parts.guest.ring
+    this.#into = parts.queue.ring
+    this.#windows = parts.windows
+    this.#log = parts.log
+    this.#counters = parts.counters
+    this.#tableSize = parts.tableSize
+    const { size } = this.#from
     this.#book = new SegmentBook(size)
-    this.#high = new Uint32Array(limit)
-    this.#low = new Uint32Array(limit)
-    this.#length = new Uint32Array(limit)
     this.#number = new Float64Array(size).fill(-1)
   }
 
@@ -181,11 +187,11 @@ export class Forwarder {
   }
 
   #forward(): Outcome {
-    const { guest, queue, counters } = this.#parts
-    const { ring } = guest
+    const ring = this.#from
     if (!ring.next()) return NOTHING
-    const { chain } = ring
-    const { id } = chain
+    const { id } = ring.chain
+    // Begun anew with each chain, whatever became of the one before.
+    this.#into.begin()
     if (!this.#translate(id)) return this.#putBack(id)
     const count = this.#count
     if (count === 0) {
@@ -194,22 +200,12 @@ export class Forwarder {
       if (ring.publish()) this.#parts.call()
       return FORWARDED
     }
-    const { tableSize } = this.#parts
-    const needed = count > 1 && count <= tableSize ? 1 : count
-    if (needed > queue.ring.freeCount) return this.#putBack(id)
-    const into = queue.ring
-    into.begin()
-    for (let segment = 0; segment < count; segment++)
-      into.push(
-        this.#high[segment] as number,
-        this.#low[segment] as number,
-        this.#length[segment] as number,
-        segment >= this.#readable,
-      )
-    into.commit(id)
+    const needed = count > 1 && count <= this.#tableSize ? 1 : count
+    if (needed > this.#into.freeCount) return this.#putBack(id)
+    this.#into.commit(id)
     this.#number[id] = this.#taken++
-    counters.forwarded++
-    if (this.#isBounced) counters.bounced++
+    this.#counters.forwarded++
+    if (this.#isBounced) this.#counters.bounced++
     return FORWARDED
   }
 
@@ -224,9 +220,9 @@ export class Forwarder {
 
   /** Finds where the device has the bytes of the chain that was loaded. False when there is no room for a copy of them, or for so many segments. */
   #translate(id: number): boolean {
-    const { chain } = this.#parts.guest.ring
-    const { windows } = this.#parts
-    this.#count = this.#readable = 0
+    const { chain } = this.#from
+    const windows = this.#windows
+    this.#count = 0
     this.#isBounced = false
     for (let segment = 0; segment < chain.count; segment++) {
       const high = chain.iovaHigh[segment] as number
@@ -297,21 +293,19 @@ export class Forwarder {
   }
 
   #push(high: number, low: number, length: number, isWritten: boolean): boolean {
-    const at = this.#count
-    if (at === this.#length.length) return false
-    this.#high[at] = high
-    this.#low[at] = low
-    this.#length[at] = length
-    this.#count = at + 1
-    if (!isWritten) this.#readable = at + 1
+    if (this.#count === this.#into.size) return false
+    this.#into.push(high, low, length, isWritten)
+    this.#count++
     return true
   }
 
   /** Device to guest. True when there may be more. */
   #up(): boolean {
-    const { guest, queue, counters, log } = this.#parts
-    const into = guest.ring
-    const from = queue.ring
+    const log = this.#log
+    const { guest } = this.#parts
+    const into = this.#from
+    const from = this.#into
+    const counters = this.#counters
     let left = CHAINS_A_TURN
     from.disableCalls()
     do {
@@ -335,7 +329,8 @@ export class Forwarder {
   /** Copies what was bounced, marks what was written, and gives up what the chain had. */
   #giveBack(id: number, used: number): void {
     const book = this.#book
-    const { log, bounce } = this.#parts
+    const log = this.#log
+    const { bounce } = this.#parts
     let done = 0
     for (let entry = book.first(id); entry >= 0; entry = book.next(entry)) {
       const length = book.length[entry] as number
