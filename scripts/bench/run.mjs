@@ -114,8 +114,27 @@ function iommuRow() {
   print({ name, unit: 'pairs/s', ...rates, against: 'direct', reach: 'at least 0.5x' })
 }
 
+/** A guest's queues through a shadow, against the same without one: on the simulator, by processor time, or on a device, by the clock. */
+function shadowRows(path) {
+  const where = path === undefined ? 'simulator, a second of processor time' : 'vdpa_sim_net, a second'
+  const names = [
+    ['shadowed', 'direct', `64-byte frames of a guest, shadowed, there and back, ${where}`, 'frames', 'at least 0.7x'],
+    ['control-shadowed', 'control-direct', 'a control command of a guest through the shadow', 'ns', 'at most 1.5x'],
+  ]
+  const run = (trial) =>
+    number(process.execPath, `${here}trials/shadow.mjs`, trial, ...(path === undefined ? [] : [path]))
+  for (const [trial, against, name, unit, reach] of names) {
+    const rates = takeTurns(
+      () => run(trial),
+      () => run(against),
+    )
+    print({ name, unit, ...rates, against: 'direct', reach })
+  }
+}
+
 if (values.inside) {
   deviceRows()
+  shadowRows(process.env.VHOST_VDPA_NET)
   blockRows()
   netRow()
 } else {
@@ -130,6 +149,7 @@ if (values.inside) {
   for (const row of intervalMapRows({ rounds })) print(row)
   memoryRows()
   iommuRow()
+  shadowRows()
   if (values.lab) {
     for (const name of ['device', 'block'])
       execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`], {
