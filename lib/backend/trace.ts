@@ -1,6 +1,7 @@
 // A trace: the calls that crossed the seam, as plain data that means the same in every process, and its text form, JSON lines.
 // It neither records (recording-backend.ts) nor replays (replay.ts).
 
+import { typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Call, Op } from './call.js'
 import type { Outcome } from './outcome.js'
@@ -42,6 +43,7 @@ export function formatTrace(trace: Trace): string {
 
 /** Reads the text of a trace, which is checked field by field. Throws ERR_VDPA_TRACE with the line's number. */
 export function parseTrace(text: string): Trace {
+  if (typeof text !== 'string') throw typeError('text', 'a string', text)
   const lines = text.split('\n').filter((line) => line.trim() !== '')
   const [head = {}, ...events] = lines.map((line, index) => {
     try {

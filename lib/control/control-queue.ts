@@ -2,7 +2,7 @@
 // commands mean is not known here.
 
 import { onAbort } from '../base/abort-listeners.js'
-import { checkInteger, checkObject, checkSignal, plainBytes, rangeError, show } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal, plainBytes, rangeError, show, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
@@ -107,6 +107,9 @@ export class ControlQueue implements Closeable {
    * configuration interrupt with.
    */
   constructor(port: ControlPort, path: string, timeout: number, host: BreakdownHost = { path }) {
+    if (typeof (port as Partial<ControlPort> | undefined)?.ring?.size !== 'number')
+      throw typeError('port', 'a ControlPort', port)
+    checkObject(host, 'host')
     checkInteger(timeout, 'timeout', 1, LAST_TIMEOUT)
     if (port.ring.size < 2)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'the largest ring has 1 descriptor, and a command takes 2', {

@@ -1,7 +1,7 @@
 // What a network device's control queue has set, as the shortest list of commands that sets it again: for a device that was reset, or another one. It is a
 // book of what the device acknowledged, and asks nothing of it.
 
-import { show } from '../base/checks.js'
+import { rangeError } from '../base/checks.js'
 import { netAck } from '../uapi/virtio-net.js'
 import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
 
@@ -128,6 +128,7 @@ function subject(payload: Uint8Array): number {
 
 /** The command of a list as the table has it. RangeError for a name that it does not have: lists may come from elsewhere. */
 export function tableCommand(name: string): (typeof netCommands)[NetCommandName] {
-  if (!Object.hasOwn(netCommands, name)) throw new RangeError(`no control command is called ${show(name)}`)
+  if (typeof name !== 'string' || !Object.hasOwn(netCommands, name))
+    throw rangeError('name', 'that of a control command', name)
   return netCommands[name as NetCommandName]
 }

@@ -1,7 +1,7 @@
 // The control virtqueue of a network device (spec section 5.1.6.5): commands by name, with the payloads of the one table in uapi/virtio-net-commands.ts.
 
 import { bit } from '../base/bits.js'
-import { checkInteger, plainBytes, toU64 } from '../base/checks.js'
+import { checkInteger, checkObject, plainBytes, toU64, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { netAck } from '../uapi/virtio-net.js'
@@ -81,6 +81,7 @@ export class NetControlQueue implements Closeable {
     options: NetControlOptions = {},
   ): Promise<NetControlQueue> {
     // All that can be wrong with the arguments is found before the device is asked for anything.
+    checkObject(options, 'options')
     const { timeout = 10_000, size } = options
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     if (size !== undefined) checkInteger(size, 'size', 2, 0x8000)
@@ -167,7 +168,12 @@ export class NetControlQueue implements Closeable {
   /** Sends what commands() gave, one after another. Errors of send(); what came before the one that failed is in force. RangeError for a list that is none. */
   async replay(commands: readonly StateCommand[], options?: CommandOptions): Promise<void> {
     // Looked through before anything is sent: it may have been stored, or come from another program.
-    const decoded = commands.map(({ name, payload }) => ({ name, value: tableCommand(name).decode(payload) }))
+    const isList: boolean = Array.isArray(commands)
+    if (!isList) throw typeError('commands', 'an array', commands)
+    const decoded = commands.map((command) => {
+      checkObject(command, 'a command')
+      return { name: command.name, value: tableCommand(command.name).decode(command.payload) }
+    })
     for (const { name, value } of decoded) await this.send(name, value, options)
   }
 

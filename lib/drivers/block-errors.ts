@@ -1,6 +1,6 @@
 // What went wrong with a block request, as errors that name the request and its sector. Statuses are the device's (spec section 5.2.6).
 
-import { rangeError } from '../base/checks.js'
+import { rangeError, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { blockRequestTypes, blockStatus, SECTOR_BYTES } from '../uapi/virtio-blk.js'
 
@@ -35,8 +35,10 @@ export function statusError(place: RequestPlace, status: number): VdpaError {
   return vdpaError(code, `sector ${sector}: the device answered ${name}`, details)
 }
 
-/** Throws the RangeError of a range that is not of whole sectors, does not fit into a slot, or ends behind the disk. */
+/** Throws the error of a range that is not of whole sectors, does not fit into a slot, or ends behind the disk. */
 export function refuseSectors(sector: number, length: number, slotBytes: number, capacity: number): never {
+  for (const [name, value] of Object.entries({ sector, length }))
+    if (typeof value !== 'number') throw typeError(name, 'a number', value)
   const last = Math.floor(slotBytes / SECTOR_BYTES) * SECTOR_BYTES
   if (!(length > 0 && length <= last && length % SECTOR_BYTES === 0))
     throw rangeError('length', `a multiple of ${SECTOR_BYTES} from ${SECTOR_BYTES} to ${last}`, length)

@@ -1,7 +1,7 @@
 // One request queue of a block device in flat numbers: preallocated slots, requests into the ring, answers out of it by callback (spec section
 // 5.2.6). It waits for nothing and splits nothing; promises are made in block-transfers.ts.
 
-import { rangeError, typeError } from '../base/checks.js'
+import { checkInteger, rangeError, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
@@ -12,6 +12,7 @@ import { BLOCK_NO_STATUS, refuseSectors, statusError } from './block-errors.js'
 import { blockSectors, type BlockLimits, type RangeLimits } from './block-limits.js'
 import type { BlockCompletions, BlockCounters, BlockDone, BlockQueueParts } from './block-queue-types.js'
 import { BlockSlots, HEADER_BYTES } from './block-slots.js'
+import { checkBudget } from './driver-queues.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID } = blockRequestTypes
@@ -123,7 +124,7 @@ export class BlockQueue {
 
   /** The data bytes of a slot: always the same view, which the device reads and writes while a request is under way. */
   data(slot: number): Uint8Array {
-    return this.#memory.views[slot] ?? this.#noSlot(slot)
+    return (typeof slot === 'number' ? this.#memory.views[slot] : undefined) ?? this.#noSlot(slot)
   }
 
   /**
@@ -160,6 +161,7 @@ export class BlockQueue {
    * ERR_VDPA_RING_BROKEN, after every request was told, when the device broke a rule.
    */
   poll(budget = Number.MAX_SAFE_INTEGER): number {
+    checkBudget(budget)
     if (this.#failure !== undefined) throw this.#failure
     const ring = this.#ring
     let calls: ProgramCalls | undefined
@@ -198,6 +200,8 @@ export class BlockQueue {
 
   /** The error that a status means for the request that was in this slot last. */
   errorOf(slot: number, status: number): VdpaError {
+    checkInteger(slot, 'slot', 0, this.slots - 1)
+    checkInteger(status, 'status', BLOCK_NO_STATUS, 0xff)
     if (status === BLOCK_NO_STATUS && this.#failure !== undefined) return this.#failure
     const [type = 0, sector = 0, usedLength = 0] = [this.#types[slot], this.#sectors[slot], this.#used[slot]]
     return statusError({ path: this.#path, type, sector, usedLength }, status)
@@ -384,18 +388,21 @@ export class BlockQueue {
   }
 
   #checkOwned(slot: number): void {
-    if (this.#state[slot] === OWNED) return
-    if (this.#state[slot] === undefined) this.#noSlot(slot)
+    if (typeof slot === 'number' && this.#state[slot] === OWNED) return
+    if (typeof slot !== 'number' || this.#state[slot] === undefined) this.#noSlot(slot)
     throw rangeError('slot', 'acquired, and its request answered', slot)
   }
 
-  #noSlot(slot: number): never {
-    throw rangeError('slot', `an integer from 0 to ${this.slots - 1}`, slot)
+  #noSlot(slot: unknown): never {
+    checkInteger(slot, 'slot', 0, this.slots - 1)
+    throw rangeError('slot', 'that of the queue', slot)
   }
 
   /** Whole sectors of the disk that fit into a slot. One test, so that this function stays small enough to be inlined. */
   #checkSectors(sector: number, length: number): void {
     if (
+      typeof length !== 'number' ||
+      typeof sector !== 'number' ||
       (length & (SECTOR_BYTES - 1)) !== 0 ||
       !(length > 0 && length <= this.slotBytes) ||
       !(sector >= 0 && sector + (length >>> SECTOR_SHIFT) <= this.#limits.capacity) ||

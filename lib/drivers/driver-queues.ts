@@ -11,6 +11,11 @@ import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceKind } from '../uapi/virtio-ids.js'
 import { noteRestored, noteSaved } from './saved-queues.js'
 
+/** How much is taken at once: any number. */
+export function checkBudget(budget: unknown): void {
+  if (typeof budget !== 'number') throw typeError('budget', 'a number', budget)
+}
+
 /** The features that a driver works under. ERR_VDPA_STATE before negotiate(), ERR_VDPA_FEATURES on a device without VERSION_1. */
 export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>): FeatureSet<FeatureOf<K>> {
   const { features, path } = device

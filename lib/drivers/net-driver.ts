@@ -14,7 +14,14 @@ import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import { netQueuePairs } from '../device/device-kinds.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { closeQueues, isByReset, negotiatedFeatures, saveQueues, type SaveOptions } from './driver-queues.js'
+import {
+  checkBudget,
+  closeQueues,
+  isByReset,
+  negotiatedFeatures,
+  saveQueues,
+  type SaveOptions,
+} from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
@@ -291,6 +298,7 @@ export class NetDriver implements Closeable {
    */
   receive(handler: FrameHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
     checkFunction(handler, 'handler')
+    checkBudget(budget)
     const given = this.#pair(pair).receiver.receive(handler, budget)
     if (given === 0) this.#checkWhole()
     return given
@@ -299,6 +307,7 @@ export class NetDriver implements Closeable {
   /** As receive(), without any copy: the handler is given the pieces in which the frame came, the first without its header. */
   receiveParts(handler: FramePartsHandler, budget = Number.MAX_SAFE_INTEGER, pair = 0): number {
     checkFunction(handler, 'handler')
+    checkBudget(budget)
     const given = this.#pair(pair).receiver.receiveParts(handler, budget)
     if (given === 0) this.#checkWhole()
     return given
@@ -310,6 +319,7 @@ export class NetDriver implements Closeable {
    */
   onFrame(handler: FrameHandler, pair = 0, onFailure?: (failure: Error) => void): () => void {
     checkFunction(handler, 'handler')
+    if (onFailure !== undefined) checkFunction(onFailure, 'onFailure')
     const { receiver, received } = this.#pair(pair)
     const waiter: Waiter = {
       isLasting: true,
@@ -407,7 +417,7 @@ export class NetDriver implements Closeable {
 
   #pair(index: number): QueuePair {
     if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the network driver is closed', { path: this.#path })
-    const pair = this.#pairs[index]
+    const pair = typeof index === 'number' ? this.#pairs[index] : undefined
     if (pair === undefined) {
       checkInteger(index, 'pair', 0, this.#pairs.length - 1)
       throw rangeError('pair', 'that of a queue pair', index)

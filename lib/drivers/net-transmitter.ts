@@ -1,6 +1,6 @@
 // One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
 
-import { checkBytes, checkInteger, trueLength } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, trueLength } from '../base/checks.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
@@ -62,6 +62,7 @@ export class NetTransmitter {
   }
 
   checkLength(length: number, header: PacketHeader | undefined): void {
+    if (header !== undefined) checkObject(header, 'header')
     const last = header !== undefined && isSegmented(header) ? this.frameBytesLast : this.#plainBytesLast
     checkInteger(length, 'frame.byteLength', 1, last)
   }

@@ -135,3 +135,7 @@ describe('portable bytes', () => {
     )
   })
 })
+
+test.each([undefined, null, 5, {}, new Uint8Array(3)])('%p is no text of a trace', (none) => {
+  expect(() => parseTrace(none as never)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' }))
+})
