@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from '@jest/globals'
 import ts from 'typescript'
+import { tryLoadAddon } from '../../lib/kernel/addon.js'
+import { TemporaryFolder } from '../native/support.js'
 import { ensureBuilt, root, runProgram, type Ended } from './support.js'
 
 beforeAll(ensureBuilt, 300_000)
@@ -49,3 +51,15 @@ test('bringing hosts up', () => {
 test('a device that asks where its addresses lead', () => {
   expect(run('misses.md')).toEqual({ code: 0, stdout: '3 3\n', stderr: '' })
 })
+
+const { addon, reason } = tryLoadAddon()
+
+;(addon === undefined ? test.skip : test)(
+  addon === undefined ? `a device for a virtual machine (skipped: ${reason})` : 'a device for a virtual machine',
+  () => {
+    using folder = new TemporaryFolder()
+    process.env['VM_SOCKET'] = folder.file('net.sock')
+    expect(run('bridge.md')).toEqual({ code: 0, stdout: 'isolated: true guests: 0\n', stderr: '' })
+    delete process.env['VM_SOCKET']
+  },
+)
