@@ -205,8 +205,8 @@ class Host implements VduseHost {
 }
 
 /**
- * Makes a model a device of VDUSE, served on this thread. Who makes synchronous calls to the device's own vhost-vdpa node on the same thread waits for
- * himself until the kernel gives up: see the threaded form.
+ * Makes a model a device of VDUSE, served on this thread. Who drives the device's own vhost-vdpa node from the same thread may wait for himself until the
+ * kernel gives up: see the threaded form.
  */
 export async function hostVduse(ops: DeviceOps, backend: Backend, options: VduseOptions): Promise<VduseHost> {
   const host = new Host(checkVduseOptions(options))

