@@ -19,6 +19,8 @@ import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 
 /** Turns of the event loop after which a promise counts as one that never settles. */
 const TURNS = 3000
+/** Looks, ten milliseconds apart, before a promise counts as one that nobody settles. */
+const LOOKS = 1000
 
 /** What a row's steps leave for its verb. */
 export interface Things {
@@ -126,6 +128,8 @@ export async function settled<T>(promise: Promise<T>): Promise<T> {
   const end = () => (isSettled = true)
   promise.then(end, end)
   for (let turn = 0; turn < TURNS && !isSettled; turn++) await new Promise((resolve) => setImmediate(resolve))
+  // Threads of a busy machine may need longer than the event loop's turns: who is really left waiting is so for good.
+  for (let look = 0; look < LOOKS && !isSettled; look++) await new Promise((resolve) => setTimeout(resolve, 10))
   if (!isSettled) throw new Error('a promise does not settle')
   return promise
 }
