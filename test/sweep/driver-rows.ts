@@ -236,12 +236,17 @@ export const driverRows: readonly Row[] = [
       const disk = the(world, 'disk')
       const [queue] = disk.queues
       const slot = queue?.acquire() ?? -1
+      let isAnswered = false
       const answered = new Promise<void>((resolve) => queue?.read(slot, 0, 512, () => resolve()))
-      world.wait(answered)
+      world.wait(answered.then(() => (isAnswered = true)))
       queue?.publish()
       await disk.idle()
-      disk.poll()
-      queue?.poll()
+      // A device with a thread of its own takes its time.
+      for (let look = 0; look < 100 && !isAnswered; look++) {
+        disk.poll()
+        queue?.poll()
+        await new Promise((resolve) => setTimeout(resolve, isAnswered ? 0 : 5))
+      }
       queue?.release(slot)
     },
     also: [
