@@ -1,20 +1,13 @@
 // A device's way to memory: the pieces of its address spaces, each mapped when it is first touched, and unmapped when the kernel says that it has changed.
 
 import type { Backend, Handle } from '../backend/backend.js'
+import { copyBytes } from '../memory/copy-bytes.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { windowBytesOf } from '../memory/windows.js'
 import { dmaAccess, type Dma } from '../models/device-ops.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
 import type { DeviceNode, VdusePiece } from './nodes.js'
-
-/** Copies up to here by a loop, because a view would cost more than it saves. */
-const LOOP_BYTES_LAST = 160
-
-function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, length: number): void {
-  if (length > LOOP_BYTES_LAST) target.set(source.subarray(from, from + length), to)
-  else for (let index = 0; index < length; index++) target[to + index] = source[from + index] as number
-}
 
 /** Bytes that one ArrayBuffer shows, or, where they may only be written, a file. */
 interface Window {
@@ -96,7 +89,7 @@ export class IovaMemory implements Dma {
       if (window === undefined || !window.isReadable) return false
       const from = distance(window, nowHigh, nowLow)
       const count = Math.min(window.length - from, length - done)
-      copy(window.bytes, from, target, offset + done, count)
+      copyBytes(window.bytes, from, target, offset + done, count)
       done += count
     }
     return true
@@ -111,7 +104,7 @@ export class IovaMemory implements Dma {
       if (window === undefined || !window.isWritable) return false
       const to = distance(window, nowHigh, nowLow)
       const count = Math.min(window.length - to, length - done)
-      if (window.file === undefined) copy(source, offset + done, window.bytes, to, count)
+      if (window.file === undefined) copyBytes(source, offset + done, window.bytes, to, count)
       else if (!writeFile(window, to, source.subarray(offset + done, offset + done + count))) return false
       done += count
     }

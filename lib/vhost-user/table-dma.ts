@@ -1,18 +1,11 @@
 // A device's way to the memory of a front end: guest addresses, found in the table's windows. Writes are logged while somebody wants that.
 
 import { dmaAccess, type Dma } from '../models/device-ops.js'
+import { copyBytes } from '../memory/copy-bytes.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
 import type { DirtyLog } from './dirty-log.js'
 import type { MemoryTable, MemoryWindow } from './memory-table.js'
-
-/** Copies up to here by a loop, because a view would cost more than it saves. */
-const LOOP_BYTES_LAST = 160
-
-function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, length: number): void {
-  if (length > LOOP_BYTES_LAST) target.set(source.subarray(from, from + length), to)
-  else for (let index = 0; index < length; index++) target[to + index] = source[from + index] as number
-}
 
 /** One address space: vhost-user knows no other. */
 export class TableDma implements Dma {
@@ -37,7 +30,7 @@ export class TableDma implements Dma {
       const window = this.#windowAt(at)
       if (window === undefined) return false
       const count = Math.min(window.length - (at - window.first), length - done)
-      copy(window.bytes, at - window.first, target, offset + done, count)
+      copyBytes(window.bytes, at - window.first, target, offset + done, count)
       at += count
       done += count
     }
@@ -50,7 +43,7 @@ export class TableDma implements Dma {
       const window = this.#windowAt(at)
       if (window === undefined) return false
       const count = Math.min(window.length - (at - window.first), length - done)
-      copy(source, offset + done, window.bytes, at - window.first, count)
+      copyBytes(source, offset + done, window.bytes, at - window.first, count)
       this.log?.mark(at, count)
       at += count
       done += count
