@@ -14,6 +14,13 @@ export type { BridgeVhostUserOptions, VhostUserBridge } from './bridge/bridge.js
 export { networkDevice, pair } from './models/network.js'
 export type { NetworkDevice, NetworkDeviceOptions } from './models/network-options.js'
 export { blockDevice, type BlockDevice, type BlockDeviceOptions } from './models/block.js'
+export { storedBlockDevice, STORED_BLOCK_FEATURES } from './models/stored-block.js'
+export type { StoredBlockDevice, StoredBlockOptions } from './models/stored-block.js'
+export type { BlockStore } from './models/block-store.js'
+export type { BlockCounters } from './models/block.js'
+export { fileBlockDevice, type FileBlockDevice, type FileBlockOptions } from './storage/file-block.js'
+export { openFileStorage, type FileStorageOptions } from './storage/open-file.js'
+export type { FileStorage } from './storage/file-storage.js'
 export { customDevice, type ChainServer, type CustomDeviceOptions } from './models/custom.js'
 
 /**

@@ -18,6 +18,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ExportDescriptor(env, exports);
   ExportDoorbell(env);
   ExportEventfd(env, exports);
+  ExportFile(exports);
   ExportRegion(env, exports);
   ExportSocket(env, exports);
   AddVerb<JsAbi>(exports, "abi");

@@ -8,6 +8,7 @@ class Descriptor;
 void ExportDescriptor(Napi::Env env, Napi::Object exports);
 void ExportDoorbell(Napi::Env env);
 void ExportEventfd(Napi::Env env, Napi::Object exports);
+void ExportFile(Napi::Object exports);
 void ExportRegion(Napi::Env env, Napi::Object exports);
 void ExportSocket(Napi::Env env, Napi::Object exports);
 

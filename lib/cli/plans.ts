@@ -13,7 +13,7 @@ import {
   type Plan,
   type PlanHost,
 } from '../plan/index.js'
-import { fileFailure } from './file-errors.js'
+import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
 import type { Paint, Report } from './output.js'
 

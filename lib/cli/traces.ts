@@ -1,7 +1,7 @@
 // `trace`: records what a probe of a device asks of the system, shows a trace as lines, and replays one on a device or the simulator.
 
 import { readFile, writeFile } from 'node:fs/promises'
-import { fileFailure } from './file-errors.js'
+import { fileFailure } from '../backend/file-errors.js'
 import { printEvent } from '../backend/print-event.js'
 import { RecordingBackend } from '../backend/recording-backend.js'
 import { compareTrace } from '../backend/replay.js'

@@ -46,6 +46,8 @@ export interface NativeAddon {
   socketPair(): readonly [NativeSocket, NativeSocket] | Refused
   /** A duplicate of the caller's own; -EPROTOTYPE when it is no stream. */
   socketOf(fd: number): NativeSocket | Refused
+  /** F_OFD_SETLK of a whole file: -EAGAIN where another open file has a lock that does not go with it. */
+  lockFile(fd: number, isExclusive: boolean): Result
   /** Sizes, offsets and numbers as the C compiler sees them. */
   abi(): Record<string, unknown>
 }

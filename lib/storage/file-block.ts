@@ -1,0 +1,39 @@
+// A disk that is a file: the store and the device that has it, opened and closed as one.
+
+import type { Closeable } from '../base/closeable.js'
+import { storedBlockDevice, type StoredBlockDevice, type StoredBlockOptions } from '../models/stored-block.js'
+import type { FileStorage } from './file-storage.js'
+import { openFileStorage, type FileStorageOptions } from './open-file.js'
+
+/** What a disk on a file is to be like. */
+export type FileBlockOptions = FileStorageOptions & StoredBlockOptions
+
+/** A disk that is a file. Its host comes first when both are closed. */
+export interface FileBlockDevice extends StoredBlockDevice, Closeable {
+  /** The file. */
+  readonly store: FileStorage
+}
+
+/**
+ * A disk that is a file, for any host: the simulator, `serveVhostUser()`, or `serveVduse()`, which takes it from a module on a thread of its own. Writes are in the page cache when they are
+ * answered, or past it with `isDirect`; a flush is answered when fdatasync(2) is done. For a driver that did not negotiate VIRTIO_BLK_F_FLUSH each write is.
+ * A full or broken disk is IOERR for the driver, and a sentence in `store.failures`.
+ *
+ * `close()` waits for what is under way, flushes and closes the file; requests are answered IOERR from then on. Errors of openFileStorage(); TypeError and RangeError. Since 0.1.0.
+ */
+export async function fileBlockDevice(options: FileBlockOptions): Promise<FileBlockDevice> {
+  const store = await openFileStorage(options)
+  try {
+    const device = storedBlockDevice(store, options)
+    const close = () => store.close()
+    return Object.defineProperties(device, {
+      store: { value: store, enumerable: true },
+      isClosed: { get: () => store.isClosed },
+      close: { value: close },
+      [Symbol.asyncDispose]: { value: close },
+    }) as FileBlockDevice
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+}

@@ -1,0 +1,181 @@
+// The bytes of an open file as a disk's store. It opens nothing: see open-file.ts.
+
+import type { FileHandle } from 'node:fs/promises'
+import { fileError } from '../backend/file-errors.js'
+import { CloseStack, type Closeable } from '../base/closeable.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
+import type { BlockStore } from '../models/block-store.js'
+
+const FAILURES_KEPT = 100
+const ZEROES_BYTES = 131_072
+
+/** What is needed of an open file. */
+export type OpenFile = Pick<FileHandle, 'read' | 'write' | 'datasync' | 'close'>
+
+/** The way past the page cache. */
+export interface DirectFile {
+  readonly file: OpenFile
+  /** Bytes that positions, lengths and addresses are multiples of. */
+  readonly alignment: number
+  /** Memory at such an address, and what frees it. */
+  readonly allocate: (length: number) => { readonly bytes: Uint8Array; readonly free: () => void }
+}
+
+/** What a file is stored in. */
+export interface FileStorageParts {
+  readonly path: string
+  readonly size: number
+  readonly isReadOnly: boolean
+  readonly file: OpenFile
+  readonly direct?: DirectFile
+  /** Hears of what failed. */
+  readonly onFailure?: (error: VdpaError) => void
+}
+
+/** A file that keeps a disk. */
+export class FileStorage implements BlockStore, Closeable {
+  /** The file's path. */
+  readonly path: string
+  /** Bytes. */
+  readonly size: number
+  readonly isReadOnly: boolean
+  readonly blockSize: number
+  /** The first 100 failures, as sentences. */
+  readonly failures: string[] = []
+  /** How many there were. */
+  failureCount = 0
+  readonly #file: OpenFile
+  readonly #direct: DirectFile | undefined
+  readonly #onFailure: FileStorageParts['onFailure']
+  readonly #stack = new CloseStack()
+  readonly #aligned = new WeakSet<ArrayBufferLike>()
+  #zeroes: Uint8Array | undefined
+  #isDirty = false
+  // Why no flush can be believed any more.
+  #lost: VdpaError | undefined
+
+  constructor({ path, size, isReadOnly, file, direct, onFailure }: FileStorageParts) {
+    this.path = path
+    this.size = size
+    this.isReadOnly = isReadOnly
+    this.blockSize = direct?.alignment ?? 512
+    this.#file = file
+    this.#direct = direct
+    this.#onFailure = onFailure
+    this.#stack.push(() => file.close())
+    if (direct !== undefined) this.#stack.push(() => direct.file.close())
+    this.#stack.push(() => this.#flushLast())
+  }
+
+  get isClosed(): boolean {
+    return this.#stack.isClosed
+  }
+
+  /** Fills `target`; a file that became shorter meanwhile is a failure (EIO). */
+  async read(position: number, target: Uint8Array): Promise<void> {
+    await this.#told('read', async () => {
+      for (let done = 0; done < target.byteLength;) {
+        const file = this.#fileFor(position + done, target, done)
+        const { bytesRead } = await file.read(target, done, target.byteLength - done, position + done)
+        if (bytesRead === 0) throw Object.assign(new Error('the file has become shorter'), { code: 'EIO' })
+        done += bytesRead
+      }
+    })
+  }
+
+  /** Writes all of `source`, or fails: ENOSPC, EIO, EFBIG, EDQUOT … */
+  async write(position: number, source: Uint8Array): Promise<void> {
+    await this.#told('write', async () => {
+      this.#isDirty = true
+      for (let done = 0; done < source.byteLength;) {
+        const file = this.#fileFor(position + done, source, done)
+        const { bytesWritten } = await file.write(source, done, source.byteLength - done, position + done)
+        if (bytesWritten === 0) throw Object.assign(new Error('the file takes nothing more'), { code: 'EIO' })
+        done += bytesWritten
+      }
+    })
+  }
+
+  /** Writes zeroes. */
+  async clear(position: number, length: number): Promise<void> {
+    this.#zeroes ??= this.buffer(ZEROES_BYTES)
+    const zeroes = this.#zeroes
+    for (let done = 0; done < length;) {
+      const count = Math.min(ZEROES_BYTES, length - done)
+      await this.write(position + done, zeroes.subarray(0, count))
+      done += count
+    }
+  }
+
+  /** fdatasync(2) of the file. Once it failed nobody knows what was lost, and all later ones fail with the same. */
+  async flush(): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost
+    await this.#told('fdatasync', () => this.#sync())
+  }
+
+  buffer(length: number): Uint8Array {
+    if (this.#direct === undefined) return new Uint8Array(length)
+    const { bytes, free } = this.#direct.allocate(length)
+    this.#aligned.add(bytes.buffer)
+    // Freed when no call is under way any more, which the closing of the files waits for.
+    this.#freed.push(free)
+    return bytes
+  }
+
+  readonly #freed: (() => void)[] = []
+
+  /** Waits for what is under way, flushes, and closes the file. What it rejects with may be the flush's failure. */
+  async close(): Promise<void> {
+    try {
+      await this.#stack.close()
+    } finally {
+      for (const free of this.#freed.splice(0)) free()
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #flushLast(): Promise<void> {
+    if (!this.#isDirty || this.#lost !== undefined) return
+    await this.#sync().catch((failure: unknown) => {
+      throw fileError(this.path, failure)
+    })
+  }
+
+  async #sync(): Promise<void> {
+    this.#isDirty = false
+    try {
+      await this.#file.datasync()
+    } catch (failure) {
+      this.#lost = fileError(this.path, failure, 'what was written before may be lost: open the file anew')
+      throw failure
+    }
+  }
+
+  /** Past the page cache goes only what is aligned. */
+  #fileFor(position: number, bytes: Uint8Array, done: number): OpenFile {
+    const direct = this.#direct
+    if (direct === undefined || !this.#aligned.has(bytes.buffer)) return this.#file
+    const { alignment, file } = direct
+    const isAligned = [position, bytes.byteOffset + done, bytes.byteLength - done].every((at) => at % alignment === 0)
+    return isAligned ? file : this.#file
+  }
+
+  /** Failures are kept here, because the driver hears IOERR and no more. */
+  async #told(syscall: string, work: () => Promise<void>): Promise<void> {
+    if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the file is closed', { path: this.path })
+    try {
+      await work()
+    } catch (failure) {
+      const error = fileError(this.path, Object.assign(failure as Error, { syscall }))
+      this.failureCount++
+      if (this.failures.length < FAILURES_KEPT) this.failures.push(error.message)
+      const onFailure = this.#onFailure
+      if (onFailure !== undefined) callUnasked(() => onFailure(error))
+      throw error
+    }
+  }
+}

@@ -1,0 +1,264 @@
+// A disk whose store takes its time: what is answered when, what a failure becomes, and what happens to what is under way.
+
+import { expect, test } from '@jest/globals'
+import type { BlockStore } from '../../lib/models/block-store.js'
+import { storedBlockDevice, STORED_BLOCK_FEATURES, type StoredBlockOptions } from '../../lib/models/stored-block.js'
+import { blockFeatureBits, transportFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { blockRequestTypes as types, decodeBlockConfig, virtioBlkOutHdr } from '../../lib/uapi/virtio-blk.js'
+import { makeQueue, send } from '../simulator/support.js'
+import { drive } from './support.js'
+
+const HEAD = 0x1_0000
+const DATA = 0x1_1000
+const STATUS = 0x1_0800
+const [OK, IOERR] = [0, 1]
+const FLUSH = 1n << BigInt(blockFeatureBits.VIRTIO_BLK_F_FLUSH)
+const WCE = 1n << BigInt(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE)
+const none = new Uint8Array(0)
+
+/** A store whose calls wait until the test lets them end. */
+class SlowStore implements BlockStore {
+  readonly size = 512 * 1024
+  readonly bytes = new Uint8Array(this.size)
+  readonly calls: string[] = []
+  readonly waiting: { readonly end: () => void; readonly fail: () => void }[] = []
+  isThrowing = false
+
+  #call(name: string, work: () => void): Promise<void> {
+    this.calls.push(name)
+    if (this.isThrowing) throw new Error('the store threw')
+    return new Promise((resolve, reject) => {
+      const end = () => {
+        work()
+        resolve()
+      }
+      this.waiting.push({ end, fail: () => reject(new Error('the store failed')) })
+    })
+  }
+
+  read(position: number, target: Uint8Array): Promise<void> {
+    return this.#call(`read ${position} ${target.length}`, () =>
+      target.set(this.bytes.subarray(position, position + target.length)),
+    )
+  }
+
+  write(position: number, source: Uint8Array): Promise<void> {
+    return this.#call(`write ${position} ${source.length}`, () => this.bytes.set(source, position))
+  }
+
+  clear(position: number, length: number): Promise<void> {
+    return this.#call(`clear ${position} ${length}`, () => this.bytes.fill(0, position, position + length))
+  }
+
+  flush(): Promise<void> {
+    return this.#call('flush', () => undefined)
+  }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+function stage(options: StoredBlockOptions = {}, features?: bigint) {
+  const store = new SlowStore()
+  const device = storedBlockDevice(store, options)
+  const driven = drive(device, { memory: 0x10_0000, ...(features !== undefined && { features }) })
+  const { bytes, simulator, queues } = driven
+  const queue = queues[0]
+  if (queue === undefined) throw new Error('a disk has a queue')
+  /** Makes a request available, in slot `at` of the memory, and gives the device a turn. */
+  function ask(type: number, sector: number, readable: Uint8Array, writable = 0, at = 0) {
+    const [head, status, data] = [HEAD + at * 16, STATUS + at, DATA + at * 0x2_0000]
+    virtioBlkOutHdr.encodeInto({ type, ioprio: 0, sector: BigInt(sector) }, bytes, head)
+    bytes[status] = 255
+    bytes.set(readable, data)
+    const segments = [
+      [BigInt(head), 16, false],
+      ...(readable.length > 0 ? [[BigInt(data), readable.length, false] as const] : []),
+      ...(writable > 0 ? [[BigInt(data), writable, true] as const] : []),
+      [BigInt(status), 1, true],
+    ] as const
+    if (queue !== undefined) send(queue, segments, at + 1)
+    simulator.drain()
+  }
+  /** Lets what the store has end, well or not, and the device go on. */
+  async function step(how: 'end' | 'fail' = 'end') {
+    store.waiting.shift()?.[how]()
+    await turn()
+    simulator.drain()
+  }
+  const statusOf = (at = 0) => bytes[STATUS + at]
+  return { store, device, ask, step, statusOf, ring: queue.ring, queue, ...driven }
+}
+
+test('has the shape of its store', () => {
+  const { device } = stage()
+  expect(device.features()).toBe(STORED_BLOCK_FEATURES)
+  expect(decodeBlockConfig(device.config)).toMatchObject({ capacity: 1024n, blockSize: 512 })
+})
+
+test('a write is answered when the store has it, and a flush when that is done', async () => {
+  const { store, ask, step, statusOf, ring, device } = stage()
+  const data = Uint8Array.from({ length: 1024 }, (_, index) => (index * 7) & 255)
+  ask(types.VIRTIO_BLK_T_OUT, 2, data)
+  expect([statusOf(), ring.take()]).toEqual([255, -1])
+  await step()
+  expect([statusOf(), ring.take()]).toEqual([OK, 1])
+  expect(Buffer.compare(store.bytes.subarray(1024, 2048), data)).toBe(0)
+  ask(types.VIRTIO_BLK_T_FLUSH, 0, none)
+  expect(statusOf()).toBe(255)
+  await step()
+  expect(statusOf()).toBe(OK)
+  expect(store.calls).toEqual(['write 1024 1024', 'flush'])
+  expect(device.counters).toMatchObject({ writes: 1, bytesWritten: 1024, flushes: 1, errors: 0 })
+})
+
+test('a read brings the bytes into the guest’s memory, in pieces where it is long', async () => {
+  const { store, ask, step, statusOf, bytes } = stage({ features: STORED_BLOCK_FEATURES & ~2n })
+  store.bytes.fill(7, 0, 0x3_0000)
+  ask(types.VIRTIO_BLK_T_IN, 0, none, 0x3_0000)
+  await step()
+  expect(statusOf()).toBe(255)
+  await step()
+  expect([statusOf(), bytes[DATA], bytes[DATA + 0x2_ffff], bytes[DATA + 0x3_0000]]).toEqual([OK, 7, 7, 0])
+  expect(store.calls).toEqual(['read 0 131072', 'read 131072 65536'])
+})
+
+test.each([
+  ['without FLUSH', STORED_BLOCK_FEATURES & ~FLUSH, [], undefined],
+  ['with its cache off', STORED_BLOCK_FEATURES | WCE, [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE], 0],
+])('for a driver %s each write is flushed before it is answered', async (_name, features, moreFeatures, cache) => {
+  const { store, ask, step, statusOf, device } = stage({ moreFeatures }, features)
+  if (cache !== undefined) device.writeConfig(32, Uint8Array.of(cache))
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(1))
+  await step()
+  expect([statusOf(), store.calls]).toEqual([255, ['write 0 512', 'flush']])
+  await step()
+  expect([statusOf(), device.counters.writes]).toEqual([OK, 1])
+  if (cache === undefined) return
+  device.writeConfig(32, Uint8Array.of(1))
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(1))
+  await step()
+  expect(statusOf()).toBe(OK)
+})
+
+test.each([
+  ['a write', types.VIRTIO_BLK_T_OUT, new Uint8Array(512), 0],
+  ['a read', types.VIRTIO_BLK_T_IN, none, 512],
+  ['a flush', types.VIRTIO_BLK_T_FLUSH, none, 0],
+])(
+  '%s that fails is IOERR, whether the store rejects or throws, and the next one goes on',
+  async (_name, type, data, writable) => {
+    const { store, ask, step, statusOf, device } = stage()
+    ask(type, 0, data, writable)
+    await step('fail')
+    expect(statusOf()).toBe(IOERR)
+    store.isThrowing = true
+    ask(type, 0, data, writable)
+    await step()
+    expect(statusOf()).toBe(IOERR)
+    store.isThrowing = false
+    ask(type, 0, data, writable)
+    await step()
+    expect([statusOf(), device.counters.errors]).toEqual([OK, 2])
+  },
+)
+
+test('a write whose flush fails is IOERR', async () => {
+  const { ask, step, statusOf } = stage({}, STORED_BLOCK_FEATURES & ~FLUSH)
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512))
+  await step()
+  await step('fail')
+  expect(statusOf()).toBe(IOERR)
+})
+
+test('requests are answered in order, one with the store at a time', async () => {
+  const { store, ask, step, statusOf, ring } = stage()
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512), 0, 0)
+  ask(types.VIRTIO_BLK_T_IN, 0, none, 512, 1)
+  expect(store.calls).toHaveLength(1)
+  await step()
+  expect([ring.take(), ring.take(), statusOf(1)]).toEqual([1, -1, 255])
+  await step()
+  expect([ring.take(), statusOf(1)]).toEqual([2, OK])
+})
+
+test('what was under way at a reset ends before anything new begins, and is nobody’s answer', async () => {
+  const { store, device, ask, step, statusOf, client, memory, bytes, simulator } = stage()
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(1))
+  client.set('VHOST_VDPA_SET_STATUS', 0)
+  bytes.fill(0)
+  for (const status of [1, 3]) client.set('VHOST_VDPA_SET_STATUS', status)
+  client.set('VHOST_SET_FEATURES', STORED_BLOCK_FEATURES)
+  client.set('VHOST_VDPA_SET_STATUS', 11)
+  const next = makeQueue(client, 0, memory, [0n, 0], { size: 64 })
+  client.set('VHOST_VDPA_SET_STATUS', 15)
+  virtioBlkOutHdr.encodeInto({ type: types.VIRTIO_BLK_T_IN, ioprio: 0, sector: 0n }, bytes, HEAD)
+  bytes[STATUS] = 255
+  send(next, [
+    [BigInt(HEAD), 16, false],
+    [BigInt(DATA), 512, true],
+    [BigInt(STATUS), 1, true],
+  ])
+  simulator.drain()
+  expect(store.calls).toEqual(['write 0 512'])
+  await step()
+  expect([statusOf(), store.calls]).toEqual([255, ['write 0 512', 'read 0 512']])
+  await step()
+  expect([statusOf(), bytes[DATA]]).toEqual([OK, 1])
+  expect(device.counters).toMatchObject({ writes: 0, reads: 1, errors: 0 })
+})
+
+test('a suspended disk answers nothing, and carries out again what it had in hand', async () => {
+  const { store, ask, step, statusOf, client } = stage()
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(1))
+  client.call('VHOST_VDPA_SUSPEND')
+  await step()
+  expect([statusOf(), store.calls.length]).toEqual([255, 1])
+  client.call('VHOST_VDPA_RESUME')
+  await step()
+  expect(store.calls).toEqual(['write 0 512', 'write 0 512'])
+  await step()
+  expect(statusOf()).toBe(OK)
+})
+
+test('zeroes are the store’s to write, and discards nothing', async () => {
+  const discard = blockFeatureBits.VIRTIO_BLK_F_DISCARD
+  const { store, ask, step, statusOf, device } = stage({ moreFeatures: [discard] })
+  const range = new Uint8Array(16)
+  new DataView(range.buffer).setUint32(8, 4, true)
+  ask(types.VIRTIO_BLK_T_DISCARD, 0, range)
+  expect([statusOf(), store.calls]).toEqual([OK, []])
+  ask(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range)
+  await step()
+  expect([statusOf(), store.calls, device.counters.clears]).toEqual([OK, ['clear 0 2048'], 2])
+  new DataView(range.buffer).setUint32(8, 0x8001, true)
+  ask(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range)
+  expect(statusOf()).toBe(IOERR)
+})
+
+test('a store that cannot be written makes a disk that cannot be', () => {
+  const { ask, statusOf, device, store } = stage({ isReadOnly: true })
+  expect(device.features() & (1n << BigInt(blockFeatureBits.VIRTIO_BLK_F_RO))).not.toBe(0n)
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512))
+  expect([statusOf(), store.calls]).toEqual([IOERR, []])
+})
+
+test('in packed rings, too', async () => {
+  const { ask, step, statusOf, ring } = stage({ moreFeatures: [transportFeatureBits.VIRTIO_F_RING_PACKED] })
+  for (let round = 0; round < 100; round++) {
+    ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512))
+    await step()
+    expect([ring.take(), statusOf()]).toEqual([1, OK])
+  }
+})
+
+test('refuses stores and options that no disk can have', () => {
+  const make = (part: object) => storedBlockDevice(Object.assign(new SlowStore(), part))
+  expect(() => storedBlockDevice(7 as never)).toThrow(TypeError)
+  expect(() => make({ size: 100 })).toThrow(RangeError)
+  expect(() => make({ size: -512 })).toThrow(RangeError)
+  expect(() => make({ blockSize: 1000 })).toThrow(RangeError)
+  expect(() => make({ flush: 1 })).toThrow(TypeError)
+  expect(() => make({ isReadOnly: 1 })).toThrow(TypeError)
+  expect(() => storedBlockDevice(new SlowStore(), { id: 'x'.repeat(21) })).toThrow(RangeError)
+  expect(() => storedBlockDevice(new SlowStore(), { queues: 0 })).toThrow(RangeError)
+})

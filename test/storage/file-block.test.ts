@@ -1,0 +1,59 @@
+// A disk that is a file, driven on a simulator by the package's own driver.
+
+import { expect, test } from '@jest/globals'
+import { readFileSync } from 'node:fs'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
+import { openDevice } from '../../lib/open.js'
+import { fileBlockDevice } from '../../lib/serve.js'
+import { Simulator } from '../../lib/simulator/index.js'
+import { openDescriptors, TemporaryFolder } from '../native/support.js'
+
+const pattern = (length: number, seed: number) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
+
+test('keeps what is written in its file', async () => {
+  const before = openDescriptors()
+  {
+    using folder = new TemporaryFolder()
+    const file = folder.file('disk')
+    const simulator = new Simulator()
+    await using model = await fileBlockDevice({ file, createBytes: 1 << 20, isLocked: false, queues: 2 })
+    await using device = await openDevice(simulator.add(model), { backend: simulator, expect: 'block' })
+    await device.negotiate(['VIRTIO_BLK_F_FLUSH', 'VIRTIO_BLK_F_MQ'])
+    await using disk = await BlockDriver.start(device)
+    await device.start()
+    for (let block = 0; block < 32; block++) await disk.write(8 * block, pattern(4096, block))
+    await disk.flush()
+    const bytes = readFileSync(file)
+    for (let block = 0; block < 32; block++) {
+      const expected = pattern(4096, block)
+      expect(Buffer.compare(bytes.subarray(4096 * block, 4096 * (block + 1)), expected)).toBe(0)
+      expect(Buffer.compare(await disk.read(8 * block, 8), expected)).toBe(0)
+    }
+    expect(model.violations).toEqual([])
+    expect(model.store.failures).toEqual([])
+    expect(model.isClosed).toBe(false)
+  }
+  expect(openDescriptors()).toBe(before)
+})
+
+test('whose file is closed answers IOERR', async () => {
+  using folder = new TemporaryFolder()
+  const simulator = new Simulator()
+  const model = await fileBlockDevice({ file: folder.file('disk'), createBytes: 1 << 20, isLocked: false })
+  await using device = await openDevice(simulator.add(model), { backend: simulator, expect: 'block' })
+  await device.negotiate(['VIRTIO_BLK_F_FLUSH'])
+  await using disk = await BlockDriver.start(device)
+  await device.start()
+  await disk.write(0, pattern(512, 1))
+  await model.close()
+  await expect(disk.write(0, pattern(512, 2))).rejects.toMatchObject({ code: 'ERR_VDPA_REFUSED' })
+  expect(model.isClosed).toBe(true)
+})
+
+test('that no disk can be like leaves no file open', async () => {
+  const before = openDescriptors()
+  using folder = new TemporaryFolder()
+  const options = { file: folder.file('disk'), createBytes: 512, isLocked: false }
+  await expect(fileBlockDevice({ ...options, queues: 0 })).rejects.toThrow(RangeError)
+  expect(openDescriptors()).toBe(before)
+})
