@@ -20,6 +20,9 @@ export type { Outcome, Refusal } from './backend/outcome.js'
 export type { PortableBytes } from './backend/symbols.js'
 export { formatTrace, parseTrace, type Trace, type TraceEvent } from './backend/trace.js'
 export { printEvent } from './backend/print-event.js'
+export { perfettoTrace } from './observe/perfetto.js'
+export { traceEventJson } from './observe/trace-event-json.js'
+export { timelineOf, type Timeline, type TimelineSlice, type TimelineTrack } from './observe/timeline.js'
 export {
   compareTrace,
   replay,

@@ -17,6 +17,8 @@ import type { Trace, TraceEvent } from './trace.js'
 export interface RecordingOptions {
   /** Words for the trace's head: the kernel's release, the device. */
   readonly about?: Readonly<Record<string, string>>
+  /** Keeps when each call was asked for, and how long it took, by the monotonic clock (`at` and `took` of an event). Default: false. */
+  readonly times?: boolean
   /**
    * Called with each event when it and all that were asked for before it have ended. What it throws goes to 'uncaughtException': the call that was witnessed
    * ends as it would without.
@@ -41,7 +43,7 @@ export class RecordingBackend implements Backend {
   readonly sockets?: UnixSockets
 
   constructor(inner: Backend, options: RecordingOptions = {}) {
-    this.#recorder = new Recorder(options.onEvent)
+    this.#recorder = new Recorder(options)
     this.#backend = intercept(inner, `recording(${inner.name})`, this.#recorder)
     this.#about = { ...options.about }
     this.#innerName = inner.name
@@ -115,11 +117,16 @@ interface Ending {
 class Recorder implements Interceptor {
   readonly #symbols = new Symbols()
   readonly #onEvent: ((event: TraceEvent) => void) | undefined
+  readonly #now: (() => number) | undefined
   #entries: Entry[] = []
   #told = 0
 
-  constructor(onEvent: ((event: TraceEvent) => void) | undefined) {
+  constructor({ onEvent, times = false }: RecordingOptions) {
     this.#onEvent = onEvent
+    if (!times) return
+    const began = process.hrtime.bigint()
+    // Nanoseconds of a hundred days are a safe integer.
+    this.#now = () => Number(process.hrtime.bigint() - began)
   }
 
   events(): TraceEvent[] {
@@ -168,13 +175,17 @@ class Recorder implements Interceptor {
     if (bytes !== undefined && !isBytes(bytes)) return undefined
     const fields = localFields(call)
     const input = bytes && this.#symbols.toPortable(bytes, fields)
-    const asked = { ...withBytes(call, input), ...(isAsync && { async: true }) } as TraceEvent
+    const at = this.#now?.()
+    const how = { ...(isAsync && { async: true }), ...(at !== undefined && { at }) }
+    const asked = { ...withBytes(call, input), ...how } as TraceEvent
     const entry: Entry = { asked }
     this.#entries.push(entry)
     const end = (outcome: Outcome, after: unknown): void => {
+      const took = at === undefined ? undefined : (this.#now?.() ?? at) - at
       const output = isBytes(after) ? this.#symbols.toPortable(after, fields) : input
       const isChanged = output !== undefined && output !== input
-      this.#end(entry, { ...asked, ...(isChanged && { output }), outcome })
+      const ends = { ...(isChanged && { output }), outcome, ...(took !== undefined && { took }) }
+      this.#end(entry, { ...asked, ...ends })
     }
     return {
       returned: (result) => {

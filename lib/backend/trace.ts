@@ -15,6 +15,10 @@ export type TraceEvent = Call<PortableBytes> & {
   readonly output?: PortableBytes
   /** Absent while the call is under way. */
   readonly outcome?: Outcome
+  /** When it was asked for, in nanoseconds since the recording began; absent where no times were kept. */
+  readonly at?: number
+  /** Nanoseconds from then to its end; absent where no times were kept, and while it is under way. */
+  readonly took?: number
 }
 
 /** What was recorded, and from what. */
@@ -117,7 +121,7 @@ const checks: Readonly<Record<FieldKind, (value: unknown) => boolean>> = {
 }
 
 function readEvent(value: Record<string, unknown>, line: number): TraceEvent {
-  const { op, async, output, outcome, ...fields } = value
+  const { op, async, at, output, outcome, took, ...fields } = value
   if (typeof op !== 'string' || !Object.hasOwn(shapes, op))
     throw broken(line, `has no call that is known: ${String(op)}`)
   const shape = shapes[op as Op]
@@ -132,8 +136,11 @@ function readEvent(value: Record<string, unknown>, line: number): TraceEvent {
   if (async !== undefined && async !== true) throw broken(line, `has an 'async' that is not true`)
   if (output !== undefined && !isBytes(output)) throw broken(line, `has an 'output' that is not bytes`)
   if (outcome !== undefined && !isOutcome(outcome)) throw broken(line, `has an 'outcome' that is not one`)
-  const ends = { ...(output !== undefined && { output }), ...(outcome !== undefined && { outcome }) }
-  return { op, ...fields, ...(async && { async }), ...ends } as TraceEvent
+  for (const [name, time] of Object.entries({ at, took }))
+    if (time !== undefined && !checks.count(time)) throw broken(line, `has no nanoseconds in '${name}'`)
+  const ends = { output, outcome, took }
+  const known = Object.entries({ async, at, ...ends }).filter(([, field]) => field !== undefined)
+  return { op, ...fields, ...Object.fromEntries(known) } as TraceEvent
 }
 
 function isOutcome(value: unknown): value is Outcome {

@@ -5,7 +5,7 @@ import { monitor } from './monitor.js'
 import { bench, drawings, groups, topology } from './opened.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
 import { apply, plan, schema, type ApplyWords } from './plans.js'
-import { recordTrace, replayTrace, showTrace } from './traces.js'
+import { convertTrace, recordTrace, replayTrace, showTrace, type ConvertWords } from './traces.js'
 import { config, features, status } from './views.js'
 import { bridge, serve, type ListeningOptions, type ModelOptions } from './virtual-machines.js'
 
@@ -92,10 +92,12 @@ export function addMonitor(program: Command, perform: Perform): void {
     })
 }
 
-/** trace: record, show, replay. */
+/** trace: record, show, replay, convert. */
 export function addTraces(program: Command, perform: Perform): void {
   const shared = () => program.opts<SharedOptions>()
-  const trace = program.command('trace').description('what is asked of a device, call by call: record, show, replay')
+  const trace = program
+    .command('trace')
+    .description('what is asked of a device, call by call: record, show, replay, convert')
   trace
     .command('record')
     .description('asks a device for its groups and writes each call to a file; opens the device, which resets it')
@@ -113,6 +115,16 @@ export function addTraces(program: Command, perform: Perform): void {
     .argument('<file>', 'JSON lines, also those of a RecordingBackend')
     .argument('<device>', DEVICE)
     .action((file: string, device: string) => perform(shared(), (host) => replayTrace(host, file, device)))
+  trace
+    .command('convert')
+    .description('a recorded trace as a picture of time, for ui.perfetto.dev')
+    .argument('<file>', 'JSON lines, also those of a RecordingBackend')
+    .argument('<output>', 'what is written: trace.pftrace')
+    .option('--perfetto', "Perfetto's own packets (the default)")
+    .option('--trace-events', 'JSON in the Trace Event Format')
+    .action((file: string, output: string, words: ConvertWords) =>
+      perform(shared(), () => convertTrace(file, output, words)),
+    )
 }
 
 interface SocketWords {

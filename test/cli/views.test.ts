@@ -1,6 +1,6 @@
 // Commands that look at one device, watch all, draw one, and record what is asked of one.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
@@ -196,6 +196,23 @@ describe('trace', () => {
     })
     expect((await command(`trace replay ${file} vdpa0`, other)).code).toBe(1)
     expect(simulator.descriptors).toEqual([])
+  })
+
+  it('keeps times, and is drawn for Perfetto', async () => {
+    const file = join(folder, 'timed.jsonl')
+    const host = await simulatedHost()
+    await command(`trace record ${file} net0`, host)
+    expect((await command(`trace show ${file}`)).out).toMatch(/^\+0\.\d{3} ms {2}open .* = h0 .*\(\d+\.\d{3} ms\)\n/)
+    const drawn = join(folder, 'timed.pftrace')
+    expect(await documents(`trace convert ${file} ${drawn} --perfetto`)).toMatchObject([
+      { format: 'perfetto', bytes: statSync(drawn).size, hasTimes: true },
+    ])
+    // Field 1 of a Trace, a packet.
+    expect(readFileSync(drawn)[0]).toBe(0x0a)
+    expect((await command(`trace convert ${file} ${drawn} --trace-events`)).code).toBe(0)
+    expect(JSON.parse(readFileSync(drawn, 'utf8'))).toHaveProperty('traceEvents')
+    expect((await command(`trace convert ${file} ${drawn} --trace-events --perfetto`)).code).toBe(2)
+    expect(await documents(`trace convert ${file} ${folder}/no/such`)).toMatchObject([{ error: { code: 'ENOENT' } }])
   })
 
   it('says what is wrong with a file', async () => {
