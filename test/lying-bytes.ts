@@ -41,12 +41,18 @@ export function emptied(bytes: Uint8Array): Uint8Array {
   return withLength(bytes, length)
 }
 
+type ResizableBuffer = ArrayBuffer & { resize(length: number): void }
+
+const Resizable = ArrayBuffer as unknown as new (length: number, options: { maxByteLength: number }) => ResizableBuffer
+
 /** An array on a buffer that is made shorter by `shrink`. */
 export function shrinking(length: number): { bytes: Uint8Array; shrink: (left: number) => void } {
-  const Resizable = ArrayBuffer as unknown as new (
-    length: number,
-    options: { maxByteLength: number },
-  ) => ArrayBuffer & { resize(length: number): void }
   const buffer = new Resizable(length, { maxByteLength: length })
   return { bytes: new Uint8Array(buffer, 0, length), shrink: (left) => buffer.resize(left) }
+}
+
+/** An array that is always as long as its buffer, which `grow` makes longer. */
+export function growing(length: number, most: number): { bytes: Uint8Array; grow: () => void } {
+  const buffer = new Resizable(length, { maxByteLength: most })
+  return { bytes: new Uint8Array(buffer), grow: () => buffer.resize(most) }
 }

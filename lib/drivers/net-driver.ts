@@ -84,6 +84,7 @@ export class NetDriver implements Closeable {
   /** Queue pairs that were made. */
   readonly pairs: number
   readonly #path: string
+  readonly #headers: NetHeaders
   readonly #bufferBytes: number
   readonly #pairs: readonly QueuePair[]
   readonly #device: VdpaDevice<'net'>
@@ -106,6 +107,7 @@ export class NetDriver implements Closeable {
   ) {
     this.#device = device
     this.#path = device.path
+    this.#headers = parts.headers
     this.headerBytes = parts.headers.size
     this.pairs = parts.pairs.length
     this.#bufferBytes = parts.bufferBytes
@@ -235,8 +237,9 @@ export class NetDriver implements Closeable {
    */
   send(frame: Uint8Array, pair = 0, header?: PacketHeader): boolean {
     const { transmitter } = this.#sendingPair(pair)
-    const length = transmitter.check(frame, header)
-    if (!transmitter.stage(frame, length, header)) return false
+    const wanted = header === undefined ? undefined : this.#headerOf(header, pair)
+    const length = transmitter.check(frame, wanted)
+    if (!transmitter.stage(frame, length, wanted)) return false
     transmitter.buffers.queue.publish()
     return true
   }
@@ -245,8 +248,9 @@ export class NetDriver implements Closeable {
   sendInPlace(length: number, write: (frame: Uint8Array) => void, pair = 0, header?: PacketHeader): boolean {
     checkFunction(write, 'write')
     const { transmitter } = this.#sendingPair(pair)
-    transmitter.checkLength(length, header)
-    if (!transmitter.stageInPlace(length, write, header)) {
+    const wanted = header === undefined ? undefined : this.#headerOf(header, pair)
+    transmitter.checkLength(length, wanted)
+    if (!transmitter.stageInPlace(length, write, wanted)) {
       // `write` may have closed the driver, or the device.
       this.#pair(pair)
       return false
@@ -423,6 +427,13 @@ export class NetDriver implements Closeable {
       throw rangeError('pair', 'that of a queue pair', index)
     }
     return pair
+  }
+
+  /** What the program's header says now. Its own code runs here, which may close the driver. */
+  #headerOf(header: PacketHeader, pair: number): PacketHeader {
+    const wanted = this.#headers.take(header)
+    this.#sendingPair(pair)
+    return wanted
   }
 
   #sendingPair(index: number): QueuePair {

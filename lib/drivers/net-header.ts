@@ -1,7 +1,7 @@
 // The header before each frame (spec section 5.1.6): what a driver may say in it under the negotiated features, and what it believes of it. Checksums and
 // segments themselves are the business of the program and of the device.
 
-import { checkInteger, rangeError } from '../base/checks.js'
+import { checkInteger, checkObject, rangeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import { netGsoTypes, netHeaderFlags, netHeaderSize } from '../uapi/virtio-net.js'
@@ -131,6 +131,14 @@ export class NetHeaders {
     hashValue: 0,
     hashReport: 0,
   }
+  readonly #wanted: { -readonly [Field in keyof PacketHeader]: number } = {
+    flags: 0,
+    gsoType: 0,
+    headerLength: 0,
+    gsoSize: 0,
+    checksumStart: 0,
+    checksumOffset: 0,
+  }
   readonly #transmit: Accepted
   readonly #receive: Accepted
   readonly #hasHash: boolean
@@ -185,13 +193,34 @@ export class NetHeaders {
   }
 
   /**
+   * What a program wants to send with a frame, in one object that is filled again each time: the program's own is looked at once, before anything is done, because
+   * it may answer otherwise, throw, or call back. TypeError and RangeError for fields that no header can have.
+   */
+  take(header: PacketHeader): PacketHeader {
+    checkObject(header, 'header')
+    const { flags, gsoType, headerLength, gsoSize, checksumStart, checksumOffset } = header
+    checkInteger(flags, 'header.flags', 0, 0xff)
+    checkInteger(gsoType, 'header.gsoType', 0, 0xff)
+    checkInteger(headerLength, 'header.headerLength', 0, 0xffff)
+    checkInteger(gsoSize, 'header.gsoSize', 0, 0xffff)
+    checkInteger(checksumStart, 'header.checksumStart', 0, 0xffff)
+    checkInteger(checksumOffset, 'header.checksumOffset', 0, 0xffff)
+    const wanted = this.#wanted
+    wanted.flags = flags
+    wanted.gsoType = gsoType
+    wanted.headerLength = headerLength
+    wanted.gsoSize = gsoSize
+    wanted.checksumStart = checksumStart
+    wanted.checksumOffset = checksumOffset
+    return wanted
+  }
+
+  /**
    * Refuses a header that the device could not be given with a frame of `frameBytes`: ERR_VDPA_NOT_SUPPORTED when it asks for an offload that was not
    * negotiated, RangeError when it contradicts itself or the frame (section 5.1.6.2.1).
    */
   checkSendable(header: PacketHeader, frameBytes: number): void {
     const { flags, gsoType, headerLength, gsoSize, checksumStart, checksumOffset } = header
-    checkInteger(flags, 'header.flags', 0, 0xff)
-    checkInteger(gsoType, 'header.gsoType', 0, 0xff)
     if (!fits(this.#transmit, flags, gsoType)) {
       throw vdpaError(
         'ERR_VDPA_NOT_SUPPORTED',
@@ -199,10 +228,8 @@ export class NetHeaders {
         { hint: 'negotiate VIRTIO_NET_F_CSUM and VIRTIO_NET_F_HOST_… where they are offered' },
       )
     }
-    checkInteger(headerLength, 'header.headerLength', 0, Math.min(frameBytes, 0xffff))
+    checkInteger(headerLength, 'header.headerLength', 0, frameBytes)
     checkInteger(gsoSize, 'header.gsoSize', gsoType === VIRTIO_NET_HDR_GSO_NONE ? 0 : 1, 0xffff)
-    checkInteger(checksumStart, 'header.checksumStart', 0, 0xffff)
-    checkInteger(checksumOffset, 'header.checksumOffset', 0, 0xffff)
     const needsChecksum = (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0
     if (needsChecksum && checksumStart + checksumOffset + 2 > frameBytes)
       throw rangeError('header.checksumStart', `such that the checksum lies in the frame`, checksumStart)

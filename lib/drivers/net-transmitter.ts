@@ -1,6 +1,6 @@
 // One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
 
-import { checkBytes, checkInteger, checkObject, trueLength } from '../base/checks.js'
+import { checkBytes, checkInteger, trueLength } from '../base/checks.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
@@ -53,7 +53,7 @@ export class NetTransmitter {
     return count
   }
 
-  /** Checks a frame; see NetDriver.send(). Returns its length, which is what counts and not what an array may say of itself. */
+  /** Checks a frame; see NetDriver.send(). `header` is what NetHeaders.take() gave. Returns its length, which is what counts and not what an array may say of itself. */
   check(frame: Uint8Array, header: PacketHeader | undefined): number {
     checkBytes(frame, 'frame')
     const length = trueLength(frame)
@@ -62,7 +62,6 @@ export class NetTransmitter {
   }
 
   checkLength(length: number, header: PacketHeader | undefined): void {
-    if (header !== undefined) checkObject(header, 'header')
     const last = header !== undefined && isSegmented(header) ? this.frameBytesLast : this.#plainBytesLast
     checkInteger(length, 'frame.byteLength', 1, last)
   }

@@ -6,7 +6,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { NetDriver, type NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
 import { openDevice } from '../../lib/open.js'
 import { networkDevice, Simulator } from '../../lib/simulator/index.js'
-import { liar, withLength } from '../lying-bytes.js'
+import { growing, liar, withLength } from '../lying-bytes.js'
 import { mac, numbered, numberOf, path } from './support.js'
 
 const devices: VdpaDevice[] = []
@@ -155,5 +155,74 @@ describe('a snapshot whose ring', () => {
     await expect(NetDriver.start(device, { restore: { ...snapshot, queues } })).rejects.toThrow(RangeError)
     expect(device.addressSpace(0).size).toBe(0)
     for (const { memory } of snapshot.queues) memory.close()
+  })
+})
+
+describe("a packet header of the program's own making", () => {
+  const plain = { flags: 0, gsoType: 0, headerLength: 0, gsoSize: 0, checksumStart: 0, checksumOffset: 0 }
+
+  test('is looked at once, before anything is done', async () => {
+    const { driver } = await begin()
+    const looks: string[] = []
+    const header = new Proxy(plain, {
+      get: (target, field, receiver) => {
+        looks.push(String(field))
+        return Reflect.get(target, field, receiver) as unknown
+      },
+    })
+    expect(driver.send(numbered(1), 0, header)).toBe(true)
+    expect(driver.sendInPlace(64, () => undefined, 0, header)).toBe(true)
+    expect(looks.sort()).toEqual([...Object.keys(plain), ...Object.keys(plain)].sort())
+  })
+
+  test.each(Object.keys(plain))('that throws when its %s is asked for costs no buffer', async (field) => {
+    const { driver } = await begin(2)
+    const header = {
+      ...plain,
+      get [field](): number {
+        throw new Error('not today')
+      },
+    }
+    for (let time = 0; time < 4; time++) {
+      expect(() => driver.send(numbered(1), 0, header)).toThrow('not today')
+      expect(() => driver.sendInPlace(64, () => undefined, 0, header)).toThrow('not today')
+    }
+    expect([driver.send(numbered(1)), driver.send(numbered(2)), driver.counters.sentFrames]).toEqual([true, true, 2])
+  })
+
+  test('cannot make a frame longer than it was checked for', async () => {
+    const { driver } = await begin()
+    const { bytes, grow } = growing(64, 8192)
+    bytes.set(numbered(1))
+    const header = {
+      ...plain,
+      get flags() {
+        grow()
+        return 0
+      },
+    }
+    expect(() => driver.send(bytes, 0, header)).toThrow(RangeError)
+    expect(driver.counters.sentFrames).toBe(0)
+  })
+
+  test.each([
+    ['close', (device: VdpaDevice<'net'>) => device.closeSync()],
+    ['reset', (device: VdpaDevice<'net'>) => device.resetSync()],
+  ])('may %s the device: the frame is not sent, and that is said', async (_, end) => {
+    for (const send of [
+      (driver: NetDriver, header: typeof plain) => driver.send(numbered(1), 0, header),
+      (driver: NetDriver, header: typeof plain) => driver.sendInPlace(64, () => undefined, 0, header),
+    ]) {
+      const { device, driver } = await begin()
+      const header = {
+        ...plain,
+        get gsoSize() {
+          end(device)
+          return 0
+        },
+      }
+      expect(() => send(driver, header)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_CLOSED' }))
+      await device.close()
+    }
   })
 })

@@ -8,6 +8,7 @@ import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
+import type { PacketHeader } from '../../lib/drivers/net-header.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, extraNetFeatures, networkDevice, Simulator } from '../../lib/simulator/index.js'
 
@@ -53,6 +54,9 @@ type Call = (things: Things, ...args: never[]) => unknown
 type Row = readonly [name: string, args: readonly unknown[], call: Call]
 
 const frame = new Uint8Array(60)
+const headerFields = ['flags', 'gsoType', 'headerLength', 'gsoSize', 'checksumStart', 'checksumOffset'] as const
+const headerOf = (values: readonly number[]) =>
+  Object.fromEntries(headerFields.map((field, at) => [field, values[at]])) as unknown as PacketHeader
 const request = [0, 0, 512, nothing] as const
 const options = { signal: AbortSignal.timeout(1) }
 const rows: readonly Row[] = [
@@ -60,6 +64,11 @@ const rows: readonly Row[] = [
   ['NetDriver.abandon', [{}], (_, s) => NetDriver.abandon(s)],
   ['NetDriver.usePairs', [0, 1, {}], (t, c, n, o) => t.driver.usePairs(c, n, o)],
   ['NetDriver.send', [frame, 0, {}], (t, f, p, h) => t.driver.send(f, p, h)],
+  [
+    'NetDriver.send, each field of the header',
+    [0, 0, 0, 0, 0, 0],
+    (t, ...values) => t.driver.send(frame, 0, headerOf(values)),
+  ],
   ['NetDriver.sendInPlace', [60, nothing, 0, {}], (t, n, w, p, h) => t.driver.sendInPlace(n, w, p, h)],
   ['NetDriver.sendBatch', [[frame], 0], (t, f, p) => t.driver.sendBatch(f, p)],
   ['NetDriver.reclaim', [0], (t, p) => t.driver.reclaim(p)],
