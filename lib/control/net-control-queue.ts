@@ -85,18 +85,23 @@ export class NetControlQueue implements Closeable {
     const { timeout = 10_000, size } = options
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     if (size !== undefined) checkInteger(size, 'size', 2, 0x8000)
-    const port = await device.createQueue('control', {
-      addressSpace,
-      bufferBytes: BUFFER_BYTES,
-      owner: 'a NetControlQueue',
-      ...(size !== undefined && { size }),
-    })
+    const port = await device.createQueue('control', NetControlQueue.queueOptions(addressSpace, size))
     try {
-      return new NetControlQueue(new ControlQueue(port, device.path, timeout, device), device)
+      return NetControlQueue.over(device, port, timeout)
     } catch (failure) {
       await port.close().catch(() => undefined)
       throw failure
     }
+  }
+
+  /** @internal How its queue is made. */
+  static queueOptions<Space>(addressSpace: Space, size: number | undefined) {
+    return { addressSpace, bufferBytes: BUFFER_BYTES, owner: 'a NetControlQueue', ...(size !== undefined && { size }) }
+  }
+
+  /** @internal On a queue that was made so. */
+  static over(device: ControlHost<never>, port: ControlPort, timeout = 10_000): NetControlQueue {
+    return new NetControlQueue(new ControlQueue(port, device.path, timeout, device), device)
   }
 
   /** True from close() on, or when the device was closed or reset. */

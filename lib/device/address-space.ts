@@ -223,6 +223,11 @@ export class AddressSpace {
     return place
   }
 
+  /** @internal map() as part of a procedure of the device. */
+  mapSteps(requests: readonly MappingRequest[]): Steps<void> {
+    return this.#mapSteps(requests, {})
+  }
+
   /** @internal unmap() as part of a procedure of the device. */
   unmapSteps(what: UnmapRequest | readonly UnmapRequest[]): Steps<void> {
     return this.#unmapSteps(() => this.#exactly(what), {})

@@ -24,6 +24,7 @@ export class DeviceState {
   #features: FeatureSet | undefined
   #lostBy: unknown
   #resetReason: string | undefined
+  readonly #onEnding = new Set<() => void>()
 
   /** As a user sees it. */
   get name(): DeviceStateName {
@@ -100,6 +101,13 @@ export class DeviceState {
 
   beginClosing(): void {
     this.#ending ??= 'closing'
+    for (const listener of [...this.#onEnding]) listener()
+  }
+
+  /** For procedures that wait for the device: `listener` is called when close() is, until the returned function is. */
+  onEnding(listener: () => void): () => void {
+    this.#onEnding.add(listener)
+    return () => this.#onEnding.delete(listener)
   }
 
   closed(): void {

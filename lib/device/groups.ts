@@ -66,24 +66,25 @@ export class VirtqueueGroups {
   assign(group: number | IsolationVerdict, space: AsidLike): void {
     checkUnchanging(this.#context, 'assigning a group')
     if (typeof group !== 'object' || group === null) {
-      this.#assign(group, space)
+      this.assignOwned(group, space)
       return
     }
     if (!group.isolated) throw refusal(this.#context, 'ERR_VDPA_STATE', `it cannot be isolated: ${group.reason}`)
     const before = this.asidOf(group.group)
-    this.#assign(group.group, space)
+    this.assignOwned(group.group, space)
     if (group.descriptorGroup === undefined) return
     try {
-      this.#assign(group.descriptorGroup, space)
+      this.assignOwned(group.descriptorGroup, space)
     } catch (failure) {
       const failures = new Failures()
       failures.keep(failure)
-      failures.now(() => this.#assign(group.group, before))
+      failures.now(() => this.assignOwned(group.group, before))
       failures.throwMet(`group ${group.group} was moved, group ${group.descriptorGroup} was not`)
     }
   }
 
-  #assign(group: number, space: AsidLike): void {
+  /** @internal assign() as part of a procedure of the device. */
+  assignOwned(group: number, space: AsidLike): void {
     checkNegotiated(this.#context, 'assigning a group')
     this.#checkGroup(group)
     const asid = typeof space === 'object' && space !== null ? space.asid : space

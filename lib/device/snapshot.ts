@@ -143,9 +143,10 @@ export interface TakenSnapshot {
   readonly memories: readonly MemoryRegion[]
 }
 
-/** What a snapshot is taken of: a device that stands still, or one whose rings are looked at later (`isRunning`). */
+/** What a snapshot is taken of: a device that stands still, or one whose rings are looked at later (`isRunning`); by a procedure of the device (`isInside`). */
 export interface SnapshotWish extends SnapshotOptions {
   readonly isRunning?: true
+  readonly isInside?: true
 }
 
 /** Takes it. ERR_VDPA_STATE before negotiate(), and while the device runs. */
@@ -158,7 +159,7 @@ export function takeSnapshot(context: DeviceContext, config: ConfigSpace, wish: 
   }
   // The program's own object may answer this: it is asked before anything is looked at.
   const commands = control?.commands() ?? []
-  checkUnchanging(context, 'snapshot()')
+  if (wish.isInside !== true) checkUnchanging(context, 'snapshot()')
   const features = checkNegotiated(context, 'snapshot()')
   if (wish.isRunning !== true && context.state.phase === 'running')
     throw refusal(context, 'ERR_VDPA_STATE', 'the device runs: call suspend() first')
@@ -223,7 +224,7 @@ class SnapshotWriter {
       addresses: { descriptor: hex(descriptor), driver: hex(driver), device: hex(device) },
       ...this.#asids(index),
     }
-    if (queue === undefined) return { ...state, position: this.#position(vring, state.asid) }
+    if (queue === undefined) return { ...state, position: this.#position(vring, state.descriptorAsid ?? state.asid) }
     const { memory, iova } = queue.place
     this.#ours.add(`${queue.addressSpace.asid} ${iova}`)
     if (isControl) return { ...state, position: null, isControl: true }
@@ -249,16 +250,14 @@ class SnapshotWriter {
     if (this.#isRunning) return null
     const { index, format, size } = vring
     const said = spoken(vring)
-    const used = format === 'split' ? usedIndex(this.#context, vring, asid) : said?.used
+    const used = format === 'split' ? usedIndex(this.#context.spaces.get(asid), vring.addresses?.device) : said?.used
     if (said === undefined && used === undefined) {
       this.lost.push(`queue ${index}: the device does not say where it stands, and its ring does not show it`)
       return null
     }
     if (used === undefined || (said !== undefined && !isBehind(format, size, said.available, used))) return said ?? null
     if (said?.available !== used && this.#context.state.features?.has('VIRTIO_F_IN_ORDER') !== true)
-      this.lost.push(
-        `queue ${index}: what the device had taken and not answered is carried out again, from the oldest on, as if it answered in order`,
-      )
+      this.lost.push(carriedOutAgain(index))
     return { available: used, used }
   }
 
@@ -290,11 +289,14 @@ class SnapshotWriter {
 /** Who drives the control queue of a network device, as it is called where it makes its queue. */
 const CONTROL_OWNER = 'a NetControlQueue'
 
-/** Where a split ring's own memory says that the device has got to (spec section 2.7.8); undefined for packed rings, and where the memory is not ours. */
-export function usedIndex(context: DeviceContext, vring: Vring, asid: number): number | undefined {
-  const device = vring.addresses?.device
-  if (device === undefined || vring.format !== 'split') return undefined
-  const found = context.spaces.get(asid)?.lookup(device + 2n)
+/** What is to be said of a queue of which only the ring tells where it stands. */
+export function carriedOutAgain(index: number): string {
+  return `queue ${index}: what the device had taken and not answered is carried out again, from the oldest on, as if it answered in order`
+}
+
+/** Where a split ring's own memory says that the device has got to (spec section 2.7.8), with its device area at `device`; undefined where the memory is not ours. */
+export function usedIndex(space: AddressSpace | undefined, device: bigint | undefined): number | undefined {
+  const found = device === undefined ? undefined : space?.lookup(device + 2n)
   if (found === undefined || found.offset + 2 > found.region.length) return undefined
   const bytes = found.region.view(found.offset, 2)
   return (bytes[0] ?? 0) + 256 * (bytes[1] ?? 0)

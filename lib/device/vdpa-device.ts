@@ -14,7 +14,16 @@ import { featureNames } from '../uapi/virtio-features.js'
 import { deviceKind, type DeviceKind } from '../uapi/virtio-ids.js'
 import { AddressSpace } from './address-space.js'
 import { ConfigSpace } from './config-space.js'
-import { change, checkNegotiated, checkOpen, checkThere, onTheSpot, refusal, type DeviceContext } from './context.js'
+import {
+  change,
+  checkNegotiated,
+  checkNoResetDue,
+  checkOpen,
+  checkThere,
+  onTheSpot,
+  refusal,
+  type DeviceContext,
+} from './context.js'
 import { tell, type DeviceEvents } from './device-events.js'
 import { kindFacts } from './device-kinds.js'
 import type { DeviceQueue } from './device-queue.js'
@@ -408,6 +417,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.closeSync()
   }
 
+  /** @internal negotiate() as part of a procedure of the device, for features that are known by their bits. */
+  negotiateSteps(features: bigint): Steps<FeatureSet<FeatureOf<K>>> {
+    return this.#negotiation(features, {})()
+  }
+
   /** @internal suspend() as part of a procedure of the device. */
   suspendSteps(): Steps<void> {
     return suspendSteps(this.#context)
@@ -423,9 +437,24 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return stopSteps(this.#context)
   }
 
-  /** @internal start() that leaves the queues of a device which does not run to be saved; a reset must follow then. */
-  startOrHalt(): Promise<void> {
-    return change(this.#context, 'start()', () => startSteps(this.#context, this.#configCall, 'halt'))
+  /** @internal start() as part of a procedure; it leaves the queues of a device which does not run to be saved, and a reset must follow then. */
+  startOrHaltSteps(): Steps<void> {
+    return startSteps(this.#context, this.#configCall, 'halt')
+  }
+
+  /** @internal ERR_VDPA_STATE where something was done that only a reset takes back. */
+  checkNoResetDue(): void {
+    checkNoResetDue(this.#context)
+  }
+
+  /** @internal reset() as part of a procedure of the device. */
+  resetSteps(): Steps<void> {
+    return resetSteps(this.#context)
+  }
+
+  /** @internal Calls `listener` when close() is called, until the returned function is. */
+  onEnding(listener: () => void): () => void {
+    return this.#context.state.onEnding(listener)
   }
 
   /** @internal Stops the rings of a device that cannot be suspended, as part of saving its queues; a reset must follow. */
@@ -433,9 +462,9 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return haltSteps(this.#context)
   }
 
-  /** @internal Who drives which queue of it from here. */
-  get drivenQueues(): readonly { readonly index: number; readonly owner: string }[] {
-    return this.#context.queues.all().map(({ index, owner }) => ({ index, owner }))
+  /** @internal The queues of it that are driven from here, newest first. */
+  get drivenQueues(): readonly DeviceQueue[] {
+    return this.#context.queues.all()
   }
 
   /** @internal Runs what drivers do with several queues as one verb of the device. */

@@ -23,14 +23,7 @@ import type { BlockCompletions } from './block-queue-types.js'
 import { queueOptions, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
-import {
-  closeQueues,
-  isByReset,
-  makeQueues,
-  negotiatedFeatures,
-  saveQueues,
-  type SaveOptions,
-} from './driver-queues.js'
+import { closeQueues, isByReset, makeQueues, negotiatedFeatures, saveSteps, type SaveOptions } from './driver-queues.js'
 import { abandonQueues, checkNotRestored } from './saved-queues.js'
 
 /** How a block driver is made. */
@@ -49,10 +42,13 @@ export interface BlockDriverOptions {
   readonly notifyBy?: NotifyBy
   /** `'interrupt'` (default), or `'poll'`: the device is asked not to interrupt, promises look by themselves, and callbacks come from poll(). */
   readonly completions?: BlockCompletions
+  /**
+   * Whether requests go on waiting when the device breaks down, for recoverDevice() to have them carried out, instead of being rejected with ERR_VDPA_DEVICE_BROKEN: the program promises to
+   * have it recover, reset or closed. Default false.
+   */
+  readonly waitsForRecovery?: boolean
   /** Goes on where save() stopped another driver; the other options are as they were then. */
   readonly restore?: BlockSnapshot
-  /** @internal What waits goes on waiting when this fails: the snapshot is restored elsewhere. */
-  readonly mayRetry?: boolean
 }
 
 /** A stopped driver: the queues with what is under way in them, and everybody who waits for it. */
@@ -109,7 +105,9 @@ export class BlockDriver implements Closeable {
     } catch (refusal) {
       if (!isUnknownRequest(refusal)) throw refusal
     }
-    this.#breakdown = new Breakdown(device, (failure) => this.#fail(failure))
+    this.#breakdown = new Breakdown(device, (failure) => {
+      if (!shape.waitsForRecovery) this.#fail(failure)
+    })
     // The program may reset the device, and start another driver on it.
     deviceQueues[0]?.onClose(() => this.#stopListening())
   }
@@ -123,8 +121,6 @@ export class BlockDriver implements Closeable {
     try {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
     } catch (cause) {
-      if (wish.mayRetry === true) for (const { queue } of wish.restore?.lanes ?? []) queue.parkAgain()
-      if (wish.mayRetry === true) throw cause
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
       const { lanes } = wish.restore ?? {}
       for (const { queue } of Array.isArray(lanes) ? (lanes as BlockSnapshot['lanes']) : [])
@@ -145,6 +141,16 @@ export class BlockDriver implements Closeable {
     const gone = vdpaError('ERR_VDPA_CANCELED', 'the snapshot was given up', { path })
     const settle = lanes.filter(({ queue }) => queue.isSaved).map((lane) => () => lane.queue.fail(gone))
     abandonQueues(snapshot.queues, settle)
+  }
+
+  /** @internal start() as part of a procedure of the device. What waits goes on waiting when it fails: the snapshot may go on elsewhere. */
+  static *startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
+    try {
+      return yield* BlockDriver.#startSteps(device, options)
+    } catch (failure) {
+      for (const { queue } of options.restore?.lanes ?? []) queue.parkAgain()
+      throw failure
+    }
   }
 
   static *#startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
@@ -303,7 +309,12 @@ export class BlockDriver implements Closeable {
   async save(options: SaveOptions = {}): Promise<BlockSnapshot> {
     const byReset = isByReset(options)
     this.#checkOpen()
-    const queues = await saveQueues({
+    return this.#device.changeQueues('save()', () => this.saveSteps(byReset))
+  }
+
+  /** @internal save() as part of a procedure of the device. */
+  *saveSteps(byReset: boolean): Steps<BlockSnapshot> {
+    const queues = yield* saveSteps({
       device: this.#device,
       queues: this.#deviceQueues,
       byReset,
@@ -315,6 +326,13 @@ export class BlockDriver implements Closeable {
       },
     })
     return { queues, lanes: this.#lanes, shape: this.#shape, path: this.#device.path }
+  }
+
+  /** @internal How another is made like this one. */
+  anew(): { readonly block: BlockDriverOptions } {
+    const { size, slots, slotBytes, notifyBy, completions, waitsForRecovery } = this.#shape
+    const queues = this.#lanes.length
+    return { block: { queues, size, slots, slotBytes, notifyBy, completions, waitsForRecovery } }
   }
 
   #checkSavable(byReset: boolean): void {

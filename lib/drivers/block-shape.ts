@@ -1,6 +1,6 @@
 // The sizes of a block driver's queues: what the device takes, what was asked for, and what fits into a ring. Queues are made of them here.
 
-import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
+import { checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueueOptions, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
@@ -19,6 +19,7 @@ export interface QueueShape {
   readonly indirectTableSize: number
   readonly notifyBy: NotifyBy
   readonly completions: BlockCompletions
+  readonly waitsForRecovery: boolean
 }
 
 /** Head, data and status; and the least power of two that holds them. */
@@ -34,7 +35,8 @@ export function shapeOf(
   isIndirect: boolean,
   options: BlockDriverOptions,
 ): QueueShape {
-  const { completions = 'interrupt', notifyBy = 'eventfd' } = options
+  const { completions = 'interrupt', notifyBy = 'eventfd', waitsForRecovery = false } = options
+  if (typeof waitsForRecovery !== 'boolean') throw typeError('waitsForRecovery', 'true or false', waitsForRecovery)
   checkOneOf(completions, 'completions', ['interrupt', 'poll'])
   const largest = device.vring(0).maxSize
   if (largest < LEAST_RING) {
@@ -57,7 +59,7 @@ export function shapeOf(
   const slots = options.slots ?? Math.min(DEFAULT_SLOTS, mostSlots)
   checkInteger(slots, 'slots', 1, mostSlots)
   const indirectTableSize = isIndirect ? 2 + Math.ceil(slotBytes / limits.segmentBytes) : 0
-  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions }
+  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions, waitsForRecovery }
 }
 
 /** As many whole blocks as fit into `wanted` bytes, one where `most` has room for one, `wanted` otherwise. */

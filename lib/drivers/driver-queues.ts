@@ -115,15 +115,13 @@ export function isByReset(options: SaveOptions): boolean {
   return byReset
 }
 
-/** Saves the queues of a driver as one verb of the device: when one of them cannot be saved, all are as before. */
-export function saveQueues({ device, queues, check, begin, byReset }: QueueSave): Promise<QueueSnapshot[]> {
-  return device.changeQueues('save()', function* (): Steps<QueueSnapshot[]> {
-    check()
-    if (byReset && device.isRunning && !device.isSuspended) yield* device.haltSteps()
-    const snapshots = queues.map((queue) => queue.snapshot())
-    begin()
-    noteSaved(snapshots)
-    for (const queue of queues) yield* queue.partSteps()
-    return snapshots
-  })
+/** Saves the queues of a driver as part of a procedure of the device: when one of them cannot be saved, all are as before. */
+export function* saveSteps({ device, queues, check, begin, byReset }: QueueSave): Steps<QueueSnapshot[]> {
+  check()
+  if (byReset && device.isRunning && !device.isSuspended) yield* device.haltSteps()
+  const snapshots = queues.map((queue) => queue.snapshot())
+  begin()
+  noteSaved(snapshots)
+  for (const queue of queues) yield* queue.partSteps()
+  return snapshots
 }

@@ -19,7 +19,7 @@ import {
   closeQueues,
   isByReset,
   negotiatedFeatures,
-  saveQueues,
+  saveSteps,
   type SaveOptions,
 } from './driver-queues.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
@@ -134,7 +134,7 @@ export class NetDriver implements Closeable {
    */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
     const wish = { ...options }
-    return device.changeQueues('NetDriver.start()', () => NetDriver.#startSteps(device, wish))
+    return device.changeQueues('NetDriver.start()', () => NetDriver.startSteps(device, wish))
   }
 
   /**
@@ -147,7 +147,8 @@ export class NetDriver implements Closeable {
     abandonQueues(snapshot.queues, [])
   }
 
-  static *#startSteps(device: VdpaDevice<'net'>, options: NetDriverOptions): Steps<NetDriver> {
+  /** @internal start() as part of a procedure of the device. */
+  static *startSteps(device: VdpaDevice<'net'>, options: NetDriverOptions): Steps<NetDriver> {
     const { restore } = options
     if (restore !== undefined) checkNotRestored(restore, 'restore')
     const features = negotiatedFeatures(device)
@@ -381,8 +382,20 @@ export class NetDriver implements Closeable {
   async save(options: SaveOptions = {}): Promise<NetDriverSnapshot> {
     const byReset = isByReset(options)
     this.#pair(0)
-    const queues = await saveQueues({ ...this.#end, byReset, check: () => this.#pair(0) })
+    return this.#device.changeQueues('save()', () => this.saveSteps(byReset))
+  }
+
+  /** @internal save() as part of a procedure of the device. */
+  *saveSteps(byReset: boolean): Steps<NetDriverSnapshot> {
+    const queues = yield* saveSteps({ ...this.#end, byReset, check: () => this.#pair(0) })
     return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, queues }
+  }
+
+  /** @internal How another is made like this one. */
+  anew(): { readonly net: NetDriverOptions } {
+    const { pairs } = this
+    const size = this.#queues[0]?.ring.size ?? 0
+    return { net: { pairs, size, bufferBytes: this.#bufferBytes } }
   }
 
   /**

@@ -3,21 +3,22 @@
 
 import { rangeError, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
+import { sleeping, type Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
-import type { CommandOptions } from '../control/control-queue.js'
 import { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceSnapshot, MappingState, QueueState } from '../device/snapshot.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { EventfdLike } from '../device/vring.js'
-import { BlockDriver, type BlockSnapshot } from '../drivers/block-driver.js'
-import { NetDriver, type NetDriverSnapshot } from '../drivers/net-driver.js'
+import { BlockDriver } from '../drivers/block-driver.js'
+import { NetDriver } from '../drivers/net-driver.js'
 import type { Access } from '../iotlb/mapping.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { virtioBlkConfig } from '../uapi/virtio-blk.js'
 import { decodeNetConfig, parseMac } from '../uapi/virtio-net.js'
 import type { NetCommandName } from '../uapi/virtio-net-commands.js'
+import type { DriverToGoOn } from './carried.js'
 import { bytesOf } from './check-snapshot.js'
 import { parseAddresses } from './words.js'
 
@@ -33,14 +34,11 @@ export interface QueueEventfds {
   readonly err?: EventfdLike
 }
 
-/** What a driver left, of either kind. */
-export type SavedDriver = NetDriverSnapshot | BlockSnapshot
-
 /** What a device goes on from, beside what prepare() was given. */
 export interface Arriving {
   readonly snapshot: DeviceSnapshot
   readonly memories: readonly MemoryRegion[]
-  readonly driver?: SavedDriver | undefined
+  readonly driver?: DriverToGoOn | undefined
   readonly eventfds?: readonly QueueEventfds[] | undefined
   readonly timeout?: number | undefined
 }
@@ -63,20 +61,20 @@ export function checkMemories({ memories: wanted }: DeviceSnapshot, memories: re
   }
 }
 
-/** The first half: features, groups and mappings. */
-export async function prepare(
+/** The first half, as part of a procedure of the device: features, groups and mappings. */
+export function* prepareSteps(
   device: VdpaDevice,
   snapshot: DeviceSnapshot,
   memories: readonly MemoryRegion[],
-): Promise<void> {
+): Steps<void> {
   const features = BigInt(snapshot.features)
-  const negotiated = await device.negotiate(features)
+  const negotiated = yield* device.negotiateSteps(features)
   const more = negotiated.bits & ~(features | (1n << ACCESS_PLATFORM))
   if (more !== 0n)
     throw vdpaError('ERR_VDPA_FEATURES', `the device works with ${negotiated.toString()} only`, { path: device.path })
   restoreWriteCache(device, snapshot)
   for (const queue of snapshot.queues) assign(device, queue)
-  await mapAll(device, snapshot, memories)
+  yield* mapAll(device, snapshot, memories)
 }
 
 /** By which addresses are the platform's: of no concern to who drives the rings. */
@@ -89,7 +87,7 @@ function assign(device: VdpaDevice, { index, asid, descriptorAsid = asid }: Queu
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `queue ${index} has no group to be put into asid ${place}`, {
         path: device.path,
       })
-    if (group !== undefined && groups.asidOf(group) !== place) groups.assign(group, place)
+    if (group !== undefined && groups.asidOf(group) !== place) groups.assignOwned(group, place)
   }
   put(groups.of(index), asid)
   if (!device.backendFeatures.has('VHOST_BACKEND_F_DESC_ASID')) return
@@ -110,19 +108,15 @@ const WRITE_CACHE_FEATURE = 11
 const WRITE_CACHE_AT = virtioBlkConfig.fields.find(({ name }) => name === 'wce')?.offset ?? 0
 
 /** Makes what is mapped what the snapshot says: what is there already stays. */
-export async function mapAll(
-  device: VdpaDevice,
-  snapshot: DeviceSnapshot,
-  memories: readonly MemoryRegion[],
-): Promise<void> {
-  for (const { asid, mappings } of snapshot.spaces) await mapSpace(device.addressSpace(asid), mappings, memories)
+function* mapAll(device: VdpaDevice, snapshot: DeviceSnapshot, memories: readonly MemoryRegion[]): Steps<void> {
+  for (const { asid, mappings } of snapshot.spaces) yield* mapSpace(device.addressSpace(asid), mappings, memories)
 }
 
-async function mapSpace(
+function* mapSpace(
   space: AddressSpace,
   wanted: readonly MappingState[],
   memories: readonly MemoryRegion[],
-): Promise<void> {
+): Steps<void> {
   const missing = new Map<bigint, Wanted>()
   for (const { iova, size, access, memory, offset } of wanted) {
     const region = memories[memory] as MemoryRegion
@@ -134,8 +128,9 @@ async function mapSpace(
     missing.delete(have.iova)
     return false
   })
-  if (gone.length > 0) await space.unmap(gone)
-  if (missing.size > 0) await space.map(Array.from(missing.values(), (one) => ({ ...one, size: Number(one.size) })))
+  if (gone.length > 0) yield* space.unmapSteps(gone)
+  if (missing.size > 0)
+    yield* space.mapSteps(Array.from(missing.values(), (one) => ({ ...one, size: Number(one.size) })))
 }
 
 interface Wanted {
@@ -151,41 +146,71 @@ function isSame(one: Wanted, other: Wanted): boolean {
   return other.size === size && other.access === access && other.region === region && other.offset === offset
 }
 
-/** The second half. `arrived` is filled on the way, so that who undoes it knows how far it came. */
-export async function arrive(device: VdpaDevice, from: Arriving, arrived: Arrived): Promise<void> {
-  const { snapshot, driver, timeout } = from
+/** The second half, as part of a procedure of the device. `arrived` is filled on the way, so that who undoes it knows how far it came. */
+export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrived): Steps<void> {
+  const { snapshot, driver } = from
   // Of a queue that a driver goes on with, the books may be the driver's alone.
   const guests = snapshot.queues.filter(({ position, books }) => position !== null && books === undefined)
-  const own = snapshot.queues.filter(({ books, isControl }) => books !== undefined && isControl !== true)
+  const own = snapshot.queues.filter(({ index, books }) => books !== undefined && index >= queuesOf(driver))
   const control = snapshot.queues.find(({ isControl }) => isControl === true)
   const commands = control === undefined ? [] : commandsOf(device, snapshot)
   const isLate = commands.length > 0 && device.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')
-  await mapAll(device, snapshot, from.memories)
-  if (control !== undefined) {
-    const space = device.addressSpace(control.asid)
-    const wish = { size: control.size, ...(timeout !== undefined && { timeout }) }
-    const giveBack = keepPlaces(space, from)
+  yield* mapAll(device, snapshot, from.memories)
+  if (control !== undefined) arrived.control = yield* startControl(device, control, from)
+  if (driver !== undefined) arrived.driver = yield* startDriver(device, driver, snapshot, isLate)
+  for (const queue of own) arrived.queues.push(yield* startQueue(device, queue, from.memories, isLate))
+  for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
+  yield* device.startOrHaltSteps()
+  if (commands.length > 0) yield* replaySteps(device, arrived.control, commands)
+  const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
+  for (const { index } of late) device.vring(index).enableOwned()
+  tell(from, arrived, isLate)
+}
+
+/** How many queues a driver has: the first ones. */
+function queuesOf(driver: DriverToGoOn | undefined): number {
+  if (driver === undefined) return 0
+  if ('queues' in driver) return driver.queues.length
+  return 'net' in driver ? 2 * (driver.net.pairs ?? 1) : (driver.block.queues ?? 1)
+}
+
+function* startControl(device: VdpaDevice, control: QueueState, from: Arriving): Steps<NetControlQueue> {
+  const space = device.addressSpace(control.asid)
+  const giveBack = keepPlaces(space, from)
+  try {
+    const options = NetControlQueue.queueOptions(space, control.size)
+    return NetControlQueue.over(device, yield* device.createQueueSteps(control.index, options), from.timeout)
+  } finally {
+    giveBack()
+  }
+}
+
+/** Waits for the device's answers as part of the procedure; no longer than until the device is closed. */
+function replaySteps(
+  device: VdpaDevice,
+  control: NetControlQueue | undefined,
+  commands: readonly Command[],
+): Steps<void> {
+  const later = async () => {
+    const giveUp = new AbortController()
+    const stop = device.onEnding(() => giveUp.abort())
     try {
-      arrived.control = await NetControlQueue.start(device, space, wish)
+      await control?.replay(commands, { signal: giveUp.signal })
     } finally {
-      giveBack()
+      stop()
     }
   }
-  if (driver !== undefined) arrived.driver = await startDriver(device, driver, snapshot, isLate)
-  else for (const queue of own) arrived.queues.push(await startQueue(device, queue, from.memories, isLate))
-  for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
-  await device.startOrHalt()
-  if (commands.length > 0) await arrived.control?.replay(commands, commandOptions(timeout))
-  const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
-  for (const { index } of late) device.vring(index).enable()
-  tell(from, arrived, isLate)
+  const now = () => {
+    throw new Error('a control queue answers later only')
+  }
+  return sleeping({ now, later })
 }
 
 /** The control queue is given another place than those where the other queues come back to. Returns what ends that. */
 function keepPlaces(space: AddressSpace, { snapshot, memories, driver }: Arriving): () => void {
   const places = new Map<bigint, number>()
   const note = (iova: bigint, memory: MemoryRegion) => places.set(iova, memory.length)
-  for (const { iova, memory } of driver?.queues ?? []) note(iova, memory)
+  if (driver !== undefined && 'queues' in driver) for (const { iova, memory } of driver.queues) note(iova, memory)
   for (const { books, asid } of snapshot.queues)
     if (books !== undefined && asid === space.asid) note(BigInt(books.iova), memories[books.memory] as MemoryRegion)
   const kept: [bigint, number][] = []
@@ -204,10 +229,6 @@ function keepPlaces(space: AddressSpace, { snapshot, memories, driver }: Arrivin
   return giveBack
 }
 
-function commandOptions(timeout: number | undefined): CommandOptions {
-  return timeout === undefined ? {} : { timeout }
-}
-
 /** The commands of the snapshot, and the address that the driver knows where the device was given another. */
 function commandsOf(device: VdpaDevice, { control, config }: DeviceSnapshot): Command[] {
   const commands = control.map(({ name, payload }) => ({ name: name as NetCommandName, payload: bytesOf(payload) }))
@@ -224,17 +245,19 @@ interface Command {
   readonly payload: Uint8Array
 }
 
-async function startDriver(
+function startDriver(
   device: VdpaDevice,
-  driver: SavedDriver,
+  driver: DriverToGoOn,
   snapshot: DeviceSnapshot,
   isLate: boolean,
-): Promise<NetDriver | BlockDriver> {
+): Steps<NetDriver | BlockDriver> {
   const asid = snapshot.queues.find(({ index }) => index === 0)?.asid ?? 0
   const addressSpace = device.addressSpace(asid)
-  if ('lanes' in driver)
-    return BlockDriver.start(device as VdpaDevice<'block'>, { restore: driver, addressSpace, mayRetry: true })
-  return NetDriver.start(device as VdpaDevice<'net'>, { restore: driver, addressSpace, ...(isLate && { isLate }) })
+  const [net, block] = [device as VdpaDevice<'net'>, device as VdpaDevice<'block'>]
+  if ('block' in driver) return BlockDriver.startSteps(block, { ...driver.block, addressSpace })
+  if ('lanes' in driver) return BlockDriver.startSteps(block, { restore: driver, addressSpace })
+  const options = 'net' in driver ? driver.net : { restore: driver }
+  return NetDriver.startSteps(net, { ...options, addressSpace, ...(isLate && { isLate }) })
 }
 
 function startQueue(
@@ -242,17 +265,17 @@ function startQueue(
   { index, asid, books }: QueueState,
   memories: readonly MemoryRegion[],
   isLate: boolean,
-): Promise<DeviceQueue> {
+): Steps<DeviceQueue> {
   const { memory, iova, ...rest } = books as NonNullable<QueueState['books']>
   const restore = { ...rest, memory: memories[memory] as MemoryRegion, iova: BigInt(iova) }
-  return device.createQueue(index, { addressSpace: device.addressSpace(asid), restore, ...(isLate && { isLate }) })
+  return device.createQueueSteps(index, { addressSpace: device.addressSpace(asid), restore, ...(isLate && { isLate }) })
 }
 
 function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEventfds[], isLate: boolean): void {
   const { index, size, position, isEnabled } = queue
   const { kick, call, err } = eventfds.find((one) => one.index === index) ?? {}
   const vring = device.vring(index)
-  vring.setUp({
+  vring.setUpOwned({
     size,
     addresses: parseAddresses(queue),
     ...(position !== null && { state: position }),
@@ -260,7 +283,7 @@ function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEv
     ...(call !== undefined && { call }),
     ...(err !== undefined && { err }),
   })
-  if (isEnabled && !isLate) vring.enable()
+  if (isEnabled && !isLate) vring.enableOwned()
 }
 
 /** What was kicked while nobody ran may be lost, and what was kicked before a queue was enabled is. */

@@ -7,11 +7,12 @@ import { Failures } from '../base/failures.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { DeviceSnapshot, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import { BlockDriver } from '../drivers/block-driver.js'
-import { NetDriver } from '../drivers/net-driver.js'
+import type { BlockDriver } from '../drivers/block-driver.js'
+import type { NetDriver } from '../drivers/net-driver.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { initialState } from '../virtqueue/layout.js'
-import { arrive, prepare, type Arrived, type QueueEventfds, type SavedDriver } from './arrive.js'
+import { arriveSteps, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
+import { checkGiven, giveUp, looseQueues, type SavedDriver } from './carried.js'
 import { checkNew, refuseDifferences } from './restore.js'
 import { Stopwatch, type MoveReport } from './stopwatch.js'
 
@@ -91,7 +92,7 @@ class Move {
     const [source, target, watch] = [this.#source, this.#target, this.#watch]
     const arrived: Arrived = { queues: [] }
     try {
-      await watch.during('prepare', false, () => prepare(target, outline, this.#memories))
+      await watch.during('prepare', false, () => this.#prepare(target, outline))
       if (canSuspend(source)) await watch.during('suspend', true, () => source.suspend())
     } catch (failure) {
       const failures = new Failures()
@@ -101,7 +102,7 @@ class Move {
     }
     try {
       await watch.during('take', true, () => this.#take())
-      await watch.during('arrive', true, () => arrive(target, this.#arriving(), arrived))
+      await watch.during('arrive', true, () => this.#arrive(target, arrived))
     } catch (failure) {
       return await watch.during('return', true, () => this.#goBack(failure, arrived))
     }
@@ -125,9 +126,14 @@ class Move {
     this.#saved = await driver?.save({ byReset: true })
   }
 
-  #arriving() {
+  #prepare(device: VdpaDevice, outline: DeviceSnapshot): Promise<void> {
+    return device.changeQueues('moveDevice()', () => prepareSteps(device, outline, this.#memories))
+  }
+
+  #arrive(device: VdpaDevice, arrived: Arrived): Promise<void> {
     const { eventfds, timeout } = this.#wish
-    return { snapshot: this.#snapshot, memories: this.#memories, driver: this.#saved, eventfds, timeout }
+    const from = { snapshot: this.#snapshot, memories: this.#memories, driver: this.#saved, eventfds, timeout }
+    return device.changeQueues('moveDevice()', () => arriveSteps(device, from, arrived))
   }
 
   /** The source goes on: from where the target got to, if it ran. */
@@ -146,8 +152,8 @@ class Move {
       const back: Arrived = { queues: [] }
       if (this.#saved === undefined) this.#saved = await this.#wish.driver?.save({ byReset: true })
       await source.reset()
-      await prepare(source, this.#snapshot, this.#memories)
-      await arrive(source, this.#arriving(), back)
+      await this.#prepare(source, this.#snapshot)
+      await this.#arrive(source, back)
       return this.#result(false, failure, source, back)
     } catch (met) {
       failures.keep(met)
@@ -196,24 +202,15 @@ async function resumed(device: VdpaDevice): Promise<boolean> {
   )
 }
 
-/** Nobody will go on with it: who waits is told, and its memory is freed. */
-function giveUp(saved: SavedDriver | undefined): void {
-  if (saved === undefined) return
-  if ('lanes' in saved) BlockDriver.abandon(saved)
-  else NetDriver.abandon(saved)
-}
-
 /** Refuses before anything is touched what would be lost on the way. */
-function checkMovable(source: VdpaDevice, { driver, control }: MoveOptions): void {
-  const refuse = (code: 'ERR_VDPA_STATE' | 'ERR_VDPA_NOT_SUPPORTED', text: string) =>
-    vdpaError(code, text, { path: source.path })
+function checkMovable(source: VdpaDevice, given: MoveOptions): void {
+  const { path } = source
   if (source.state !== 'running')
-    throw refuse('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.state}`)
-  for (const { index, owner } of source.drivenQueues) {
-    const given = owner === 'a NetControlQueue' ? control : driver
-    if (given === undefined)
-      throw refuse('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, which was not given to move`)
-  }
+    throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.state}`, { path })
+  checkGiven(source, given)
+  const [loose] = looseQueues(source)
+  if (loose !== undefined)
+    throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which does not move`, { path })
 }
 
 /** What can be told of a device that runs: all but where its rings stand. */

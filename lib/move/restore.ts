@@ -3,6 +3,7 @@
 import { checkInteger, checkObject } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
+import type { Steps } from '../base/steps.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { DeviceSnapshot } from '../device/snapshot.js'
@@ -10,7 +11,8 @@ import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import { arrive, checkMemories, prepare, type Arrived, type QueueEventfds, type SavedDriver } from './arrive.js'
+import { arriveSteps, checkMemories, prepareSteps, type Arrived, type Arriving, type QueueEventfds } from './arrive.js'
+import type { SavedDriver } from './carried.js'
 import { checkSnapshot } from './check-snapshot.js'
 import { differences } from './differences.js'
 
@@ -56,21 +58,36 @@ export async function restoreDevice(
   const checked = checkSnapshot(snapshot)
   const wish = checkRestore(options)
   checkMemories(checked, wish.memories)
-  checkNew(device)
-  refuseDifferences(device, checked)
   const arrived: Arrived = { queues: [] }
+  let isTouched = false
   try {
-    await prepare(device, checked, wish.memories)
-    await arrive(device, { snapshot: checked, ...wish }, arrived)
+    await device.changeQueues('restoreDevice()', function* () {
+      checkNew(device)
+      refuseDifferences(device, checked)
+      isTouched = true
+      yield* goOnSteps(device, { ...wish, snapshot: checked }, arrived)
+    })
   } catch (failure) {
+    if (!isTouched) throw failure
     const failures = new Failures()
     failures.keep(failure)
-    // Memory that the caller gave is not freed with the device.
-    if (!device.isClosed) await leaveQueues(device, arrived).catch((met: unknown) => failures.keep(met))
     await device.close().catch((met: unknown) => failures.keep(met))
     failures.throwMet(`${device.path} did not go on, and closing it met failures`)
   }
   return restored(device, arrived, checked)
+}
+
+/** Both halves. Memory that the caller gave is not freed with a device that does not go on. */
+function* goOnSteps(device: VdpaDevice, from: Arriving, arrived: Arrived): Steps<void> {
+  try {
+    yield* prepareSteps(device, from.snapshot, from.memories)
+    yield* arriveSteps(device, from, arrived)
+  } catch (failure) {
+    const failures = new Failures()
+    failures.keep(failure)
+    yield* failures.attempt(leaveSteps(device, arrived))
+    failures.throwMet(`${device.path} did not go on, and stopping it met failures`)
+  }
 }
 
 /** What was restored, as the program gets it. */
@@ -106,16 +123,10 @@ export function checkRestore(options: RestoreOptions): RestoreOptions {
 }
 
 /** Stops a device that did not go on, and lets go of queues whose memory is somebody else's. */
-async function leaveQueues(device: VdpaDevice, { driver, queues }: Arrived): Promise<void> {
-  if (driver !== undefined && !driver.isClosed) {
-    const saved = await driver.save({ byReset: true })
-    rejectWaiters(saved, device.path)
-  }
-  if (queues.length === 0) return
-  await device.changeQueues('restoreDevice()', function* () {
-    if (device.isRunning && !device.isSuspended) yield* device.haltSteps()
-    for (const queue of queues) yield* queue.partSteps()
-  })
+function* leaveSteps(device: VdpaDevice, { driver, queues }: Arrived): Steps<void> {
+  if (driver !== undefined) rejectWaiters(yield* driver.saveSteps(true), device.path)
+  if (device.isRunning && !device.isSuspended) yield* device.haltSteps()
+  for (const queue of queues) yield* queue.partSteps()
 }
 
 function rejectWaiters(saved: SavedDriver, path: string): void {

@@ -37,8 +37,21 @@ const quiet: Readonly<Record<string, readonly string[]>> = {
 
 /** What other rooms call and types do not show (`@internal`): parts of the verbs that have rows. */
 const parts: Readonly<Record<string, readonly string[]>> = {
-  AddressSpace: ['mapRegionSteps', 'unmapSteps', 'batchSteps', 'replaySteps', 'stopFollowing', 'closeSteps', 'release'],
+  AddressSpace: [
+    'mapSteps',
+    'mapRegionSteps',
+    'unmapSteps',
+    'batchSteps',
+    'replaySteps',
+    'stopFollowing',
+    'closeSteps',
+    'release',
+  ],
   ControlQueue: ['exchangeTold'],
+  NetControlQueue: ['queueOptions', 'over'],
+  NetDriver: ['startSteps', 'saveSteps', 'anew'],
+  BlockDriver: ['startSteps', 'saveSteps', 'anew'],
+  VirtqueueGroups: ['assignOwned'],
   BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'setLimits'],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
@@ -46,7 +59,11 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   VdpaDevice: [
     'takeSnapshot',
     'haltSteps',
-    'startOrHalt',
+    'negotiateSteps',
+    'startOrHaltSteps',
+    'resetSteps',
+    'onEnding',
+    'checkNoResetDue',
     'createQueueSteps',
     'lateQueueSteps',
     'suspendSteps',

@@ -2,7 +2,8 @@
 
 import { compareSnapshot } from '../../lib/move/differences.js'
 import { restoreDevice } from '../../lib/move/restore.js'
-import { closeLater, openNet, suspended, the, type Act, type Row } from './steps.js'
+import { recoverDevice } from '../../lib/move/recover.js'
+import { closeLater, diskRuns, openNet, running, suspended, sync, the, type Act, type Row } from './steps.js'
 
 /** A driver, and all that its device was told, without a device: the node is open again, and new. */
 const taken: Act = async (world) => {
@@ -15,7 +16,16 @@ const taken: Act = async (world) => {
   world.things.taken = { snapshot, memories, driver }
 }
 
+const recoverNet: Act = (world) =>
+  recoverDevice(the(world, 'net'), { driver: the(world, 'driver'), control: the(world, 'control'), timeout: 50 })
+
 export const moveRows: readonly Row[] = [
+  { verb: 'recoverDevice()', before: running, act: recoverNet },
+  {
+    verb: 'recoverDevice() of a disk with requests',
+    before: [...diskRuns, sync((world) => world.wait(the(world, 'disk').write(0, new Uint8Array(512))))],
+    act: (world) => recoverDevice(the(world, 'block'), { driver: the(world, 'disk') }),
+  },
   {
     verb: 'restoreDevice() and compareSnapshot()',
     before: [...suspended, taken],

@@ -44,6 +44,8 @@ export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
       return negotiate(oracle, verb.isOffered)
     case 'createQueue':
       return createQueue(oracle, verb.index)
+    case 'recover':
+      return recover(oracle)
     case 'start':
     case 'suspend':
     case 'resume':
@@ -116,6 +118,21 @@ function move(oracle: Oracle, verb: 'start' | 'suspend' | 'resume' | 'reset'): s
   return ok
 }
 
+/** All queues go on in new ones. */
+function recover(oracle: Oracle): string {
+  const { state, queues, needsReset } = oracle
+  if (state === 'lost') {
+    move(oracle, 'reset')
+    return 'ERR_VDPA_DEVICE_BROKEN'
+  }
+  if ((state !== 'running' && state !== 'suspended') || needsReset) return STATE
+  const open = queues.filter((queue) => queue.isOpen).sort((a, b) => a.index - b.index)
+  for (const queue of open) queue.isOpen = false
+  queues.push(...open.map(({ index }) => ({ index, isOpen: true })))
+  oracle.state = 'running'
+  return ok
+}
+
 /** Where a verb may leave a device that was in `before` when one of its calls was refused. */
 export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): readonly DeviceStateName[] {
   switch (verb) {
@@ -128,6 +145,8 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
     case 'resume':
     case 'createQueue':
       return [before, 'lost']
+    case 'recover':
+      return [before, 'running', 'claimed', 'lost']
     case 'close':
       return ['closed']
     case 'closeQueue':

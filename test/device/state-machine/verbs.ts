@@ -10,6 +10,7 @@ export type Verb =
   | { readonly verb: 'closeQueue' | 'disposeQueue' | 'saveQueue'; readonly queue: number }
   | { readonly verb: 'start' | 'suspend' | 'resume' | 'reset'; readonly isAborted: boolean }
   | { readonly verb: 'map' | 'unmap'; readonly slot: number }
+  | { readonly verb: 'recover' }
   | { readonly verb: 'close' }
 
 /** Verbs that are called one after another, and refusals that are planted before. */
@@ -45,6 +46,7 @@ const verb: fc.Arbitrary<Verb> = fc.oneof(
     }),
   },
   { weight: 4, arbitrary: fc.record({ verb: fc.constantFrom('map', 'unmap'), slot: fc.nat(SLOTS - 1) }) },
+  { weight: 2, arbitrary: fc.record({ verb: fc.constant('recover') }) },
   { weight: 1, arbitrary: fc.record({ verb: fc.constant('close') }) },
 )
 

@@ -5,6 +5,7 @@ import { isVdpaError } from '../../../lib/base/errors.js'
 import type { DeviceQueue, QueueSnapshot } from '../../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import type { MemoryRegion } from '../../../lib/memory/memory-region.js'
+import { recoverDevice } from '../../../lib/move/recover.js'
 import { openDevice } from '../../../lib/open.js'
 import { networkDevice, Simulator } from '../../../lib/simulator/index.js'
 import { among, same } from './same.js'
@@ -89,6 +90,8 @@ export class World {
       case 'map':
       case 'unmap':
         return this.#onMemory(verb.verb, verb.slot)
+      case 'recover':
+        return recoverDevice(device).then(({ queues }) => queues.forEach((made) => this.#know(made)))
       case 'close':
         return device.close()
       case 'start':
@@ -102,6 +105,10 @@ export class World {
   async #createQueue(index: number): Promise<void> {
     const space = this.device.isClosed ? undefined : this.device.addressSpace(0)
     const queue = await this.device.createQueue(index, { addressSpace: space as never, bufferBytes: 64 })
+    this.#know(queue)
+  }
+
+  #know(queue: DeviceQueue): void {
     queue.onClose(() => this.#told.push(this.queues.indexOf(queue)))
     this.queues.push(queue)
   }
@@ -154,7 +161,10 @@ export class World {
     await settled(this.device.close().catch(() => undefined))
     same(this.device.state, 'closed')
     same(this.simulator.descriptors, [])
-    same([...this.#told].sort(), [...this.queues.keys()])
+    same(
+      [...this.#told].sort((a, b) => a - b),
+      [...this.queues.keys()],
+    )
     same(
       this.queues.every((queue) => queue.isClosed),
       true,

@@ -1,0 +1,48 @@
+// What is carried from one run of a device to the next: who drives which queue, the drivers' books, and what becomes of them where nobody goes on.
+
+import { vdpaError } from '../base/errors.js'
+import type { NetControlQueue } from '../control/net-control-queue.js'
+import type { DeviceQueue } from '../device/device-queue.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import { BlockDriver, type BlockDriverOptions, type BlockSnapshot } from '../drivers/block-driver.js'
+import { NetDriver, type NetDriverOptions, type NetDriverSnapshot } from '../drivers/net-driver.js'
+
+/** What a driver left, of either kind. */
+export type SavedDriver = NetDriverSnapshot | BlockSnapshot
+
+/** A driver whose books are lost, and that begins with empty queues. */
+export type NewDriver = { readonly net: NetDriverOptions } | { readonly block: BlockDriverOptions }
+
+/** How the driver of a device goes on. */
+export type DriverToGoOn = SavedDriver | NewDriver
+
+const DRIVERS: readonly string[] = ['a NetDriver', 'a BlockDriver']
+const CONTROL = 'a NetControlQueue'
+
+/** Queues that are driven from here and that no driver has: those of createQueue(). By index. */
+export function looseQueues(device: VdpaDevice): DeviceQueue[] {
+  const queues = device.drivenQueues.filter(({ owner }) => owner !== CONTROL && !DRIVERS.includes(owner))
+  return queues.sort((a, b) => a.index - b.index)
+}
+
+/** ERR_VDPA_STATE where somebody who drives a queue was not given. */
+export function checkGiven(
+  device: VdpaDevice,
+  given: { readonly driver?: NetDriver | BlockDriver; readonly control?: NetControlQueue },
+): void {
+  for (const { index, owner } of device.drivenQueues) {
+    const isMissing =
+      owner === CONTROL ? given.control === undefined : DRIVERS.includes(owner) && given.driver === undefined
+    if (isMissing)
+      throw vdpaError('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, which was not given`, {
+        path: device.path,
+      })
+  }
+}
+
+/** Nobody will go on with it: who waits is told, and its memory is freed. */
+export function giveUp(saved: SavedDriver | undefined): void {
+  if (saved === undefined) return
+  if ('lanes' in saved) BlockDriver.abandon(saved)
+  else NetDriver.abandon(saved)
+}
