@@ -2,10 +2,11 @@
 
 import { checkFunction, checkInteger, checkObject, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
-import { vdpaError } from '../base/errors.js'
+import { vdpaError, type VdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import { rangeOf, showRange, U64_LAST, type Range } from '../base/ranges.js'
 import { permOf, type Access } from '../iotlb/mapping.js'
+import { AwaitedAnswers } from './awaited-answers.js'
 import { HeldMemory } from './held-memory.js'
 import { decodeMiss, RecordWriter, type MissMessage, type RecordVersion } from './message.js'
 import { newMissCounters, type MissCounters, type MutableMissCounters } from './miss-counters.js'
@@ -67,6 +68,7 @@ export class MissServer implements Releasable {
   readonly #writer = new RecordWriter()
   readonly #counters: MutableMissCounters = newMissCounters()
   readonly #pending = new PendingAnswers()
+  readonly #awaited = new AwaitedAnswers()
   readonly #faults: MissFaults
   readonly #memory: HeldMemory
   #usedRings: UsedRings
@@ -138,7 +140,8 @@ export class MissServer implements Releasable {
   /**
    * Gives the device the translations of a range before it misses them, as the used ring, without which vhost-net refuses to begin. With a translator that answers at
    * once, it has been done when this returns. ERR_VDPA_NOT_MAPPED where there is none that allows the access; ERR_VDPA_ENTRY_LIMIT for more than
-   * 2048 pieces; what the translator throws; the port's refusal.
+   * 2048 pieces; ERR_VDPA_TIMEOUT where the translator thinks longer than `timeoutMs`; what it throws; the port's refusal; ERR_VDPA_CLOSED, also when the
+   * server is closed meanwhile.
    */
   async prefetch(range: Range, access: Access = 'rw'): Promise<void> {
     const { first, last } = checkRange(range)
@@ -172,6 +175,7 @@ export class MissServer implements Releasable {
     this.#isClosed = true
     this.#reading?.[Symbol.dispose]()
     this.#pending.clear()
+    this.#awaited.breakOff(this.#closed())
     this.#memory.release(everything)
   }
 
@@ -332,8 +336,13 @@ export class MissServer implements Releasable {
     this.#checkOpen()
     const epoch = this.#epoch
     const verdict = this.#translator.translate(request)
-    if (isLater(verdict)) return Promise.resolve(verdict).then((value) => this.#prefetched(request, epoch, value))
-    return this.#prefetched(request, epoch, verdict)
+    if (!isLater(verdict)) return this.#prefetched(request, epoch, verdict)
+    const failure = () => {
+      const text = `where 0x${request.iova.toString(16)} leads was not said in ${this.#timeoutMs} ms`
+      return vdpaError('ERR_VDPA_TIMEOUT', text, { path: this.#port.path })
+    }
+    const answer = this.#awaited.until(verdict, { timeoutMs: this.#timeoutMs, failure })
+    return answer.then((value) => this.#prefetched(request, epoch, value))
   }
 
   #prefetched(request: MissRequest, epoch: number, verdict: MissVerdict): bigint | Promise<bigint> {
@@ -351,7 +360,11 @@ export class MissServer implements Releasable {
   }
 
   #checkOpen(): void {
-    if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the miss server is closed', { path: this.#port.path })
+    if (this.#isClosed) throw this.#closed()
+  }
+
+  #closed(): VdpaError {
+    return vdpaError('ERR_VDPA_CLOSED', 'the miss server is closed', { path: this.#port.path })
   }
 }
 
