@@ -48,6 +48,8 @@ ABI_IOMMU(DECLARE)
 #include <linux/vduse.h>
 #endif
 #include <linux/genetlink.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/netlink.h>
 
 // The numbers of the vdpa family are enumerators, which hide nothing by themselves: the header is read in a
@@ -292,6 +294,10 @@ void AddNetlinkStructs(Napi::Object structs) {
   STRUCT(nlattr, FIELD(nla_len), FIELD(nla_type));
 }
 
+void AddTunStructs(Napi::Object structs) {
+  STRUCT(ifreq, FIELD_AS("name", ifr_name), FIELD_AS("flags", ifr_flags));
+}
+
 Napi::Object Structs(Napi::Env env) {
   Napi::Object structs = Napi::Object::New(env);
   AddVhostStructs(structs);
@@ -301,6 +307,7 @@ Napi::Object Structs(Napi::Env env) {
   AddIommuStructs(structs);
   AddVduseStructs(structs);
   AddNetlinkStructs(structs);
+  AddTunStructs(structs);
   return structs;
 }
 
@@ -332,6 +339,7 @@ Napi::Object Constants(Napi::Env env) {
   ABI_IOMMU(EXPORT)
   ABI_ERRNOS(EXPORT)
   ABI_NETLINK(EXPORT)
+  ABI_TUN(EXPORT)
   vdpa_names::header::AddNames(target);
   return target;
 }

@@ -14,6 +14,7 @@ const kinds: readonly NodeKind[] = [
       '`vdpa mgmtdev show` lists what can make one',
   },
   { pattern: /\/vhost-net$/, appears: 'load it with `modprobe vhost_net`' },
+  { pattern: /\/net\/tun$/, appears: 'load it with `modprobe tun`' },
   { pattern: /\/vhost-vsock$/, appears: 'load it with `modprobe vhost_vsock`' },
   { pattern: /\/vduse\/control$/, appears: 'load it with `modprobe vduse`' },
   { pattern: /\/vduse\/[^/]+$/, appears: 'create the VDUSE device first' },

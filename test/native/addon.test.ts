@@ -104,6 +104,7 @@ test('hints are for the nodes of this subject', () => {
   expect(openHint('EACCES', '/dev/vhost-vdpa-0')).toMatch(/read and write access/)
   expect(openHint('EBUSY', '/dev/vhost-vdpa-0')).toMatch(/fuser -v \/dev\/vhost-vdpa-0/)
   expect(openHint('ENOENT', '/dev/vhost-net')).toMatch(/modprobe vhost_net/)
+  expect(openHint('ENOENT', '/dev/net/tun')).toMatch(/modprobe tun/)
   expect(openHint('ENXIO', '/dev/vduse/control')).toMatch(/modprobe vduse/)
   expect(openHint('EMFILE', '/dev/vhost-vdpa-0')).toBeUndefined()
   expect(openHint('ENOENT', '/tmp/vhost-vdpa')).toBeUndefined()

@@ -137,6 +137,7 @@ const layouts = {
   ],
   genlmsghdr: [4, 2, { cmd: [0, 1], version: [1, 1], reserved: [2, 2] }],
   nlattr: [4, 2, { nla_len: [0, 2], nla_type: [2, 2] }],
+  ifreq: [40, 8, { name: [0, 16], flags: [16, 2] }],
   __u8: [1, 1, { value: [0, 1] }],
   __u16: [2, 2, { value: [0, 2] }],
   __u32: [4, 4, { value: [0, 4] }],
