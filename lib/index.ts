@@ -152,6 +152,9 @@ export { createDeviceRing, createDriverRing } from './virtqueue/create.js'
 export { areaSizes, initialState, type AreaSizes } from './virtqueue/layout.js'
 export type { DeviceLaw, DeviceRingOptions, DriverRingOptions, RingOptions } from './virtqueue/ring-options.js'
 export { KernelBackend } from './kernel/kernel-backend.js'
+export { openVhostNet, type OpenVhostNetOptions } from './open-vhost-net.js'
+export type { TapTarget, VhostNetOptions } from './vhost-net/options.js'
+export { VhostNet, type VhostNetWaitOptions } from './vhost-net/vhost-net.js'
 export { openDevice, openDeviceSync, type DeviceTarget, type OpenOptions } from './open.js'
 export {
   statisticsRates,

@@ -15,9 +15,12 @@ export function frameBufferStride(bufferBytes: number): number {
   return (Math.ceil(bufferBytes / CACHE_LINE_BYTES) | 1) * CACHE_LINE_BYTES
 }
 
+/** What buffers need of their queue: a device's, or one of vhost-net. */
+export type FrameQueue = Pick<DeviceQueue, 'ring' | 'buffers' | 'buffersIova' | 'isClosed' | 'publish' | 'kick'>
+
 /** Buffers that travel through a queue and come back to be used again. Nothing allocates in steady state but views of lengths that were not seen before. */
 export class FrameBuffers {
-  readonly queue: DeviceQueue
+  readonly queue: FrameQueue
   /** All buffers. */
   readonly memory: RingMemory
   /** The same, as bytes. */
@@ -33,7 +36,7 @@ export class FrameBuffers {
   readonly #viewLengths: Int32Array
   readonly #viewOffsets: Int32Array
 
-  constructor(queue: DeviceQueue, bufferBytes: number) {
+  constructor(queue: FrameQueue, bufferBytes: number) {
     this.queue = queue
     this.memory = queue.buffers
     this.bytes = queue.buffers.bytes()

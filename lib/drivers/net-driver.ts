@@ -113,10 +113,7 @@ export class NetDriver implements Closeable {
     this.#bufferBytes = parts.bufferBytes
     this.#pairs = parts.pairs
     this.#counters = parts.counters
-    this.#queues = parts.pairs.flatMap(({ receiver, transmitter }) => [
-      receiver.buffers.queue,
-      transmitter.buffers.queue,
-    ])
+    this.#queues = parts.pairs.flatMap(({ queues }) => queues)
     this.#breakdown = new Breakdown(device, (failure) => {
       for (const { received, sent } of this.#pairs) for (const waiters of [received, sent]) waiters.breakOff(failure)
     })

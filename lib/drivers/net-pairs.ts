@@ -15,6 +15,8 @@ import { QueueWaiters } from './queue-waiters.js'
 
 /** One receive queue and one transmit queue, and who waits for either. */
 export interface QueuePair {
+  /** The receive queue, and the transmit queue. */
+  readonly queues: readonly [DeviceQueue, DeviceQueue]
   readonly receiver: NetReceiver
   readonly received: QueueWaiters
   readonly transmitter: NetTransmitter
@@ -78,6 +80,7 @@ function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, optio
     limits: options.limits,
   })
   return {
+    queues: [receive, transmit],
     receiver,
     received: new QueueWaiters(receive, path),
     transmitter,

@@ -19,16 +19,19 @@ export interface Waiter {
 /** How long a busy queue may keep the event loop from its turn. */
 const TURN_MS = 5
 
+/** What waiting needs of a queue. */
+export type WaitedQueue = Pick<DeviceQueue, 'index' | 'ring' | 'isClosed' | 'onClose' | 'onCall'>
+
 /** The waiters of one queue. While there are none, the device is asked not to interrupt. */
 export class QueueWaiters {
-  readonly #queue: DeviceQueue
+  readonly #queue: WaitedQueue
   readonly #path: string
   readonly #waiters = new Set<Waiter>()
   #calls: Subscription | undefined
   #isServing = false
   #failure: Error | undefined
 
-  constructor(queue: DeviceQueue, path: string) {
+  constructor(queue: WaitedQueue, path: string) {
     this.#queue = queue
     this.#path = path
     queue.ring.disableCalls()

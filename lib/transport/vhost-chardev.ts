@@ -213,6 +213,12 @@ export class VhostChardevTransport {
     this.#setFile('VHOST_NET_SET_BACKEND', index, fd)
   }
 
+  /** setNetBackend() off the event loop's thread: stopping waits for what is in flight. */
+  async setNetBackendAsync(index: number, fd: number): Promise<void> {
+    checkInteger(fd, 'fd', -1, 0x7fff_ffff)
+    await this.handle.ioctlAsync(requests.VHOST_NET_SET_BACKEND.number, vhostVringFile.encode({ index, fd }))
+  }
+
   /** VHOST_VSOCK_SET_GUEST_CID (vhost-vsock): the address of the guest, 3 to 2^32-2. EADDRINUSE for one that another guest has. */
   setGuestCid(cid: bigint): void {
     this.#set('VHOST_VSOCK_SET_GUEST_CID', u64Value, { value: toU64(cid, 'cid') })

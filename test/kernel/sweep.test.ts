@@ -8,7 +8,7 @@ import type { Ground } from '../sweep/world.js'
 import { labVariable, restoreMac } from './support.js'
 
 /** What the package opens, by the names that /proc gives it. */
-const OURS = /vhost-vdpa|memfd|eventfd/
+const OURS = /vhost-vdpa|vhost-net|net.tun|memfd|eventfd/
 
 function descriptors(): string[] {
   return readdirSync('/proc/self/fd').flatMap((number) => {

@@ -8,6 +8,7 @@ import { iommuPlaces } from './places/iommu.js'
 import { missPlaces } from './places/misses.js'
 import { partPlaces } from './places/parts.js'
 import { shadowPlaces } from './places/shadow.js'
+import { vhostNetPlaces } from './places/vhost-net.js'
 
 export const places: readonly Place[] = [
   ...driverPlaces,
@@ -17,4 +18,5 @@ export const places: readonly Place[] = [
   ...shadowPlaces,
   ...iommuPlaces,
   ...missPlaces,
+  ...vhostNetPlaces,
 ]

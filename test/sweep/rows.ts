@@ -4,6 +4,7 @@ import { deviceRows } from './device-rows.js'
 import { driverRows } from './driver-rows.js'
 import { shadowRows } from './shadow-rows.js'
 import { moveRows } from './move-rows.js'
+import { vhostNetRows } from './vhost-net-rows.js'
 import type { Row } from './steps.js'
 
-export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows, ...moveRows]
+export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows, ...moveRows, ...vhostNetRows]

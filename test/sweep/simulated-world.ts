@@ -1,4 +1,5 @@
-// The ground that everybody has: a simulator with a network device of two pairs and all commands, and a disk with two queues and a write cache.
+// The ground that everybody has: a simulator with a network device of two pairs and all commands, a disk with two queues and a write cache, and a
+// vhost-net device with a tap device of its own.
 
 import {
   blockDevice,
@@ -9,6 +10,7 @@ import {
   type SimulatorOptions,
 } from '../../lib/simulator/index.js'
 import { blockFeatureBits, netFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { VhostNetNodes } from '../vhost-net/loopback-node.js'
 import { SweepWorld, type Ground } from './world.js'
 
 export const NET = '/dev/vhost-vdpa-0'
@@ -28,6 +30,7 @@ const moreFeatures = [
 export interface SimulatedGround extends Ground {
   readonly backend: Simulator
   readonly netModel: NetworkDevice
+  readonly vhostNet: VhostNetNodes
 }
 
 export function simulatedGround(options: SimulatorOptions = {}): SimulatedGround {
@@ -36,9 +39,11 @@ export function simulatedGround(options: SimulatorOptions = {}): SimulatedGround
   simulator.add(netModel)
   const writeCache = [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE]
   simulator.add(blockDevice({ path: BLOCK, capacity: 64, queues: 2, moreFeatures: writeCache }))
+  const vhostNet = new VhostNetNodes(simulator)
   return {
     backend: simulator,
     netModel,
+    vhostNet,
     net: NET,
     block: BLOCK,
     pairs: 2,
@@ -49,6 +54,7 @@ export function simulatedGround(options: SimulatorOptions = {}): SimulatedGround
         .addressSpaces.map(({ asid, mappings }) => ({ asid, ranges: mappings.map(({ range }) => range) })),
     descriptors: () => [
       ...simulator.descriptors.map(String),
+      ...vhostNet.open,
       ...[NET, BLOCK].filter((path) => simulator.dump(path).isOpen),
     ],
   }
@@ -58,11 +64,13 @@ export function simulatedGround(options: SimulatorOptions = {}): SimulatedGround
 export class SimulatedWorld extends SweepWorld {
   readonly simulator: Simulator
   readonly netModel: NetworkDevice
+  readonly vhostNet: VhostNetNodes
 
   constructor(options: SimulatorOptions = {}) {
     const ground = simulatedGround(options)
     super(ground)
     this.simulator = ground.backend
     this.netModel = ground.netModel
+    this.vhostNet = ground.vhostNet
   }
 }

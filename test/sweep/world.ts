@@ -15,6 +15,7 @@ import type { TakenSnapshot } from '../../lib/device/snapshot.js'
 import type { NetDriver, NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
 import type { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+import type { VhostNet } from '../../lib/vhost-net/vhost-net.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 
 /** Turns of the event loop after which a promise counts as one that never settles. */
@@ -35,6 +36,7 @@ export interface Things {
   disk?: BlockDriver
   follower?: MemoryFollower
   table?: GuestMemory
+  vhostNet?: VhostNet
   taken?: TakenSnapshot & { readonly driver: NetDriverSnapshot }
 }
 
@@ -93,10 +95,11 @@ export class SweepWorld {
     }
   }
 
-  /** Closes both devices and counts what is left: descriptors, memory that is not freed, promises that nobody settled. */
+  /** Closes the devices and counts what is left: descriptors, memory that is not freed, promises that nobody settled. */
   async leftovers(): Promise<string[]> {
-    const { net, block } = this.things
-    for (const device of [net, block]) if (device !== undefined) await settled(device.close().catch(() => undefined))
+    const { net, block, vhostNet } = this.things
+    for (const device of [net, block, vhostNet])
+      if (device !== undefined) await settled(device.close().catch(() => undefined))
     const left: string[] = []
     for (const region of this.#taken) if (!region.isClosed) left.push(`memory of ${region.length} bytes`)
     for (const [at, wait] of this.#waits.entries())

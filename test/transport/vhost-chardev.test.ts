@@ -14,7 +14,11 @@ function recorded(answer = '') {
     if (typeof argument !== 'number') argument.set(Buffer.from(answer, 'hex').subarray(0, argument.length))
     return 0
   }
-  return { transport: new VhostChardevTransport({ path: '/dev/vhost-net', ioctl } as unknown as Handle), seen }
+  const ioctlAsync = (...call: Parameters<typeof ioctl>) => Promise.resolve().then(() => ioctl(...call))
+  return {
+    transport: new VhostChardevTransport({ path: '/dev/vhost-net', ioctl, ioctlAsync } as unknown as Handle),
+    seen,
+  }
 }
 
 type Call = (transport: VhostChardevTransport) => unknown
@@ -87,6 +91,15 @@ test.each(writes)('%s', (_name, call, request, bytes) => {
   const { transport, seen } = recorded()
   call(transport)
   expect(seen).toEqual([{ request, bytes }])
+})
+
+test('setNetBackendAsync', async () => {
+  const { transport, seen } = recorded()
+  const done = transport.setNetBackendAsync(1, -1)
+  expect(seen).toEqual([])
+  await done
+  expect(seen).toEqual([{ request: 0x4008af30, bytes: '01000000ffffffff' }])
+  await expect(transport.setNetBackendAsync(0, -2)).rejects.toThrow(RangeError)
 })
 
 test.each(reads)('%s', (...row) => {
