@@ -24,7 +24,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
 }
 /** What a simulated device has from DeviceOps and ModelDevice, which call back as those do. */
-const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|IommuDevice)\./
+const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|StoredBlockDevice|IommuDevice)\./
 
 let names: readonly string[] = []
 beforeAll(() => {

@@ -89,13 +89,16 @@ const computing: readonly string[] = [
   'isVdpaError',
   'missPort',
   'parseTrace',
+  'perfettoTrace',
   'printEvent',
   'snapshotFromParts',
   'snapshotToParts',
   'statisticsRates',
+  'timelineOf',
   'topologyMermaid',
   'topologySvg',
   'topologyText',
+  'traceEventJson',
 ]
 
 /** Functions whose calls another suite refuses in turn. */
