@@ -13,6 +13,8 @@ export interface SharedOptions {
 export interface Stage {
   /** Where its words go. */
   readonly stdout: Sink
+  /** Where it says what went wrong while it goes on. */
+  readonly stderr: Sink
   /** From now on an interrupt aborts this and does not end the process; a second one does. */
   readonly interrupt: () => AbortSignal
 }

@@ -38,7 +38,7 @@ export async function run(words: readonly string[], surroundings: Surroundings):
     try {
       const host = surroundings.host ?? (options.simulator === true ? await simulatedHost() : realHost())
       const paint = isJson ? (_style: unknown, text: string) => text : paintFor(stdout, environment)
-      const report = await work(host, paint, { stdout, interrupt })
+      const report = await work(host, paint, { stdout, stderr, interrupt })
       if (report === undefined) return
       stdout.write(isJson ? jsonLine(report.data) : report.lines.map((line) => `${line}\n`).join(''))
       exitCode = report.exitCode ?? exitCodes.done

@@ -7,7 +7,8 @@ import type { Perform, SharedOptions, Stage } from './perform.js'
 import { apply, plan, schema, type ApplyWords } from './plans.js'
 import { convertTrace, recordTrace, replayTrace, showTrace, type ConvertWords } from './traces.js'
 import { config, features, status } from './views.js'
-import { bridge, serve, type ListeningOptions, type ModelOptions } from './virtual-machines.js'
+import { serve, type ServeWords } from './serve.js'
+import { bridge, type ListeningOptions } from './virtual-machines.js'
 
 const DEVICE = 'its name, its node, or the PCI function above it'
 
@@ -131,11 +132,11 @@ interface SocketWords {
   readonly vhostUser: string
 }
 
-/** bridge, serve: devices for virtual machines. */
+/** bridge, serve: devices for virtual machines, and for the kernel. */
 export function addVirtualMachines(program: Command, perform: Perform): void {
-  const listening = ({ vhostUser }: SocketWords, stage: Stage): ListeningOptions => {
+  const listening = ({ stdout, stderr, interrupt }: Stage): ListeningOptions => {
     const isJson = program.opts<SharedOptions>().json === true
-    return { socket: vhostUser, stdout: stage.stdout, isJson, signal: stage.interrupt() }
+    return { stdout, stderr, isJson, signal: interrupt() }
   }
   const socket = ['--vhost-user <path>', 'the socket that virtual machines connect to'] as const
   program
@@ -143,19 +144,33 @@ export function addVirtualMachines(program: Command, perform: Perform): void {
     .description('gives a device to a virtual machine until an interrupt; opens the device, which resets it')
     .argument('<device>', DEVICE)
     .requiredOption(...socket)
-    .action((device: string, words: SocketWords) =>
-      perform(program.opts<SharedOptions>(), (host, _paint, stage) => bridge(host, device, listening(words, stage))),
+    .action((device: string, { vhostUser }: SocketWords) =>
+      perform(program.opts<SharedOptions>(), (host, _paint, stage) =>
+        bridge(host, device, vhostUser, listening(stage)),
+      ),
     )
   program
     .command('serve')
-    .description('gives a device that is made here to virtual machines until an interrupt')
+    .description('gives a device that is made here to virtual machines, or to the kernel, until an interrupt')
     .addArgument(program.createArgument('<kind>', 'what it is').choices(['net', 'block']))
-    .requiredOption(...socket)
-    .option('--mac <address>', 'the address of a network device', '02:00:00:00:00:01')
-    .option('--queue-pairs <number>', 'pairs of queues of a network device', integer, 1)
-    .option('--size <MiB>', 'the size of a disk, which is in memory', integer, 128)
-    .action((kind: 'net' | 'block', words: SocketWords & ModelOptions) =>
-      perform(program.opts<SharedOptions>(), (_host, _paint, stage) => serve(kind, words, listening(words, stage))),
+    .option(...socket)
+    .option('--vduse <name>', 'the name of the device that the kernel is to have (needs root)')
+    .addOption(
+      new Option(
+        '--driver <driver>',
+        'who has it in the kernel: a node, or a disk or network card of this system',
+      ).choices(['vhost_vdpa', 'virtio_vdpa']),
+    )
+    .option('--take-over', 'goes on with a device whose server died less than 30 seconds ago')
+    .option('--mac <address>', 'the address of a network device (default 02:00:00:00:00:01)')
+    .option('--queue-pairs <number>', 'pairs of queues of a network device (default 1)', integer)
+    .option('--file <path>', 'the file that a disk is kept in; without it, memory')
+    .option('--size <MiB>', 'the size of a disk in memory (default 128), or of a file that is made', integer)
+    .option('--direct', 'past the page cache (O_DIRECT)')
+    .option('--read-only', 'a disk that cannot be written')
+    .option('--no-lock', 'without locking the file against others')
+    .action((kind: 'net' | 'block', words: ServeWords) =>
+      perform(program.opts<SharedOptions>(), (_host, _paint, stage) => serve(kind, words, listening(stage))),
     )
 }
 

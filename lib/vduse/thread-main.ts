@@ -1,6 +1,7 @@
 // The thread of a VDUSE device: loads the module that makes the model, and serves it until it is told to close.
 
 import { parentPort, workerData } from 'node:worker_threads'
+import { CloseStack } from '../base/closeable.js'
 import { KernelBackend } from '../kernel/kernel-backend.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { hostVduse, type VduseHost } from './host.js'
@@ -21,9 +22,21 @@ async function makeModel(): Promise<DeviceOps> {
   return (await (called as (argument: unknown) => unknown)(argument)) as DeviceOps
 }
 
-async function begin(): Promise<VduseHost> {
+/** The device, and what is to be closed with it, the model last. */
+async function begin(): Promise<{ readonly host: VduseHost; readonly stack: CloseStack }> {
   const onRefusal = (error: Error) => say({ kind: 'refusal', error: sendable(error) })
-  return hostVduse(await makeModel(), new KernelBackend(), { ...options, onRefusal })
+  const model: DeviceOps & Partial<AsyncDisposable> = await makeModel()
+  const stack = new CloseStack()
+  stack.push(async () => model[Symbol.asyncDispose]?.())
+  try {
+    const host = await hostVduse(model, new KernelBackend(), { ...options, onRefusal })
+    stack.push(() => host.close())
+    return { host, stack }
+  } catch (error) {
+    // What stands in the way is the failure; what its undoing met is not.
+    await stack.close().catch(() => undefined)
+    throw error
+  }
 }
 
 function end(error?: unknown): void {
@@ -32,10 +45,10 @@ function end(error?: unknown): void {
 }
 
 begin().then(
-  (host) => {
+  ({ host, stack }) => {
     const { apiVersion, features, wasTakenOver } = host
     parentPort?.once('message', () => {
-      host.close().then(() => end(), end)
+      stack.close().then(() => end(), end)
     })
     say({ kind: 'ready', apiVersion, features, wasTakenOver })
   },

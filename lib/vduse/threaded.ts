@@ -13,7 +13,7 @@ import { checkVduseOptions, type VduseHost, type VduseOptions } from './host.js'
 export interface ModelModule {
   /** A file's path or URL, or a package's name as `require.resolve()` gives it. CommonJS or ESM. */
   readonly module: string | URL
-  /** What the module exports it as; default `'default'`. It is called with `argument` and returns a model, or a promise of one. */
+  /** What the module exports it as; default `'default'`. It is called with `argument` and returns a model, or a promise of one. What has `Symbol.asyncDispose` is disposed of after its device. */
   readonly export?: string
   /** Anything that can be cloned (structuredClone). */
   readonly argument?: unknown
@@ -35,6 +35,7 @@ export interface SentError {
   readonly errno?: number
   readonly syscall?: string
   readonly path?: string
+  readonly hint?: string
 }
 
 /** What the thread says. */
@@ -53,7 +54,7 @@ export function sendable(error: unknown): SentError {
   if (!(error instanceof Error)) return { name: 'Error', message: String(error) }
   const { name, message } = error
   if (!isVdpaError(error)) return { name, message }
-  const { code, errno, syscall, path } = error
+  const { code, errno, syscall, path, hint } = error
   return {
     name,
     message,
@@ -61,15 +62,17 @@ export function sendable(error: unknown): SentError {
     ...(errno !== undefined && { errno }),
     ...(syscall !== undefined && { syscall }),
     ...(path !== undefined && { path }),
+    ...(hint !== undefined && { hint }),
   }
 }
 
-function received({ name, message, code, errno, syscall, path }: SentError): Error {
+function received({ name, message, code, errno, syscall, path, hint }: SentError): Error {
   if (code === undefined) return Object.assign(new Error(message), { name })
   return new VdpaError(code, message, {
     ...(errno !== undefined && { errno }),
     ...(syscall !== undefined && { syscall }),
     ...(path !== undefined && { path }),
+    ...(hint !== undefined && { hint }),
   })
 }
 

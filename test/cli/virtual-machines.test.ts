@@ -1,7 +1,7 @@
 // `bridge` and `serve`: a front end finds the device at the socket, an interrupt ends it, and nothing is left.
 
 import { expect, it } from '@jest/globals'
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { run } from '../../lib/cli/program'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { FrontEnd } from '../vhost-user/front-end'
@@ -12,6 +12,8 @@ describeNative('devices for virtual machines from a shell', (backend) => {
     ['bridge blk0 --simulator', 'blk0 is at '],
     ['serve net --mac 02:00:00:00:00:09', 'a net device is at '],
     ['serve block --size 1', 'a block device is at '],
+    ['serve block --size 1 --file FOLDER/disk', 'a block device is at '],
+    ['serve block --size 1 --no-lock --file FOLDER/disk', 'a block device is at '],
   ])('%s', async (words, sentence) => {
     backend()
     const before = openDescriptors()
@@ -27,7 +29,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
         out += text
         listens()
       }
-      const ended = run([...words.split(' '), '--vhost-user', socket], {
+      const ended = run([...words.replace('FOLDER', folder.path).split(' '), '--vhost-user', socket], {
         stdout: { write },
         stderr: { write: (text) => (err += text) },
         environment: {},
@@ -47,11 +49,43 @@ describeNative('devices for virtual machines from a shell', (backend) => {
     expect(openDescriptors()).toBe(before)
   })
 
-  it('says what makes no sense, and what is not there', async () => {
-    const code = (words: string) =>
-      run(words.split(' '), { stdout: { write: () => true }, stderr: { write: () => true }, environment: {} })
-    expect(await code('bridge net0 --simulator')).toBe(2)
-    expect(await code('serve tape --vhost-user /x')).toBe(2)
-    expect(await code('bridge nobody --simulator --vhost-user /x')).toBe(1)
+  const said = async (words: string) => {
+    let err = ''
+    const stderr = { write: (text: string) => (err += text) }
+    const code = await run(words.split(' '), { stdout: { write: () => true }, stderr, environment: {} })
+    return [code, err] as const
+  }
+
+  it('says what is not there', async () => {
+    expect((await said('bridge nobody --simulator --vhost-user /x'))[0]).toBe(1)
+    using folder = new TemporaryFolder()
+    const file = folder.file('disk')
+    const [code, text] = await said(`serve block --file ${file} --vhost-user ${folder.file('s')}`)
+    expect([code, text]).toEqual([1, `vhost-vdpa: ENOENT: open on ${file}: no such file or directory\n`])
+    writeFileSync(file, new Uint8Array(700))
+    const half = await said(`serve block --file ${file} --vhost-user ${folder.file('s')}`)
+    expect(half[0]).toBe(1)
+    expect(half[1]).toMatch(/700 bytes/)
+    expect(existsSync(folder.file('s'))).toBe(false)
+  })
+
+  it.each([
+    ['bridge net0 --simulator', /--vhost-user/],
+    ['serve tape --vhost-user /x', /tape/],
+    ['serve net', /one of --vhost-user <path> and --vduse <name>/],
+    ['serve net --vhost-user /x --vduse x', /one of --vhost-user/],
+    ['serve net --vhost-user /x --file /y', /--file is for disks/],
+    ['serve net --vhost-user /x --size 1', /--size is for disks/],
+    ['serve block --vhost-user /x --mac 02:00:00:00:00:01', /--mac is for network devices/],
+    ['serve block --vhost-user /x --queue-pairs 1', /--queue-pairs is for network devices/],
+    ['serve block --vhost-user /x --direct', /--direct is for disks in a file/],
+    ['serve block --vhost-user /x --no-lock', /--no-lock is for disks in a file/],
+    ['serve block --vhost-user /x --take-over', /--take-over is for devices of the kernel/],
+    ['serve block --vhost-user /x --file /y --size 1 --read-only', /--read-only/],
+    ['serve block --vduse x --driver uio', /uio/],
+  ])('%s makes no sense', async (words, sentence) => {
+    const [code, text] = await said(words)
+    expect(code).toBe(2)
+    expect(text).toMatch(sentence)
   })
 })
