@@ -1,6 +1,7 @@
 // A model as vhost-user hosts it: its memory, its turns, and its queues as far as a front end let them run. It knows no message and no socket.
 
 import { bit } from '../base/bits.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import type { Backend } from '../backend/backend.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { transportFeatureBits as transport } from '../uapi/virtio-features.js'
@@ -157,29 +158,43 @@ export class ServedDevice implements HostedDevice {
     else ops.kickByDriver(index)
   }
 
-  /** As after RESET_DEVICE: nothing runs, and the memory stays. */
+  /** As after RESET_DEVICE: nothing runs, and the memory stays. What the model throws does not stop it, and is thrown at the end; so below. */
   reset(): void {
-    for (const vring of this.vrings) {
-      this.stop(vring)
-      vring.reset()
-    }
-    this.#features = undefined
-    this.ops.reset()
+    const calls = new ProgramCalls()
+    this.#reset(calls)
+    calls.throwKept()
   }
 
   /** The front end has gone: as if there had been none. */
   release(): void {
-    this.#listener = undefined
-    this.reset()
-    this.dma.log = undefined
-    this.table.clear()
+    const calls = new ProgramCalls()
+    this.#release(calls)
+    calls.throwKept()
   }
 
   /** For good. */
   close(): void {
-    this.release()
-    this.ops.setConfigCallback(undefined)
+    const calls = new ProgramCalls()
+    this.#release(calls)
+    calls.call(() => this.ops.setConfigCallback(undefined))
     this.#turns.stop()
+    calls.throwKept()
+  }
+
+  #reset(calls: ProgramCalls): void {
+    for (const vring of this.vrings) {
+      calls.call(() => this.stop(vring))
+      vring.reset()
+    }
+    this.#features = undefined
+    calls.call(() => this.ops.reset())
+  }
+
+  #release(calls: ProgramCalls): void {
+    this.#listener = undefined
+    this.#reset(calls)
+    this.dma.log = undefined
+    this.table.clear()
   }
 
   #forModel(wanted: bigint): bigint {

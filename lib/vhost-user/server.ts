@@ -5,7 +5,7 @@ import { bit } from '../base/bits.js'
 import { checkFunction, checkInteger, checkString, typeError } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
-import { callUnasked } from '../base/program-calls.js'
+import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
 import type { SocketListener, StreamSocket, UnixSockets } from '../backend/sockets.js'
 import type { DeviceOps } from '../models/device-ops.js'
@@ -125,8 +125,7 @@ export class Server implements VhostUserServer {
     clearTimeout(this.#pause)
     this.#subscription?.close()
     this.#listener.close()
-    for (const session of [...this.#sessions.keys()]) session.end()
-    this.#ownDevice?.close()
+    this.#endAll((device) => device.close())
   }
 
   [Symbol.dispose](): void {
@@ -135,7 +134,16 @@ export class Server implements VhostUserServer {
 
   /** Ends every connection for a reason that is told; others may come. */
   dismiss(error: Error): void {
-    for (const session of [...this.#sessions.keys()]) session.end(error)
+    callUnasked(() => this.#endAll(() => undefined, error))
+  }
+
+  /** What models throw does not stop it, and is thrown at the end. */
+  #endAll(last: (own: HostedDevice) => void, error?: Error): void {
+    const calls = new ProgramCalls()
+    for (const session of [...this.#sessions.keys()]) calls.call(() => session.end(error))
+    const own = this.#ownDevice
+    if (own !== undefined) calls.call(() => last(own))
+    calls.throwKept()
   }
 
   #own(): HostedDevice {
@@ -163,15 +171,18 @@ export class Server implements VhostUserServer {
 
   /** Without descriptors nobody can be let in; those who wait go on waiting, and those who are in are served. */
   #rest(error: Error): void {
-    this.#refused(error)
     this.#subscription?.close()
     this.#pause = setTimeout(() => this.#listen(), PAUSE)
+    this.#refused(error)
   }
 
   #admit(socket: StreamSocket): void {
     const most = this.#ownDevice === undefined ? this.#options.maxFrontEnds : 1
     // A front end that comes back may be faster than the news that it left.
-    if (this.#sessions.size >= most) for (const session of [...this.#sessions.keys()]) session.serve()
+    if (this.#sessions.size >= most)
+      for (const session of [...this.#sessions.keys()]) callUnasked(() => session.serve())
+    // What was served may have closed us.
+    if (this.#isClosed) return socket.close()
     if (this.#sessions.size >= most) {
       socket.close()
       this.#refused(
@@ -184,14 +195,13 @@ export class Server implements VhostUserServer {
     let device: HostedDevice | undefined
     try {
       device = this.#makeDevice()
-      this.#begin(socket, device)
+      // The program's function may have closed us.
+      if (!this.#isClosed) return this.#begin(socket, device)
     } catch (error) {
-      socket.close()
-      if (device !== this.#ownDevice) device?.close()
-      callUnasked(() => {
-        throw error
-      })
+      throwUncaught(error)
     }
+    socket.close()
+    if (device !== this.#ownDevice) callUnasked(() => device?.close())
   }
 
   #begin(socket: StreamSocket, device: HostedDevice): void {

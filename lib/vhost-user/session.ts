@@ -2,7 +2,7 @@
 
 import { bit } from '../base/bits.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
-import { throwUncaught } from '../base/program-calls.js'
+import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
 import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
 import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
@@ -87,26 +87,28 @@ export class Session {
     }
   }
 
-  /** Ends it; `error` is why, where the front end is to blame. */
+  /** Ends it, all of it; `error` is why, where the front end is to blame. What the model throws on the way is thrown at the end. */
   end(error?: Error): void {
     if (this.#isEnded) return
     this.#isEnded = true
     this.#stopWatching()
     const { socket, device, onRefusal, onEnd } = this.#options
     const { channel, log } = this.#connection
+    const calls = new ProgramCalls()
     this.#subscription.close()
     this.#reader.close()
     socket.close()
     device.setLog(undefined)
-    device.release()
+    calls.call(() => device.release())
     log?.close()
     channel?.close()
+    calls.call(() => onEnd(this))
     if (error !== undefined) onRefusal(error)
-    onEnd(this)
+    calls.throwKept()
   }
 
   #listen(): Subscription {
-    return this.#options.socket.onReadable(() => this.serve()).ref()
+    return this.#options.socket.onReadable(() => callUnasked(() => this.serve())).ref()
   }
 
   #handle({ header, payload, files }: Message): void {
@@ -190,7 +192,7 @@ export class Session {
     const { messageTimeout } = this.#options
     const late = () =>
       this.end(vdpaError('ERR_VDPA_TIMEOUT', `the rest of a message did not come within ${messageTimeout} ms`))
-    this.#stall = setTimeout(late, messageTimeout)
+    this.#stall = setTimeout(() => callUnasked(late), messageTimeout)
   }
 
   #stopWatching(): void {

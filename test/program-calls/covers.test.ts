@@ -6,8 +6,13 @@ import { publicFunctions } from './public-functions.js'
 
 /** Public functions that are not the program's to give, and those of the program that the same code calls as a row's. */
 const elsewhere: Readonly<Record<string, string>> = {
+  'ApplyOptions.onJournal': 'ends the whole before anything is done: test/plan',
+  'ApplyOptions.onStep': 'ends the whole, which is undone: test/plan',
   'BlockQueue.write(done)': 'as read()',
   'BlockQueue.flush(done)': 'as read()',
+  'BridgeVhostUserOptions.onAudit': 'as ShadowOptions.onAudit: the shadow control queue calls it',
+  'BridgeVhostUserOptions.onRefusal': 'as ServeVhostUserOptions.onRefusal: the same server calls it',
+  'BridgeVhostUserOptions.policy': 'as ShadowOptions.policy: the shadow control queue calls it',
   'ChangingMemoryTable.onChange(listener)': 'the listener is ours; the table is a row',
   'ControlPort.onCall(listener)': 'the listener is ours; the port is a row',
   'ControlPort.onClose(listener)': 'the listener is ours; the port is a row',
@@ -19,9 +24,13 @@ const elsewhere: Readonly<Record<string, string>> = {
   'GuestPieces.onChange(listener)': 'the listener is ours; GuestMemory is a row',
   'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'MissPort.onReadable(listener)': 'the listener is ours; what the port is read for calls the program, which is a row',
+  'ServeVduseOptions.onRefusal': 'needs a kernel, which is pretended: test/vduse/program.test.ts',
+  'ServeVhostUserOptions.onRefusal': 'needs the sockets of a kernel: test/vhost-user/program.test.ts',
   'ShadowQueueOptions.onBroken': 'as onAudit, and told once: test/shadow/hostile.test.ts',
   'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+  'VduseOptions.onRefusal': 'needs a kernel, which is pretended: test/vduse/program.test.ts',
+  'serveVhostUser(model)': 'needs the sockets of a kernel: test/vhost-user/program.test.ts',
 }
 /** What a simulated device has from DeviceOps and ModelDevice, which call back as those do. */
 const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|StoredBlockDevice|IommuDevice)\./

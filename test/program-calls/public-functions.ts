@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import ts from 'typescript'
 
 const root = join(__dirname, '..', '..')
-const doors = ['lib/index.ts', 'lib/simulator/index.ts'].map((door) => join(root, door))
+const doors = ['lib/index.ts', 'lib/simulator/index.ts', 'lib/serve.ts', 'lib/plan/index.ts'].map((door) =>
+  join(root, door),
+)
 
 /** `NetDriver.receive(handler)`, `RecordingOptions.onEvent` …, in order. */
 export function publicFunctions(): string[] {
