@@ -5,6 +5,7 @@ import type { Backend, Eventfd, Subscription } from '../backend/backend.js'
 import { bit } from '../base/bits.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
+import { ProgramCalls } from '../base/program-calls.js'
 import { Turns } from '../base/turns.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
@@ -143,7 +144,7 @@ export class HostedDevice {
     const failures = new Failures()
     failures.now(() => this.#stopAll())
     failures.now(() => this.#options.ops.reset())
-    this.#options.ops.setConfigCallback(undefined)
+    failures.now(() => this.#options.ops.setConfigCallback(undefined))
     this.#turns.stop()
     failures.now(() => this.#memory.close())
     failures.throwMet('closing met failures')
@@ -332,18 +333,21 @@ export class HostedDevice {
     this.#options.ops.setQueueReady(queue.index, false)
   }
 
+  /** What the model throws does not stop it, and is thrown at the end. */
   #stopAll(): void {
+    const calls = new ProgramCalls()
     clearTimeout(this.#readyTimer)
     clearTimeout(this.#interruptTimer)
     this.#readyTimer = this.#interruptTimer = undefined
     this.#owed.clear()
     this.#owesConfig = false
     for (const queue of this.#queues) {
-      this.#stop(queue)
+      calls.call(() => this.#stop(queue))
       queue.kicks?.close()
       queue.kick?.close()
       queue.kicks = queue.kick = undefined
     }
+    calls.throwKept()
   }
 
   #watchForReady(): void {
@@ -385,9 +389,11 @@ export class HostedDevice {
 
   /** Memory that its owner cut off under a mapping: the device rests until the driver resets it. */
   #torn(): void {
-    this.#stopAll()
+    const calls = new ProgramCalls()
+    calls.call(() => this.#stopAll())
     this.#memory.close()
     this.#options.onRefusal(vdpaError('ERR_VDPA_PROTOCOL', 'the driver made a file shorter under its own memory'))
+    calls.throwKept()
   }
 
   /** VDUSE has no way to say NEEDS_RESET: the device rests, and who serves it hears why. */
