@@ -4,10 +4,11 @@ import { bit } from '../base/bits.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
+import { END } from '../backend/framed-stream.js'
 import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
 import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { decodeRequest, encodeNumber, encodeReply, requestName, type KnownRequest } from './codec.js'
-import { END, MessageReader, type Message } from './message-reader.js'
+import { messageReader, type Message, type MessageReader } from './message-reader.js'
 import { answered, carryOut, has, type Answer, type Connection } from './requests.js'
 import type { HostedDevice } from './hosted-device.js'
 
@@ -44,7 +45,7 @@ export class Session {
   constructor(options: SessionOptions) {
     const { backend, sockets, socket, device, memorySlots, offered } = options
     this.#options = options
-    this.#reader = new MessageReader(socket)
+    this.#reader = messageReader(socket)
     this.#connection = {
       backend,
       sockets,
