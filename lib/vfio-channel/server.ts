@@ -1,0 +1,168 @@
+// A socket at which clients find a channel, one at a time, and what is said of those who are turned away.
+
+import { checkFunction, checkInteger, checkString } from '../base/checks.js'
+import type { Releasable } from '../base/closeable.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
+import { callUnasked, throwUncaught } from '../base/program-calls.js'
+import type { Backend, Subscription } from '../backend/backend.js'
+import type { SocketListener, StreamSocket } from '../backend/sockets.js'
+import type { ChannelRegion } from './region.js'
+import { Session } from './session.js'
+
+const REFUSALS_KEPT = 100
+const ACCEPTED_A_TURN = 32
+/** Milliseconds until a process that has no descriptors left tries again. */
+const PAUSE = 100
+
+/** How a channel is served. */
+export interface ChannelServerOptions {
+  /** Where to listen: a path of at most 107 bytes. A socket that a program left behind which is gone is replaced. */
+  readonly socket: string
+  /** Milliseconds for the rest of a frame that has begun, 1..2^31-1; default 5000. Nothing limits the time between frames. */
+  readonly messageTimeout?: number
+  /** Hears of what was refused, and why: frames, connections. What it throws goes to 'uncaughtException'. */
+  readonly onRefusal?: (error: Error) => void
+}
+
+/** A channel that a client may connect to. */
+export interface VfioChannelServer extends Releasable {
+  /** Where it listens. */
+  readonly path: string
+  /** Whether a client is connected. */
+  readonly hasClient: boolean
+  /** The first 100 refusals, as sentences. */
+  readonly refusals: readonly string[]
+  /** How many there were in all. */
+  readonly refusalCount: number
+  /** Ends the connection, gives back all that came through it, and takes the socket away. */
+  close(): void
+}
+
+/** Listens, and lets one client in at a time; the next finds everything as new. */
+export class ChannelServer implements VfioChannelServer {
+  readonly path: string
+  readonly refusals: string[] = []
+  refusalCount = 0
+  readonly #backend: Backend
+  readonly #options: ChannelServerOptions & { readonly messageTimeout: number }
+  readonly #makeRegion: () => ChannelRegion
+  readonly #listener: SocketListener
+  #subscription: Subscription | undefined
+  #pause: NodeJS.Timeout | undefined
+  #session: Session | undefined
+  #isClosed = false
+
+  /** `makeRegion` makes what a client finds. Errors: TypeError, RangeError; ERR_VDPA_NOT_SUPPORTED; the socket's own. */
+  constructor(makeRegion: () => ChannelRegion, backend: Backend, options: ChannelServerOptions) {
+    const { socket, messageTimeout = 5000, onRefusal } = options
+    checkString(socket, 'options.socket')
+    checkInteger(messageTimeout, 'options.messageTimeout', 1, 0x7fff_ffff)
+    if (onRefusal !== undefined) checkFunction(onRefusal, 'options.onRefusal')
+    if (backend.sockets === undefined)
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the backend '${backend.name}' has no UNIX sockets`)
+    this.#makeRegion = makeRegion
+    this.#backend = backend
+    this.#options = { ...options, messageTimeout }
+    this.path = socket
+    this.#listener = backend.sockets.listen(socket)
+    try {
+      this.#listen()
+    } catch (error) {
+      this.#listener.close()
+      throw error
+    }
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  get hasClient(): boolean {
+    return this.#session !== undefined
+  }
+
+  /** Serves what has come, without waiting for the event loop. */
+  serve(): void {
+    if (this.#isClosed) return
+    this.#acceptSome()
+    this.#session?.serve()
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    clearTimeout(this.#pause)
+    this.#subscription?.close()
+    this.#listener.close()
+    this.#session?.end()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #listen(): void {
+    this.#subscription = this.#listener.onReadable(() => this.#acceptSome()).ref()
+  }
+
+  #acceptSome(): void {
+    for (let count = 0; count < ACCEPTED_A_TURN && !this.#isClosed; count++) {
+      let socket: StreamSocket | undefined
+      try {
+        socket = this.#listener.accept()
+      } catch (error) {
+        return this.#rest(error as Error)
+      }
+      if (socket === undefined) return
+      this.#admit(socket)
+    }
+  }
+
+  /** Without descriptors nobody can be let in; those who wait go on waiting, and who is in is served. */
+  #rest(error: Error): void {
+    this.#refused(error)
+    this.#subscription?.close()
+    clearTimeout(this.#pause)
+    this.#pause = setTimeout(() => this.#listen(), PAUSE)
+  }
+
+  #admit(socket: StreamSocket): void {
+    // A client that comes back may be faster than the news that it left.
+    this.#session?.serve()
+    if (this.#session !== undefined) {
+      socket.close()
+      this.#refused(vdpaError('ERR_VDPA_STATE', 'a client was turned away: another is connected', { path: this.path }))
+      return
+    }
+    let region: ChannelRegion | undefined
+    try {
+      region = this.#makeRegion()
+      this.#begin(socket, region)
+    } catch (error) {
+      socket.close()
+      region?.close()
+      if (isVdpaError(error)) this.#refused(error)
+      else throwUncaught(error)
+    }
+  }
+
+  #begin(socket: StreamSocket, region: ChannelRegion): void {
+    const { messageTimeout } = this.#options
+    const session: Session = new Session({
+      backend: this.#backend,
+      socket,
+      region,
+      messageTimeout,
+      onRefusal: (error) => this.#refused(error),
+      onEnd: () => (this.#session = undefined),
+    })
+    this.#session = session
+  }
+
+  #refused(error: Error): void {
+    this.refusalCount++
+    if (this.refusals.length < REFUSALS_KEPT) this.refusals.push(error.message)
+    const { onRefusal } = this.#options
+    if (onRefusal !== undefined) callUnasked(() => onRefusal(error))
+  }
+}
