@@ -20,10 +20,11 @@ import {
 import { blockLimits, type BlockLimits } from './block-limits.js'
 import { BlockQueue } from './block-queue.js'
 import type { BlockCompletions } from './block-queue-types.js'
-import { queueOptions, shapeOf, type QueueShape } from './block-shape.js'
+import { checkShape, queueOptions, shapeOf, type QueueShape } from './block-shape.js'
 import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
 import { closeQueues, isByReset, makeQueues, negotiatedFeatures, saveSteps, type SaveOptions } from './driver-queues.js'
+import { checkKeptFeatures } from './kept-features.js'
 import { abandonQueues, checkNotRestored } from './saved-queues.js'
 
 /** How a block driver is made. */
@@ -47,7 +48,10 @@ export interface BlockDriverOptions {
    * have it recover, reset or closed. Default false.
    */
   readonly waitsForRecovery?: boolean
-  /** Goes on where save() stopped another driver; the other options are as they were then. */
+  /**
+   * Goes on where save() stopped another driver; the other options are as they were then. ERR_VDPA_FEATURES where what it had sent was not negotiated now,
+   * ERR_VDPA_NOT_SUPPORTED where its requests are larger than the device takes.
+   */
   readonly restore?: BlockSnapshot
 }
 
@@ -161,8 +165,12 @@ export class BlockDriver implements Closeable {
     if (restore !== undefined) checkSnapshot(restore, 'restore')
     if (restore?.lanes.every(({ queue }) => queue.isSaved) === false)
       throw vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already, or its restoring failed', { path })
+    if (restore !== undefined) {
+      checkKeptFeatures(device, 'block', restore.shape.features, features)
+      checkShape(restore.shape, limits, path)
+    }
     const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
-    const shape = restore?.shape ?? shapeOf(device, limits, isIndirect, options)
+    const shape = restore?.shape ?? shapeOf(device, limits, features, options)
     const count = restore?.queues.length ?? options.queues ?? 1
     checkInteger(count, 'queues', 1, 0xffff)
     if (count > limits.maxQueues)

@@ -4,8 +4,10 @@ import { checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.
 import { vdpaError } from '../base/errors.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueueOptions, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
+import type { FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
+import type { BlockFeature } from '../uapi/virtio-features.js'
 import type { BlockDriverOptions } from './block-driver.js'
 import { blockSectors, type BlockLimits } from './block-limits.js'
 import type { BlockCompletions } from './block-queue-types.js'
@@ -16,6 +18,10 @@ export interface QueueShape {
   readonly size: number
   readonly slots: number
   readonly slotBytes: number
+  /** Data bytes of the longest descriptor. */
+  readonly segmentBytes: number
+  /** What was negotiated, as a word. */
+  readonly features: bigint
   readonly indirectTableSize: number
   readonly notifyBy: NotifyBy
   readonly completions: BlockCompletions
@@ -32,11 +38,13 @@ const DEFAULT_SLOT_BYTES = 0x4000
 export function shapeOf(
   device: VdpaDevice<'block'>,
   limits: BlockLimits,
-  isIndirect: boolean,
+  features: FeatureSet<BlockFeature>,
   options: BlockDriverOptions,
 ): QueueShape {
   const { completions = 'interrupt', notifyBy = 'eventfd', waitsForRecovery = false } = options
   if (typeof waitsForRecovery !== 'boolean') throw typeError('waitsForRecovery', 'true or false', waitsForRecovery)
+  const isIndirect = features.has('VIRTIO_F_RING_INDIRECT_DESC')
+  const { segmentBytes } = limits
   checkOneOf(completions, 'completions', ['interrupt', 'poll'])
   const largest = device.vring(0).maxSize
   if (largest < LEAST_RING) {
@@ -59,7 +67,17 @@ export function shapeOf(
   const slots = options.slots ?? Math.min(DEFAULT_SLOTS, mostSlots)
   checkInteger(slots, 'slots', 1, mostSlots)
   const indirectTableSize = isIndirect ? 2 + Math.ceil(slotBytes / limits.segmentBytes) : 0
-  return { size, slots, slotBytes, indirectTableSize, notifyBy, completions, waitsForRecovery }
+  const sizes = { size, slots, slotBytes, segmentBytes, indirectTableSize }
+  return { ...sizes, features: features.bits, notifyBy, completions, waitsForRecovery }
+}
+
+/** ERR_VDPA_NOT_SUPPORTED where the requests of a driver that was saved, which keep their form, are larger than the device takes (section 5.2.3). */
+export function checkShape({ slotBytes, segmentBytes }: QueueShape, limits: BlockLimits, path: string): void {
+  const segments = Math.ceil(slotBytes / segmentBytes)
+  const longest = Math.min(slotBytes, segmentBytes)
+  if (segments <= limits.maxSegments && longest <= limits.segmentBytes) return
+  const text = `the saved requests have up to ${segments} segments of ${longest} bytes, and the device takes ${limits.maxSegments} of ${limits.segmentBytes}`
+  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path })
 }
 
 /** As many whole blocks as fit into `wanted` bytes, one where `most` has room for one, `wanted` otherwise. */

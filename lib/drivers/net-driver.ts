@@ -22,6 +22,7 @@ import {
   saveSteps,
   type SaveOptions,
 } from './driver-queues.js'
+import { checkKeptFeatures } from './kept-features.js'
 import { newNetCounters, type MutableNetCounters, type NetCounters } from './net-counters.js'
 import { NetHeaders, type HasFeature, type PacketHeader } from './net-header.js'
 import { makePairs, type QueuePair } from './net-pairs.js'
@@ -48,7 +49,10 @@ export interface NetDriverOptions {
   readonly pairs?: number
   /** Makes queues that are enabled by `vring.enable()` after device.start(), as in VdpaDevice.createQueue(). */
   readonly isLate?: boolean
-  /** Goes on where a driver stood that was saved: with its rings, and the frames in them. `size`, `bufferBytes` and `pairs` are those of the snapshot. */
+  /**
+   * Goes on where a driver stood that was saved: with its rings, and the frames in them. `size`, `bufferBytes` and `pairs` are those of the snapshot. ERR_VDPA_FEATURES
+   * where those frames cannot be driven under what was negotiated now.
+   */
   readonly restore?: NetDriverSnapshot
 }
 
@@ -58,6 +62,8 @@ export interface NetDriverSnapshot {
   readonly bufferBytes: number
   /** Pairs that usePairs() had put to use, to be told to the device again: a reset has it forget them. */
   readonly activePairs: number
+  /** What was negotiated, as a word: what lies in the queues can be driven under nothing less. Left out, that is not looked at. */
+  readonly features?: bigint
   /** Receive and transmit queue of each pair, as VdpaDevice.createQueue() takes them back. */
   readonly queues: readonly QueueSnapshot[]
 }
@@ -85,6 +91,7 @@ export class NetDriver implements Closeable {
   readonly pairs: number
   readonly #path: string
   readonly #headers: NetHeaders
+  readonly #features: bigint
   readonly #bufferBytes: number
   readonly #pairs: readonly QueuePair[]
   readonly #device: VdpaDevice<'net'>
@@ -100,6 +107,7 @@ export class NetDriver implements Closeable {
     device: VdpaDevice<'net'>,
     parts: {
       readonly headers: NetHeaders
+      readonly features: bigint
       readonly counters: MutableNetCounters
       readonly pairs: readonly QueuePair[]
       readonly bufferBytes: number
@@ -108,6 +116,7 @@ export class NetDriver implements Closeable {
     this.#device = device
     this.#path = device.path
     this.#headers = parts.headers
+    this.#features = parts.features
     this.headerBytes = parts.headers.size
     this.pairs = parts.pairs.length
     this.#bufferBytes = parts.bufferBytes
@@ -149,6 +158,7 @@ export class NetDriver implements Closeable {
     const { restore } = options
     if (restore !== undefined) checkNotRestored(restore, 'restore')
     const features = negotiatedFeatures(device)
+    checkKeptFeatures(device, 'net', restore?.features, features)
     const has: HasFeature = (name) => features.has(name)
     const headers = new NetHeaders(has)
     const mtu = mtuOf(has, () => device.config.net())
@@ -170,7 +180,7 @@ export class NetDriver implements Closeable {
     return yield* makePairs(
       device,
       wish,
-      (made) => new NetDriver(device, { headers, counters, pairs: made, bufferBytes }),
+      (made) => new NetDriver(device, { headers, features: features.bits, counters, pairs: made, bufferBytes }),
     )
   }
 
@@ -385,7 +395,7 @@ export class NetDriver implements Closeable {
   /** @internal save() as part of a procedure of the device. */
   *saveSteps(byReset: boolean): Steps<NetDriverSnapshot> {
     const queues = yield* saveSteps({ ...this.#end, byReset, check: () => this.#pair(0) })
-    return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, queues }
+    return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, features: this.#features, queues }
   }
 
   /** @internal How another is made like this one. */
