@@ -3,6 +3,15 @@
 
 export { isVdpaError, VdpaError, type VdpaErrorCode, type VdpaErrorDetails } from './base/errors.js'
 export type { Closeable, Releasable } from './base/closeable.js'
+export {
+  diagnosticsChannels,
+  type EventMessage,
+  type IotlbWriteMessage,
+  type MissChannelMessage,
+  type QueueMessage,
+  type RequestMessage,
+  type StateMessage,
+} from './base/diagnostics.js'
 export type { Range } from './base/ranges.js'
 export * from './backend/backend.js'
 export * from './backend/sockets.js'

@@ -59,7 +59,7 @@ export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, opt
     facts,
     backendFeatures,
     serial: new Serial(path),
-    state: new DeviceState(),
+    state: new DeviceState(path),
     changes: new Fifo(),
     doesPin: undefined,
     asidOfGroup: new Map(),

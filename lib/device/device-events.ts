@@ -1,6 +1,7 @@
 // What a device tells by itself, and how listeners are called: all of them, whatever one of them throws.
 
 import type { EventEmitter } from 'node:events'
+import { diagnostics, publish } from '../base/diagnostics.js'
 import { callUnasked } from '../base/program-calls.js'
 
 /** What a device tells: `config` after its configuration changed, `needsReset` when it gave up (spec section 2.1.2), `close` at the end. */
@@ -14,6 +15,7 @@ export interface DeviceEvents {
 }
 
 /** Calls the listeners of an event. Nobody called us for it, so what one of them throws is an uncaught exception, and the others are called all the same. */
-export function tell(events: EventEmitter<DeviceEvents>, event: keyof DeviceEvents): void {
+export function tell(events: EventEmitter<DeviceEvents>, path: string, event: keyof DeviceEvents): void {
+  if (diagnostics.event.hasSubscribers) publish(diagnostics.event, { path, event })
   for (const listener of events.rawListeners(event)) callUnasked(() => void Reflect.apply(listener, events, []))
 }

@@ -1,8 +1,10 @@
 // A virtqueue that this process drives itself: ring memory mapped into an address space, the driver's side of the ring, and its eventfds or doorbell.
 // What travels through it is the business of control/ and drivers/; how it is made, of queue-making.ts.
 
+import type { Channel } from 'node:diagnostics_channel'
 import { checkFunction } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
+import { diagnostics, publish } from '../base/diagnostics.js'
 import { isVdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { callUnasked } from '../base/program-calls.js'
@@ -132,6 +134,7 @@ export class DeviceQueue implements Closeable {
   /** Tells the device that there is work; before start(), which tells it, nothing is said: a driver may not notify a device before DRIVER_OK (spec section 3.1.1). */
   kick(): void {
     if (!this.#context.state.hasDriverOk) return
+    if (diagnostics.kick.hasSubscribers) this.#tell(diagnostics.kick)
     // Until the device was told: one that asks for notifications by position (EVENT_IDX) never asks again for a position that was passed.
     this.#owesKick = true
     try {
@@ -148,7 +151,14 @@ export class DeviceQueue implements Closeable {
 
   /** Calls `listener` when the device interrupts. One listener at a time; does not keep the process alive unless ref() is called. */
   onCall(listener: () => void): Subscription {
-    return this.#call.onSignal(listener)
+    return this.#call.onSignal(() => {
+      if (diagnostics.call.hasSubscribers) this.#tell(diagnostics.call)
+      listener()
+    })
+  }
+
+  #tell(on: Channel): void {
+    publish(on, { path: this.#context.facts.path, queue: this.index })
   }
 
   /** Interrupts since the last time, for programs that poll. */

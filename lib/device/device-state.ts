@@ -1,5 +1,6 @@
 // Where an open device stands, as far as we know, and the only place where that changes. Which verb may be called in which state is said by the verbs.
 
+import { diagnostics, publish } from '../base/diagnostics.js'
 import type { FeatureSet } from './feature-set.js'
 
 /**
@@ -19,12 +20,17 @@ const before: Readonly<Record<'negotiated' | 'running' | 'suspended', readonly P
 }
 
 export class DeviceState {
+  readonly #path: string
   #phase: Phase = 'claimed'
   #ending: 'closing' | 'closed' | undefined
   #features: FeatureSet | undefined
   #lostBy: unknown
   #resetReason: string | undefined
   readonly #onEnding = new Set<() => void>()
+
+  constructor(path: string) {
+    this.#path = path
+  }
 
   /** As a user sees it. */
   get name(): DeviceStateName {
@@ -67,7 +73,7 @@ export class DeviceState {
 
   /** Status 0 was taken. */
   reset(): void {
-    this.#phase = 'claimed'
+    this.#become('claimed')
     this.#features = undefined
     this.#lostBy = undefined
     this.#resetReason = undefined
@@ -89,7 +95,7 @@ export class DeviceState {
   /** The first failure that showed it is kept. */
   lost(failure: unknown): void {
     if (this.#phase === 'lost') return
-    this.#phase = 'lost'
+    this.#become('lost')
     this.#features = undefined
     this.#lostBy = failure
   }
@@ -100,7 +106,7 @@ export class DeviceState {
   }
 
   beginClosing(): void {
-    this.#ending ??= 'closing'
+    if (this.#ending === undefined) this.#end('closing')
     for (const listener of [...this.#onEnding]) listener()
   }
 
@@ -111,11 +117,28 @@ export class DeviceState {
   }
 
   closed(): void {
-    this.#ending = 'closed'
+    this.#end('closed')
+  }
+
+  #end(ending: 'closing' | 'closed'): void {
+    const from = this.name
+    this.#ending = ending
+    this.#tell(from)
+  }
+
+  #become(phase: Phase): void {
+    const from = this.name
+    this.#phase = phase
+    this.#tell(from)
+  }
+
+  #tell(from: DeviceStateName): void {
+    const to = this.name
+    if (from !== to && diagnostics.state.hasSubscribers) publish(diagnostics.state, { path: this.#path, from, to })
   }
 
   #move(to: 'negotiated' | 'running' | 'suspended'): void {
     if (!before[to].includes(this.#phase)) throw new Error(`a device that is ${this.#phase} cannot become ${to}`)
-    this.#phase = to
+    this.#become(to)
   }
 }

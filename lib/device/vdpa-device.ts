@@ -139,7 +139,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.offeredBackendFeatures = offeredBackendFeatures
     this.config = new ConfigSpace(context, configSize)
     this.groups = new VirtqueueGroups(context, () => this.#usedQueues())
-    this.#configCall = new ConfigCall(context, (event) => tell(this.events, event))
+    this.#configCall = new ConfigCall(context, (event) => tell(this.events, context.facts.path, event))
     ;(this.events as EventEmitter).on('newListener', (event: string | symbol) => {
       if (event === 'config' || event === 'needsReset') this.#configCall.arm()
     })
@@ -482,7 +482,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     try {
       yield* closeSteps(this.#context, this.#configCall)
     } finally {
-      tell(this.events, 'close')
+      tell(this.events, this.path, 'close')
     }
   }
 

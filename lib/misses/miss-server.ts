@@ -2,6 +2,7 @@
 
 import { checkFunction, checkInteger, checkObject, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
+import { diagnostics, publish } from '../base/diagnostics.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import { rangeOf, showRange, U64_LAST, type Range } from '../base/ranges.js'
@@ -218,6 +219,7 @@ export class MissServer implements Releasable {
       return
     }
     this.#counters.misses++
+    if (diagnostics.miss.hasSubscribers) publish(diagnostics.miss, { path: this.#port.path, asid, iova, access })
     this.#ask({ asid, iova, access: this.#usedRings.accessAt(iova, access), attempt: 1 }, message.version)
     this.#read()
   }

@@ -3,6 +3,7 @@
 import { channel } from 'node:diagnostics_channel'
 import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkObject, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
+import { diagnosticsChannels } from '../base/diagnostics.js'
 import { systemError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { showViolation } from '../models/driver-law.js'
@@ -26,7 +27,7 @@ import type { Refuse } from './refusal.js'
 import { Scheduler, type SchedulerMode } from './scheduler.js'
 
 /** Rules of the specification that drivers broke, as `{ path, violation }`: `diagnostics_channel.subscribe('vhost-vdpa:violation', …)`. */
-const violations = channel('vhost-vdpa:violation')
+const violations = channel(diagnosticsChannels.violation)
 
 /** What kind of world a simulator pretends. */
 export interface SimulatorOptions {

@@ -18,6 +18,7 @@ import {
 } from '../uapi/vhost-types.js'
 import type { StructCodec } from '../uapi/struct.js'
 import { requests, type RequestName } from '../uapi/vhost.js'
+import { ask } from './ask.js'
 import type { MemoryTableEntry, VringAddresses } from './vhost-vdpa.js'
 
 const U64_BITS = 64n
@@ -39,12 +40,12 @@ export class VhostChardevTransport {
 
   /** VHOST_SET_OWNER: the device reads and writes the memory of this process from now on. EBUSY when it has an owner. */
   setOwner(): void {
-    this.handle.ioctl(requests.VHOST_SET_OWNER.number, 0)
+    ask(this.handle, requests.VHOST_SET_OWNER.number, 0)
   }
 
   /** VHOST_RESET_OWNER (vhost-net): stops everything, and the device has no owner. */
   resetOwner(): void {
-    this.handle.ioctl(requests.VHOST_RESET_OWNER.number, 0)
+    ask(this.handle, requests.VHOST_RESET_OWNER.number, 0)
   }
 
   /** VHOST_GET_FEATURES: bits 0 to 63 of what is offered. */
@@ -63,7 +64,7 @@ export class VhostChardevTransport {
   /** VHOST_GET_FEATURES_ARRAY (vhost-net, since Linux 6.17): bits 0 to 127 of what is offered. ENOTTY, or ENOBUFS, on kernels that do not know it. */
   featuresArray(): bigint {
     const argument = featureWords(0n)
-    this.handle.ioctl(requests.VHOST_GET_FEATURES_ARRAY.number, argument)
+    ask(this.handle, requests.VHOST_GET_FEATURES_ARRAY.number, argument)
     const view = new DataView(argument.buffer)
     return view.getBigUint64(8, true) | (view.getBigUint64(16, true) << U64_BITS)
   }
@@ -71,7 +72,7 @@ export class VhostChardevTransport {
   /** VHOST_SET_FEATURES_ARRAY (vhost-net, since Linux 6.17): bits 0 to 127, otherwise as setFeatures(). */
   setFeaturesArray(features: bigint): void {
     toU64(features >> U64_BITS, 'features >> 64')
-    this.handle.ioctl(requests.VHOST_SET_FEATURES_ARRAY.number, featureWords(features))
+    ask(this.handle, requests.VHOST_SET_FEATURES_ARRAY.number, featureWords(features))
   }
 
   /** VHOST_GET_BACKEND_FEATURES (bit numbers in `backendFeatureBits`): IOTLB_MSG_V2, since Linux 4.19. */
@@ -98,7 +99,7 @@ export class VhostChardevTransport {
         vhostMemory.size + index * vhostMemoryRegion.size,
       ),
     )
-    this.handle.ioctl(requests.VHOST_SET_MEM_TABLE.number, argument)
+    ask(this.handle, requests.VHOST_SET_MEM_TABLE.number, argument)
   }
 
   /** VHOST_SET_LOG_BASE: where in this process the device marks the pages that it writes, with VHOST_F_LOG_ALL. */
@@ -230,12 +231,12 @@ export class VhostChardevTransport {
   }
 
   #set<T extends object>(name: RequestName, codec: StructCodec<T>, value: T): void {
-    this.handle.ioctl(requests[name].number, codec.encode(value))
+    ask(this.handle, requests[name].number, codec.encode(value))
   }
 
   #get<T extends object>(name: RequestName, codec: StructCodec<T>, value: T): T {
     const argument = codec.encode(value)
-    this.handle.ioctl(requests[name].number, argument)
+    ask(this.handle, requests[name].number, argument)
     return codec.decode(argument)
   }
 

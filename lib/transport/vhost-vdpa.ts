@@ -12,6 +12,7 @@ import {
   vhostVdpaIovaRange,
   vhostVringAddr,
 } from '../uapi/vhost-types.js'
+import { ask, askAsync, writeRecords, writeRecordsAsync } from './ask.js'
 
 /** Bytes of an IOTLB record on the wire. */
 export const IOTLB_RECORD_BYTES = 72
@@ -65,12 +66,12 @@ export class VhostVdpaTransport {
 
   /** VHOST_SET_OWNER: claims the device for this process. Queues (EPERM) and IOTLB messages (EFAULT) need it. EBUSY when it has an owner. */
   setOwner(): void {
-    this.handle.ioctl(requests.VHOST_SET_OWNER.number, 0)
+    ask(this.handle, requests.VHOST_SET_OWNER.number, 0)
   }
 
   /** VHOST_RESET_OWNER: not answered by vhost-vdpa on any kernel seen (EFAULT: it is taken for a request about a queue); part of the interface all the same. */
   resetOwner(): void {
-    this.handle.ioctl(requests.VHOST_RESET_OWNER.number, 0)
+    ask(this.handle, requests.VHOST_RESET_OWNER.number, 0)
   }
 
   /** VHOST_GET_FEATURES: what the device offers; after negotiation still what it offers. */
@@ -101,7 +102,7 @@ export class VhostVdpaTransport {
   /** VHOST_VDPA_GET_STATUS: the status byte. */
   status(): number {
     this.#u8.view.setUint8(0, 0)
-    this.handle.ioctl(requests.VHOST_VDPA_GET_STATUS.number, this.#u8.bytes)
+    ask(this.handle, requests.VHOST_VDPA_GET_STATUS.number, this.#u8.bytes)
     return this.#u8.view.getUint8(0)
   }
 
@@ -109,19 +110,19 @@ export class VhostVdpaTransport {
   setStatus(status: number): void {
     checkInteger(status, 'status', 0, 0xff)
     this.#u8.view.setUint8(0, status)
-    this.handle.ioctl(requests.VHOST_VDPA_SET_STATUS.number, this.#u8.bytes)
+    ask(this.handle, requests.VHOST_VDPA_SET_STATUS.number, this.#u8.bytes)
   }
 
   /** setStatus off the event loop's thread. */
   async setStatusAsync(status: number): Promise<void> {
     checkInteger(status, 'status', 0, 0xff)
-    await this.handle.ioctlAsync(requests.VHOST_VDPA_SET_STATUS.number, Uint8Array.of(status))
+    await askAsync(this.handle, requests.VHOST_VDPA_SET_STATUS.number, Uint8Array.of(status))
   }
 
   /** VHOST_VDPA_GET_CONFIG: `length` bytes at `offset`. EINVAL for length 0 or outside the configuration space. */
   readConfig(offset: number, length: number): Uint8Array {
     const argument = this.#configArgument(offset, length)
-    this.handle.ioctl(requests.VHOST_VDPA_GET_CONFIG.number, argument)
+    ask(this.handle, requests.VHOST_VDPA_GET_CONFIG.number, argument)
     return argument.slice(vhostVdpaConfig.size)
   }
 
@@ -130,7 +131,7 @@ export class VhostVdpaTransport {
     checkBytes(bytes, 'bytes')
     const argument = this.#configArgument(offset, bytes.byteLength)
     argument.set(bytes, vhostVdpaConfig.size)
-    this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, argument)
+    ask(this.handle, requests.VHOST_VDPA_SET_CONFIG.number, argument)
   }
 
   /** VHOST_VDPA_GET_CONFIG_SIZE in bytes (since Linux 5.18). */
@@ -142,13 +143,13 @@ export class VhostVdpaTransport {
   setConfigCall(fd: number): void {
     checkInteger(fd, 'fd', -1, 0x7fff_ffff)
     this.#u32.view.setInt32(0, fd, true)
-    this.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG_CALL.number, this.#u32.bytes)
+    ask(this.handle, requests.VHOST_VDPA_SET_CONFIG_CALL.number, this.#u32.bytes)
   }
 
   /** VHOST_VDPA_GET_VRING_NUM: descriptors of the largest ring that every queue can have (16 bits). */
   maxVringNum(): number {
     this.#u16.view.setUint16(0, 0)
-    this.handle.ioctl(requests.VHOST_VDPA_GET_VRING_NUM.number, this.#u16.bytes)
+    ask(this.handle, requests.VHOST_VDPA_GET_VRING_NUM.number, this.#u16.bytes)
     return this.#u16.view.getUint16(0, true)
   }
 
@@ -165,7 +166,7 @@ export class VhostVdpaTransport {
   /** VHOST_VDPA_GET_IOVA_RANGE: the addresses the device can reach, both ends included (since Linux 5.10). */
   iovaRange(): Range {
     const argument = new Uint8Array(vhostVdpaIovaRange.size)
-    this.handle.ioctl(requests.VHOST_VDPA_GET_IOVA_RANGE.number, argument)
+    ask(this.handle, requests.VHOST_VDPA_GET_IOVA_RANGE.number, argument)
     return vhostVdpaIovaRange.decode(argument)
   }
 
@@ -199,22 +200,22 @@ export class VhostVdpaTransport {
 
   /** VHOST_VDPA_SUSPEND: stops the rings where they stand (since Linux 6.0). EOPNOTSUPP where the parent cannot; before DRIVER_OK it does nothing anywhere. May sleep. */
   suspend(): void {
-    this.handle.ioctl(requests.VHOST_VDPA_SUSPEND.number, 0)
+    ask(this.handle, requests.VHOST_VDPA_SUSPEND.number, 0)
   }
 
   /** suspend off the event loop's thread. */
   async suspendAsync(): Promise<void> {
-    await this.handle.ioctlAsync(requests.VHOST_VDPA_SUSPEND.number, 0)
+    await askAsync(this.handle, requests.VHOST_VDPA_SUSPEND.number, 0)
   }
 
   /** VHOST_VDPA_RESUME: goes on after suspend (since Linux 6.3). EOPNOTSUPP where the parent cannot; before DRIVER_OK it does nothing. May sleep. */
   resume(): void {
-    this.handle.ioctl(requests.VHOST_VDPA_RESUME.number, 0)
+    ask(this.handle, requests.VHOST_VDPA_RESUME.number, 0)
   }
 
   /** resume off the event loop's thread. */
   async resumeAsync(): Promise<void> {
-    await this.handle.ioctlAsync(requests.VHOST_VDPA_RESUME.number, 0)
+    await askAsync(this.handle, requests.VHOST_VDPA_RESUME.number, 0)
   }
 
   /** VHOST_SET_VRING_NUM: the ring's size in descriptors, a power of two up to maxVringNum(), also for packed rings; EINVAL otherwise. */
@@ -235,7 +236,7 @@ export class VhostVdpaTransport {
       used_user_addr: addresses.device,
       log_guest_addr: 0n,
     })
-    this.handle.ioctl(requests.VHOST_SET_VRING_ADDR.number, argument)
+    ask(this.handle, requests.VHOST_SET_VRING_ADDR.number, argument)
   }
 
   /** VHOST_SET_VRING_BASE: where the ring begins: 0, 0x80008000 for packed, or what vringBase() said. EINVAL for split above 0xffff, or while it runs. */
@@ -253,14 +254,14 @@ export class VhostVdpaTransport {
     checkInteger(index, 'index', 0, 0xffff_ffff)
     const argument = new Argument(8)
     argument.view.setUint32(0, index, true)
-    await this.handle.ioctlAsync(requests.VHOST_GET_VRING_BASE.number, argument.bytes)
+    await askAsync(this.handle, requests.VHOST_GET_VRING_BASE.number, argument.bytes)
     return argument.view.getUint32(4, true)
   }
 
   /** status off the event loop's thread. */
   async statusAsync(): Promise<number> {
     const argument = new Argument(1)
-    await this.handle.ioctlAsync(requests.VHOST_VDPA_GET_STATUS.number, argument.bytes)
+    await askAsync(this.handle, requests.VHOST_VDPA_GET_STATUS.number, argument.bytes)
     return argument.view.getUint8(0)
   }
 
@@ -309,7 +310,7 @@ export class VhostVdpaTransport {
       }
       vhostMemoryRegion.encodeInto(region, argument, vhostMemory.size + index * vhostMemoryRegion.size)
     })
-    this.handle.ioctl(requests.VHOST_SET_MEM_TABLE.number, argument)
+    ask(this.handle, requests.VHOST_SET_MEM_TABLE.number, argument)
   }
 
   /** VHOST_NEW_WORKER: a new worker thread's id (since Linux 6.5). vhost-vdpa has no workers of its own and answers this and the next three with ENOTTY. */
@@ -321,7 +322,7 @@ export class VhostVdpaTransport {
   freeWorker(id: number): void {
     checkInteger(id, 'id', 0, 0xffff_ffff)
     this.#u32.view.setUint32(0, id, true)
-    this.handle.ioctl(requests.VHOST_FREE_WORKER.number, this.#u32.bytes)
+    ask(this.handle, requests.VHOST_FREE_WORKER.number, this.#u32.bytes)
   }
 
   /** VHOST_ATTACH_VRING_WORKER: has the worker serve the queue. */
@@ -337,7 +338,7 @@ export class VhostVdpaTransport {
   /** VHOST_GET_FORK_FROM_OWNER (modes in `forkOwnerModes`; since Linux 6.17): whether workers are forked from the owner or are kernel threads. */
   forkFromOwner(): number {
     this.#u8.view.setUint8(0, 0)
-    this.handle.ioctl(requests.VHOST_GET_FORK_FROM_OWNER.number, this.#u8.bytes)
+    ask(this.handle, requests.VHOST_GET_FORK_FROM_OWNER.number, this.#u8.bytes)
     return this.#u8.view.getUint8(0)
   }
 
@@ -345,17 +346,17 @@ export class VhostVdpaTransport {
   setForkFromOwner(mode: number): void {
     checkInteger(mode, 'mode', 0, 1)
     this.#u8.view.setUint8(0, mode)
-    this.handle.ioctl(requests.VHOST_SET_FORK_FROM_OWNER.number, this.#u8.bytes)
+    ask(this.handle, requests.VHOST_SET_FORK_FROM_OWNER.number, this.#u8.bytes)
   }
 
   /** Writes IOTLB records of 72 bytes each, in order. Every refusal of a mapping is EFAULT, what is no IOTLB message is EINVAL. How far it came, and the refusal, are the answer. */
   writeIotlb(records: Uint8Array): WriteEachOutcome {
-    return outcomeOf(this.handle.writeEach(records, IOTLB_RECORD_BYTES))
+    return writeRecords(this.handle, records, IOTLB_RECORD_BYTES)
   }
 
   /** writeIotlb off the event loop's thread. */
-  async writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome> {
-    return outcomeOf(await this.handle.writeEachAsync(records, IOTLB_RECORD_BYTES, options))
+  writeIotlbAsync(records: Uint8Array, options?: WriteEachOptions): Promise<WriteEachOutcome> {
+    return writeRecordsAsync(this.handle, records, IOTLB_RECORD_BYTES, options)
   }
 
   #configArgument(offset: number, length: number): Uint8Array {
@@ -370,28 +371,28 @@ export class VhostVdpaTransport {
   // would decide between ENOTTY and ENOBUFS.
   #readU32(request: number): number {
     this.#u32.view.setUint32(0, 0)
-    this.handle.ioctl(request, this.#u32.bytes)
+    ask(this.handle, request, this.#u32.bytes)
     return this.#u32.view.getUint32(0, true)
   }
 
   #readU64(request: number): bigint {
     this.#u64.view.setUint32(0, 0)
     this.#u64.view.setUint32(4, 0)
-    this.handle.ioctl(request, this.#u64.bytes)
+    ask(this.handle, request, this.#u64.bytes)
     return this.#u64.view.getBigUint64(0, true)
   }
 
   #writeU64(request: number, value: bigint): void {
     // A DataView would cut the word off and send other features than were asked for.
     this.#u64.view.setBigUint64(0, toU64(value, 'features'), true)
-    this.handle.ioctl(request, this.#u64.bytes)
+    ask(this.handle, request, this.#u64.bytes)
   }
 
   #getPair(request: number, index: number): number {
     checkInteger(index, 'index', 0, 0xffff_ffff)
     this.#pair.view.setUint32(0, index, true)
     this.#pair.view.setUint32(4, 0, true)
-    this.handle.ioctl(request, this.#pair.bytes)
+    ask(this.handle, request, this.#pair.bytes)
     return this.#pair.view.getUint32(4, true)
   }
 
@@ -400,7 +401,7 @@ export class VhostVdpaTransport {
     checkInteger(value, 'value', 0, 0xffff_ffff)
     this.#pair.view.setUint32(0, index, true)
     this.#pair.view.setUint32(4, value, true)
-    this.handle.ioctl(request, this.#pair.bytes)
+    ask(this.handle, request, this.#pair.bytes)
   }
 
   #setFile(request: number, index: number, fd: number): void {
@@ -408,11 +409,6 @@ export class VhostVdpaTransport {
     checkInteger(fd, 'fd', -1, 0x7fff_ffff)
     this.#pair.view.setUint32(0, index, true)
     this.#pair.view.setInt32(4, fd, true)
-    this.handle.ioctl(request, this.#pair.bytes)
+    ask(this.handle, request, this.#pair.bytes)
   }
-}
-
-/** A program's own backend may answer with the bare count of a sequence that came to its end. */
-function outcomeOf(answer: WriteEachOutcome | number): WriteEachOutcome {
-  return typeof answer === 'number' ? { completed: answer } : answer
 }

@@ -4,6 +4,7 @@ import { channel } from 'node:diagnostics_channel'
 import { bit } from '../base/bits.js'
 import { checkFunction, checkInteger, checkString, typeError } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
+import { diagnosticsChannels } from '../base/diagnostics.js'
 import { vdpaError } from '../base/errors.js'
 import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
@@ -20,7 +21,7 @@ const ACCEPTED_A_TURN = 32
 /** Milliseconds until a process that has no descriptors left tries again. */
 const PAUSE = 100
 
-const refusalChannel = channel('vhost-vdpa:vhost-user-refusal')
+const refusalChannel = channel(diagnosticsChannels.vhostUserRefusal)
 
 /** What is offered for every device. */
 export const OFFERED_ALWAYS = maskOf([

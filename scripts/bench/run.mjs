@@ -114,6 +114,17 @@ function iommuRow() {
   print({ name, unit: 'pairs/s', ...rates, against: 'direct', reach: 'at least 0.5x' })
 }
 
+/** What the diagnostics channels cost while nobody listens. */
+function diagnosticsRow() {
+  const run = (way) => number(process.execPath, `${here}trials/diagnostics.mjs`, way)
+  const rates = takeTurns(
+    () => run('told'),
+    () => run('plain'),
+  )
+  const name = 'simulator: device.status, diagnostics without a listener'
+  print({ name, unit: 'ns', ...rates, against: 'no channel', reach: 'at most 1.02x' })
+}
+
 /** A guest's queues through a shadow, against the same without one: on the simulator, by processor time, or on a device, by the clock. */
 function shadowRows(path) {
   const where = path === undefined ? 'simulator, a second of processor time' : 'vdpa_sim_net, a second'
@@ -149,6 +160,7 @@ if (values.inside) {
   for (const row of intervalMapRows({ rounds })) print(row)
   memoryRows()
   iommuRow()
+  diagnosticsRow()
   shadowRows()
   if (values.lab) {
     for (const name of ['device', 'block'])

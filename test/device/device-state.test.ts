@@ -8,7 +8,7 @@ const features = new FeatureSet(1n << 32n, {})
 
 describe('the state of a device', () => {
   test('goes from claimed to running and back', () => {
-    const state = new DeviceState()
+    const state = new DeviceState('/dev/vhost-vdpa-0')
     expect([state.name, state.hasDriverOk, state.features]).toEqual(['claimed', false, undefined])
     state.negotiated(features)
     expect([state.name, state.hasDriverOk, state.features]).toEqual(['negotiated', false, features])
@@ -24,11 +24,11 @@ describe('the state of a device', () => {
     ['running', (state: DeviceState) => state.running()],
     ['suspended', (state: DeviceState) => state.suspended()],
   ] as const)('does not become %s before its negotiation', (_, move) => {
-    expect(() => move(new DeviceState())).toThrow(/claimed cannot become/)
+    expect(() => move(new DeviceState('/dev/vhost-vdpa-0'))).toThrow(/claimed cannot become/)
   })
 
   test('lost is known by its first reason, and ends with a reset that succeeds', () => {
-    const state = new DeviceState()
+    const state = new DeviceState('/dev/vhost-vdpa-0')
     state.negotiated(features)
     state.lost('first')
     state.lost('second')
@@ -39,7 +39,7 @@ describe('the state of a device', () => {
   })
 
   test('what only a reset takes back is said until then', () => {
-    const state = new DeviceState()
+    const state = new DeviceState('/dev/vhost-vdpa-0')
     state.needsReset('one')
     state.needsReset('two')
     expect(state.resetReason).toBe('one')
@@ -48,7 +48,7 @@ describe('the state of a device', () => {
   })
 
   test('closing hides where it stands from the user, and not from what goes on', () => {
-    const state = new DeviceState()
+    const state = new DeviceState('/dev/vhost-vdpa-0')
     state.beginClosing()
     state.negotiated(features)
     expect([state.name, state.phase, state.isEnding, state.isClosed]).toEqual(['closing', 'negotiated', true, false])

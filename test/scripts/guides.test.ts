@@ -48,6 +48,10 @@ test('bringing hosts up', () => {
   expect(run('bring-up.md')).toEqual({ code: 0, stdout: '0\n', stderr: '' })
 })
 
+test('what the package tells while it works', () => {
+  expect(run('../diagnostics.md')).toEqual({ code: 0, stdout: 'true\n', stderr: '' })
+})
+
 test('a device that asks where its addresses lead', () => {
   expect(run('misses.md')).toEqual({ code: 0, stdout: '3 3\n', stderr: '' })
 })
