@@ -18,7 +18,7 @@ import {
 } from '../uapi/vhost-types.js'
 import type { StructCodec } from '../uapi/struct.js'
 import { requests, type RequestName } from '../uapi/vhost.js'
-import { ask } from './ask.js'
+import { ask, askAsync } from './ask.js'
 import type { MemoryTableEntry, VringAddresses } from './vhost-vdpa.js'
 
 const U64_BITS = 64n
@@ -217,7 +217,7 @@ export class VhostChardevTransport {
   /** setNetBackend() off the event loop's thread: stopping waits for what is in flight. */
   async setNetBackendAsync(index: number, fd: number): Promise<void> {
     checkInteger(fd, 'fd', -1, 0x7fff_ffff)
-    await this.handle.ioctlAsync(requests.VHOST_NET_SET_BACKEND.number, vhostVringFile.encode({ index, fd }))
+    await askAsync(this.handle, requests.VHOST_NET_SET_BACKEND.number, vhostVringFile.encode({ index, fd }))
   }
 
   /** VHOST_VSOCK_SET_GUEST_CID (vhost-vsock): the address of the guest, 3 to 2^32-2. EADDRINUSE for one that another guest has. */
