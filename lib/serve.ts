@@ -52,7 +52,7 @@ export function serveVhostUser(model: ServedModel, options: ServeVhostUserOption
  * is started and stopped as a whole. Interrupts go through this process where the front end passes a socket instead of an eventfd, as User Mode Linux does, and both
  * directions on a simulator.
  *
- * Errors: ERR_VDPA_STATE for a device that is negotiated; those of serveVhostUser() for the socket; what the device refuses. Since 0.1.0.
+ * Errors: ERR_VDPA_STATE for a device that is negotiated, or bridged already; those of serveVhostUser() for the socket; what the device refuses. Since 0.1.0.
  */
 export async function bridgeVhostUser(device: VdpaDevice, options: BridgeVhostUserOptions): Promise<VhostUserBridge> {
   return bridgeOn(device, options.backend ?? new KernelBackend(), options)

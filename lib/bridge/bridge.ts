@@ -96,10 +96,17 @@ class Bridge implements VhostUserBridge {
 
   async #end(): Promise<void> {
     this.#device.events.off('close', this.#onClose)
-    this.#server.close()
-    await this.#bridged.ended()
+    try {
+      this.#server.close()
+      await this.#bridged.ended()
+    } finally {
+      bridgedDevices.delete(this.#device)
+    }
   }
 }
+
+/** Devices that belong to a bridge, or to one that is being made. */
+const bridgedDevices = new WeakSet<VdpaDevice>()
 
 /** As bridgeVhostUser(), for a backend that is known. */
 export async function bridgeOn(
@@ -109,6 +116,22 @@ export async function bridgeOn(
 ): Promise<VhostUserBridge> {
   if (!(device instanceof VdpaDevice)) throw typeError('device', 'an open VdpaDevice', device)
   checkObject(options, 'options')
+  if (bridgedDevices.has(device))
+    throw vdpaError('ERR_VDPA_STATE', 'the device is bridged already: close that bridge first', { path: device.path })
+  bridgedDevices.add(device)
+  try {
+    return await makeBridge(device, backend, options)
+  } catch (failure) {
+    bridgedDevices.delete(device)
+    throw failure
+  }
+}
+
+async function makeBridge(
+  device: VdpaDevice,
+  backend: Backend,
+  options: BridgeVhostUserOptions,
+): Promise<VhostUserBridge> {
   const settings = settingsOf(backend, options, OFFERED_ALWAYS)
   const sockets = socketsOf(backend)
   const { policy, onAudit, timeout, macTableEntries } = options

@@ -131,6 +131,19 @@ describeNative('a device that is bridged', (backend) => {
     expect(world.bridge.refusals).toEqual([])
   })
 
+  it('has a device to itself, until it is closed', async () => {
+    begin()
+    await using world = await disk()
+    const again = () => bridgeVhostUser(world.device, { socket: folder.file('other') })
+    await expect(again()).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+    await world.bridge.close()
+    await using other = await again()
+    expect(other.frontEnds).toBe(0)
+    await other.close()
+    await expect(bridgeVhostUser(world.device, { socket: '/nowhere/socket' })).rejects.toMatchObject({ code: 'ENOENT' })
+    await (await again()).close()
+  })
+
   it('maps memory that is added, and stops for what is taken away only', async () => {
     begin()
     await using world = await disk()
