@@ -1,7 +1,7 @@
 // A client of generic netlink over the seam's socket: one question at a time, its answers collected whole. It knows the controller and no other family.
 
 import type { Backend, NetlinkSocket, Subscription } from '../backend/backend.js'
-import { checkInteger, checkSignal } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, checkSignal, checkString, typeError } from '../base/checks.js'
 import { isVdpaError, systemError, vdpaError } from '../base/errors.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import {
@@ -20,6 +20,7 @@ import {
   netlinkTypes,
   textAttribute,
   type GenericMessage,
+  type NetlinkAttribute,
   type NetlinkMessage,
 } from '../uapi/netlink.js'
 
@@ -91,6 +92,7 @@ export class GenericNetlink implements AsyncDisposable {
 
   /** Opens a socket. ERR_VDPA_NOT_SUPPORTED where the backend has no netlink; EPROTONOSUPPORT. */
   static open(backend: Backend): GenericNetlink {
+    checkObject(backend, 'backend')
     if (backend.netlink === undefined)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the backend ${backend.name} has no netlink`)
     const socket = backend.netlink(NETLINK_GENERIC)
@@ -109,6 +111,7 @@ export class GenericNetlink implements AsyncDisposable {
 
   /** Asks the controller for a family. ENOENT: the module is not loaded, or the process is in another network namespace. */
   async family(name: string, options: AskOptions = {}): Promise<NetlinkFamily> {
+    checkString(name, 'name')
     const { CTRL_ATTR_FAMILY_NAME } = controlAttributes
     const attributes = [{ type: CTRL_ATTR_FAMILY_NAME, bytes: textAttribute(name) }]
     const question = {
@@ -125,13 +128,13 @@ export class GenericNetlink implements AsyncDisposable {
    * Asks, and collects what comes until the kernel says it was all. Refusals are errors with the kernel's errno, whose message has its extended ack text.
    * ERR_VDPA_TIMEOUT, ERR_VDPA_CANCELED, ERR_VDPA_CLOSED; ERR_VDPA_PROTOCOL for an answer that is none; ENOBUFS when answers were lost each time.
    */
-  ask(question: Question, options: AskOptions = {}): Promise<Answer> {
+  async ask(question: Question, options: AskOptions = {}): Promise<Answer> {
+    const asked = checkedQuestion(question)
+    checkObject(options, 'options')
     const { timeout = DEFAULT_TIMEOUT, signal } = options
-    const result = this.#last.then(async () => {
-      checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
-      checkSignal(signal, 'options.signal')
-      return this.#tryOften(question, timeout, signal)
-    })
+    checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
+    checkSignal(signal, 'options.signal')
+    const result = this.#last.then(() => this.#tryOften(asked, timeout, signal))
     this.#last = result.catch(() => undefined)
     return result
   }
@@ -248,6 +251,25 @@ export class GenericNetlink implements AsyncDisposable {
       throw new RangeError(`a message of type ${message.type} answers no question to ${waiting.question.family}`)
     waiting.messages.push(decodeGeneric(message.payload))
   }
+}
+
+/** A question as it was when it was asked. TypeError and RangeError for what is none. */
+function checkedQuestion(question: Question): Question {
+  checkObject(question, 'question')
+  const { family, command, attributes, isDump, name } = question
+  checkInteger(family, 'question.family', 0, 0xffff)
+  checkInteger(command, 'question.command', 0, 0xff)
+  checkString(name, 'question.name')
+  if (!Array.isArray(attributes)) throw typeError('question.attributes', 'an array', attributes)
+  const copies = attributes.map((attribute, index) => {
+    const place = `question.attributes[${index}]`
+    checkObject(attribute, place)
+    const { type, bytes } = attribute as NetlinkAttribute
+    checkInteger(type, `${place}.type`, 0, 0xffff)
+    checkBytes(bytes, `${place}.bytes`)
+    return { type, bytes: bytes.slice() }
+  })
+  return { family, command, attributes: copies, name, ...(isDump === true && { isDump }) }
 }
 
 function takeVerdict(waiting: Waiting, message: NetlinkMessage): void {

@@ -23,6 +23,41 @@ describe('the client of generic netlink', () => {
     expect(socket.isReferenced).toBe(false)
   })
 
+  it.each<[string, unknown, RegExp]>([
+    ['no question', null, /question must be/],
+    ['a name that is none', { ...question, name: Symbol('odd') }, /question.name must be/],
+    ['a family that is none', { ...question, family: 5n }, /question.family must be/],
+    ['a command that is none', { ...question, command: 256 }, /question.command must be/],
+    ['attributes that are none', { ...question, attributes: undefined }, /question.attributes must be/],
+    ['an attribute that is none', { ...question, attributes: [null] }, /question.attributes\[0\] must be/],
+    [
+      'a type that is none',
+      { ...question, attributes: [{ type: -1, bytes: new Uint8Array(1) }] },
+      /\[0\].type must be/,
+    ],
+    ['bytes that are none', { ...question, attributes: [{ type: 1, bytes: 'x' }] }, /\[0\].bytes must be/],
+  ])('refuses %s before anything is sent', async (_name, odd, sentence) => {
+    const { backend, socket } = scripted(() => expect('sent').toBe('never'))
+    await using netlink = GenericNetlink.open(backend)
+    await expect(netlink.ask(odd as Question)).rejects.toThrow(sentence)
+    expect(socket.isReferenced).toBe(false)
+  })
+
+  it('asks what the question was when it was asked', async () => {
+    const seen: number[] = []
+    const { backend } = scripted(({ sequence, payload }, socket) => {
+      seen.push(payload[8] ?? -1)
+      socket.put(verdict(sequence))
+    })
+    await using netlink = GenericNetlink.open(backend)
+    const bytes = Uint8Array.of(1)
+    const asked = [netlink.ask({ ...question, attributes: [{ type: 4, bytes }] })]
+    asked.push(netlink.ask({ ...question, attributes: [{ type: 4, bytes }] }))
+    bytes[0] = 2
+    await Promise.all(asked)
+    expect(seen).toEqual([1, 1])
+  })
+
   it('collects a dump of several datagrams that come late', async () => {
     const { backend, socket } = scripted(({ sequence, flags }, socket) => {
       expect(flags).toBe(0x301)
