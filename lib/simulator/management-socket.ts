@@ -59,8 +59,20 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
     if (this.#subscription?.isClosed === false)
       throw vdpaError('ERR_VDPA_STATE', 'there is a listener already: close its subscription first')
     const name = `netlink socket ${this.#fd} calls its listener`
-    this.#subscription = new SimulatedSubscription(this.#counter, this.#host.scheduler, name, () => listener())
+    this.#subscription = new SimulatedSubscription(this.#counter, this.#host.scheduler, name, () =>
+      this.#tell(listener),
+    )
     return this.#subscription
+  }
+
+  /** Tells again while there is something left, as the kernel does. */
+  #tell(listener: () => void): void {
+    if (this.#received.length === 0) return
+    try {
+      listener()
+    } finally {
+      if (this.#received.length > 0) this.#counter.add(1)
+    }
   }
 
   /** There are groups, in which nothing is ever said. */

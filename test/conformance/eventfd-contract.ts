@@ -190,6 +190,19 @@ export const netlinkContract: Suite = {
       expect(Buffer.from(answer).includes('nlctrl\0')).toBe(true)
       expect(socket.receive()).toBeUndefined()
     },
+    'tell of what is left until it is received': async (scene) => {
+      const socket = socketOf(scene)
+      const received: Uint8Array[] = []
+      using _subscription = socket.onReadable(() => {
+        // One at a time, of several.
+        const answer = socket.receive()
+        if (answer !== undefined) received.push(answer)
+      })
+      for (let count = 0; count < 3; count++) socket.send(askForControl)
+      // Each is answered, and acknowledged where that was asked for.
+      await until(() => received.length >= 3)
+      expect(socket.receive()).toBeUndefined()
+    },
     'join groups': (scene) => {
       socketOf(scene).addMembership(1)
     },
