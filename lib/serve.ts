@@ -26,6 +26,13 @@ export type { BlockCounters } from './models/block.js'
 export { fileBlockDevice, type FileBlockDevice, type FileBlockOptions } from './storage/file-block.js'
 export { openFileStorage, type FileStorageOptions } from './storage/open-file.js'
 export type { FileStorage } from './storage/file-storage.js'
+export {
+  parentDevice,
+  type ParentDeviceOptions,
+  type ParentOperations,
+  type ParentState,
+  type ParentVring,
+} from './models/parent-device.js'
 export { customDevice, type ChainServer, type CustomDeviceOptions } from './models/custom.js'
 
 /**
