@@ -21,7 +21,7 @@ const prelude = `
   globalThis.port = globalThis.device = system.demandIotlb()
 `
 
-function run(guide: string): Ended {
+function run(guide: string, before = prelude): Ended {
   const text = readFileSync(join(root, 'docs/guides', guide), 'utf8')
   const programs = Array.from(text.matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) => String(code))
   const folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-guide-'))
@@ -29,7 +29,7 @@ function run(guide: string): Ended {
     const file = join(folder, 'program.mjs')
     const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
     writeFileSync(file, ts.transpileModule(programs.join('\n'), { compilerOptions }).outputText)
-    return runProgram(file, [], prelude)
+    return runProgram(file, [], before)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -65,5 +65,15 @@ const { addon, reason } = tryLoadAddon()
     process.env['VM_SOCKET'] = folder.file('net.sock')
     expect(run('bridge.md')).toEqual({ code: 0, stdout: 'isolated: true guests: 0\n', stderr: '' })
     delete process.env['VM_SOCKET']
+  },
+)
+
+;(addon === undefined ? test.skip : test)(
+  addon === undefined ? `a device in another process (skipped: ${reason})` : 'a device in another process',
+  () => {
+    using folder = new TemporaryFolder()
+    process.env['CHANNEL'] = folder.file('channel')
+    expect(run('model-elsewhere.md', '// The package as it is.')).toEqual({ code: 0, stdout: 'read by another process\n', stderr: '' })
+    delete process.env['CHANNEL']
   },
 )
