@@ -73,7 +73,11 @@ const { addon, reason } = tryLoadAddon()
   () => {
     using folder = new TemporaryFolder()
     process.env['CHANNEL'] = folder.file('channel')
-    expect(run('model-elsewhere.md', '// The package as it is.')).toEqual({ code: 0, stdout: 'read by another process\n', stderr: '' })
+    expect(run('model-elsewhere.md', '// The package as it is.')).toEqual({
+      code: 0,
+      stdout: 'read by another process\n',
+      stderr: '',
+    })
     delete process.env['CHANNEL']
   },
 )
