@@ -1,23 +1,29 @@
-// `node scripts/guests/run.mjs [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these vhost-user sockets, runs
-// the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. Exit code 2: there is no guest to boot here, and stderr says why.
+// `node scripts/guests/run.mjs [--machine uml|qemu] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
+// vhost-user sockets, runs the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. `--check` boots nothing. Exit code 2:
+// there is no guest to boot here, and stderr says why.
 import { parseArgs } from 'node:util'
-import { runGuest, whyNoGuest } from './uml.mjs'
 
+const machines = { uml: { file: './uml.mjs', memory: '96M' }, qemu: { file: './qemu.mjs', memory: '192M' } }
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    machine: { type: 'string', default: 'uml' },
     script: { type: 'string', default: '' },
-    memory: { type: 'string', default: '96M' },
+    memory: { type: 'string' },
     check: { type: 'boolean' },
   },
 })
-const reason = whyNoGuest()
+const machine = machines[values.machine]
+if (machine === undefined) throw new Error(`--machine is one of ${Object.keys(machines).join(', ')}`)
+const { runGuest, whyNoGuest } = await import(machine.file)
+const reason = await whyNoGuest()
 if (reason !== undefined) {
   console.error(reason)
   process.exit(2)
 }
 if (values.check !== true) {
-  const { code, signal } = await runGuest({ script: values.script, devices: positionals, memory: values.memory })
+  const { memory = machine.memory, script } = values
+  const { code, signal } = await runGuest({ script, devices: positionals, memory })
   // It ends with 0 when it was switched off.
   process.exitCode = signal === null ? (code ?? 1) : 1
 }

@@ -89,8 +89,10 @@ async function readCached(folder) {
   }
 }
 
-async function newestCached(cache, series) {
-  const names = (await readdir(cache)).filter((name) => name.startsWith(`${series.name}.`))
+/** The newest kernel of a series that was built already; undefined where none was. */
+export async function newestCached(word, cache = cacheFolder()) {
+  if (!existsSync(cache)) return undefined
+  const names = (await readdir(cache)).filter((name) => name.startsWith(`${allSeries[word].name}.`))
   for (const name of names.sort(byRelease)) {
     const kernel = await readCached(join(cache, name))
     if (kernel !== undefined) return kernel
@@ -134,7 +136,7 @@ export async function ensureKernel(word) {
   const apt = await series.apt(cache)
   let offered = await newestOfferedRemembered(cache, series, apt)
   if (offered === undefined) {
-    const cached = await newestCached(cache, series)
+    const cached = await newestCached(word, cache)
     if (cached !== undefined) {
       report(`apt's lists have no kernel ${series.name}; using the cached ${cached.release}`)
       return cached

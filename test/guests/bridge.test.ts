@@ -4,28 +4,13 @@ import { expect, it } from '@jest/globals'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser } from '../../lib/serve'
 import { blockDevice, networkDevice, pair, Simulator } from '../../lib/simulator'
-import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
+import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { openDescriptors, TemporaryFolder } from '../native/support'
 import { describeGuest, Guest } from './guest'
+import { filters, pings, ringFeatures } from './scripts'
 
-const ringFeatures = [transport.VIRTIO_F_RING_INDIRECT_DESC, transport.VIRTIO_F_RING_EVENT_IDX]
-const filters = [
-  net.VIRTIO_NET_F_MRG_RXBUF,
-  net.VIRTIO_NET_F_CTRL_RX,
-  net.VIRTIO_NET_F_CTRL_VLAN,
-  net.VIRTIO_NET_F_CTRL_RX_EXTRA,
-]
 const MAC = '02:00:00:00:00:01'
-
-const script = (own: string, other: string) => `
-ip link set eth0 up
-ip addr add ${own}/24 dev eth0
-say address $(cat /sys/class/net/eth0/address)
-n=0; until ping -c 1 -W 1 ${other} > /dev/null || [ $n = 30 ]; do n=$((n+1)); done
-ping -c 20 -i 0.05 -s 1400 ${other} | grep -q ' 0% packet loss'
-say pinged $?
-sleep 2`
 
 async function eventually(isSo: () => boolean): Promise<void> {
   for (let tries = 0; !isSo() && tries < 500; tries++) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -51,8 +36,8 @@ describeGuest('a guest on a bridged network device', () => {
       await using second = await openDevice(simulator.add(other), { backend: simulator, expect: 'net' })
       await using a = await bridgeVhostUser(first, { socket: folder.file('first') })
       await using b = await bridgeVhostUser(second, { socket: folder.file('second') })
-      await using guest = new Guest(script('10.0.0.1', '10.0.0.2'), [`${a.path}:1`])
-      await using peer = new Guest(script('10.0.0.2', '10.0.0.1'), [`${b.path}:1`])
+      await using guest = new Guest(pings('10.0.0.1', '10.0.0.2'), [`${a.path}:1`])
+      await using peer = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${b.path}:1`])
       expect(await Promise.all([guest.saying('address'), peer.saying('address')])).toEqual([one.mac, other.mac])
       expect(await Promise.all([guest.saying('pinged'), peer.saying('pinged')])).toEqual(['0', '0'])
       await Promise.all([guest.end(), peer.end()])

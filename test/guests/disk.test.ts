@@ -5,27 +5,7 @@ import { blockDevice, serveVhostUser } from '../../lib/serve'
 import { blockFeatureBits, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { TemporaryFolder } from '../native/support'
 import { describeGuest, Guest } from './guest'
-
-const ringFeatures = [transport.VIRTIO_F_RING_INDIRECT_DESC, transport.VIRTIO_F_RING_EVENT_IDX]
-
-const fill = `
-mke2fs /dev/vda > /dev/null 2>&1
-say made $?
-mount -t ext2 /dev/vda /mnt
-cp -a /bin /mnt/ && dd if=/dev/urandom of=/mnt/random bs=1M count=8 conv=fsync 2> /dev/null
-say sum $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt
-say unmounted $?
-[ -z "$1" ] && unload && load
-mount -t ext2 /dev/vda /mnt
-say after $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt`
-
-const look = `
-mount -o ro -t ext2 /dev/vda /mnt
-say sum $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt
-say serial $(cat /sys/block/vda/serial)`
+import { fillsDisk, looksAtDisk, ringFeatures } from './scripts'
 
 describeGuest('a guest on a disk', () => {
   it.each([
@@ -36,14 +16,14 @@ describeGuest('a guest on a disk', () => {
     using folder = new TemporaryFolder()
     const device = blockDevice({ capacity: 64 * 2048, id: 'served', moreFeatures: features })
     using server = serveVhostUser(device, { socket: folder.file('disk') })
-    await using first = new Guest(fill, [`${server.path}:2`])
+    await using first = new Guest(fillsDisk, [`${server.path}:2`])
     expect(await first.saying('made')).toBe('0')
     const sum = await first.saying('sum')
     expect(sum).toMatch(/^[0-9a-f]{64}/)
     expect(await first.saying('unmounted')).toBe('0')
     expect(await first.saying('after')).toBe(sum)
     await first.end()
-    await using second = new Guest(look, [`${server.path}:2`])
+    await using second = new Guest(looksAtDisk, [`${server.path}:2`])
     expect(await second.saying('sum')).toBe(sum)
     expect(await second.saying('serial')).toBe('served')
     await second.end()

@@ -7,16 +7,25 @@ import { packageRoot } from '../native/support'
 
 const runner = join(packageRoot(), 'scripts/guests/run.mjs')
 
-/** A suite that needs a guest. */
-export function describeGuest(title: string, body: () => void): void {
-  const { status, stderr } = spawnSync(process.execPath, [runner, '--check'], { encoding: 'utf8' })
+/** User Mode Linux, or QEMU, which emulates a PC. */
+export type Machine = 'uml' | 'qemu'
+
+/** A suite that needs guests, of these machines. */
+export function describeGuest(title: string, body: () => void, machines: readonly Machine[] = ['uml']): void {
+  const check = (machine: Machine) =>
+    spawnSync(process.execPath, [runner, '--machine', machine, '--check'], { encoding: 'utf8' })
+  const checks = machines.map(check)
+  const { status, stderr } = checks.find((each) => each.status !== 0) ?? { status: 0, stderr: '' }
   const suite = status === 0 ? describe : describe.skip
   suite(status === 0 ? title : `${title} (skipped: ${stderr.trim()})`, () => {
     body()
   })
 }
 
-/** One guest that runs a script. `devices` are `<socket>:<virtio device id>`. It is killed at the end of the block that made it. */
+/**
+ * One guest that runs a script. `devices` are `<socket>:<virtio device id>`, with properties behind it where the machine is QEMU. It is killed at the end of the
+ * block that made it.
+ */
 export class Guest {
   readonly #process: ChildProcess
   readonly #ended: Promise<void>
@@ -24,8 +33,8 @@ export class Guest {
   #hasEnded = false
   #output = ''
 
-  constructor(script: string, devices: readonly string[]) {
-    this.#process = spawn(process.execPath, [runner, '--script', script, ...devices])
+  constructor(script: string, devices: readonly string[], machine: Machine = 'uml') {
+    this.#process = spawn(process.execPath, [runner, '--machine', machine, '--script', script, ...devices])
     const hear = (chunk: Buffer) => {
       this.#output += chunk.toString('latin1')
       this.#wake()
@@ -46,9 +55,9 @@ export class Guest {
     return this.#output
   }
 
-  /** What the script said. */
+  /** What the script said, line by line. */
   get said(): string[] {
-    return [...this.#output.matchAll(/^guest: (.*?)\r?$/gm)].map(([, line]) => line ?? '')
+    return [...this.#output.matchAll(/^guest: (.*?)\r*\n/gm)].map(([, line]) => line ?? '')
   }
 
   /** Resolves with the line that begins so, once it was said; rejects when the guest ends before. */

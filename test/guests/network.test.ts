@@ -2,30 +2,14 @@
 
 import { expect, it } from '@jest/globals'
 import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUserServer } from '../../lib/serve'
-import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
+import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { openDescriptors, TemporaryFolder } from '../native/support'
 import { describeGuest, Guest } from './guest'
-
-const ringFeatures = [transport.VIRTIO_F_RING_INDIRECT_DESC, transport.VIRTIO_F_RING_EVENT_IDX]
-const filters = [
-  net.VIRTIO_NET_F_MRG_RXBUF,
-  net.VIRTIO_NET_F_CTRL_RX,
-  net.VIRTIO_NET_F_CTRL_VLAN,
-  net.VIRTIO_NET_F_CTRL_RX_EXTRA,
-]
+import { filters, pings, ringFeatures } from './scripts'
 
 function served(folder: TemporaryFolder, name: string, device: NetworkDevice): VhostUserServer {
   return serveVhostUser(device, { socket: folder.file(name) })
 }
-
-const script = (own: string, other: string) => `
-ip link set eth0 up
-ip addr add ${own}/24 dev eth0
-say address $(cat /sys/class/net/eth0/address)
-n=0; until ping -c 1 -W 1 ${other} > /dev/null || [ $n = 30 ]; do n=$((n+1)); done
-ping -c 20 -i 0.05 -s 1400 ${other} | grep -q ' 0% packet loss'
-say pinged $?
-sleep 2`
 
 describeGuest('a guest on a network device', () => {
   it.each([
@@ -43,8 +27,8 @@ describeGuest('a guest on a network device', () => {
       pair(one, other)
       using first = served(folder, 'first', one)
       using second = served(folder, 'second', other)
-      await using a = new Guest(script('10.0.0.1', '10.0.0.2'), [`${first.path}:1`])
-      await using b = new Guest(script('10.0.0.2', '10.0.0.1'), [`${second.path}:1`])
+      await using a = new Guest(pings('10.0.0.1', '10.0.0.2'), [`${first.path}:1`])
+      await using b = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${second.path}:1`])
       expect(await Promise.all([a.saying('address'), b.saying('address')])).toEqual([one.mac, other.mac])
       expect(await Promise.all([a.saying('pinged'), b.saying('pinged')])).toEqual(['0', '0'])
       await Promise.all([a.end(), b.end()])

@@ -1,0 +1,57 @@
+// QEMU as a guest's machine, emulated (no KVM and no root): its virtio PCI devices are at vhost-user sockets, and the kernel is the lab's, from its cache.
+// Needs Debian's packages qemu-system-x86 and busybox-static, and one run of the kernel lab before.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { newestCached } from '../lab/kernel.mjs'
+import { boot, whyNoBusybox } from './machine.mjs'
+
+const QEMU = 'qemu-system-x86_64'
+const MODULES = [
+  ...['failover', 'net_failover', 'virtio_net', 'virtio_blk'],
+  ...['crc32c_generic', 'jbd2', 'mbcache', 'crc16', 'ext4'],
+]
+
+/** Why no guest can be started here, and what mends it; undefined when one can. */
+export async function whyNoGuest() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return 'the lab has a kernel for x86-64 only'
+  if (spawnSync(QEMU, ['--version']).status !== 0) return 'as root, run: apt-get install qemu-system-x86'
+  if ((await newestCached('6.12')) === undefined) return 'as root, run: node scripts/lab/run.mjs -- true'
+  return whyNoBusybox()
+}
+
+/** `<socket>:<virtio device id>[,<property>=<value>…]`; `queues` is the front end's, the other properties are those of QEMU's device. */
+function deviceWords(device, index) {
+  const [, path, id, more] = /^(.*?):(\d+)(,.*)?$/.exec(device) ?? []
+  const properties = more?.split(',').filter((each) => each !== '') ?? []
+  const queues = Number(properties.find((each) => each.startsWith('queues='))?.slice('queues='.length) ?? 1)
+  const rest = properties.filter((each) => !each.startsWith('queues=')).map((each) => `,${each}`)
+  const socket = ['-chardev', `socket,id=socket${index},path=${path},reconnect=1`]
+  if (id === '2')
+    return [...socket, '-device', `vhost-user-blk-pci,chardev=socket${index},num-queues=${queues}${rest.join('')}`]
+  if (id !== '1') throw new Error(`${device}: the number of a network is 1, and that of a disk 2`)
+  // Without MSI-X: QEMU 7.2 emulating a processor dies (SIGSEGV) when the driver of such a card starts its rings.
+  const pairs = queues > 1 ? ',mq=on' : ''
+  return [
+    ...socket,
+    ...['-netdev', `vhost-user,id=net${index},chardev=socket${index},queues=${queues}`],
+    ...['-device', `virtio-net-pci,netdev=net${index},romfile=,vectors=0${pairs}${rest.join('')}`],
+  ]
+}
+
+/** Boots a guest that runs `script` with busybox. Its console is this process's output. Resolves with its end. */
+export async function runGuest({ script, devices, memory }) {
+  const kernel = await newestCached('6.12')
+  const modules = MODULES.map((name) => [name, join(kernel.folder, `modules/${name}.ko`)])
+  const wordsOf = (archive) => [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    // Memory that another process can map: what vhost-user lives on.
+    ...['-object', `memory-backend-memfd,id=memory,size=${memory},share=on`],
+    ...['-machine', 'q35,memory-backend=memory', '-accel', 'tcg', '-cpu', 'max', '-m', memory],
+    ...['-kernel', join(kernel.folder, 'vmlinuz'), '-initrd', archive],
+    // As the lab's machine, whose comments say why.
+    ...['-append', 'console=ttyS0 quiet loglevel=2 panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check'],
+    ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
+    ...devices.flatMap(deviceWords),
+  ]
+  return boot({ command: QEMU, script, modules, wordsOf })
+}
