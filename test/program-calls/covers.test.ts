@@ -26,7 +26,6 @@ const elsewhere: Readonly<Record<string, string>> = {
   'MissPort.onReadable(listener)': 'the listener is ours; what the port is read for calls the program, which is a row',
   'ServeVduseOptions.onRefusal': 'needs a kernel, which is pretended: test/vduse/program.test.ts',
   'ServeVhostUserOptions.onRefusal': 'needs the sockets of a kernel: test/vhost-user/program.test.ts',
-  'ShadowQueueOptions.onBroken': 'as onAudit, and told once: test/shadow/hostile.test.ts',
   'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'VduseOptions.onRefusal': 'needs a kernel, which is pretended: test/vduse/program.test.ts',

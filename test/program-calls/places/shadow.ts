@@ -1,6 +1,8 @@
 // Where the shadow of a control queue calls the program: its policy, and who is told of commands.
 
 import { Guest, makeWorld, startShadow } from '../../control/guest.js'
+import { BASE, makeNetWorld, MEMORY_BYTES, NetGuest, SIZE, turn } from '../../shadow/guest.js'
+import { ShadowQueue } from '../../../lib/shadow/shadow-queue.js'
 import { turns, type Place, type Program } from '../place.js'
 
 function shadowPlace(name: 'policy' | 'onAudit'): Place {
@@ -90,4 +92,48 @@ const onBroken: Place = {
   },
 }
 
-export const shadowPlaces: readonly Place[] = [shadowPlace('policy'), shadowPlace('onAudit'), onBroken]
+/** Two guests with two queues each, on one device: each queue says that more chains are there than its ring has. */
+const onDataBroken: Place = {
+  name: 'onBroken of a ShadowQueue',
+  covers: ['ShadowQueueOptions.onBroken'],
+  heardBy: 'uncaught',
+  make: async (world, program) => {
+    const own = await makeNetWorld([], { queuePairs: 2 }, () => ({ onBroken: program }))
+    const { device, guest, simulator } = own
+    world.things.net = device
+    const space = device.addressSpace(0)
+    const other = new NetGuest(simulator, [], BASE + MEMORY_BYTES)
+    const guests = [guest, other]
+    for (const { memory } of guests) await space.map(memory)
+    const wish = { space, onBroken: program }
+    const more = [2, 3].map((index) => new ShadowQueue(device, { ...wish, index, guest: other.queue(index - 2) }))
+    const shadows = [...own.shadows, ...more]
+    await ShadowQueue.beginAll(shadows)
+    await device.start()
+    const act = async () => {
+      // The available index of a split ring, in its driver area behind the descriptors (2.7.6).
+      for (const one of guests) for (const at of [0, 1]) one.bytes(at * 0x8000 + SIZE * 16 + 2, 2).fill(0x77)
+      for (const { kicks } of guests) for (const kick of kicks) kick.signal()
+      for (let count = 0; count < 30; count++) await turn()
+    }
+    const [first] = shadows as [ShadowQueue]
+    const verbs = {
+      begin: () => first.begin(),
+      end: () => first.end(),
+      'end all': () => ShadowQueue.endAll(shadows),
+      close: () => first.close(),
+      suspend: () => device.suspendSync(),
+      reset: () => device.resetSync(),
+      'close on the spot': () => device.closeSync(),
+    }
+    const end = async () => {
+      await device.close()
+      for (const shadow of shadows) await shadow.close()
+      for (const one of guests) one.close()
+      return simulator.descriptors.map(({ what }) => what)
+    }
+    return { act, verbs, close: () => first.close(), closeDevice: () => device.close(), end }
+  },
+}
+
+export const shadowPlaces: readonly Place[] = [shadowPlace('policy'), shadowPlace('onAudit'), onBroken, onDataBroken]
