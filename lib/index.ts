@@ -133,7 +133,15 @@ export { BLOCK_NO_STATUS } from './drivers/block-errors.js'
 export type { BlockLimits, RangeLimits } from './drivers/block-limits.js'
 export { checkSnapshot } from './move/check-snapshot.js'
 export { compareSnapshot } from './move/differences.js'
-export { moveDevice, type MoveOptions, type MoveResult } from './move/move.js'
+export {
+  moveDevice,
+  prepareMove,
+  type DeviceMove,
+  type MoveDeviceOptions,
+  type MoveOptions,
+  type MoveResult,
+} from './move/move.js'
+export type { CopiedMemory } from './move/memory-copy.js'
 export type { MoveReport, MoveStep } from './move/stopwatch.js'
 export { restoreDevice, type Restored, type RestoreOptions } from './move/restore.js'
 export { recoverDevice, type RecoverOptions } from './move/recover.js'

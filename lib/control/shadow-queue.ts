@@ -54,6 +54,7 @@ const TIMEOUT_LAST = 0x7fff_ffff
 
 /** A guest that is being served. */
 interface Attached {
+  readonly wish: GuestControlRing
   readonly ring: GuestRing
   kicks: Subscription | undefined
   isServing: boolean
@@ -70,12 +71,14 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   readonly #host: ShadowHost<Space>
   readonly #commands: ShadowCommands
   readonly #onBroken: ((failure: unknown) => void) | undefined
+  readonly #options: ShadowOptions<Space>
   #guest: Attached | undefined
   #failure: unknown
   #serving = Promise.resolve()
 
   private constructor(host: ShadowHost<Space>, control: NetControlQueue, options: ShadowOptions<Space>) {
     this.#host = host
+    this.#options = { ...options }
     this.control = control
     this.#counters = { commands: 0, errors: 0 }
     this.counters = this.#counters
@@ -113,6 +116,16 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
     }
   }
 
+  /** @internal One like this on another control queue; no guest is attached to it. */
+  like(host: ShadowHost<Space>, control: NetControlQueue): ShadowControlQueue<Space> {
+    return new ShadowControlQueue(host, control, this.#options)
+  }
+
+  /** @internal The guest as attach() was given it; undefined where none is attached. */
+  get guest(): GuestControlRing | undefined {
+    return this.#guest?.wish
+  }
+
   /** True from close() on, or when the device was closed or reset. A guest that is still attached is answered VIRTIO_NET_ERR then. */
   get isClosed(): boolean {
     return this.control.isClosed
@@ -135,7 +148,7 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   attach(guest: GuestControlRing): void {
     if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
     const ring = new GuestRing(guest)
-    const attached: Attached = { ring, kicks: undefined, isServing: false, isLeaving: false }
+    const attached: Attached = { wish: { ...guest }, ring, kicks: undefined, isServing: false, isLeaving: false }
     attached.kicks = guest.kick.onSignal(() => this.#serve(attached))
     this.#failure = undefined
     this.#guest = attached

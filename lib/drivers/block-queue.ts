@@ -37,7 +37,7 @@ export class BlockQueue {
   readonly #path: string
   readonly #isIndirect: boolean
   readonly #segmentBytes: number
-  readonly #memory: BlockSlots
+  #memory: BlockSlots
   #limits: BlockLimits
   #queue: DeviceQueue
   #ring: DriverRing
@@ -122,7 +122,7 @@ export class BlockQueue {
     this.#onRoom?.()
   }
 
-  /** The data bytes of a slot: always the same view, which the device reads and writes while a request is under way. */
+  /** The data bytes of a slot: always the same view, which the device reads and writes while a request is under way, until the queue is moved to other memory. */
   data(slot: number): Uint8Array {
     return (typeof slot === 'number' ? this.#memory.views[slot] : undefined) ?? this.#noSlot(slot)
   }
@@ -290,6 +290,8 @@ export class BlockQueue {
   attach(queue: DeviceQueue, limits: BlockLimits): void {
     this.#queue = queue
     this.#ring = queue.ring
+    // What was saved may have been carried to other memory.
+    if (!this.#memory.isIn(queue)) this.#memory = new BlockSlots(queue, this.slots, this.slotBytes)
     this.setLimits(limits)
     // They are sent again: a status that came before the device was stopped answers nothing.
     for (let slot = 0; slot < this.slots; slot++) if (this.#state[slot] === IN_FLIGHT) this.#memory.forgetStatus(slot)

@@ -44,6 +44,11 @@ export class BlockSlots {
     this.dataLow = column(low, dataAt, slotBytes)
   }
 
+  /** Whether this is the memory of a queue. */
+  isIn({ buffers }: DeviceQueue): boolean {
+    return this.#memory.buffer === buffers.buffer
+  }
+
   /** Writes a request's head, and a status that no device gives. */
   writeHeader(slot: number, type: number, sector: number): void {
     const memory = this.#memory

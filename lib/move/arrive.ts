@@ -6,6 +6,7 @@ import { vdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
 import { NetControlQueue } from '../control/net-control-queue.js'
+import type { ShadowControlQueue } from '../control/shadow-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceSnapshot, MappingState, QueueState } from '../device/snapshot.js'
 import type { DeviceQueue } from '../device/device-queue.js'
@@ -41,12 +42,15 @@ export interface Arriving {
   readonly driver?: DriverToGoOn | undefined
   readonly eventfds?: readonly QueueEventfds[] | undefined
   readonly timeout?: number | undefined
+  /** The shadow of a guest's control queue, where there is one: another like it is made. */
+  readonly shadowControl?: ShadowControlQueue<AddressSpace> | undefined
 }
 
 /** What was made of it so far: all of it when arrive() has ended. */
 export interface Arrived {
-  control?: NetControlQueue
-  driver?: NetDriver | BlockDriver
+  control?: NetControlQueue | undefined
+  shadowControl?: ShadowControlQueue<AddressSpace> | undefined
+  driver?: NetDriver | BlockDriver | undefined
   queues: DeviceQueue[]
 }
 
@@ -156,12 +160,15 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   const commands = control === undefined ? [] : commandsOf(device, snapshot)
   const isLate = commands.length > 0 && device.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')
   yield* mapAll(device, snapshot, from.memories)
-  if (control !== undefined) arrived.control = yield* startControl(device, control, from)
+  if (control !== undefined) {
+    arrived.control = yield* startControl(device, control, from)
+    arrived.shadowControl = from.shadowControl?.like(device, arrived.control)
+  }
   if (driver !== undefined) arrived.driver = yield* startDriver(device, driver, snapshot, isLate)
   for (const queue of own) arrived.queues.push(yield* startQueue(device, queue, from.memories, isLate))
   for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
   yield* device.startOrHaltSteps()
-  if (commands.length > 0) yield* replaySteps(device, arrived.control, commands)
+  if (commands.length > 0) yield* replaySteps(device, arrived, commands)
   const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
   for (const { index } of late) device.vring(index).enableOwned()
   tell(from, arrived, isLate)
@@ -188,14 +195,15 @@ function* startControl(device: VdpaDevice, control: QueueState, from: Arriving):
 /** Waits for the device's answers as part of the procedure; no longer than until the device is closed. */
 function replaySteps(
   device: VdpaDevice,
-  control: NetControlQueue | undefined,
+  { control, shadowControl }: Arrived,
   commands: readonly Command[],
 ): Steps<void> {
   const later = async () => {
     const giveUp = new AbortController()
     const stop = device.onEnding(() => giveUp.abort())
     try {
-      await control?.replay(commands, { signal: giveUp.signal })
+      if (shadowControl === undefined) await control?.replay(commands, { signal: giveUp.signal })
+      else await shadowControl.replay(commands)
     } finally {
       stop()
     }

@@ -55,6 +55,11 @@ function spaceDifferences(device: VdpaDevice, snapshot: DeviceSnapshot): string[
   if (last >= addressSpaceCount) result.push(`it has ${addressSpaceCount} address spaces, and asid ${last} is in use`)
   else if (last > 0 && !device.backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID'))
     result.push(`asid ${last} is in use, and it cannot tell address spaces apart`)
+  for (const { index, isControl, addresses } of snapshot.queues) {
+    const places = isControl === true ? [] : Object.values(addresses).map(BigInt)
+    if (places.some((at) => at < iovaRange.first || at > iovaRange.last))
+      result.push(`the ring of queue ${index} is out of its reach`)
+  }
   for (const { asid, mappings } of snapshot.spaces) {
     const outside = mappings
       .map(parseRange)

@@ -1,18 +1,24 @@
 // A running device moves to another one: what can be done while it runs is done before the stop. When it fails, the guest goes on where it was: it runs on one side,
 // exactly one.
 
-import { checkObject } from '../base/checks.js'
+import { checkInteger, checkObject, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
+import type { GuestControlRing } from '../control/guest-ring.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
-import type { DeviceSnapshot, TakenSnapshot } from '../device/snapshot.js'
+import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import type { AddressSpace } from '../device/address-space.js'
+import type { SnapshotOptions, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
-import type { MemoryRegion } from '../memory/memory-region.js'
-import { initialState } from '../virtqueue/layout.js'
+import { ShadowQueue } from '../shadow/shadow-queue.js'
+import type { RingState } from '../virtqueue/virtqueue.js'
 import { arriveSteps, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
 import { checkGiven, giveUp, looseQueues, type SavedDriver } from './carried.js'
+import { DriverCarry } from './driver-carry.js'
+import { MemoryCopy, type CopiedMemory } from './memory-copy.js'
+import { inCopiedMemory, outlineOf, withGuestRings } from './outline.js'
 import { checkNew, refuseDifferences } from './restore.js'
 import { Stopwatch, type MoveReport } from './stopwatch.js'
 
@@ -22,10 +28,22 @@ export interface MoveOptions {
   readonly driver?: NetDriver | BlockDriver
   /** The control queue, where it is driven from here; likewise. */
   readonly control?: NetControlQueue
+  /** The shadow of a guest's control queue, in place of `control`: the guest is served by another like it, after the same policy. */
+  readonly shadowControl?: ShadowControlQueue<AddressSpace>
+  /** Shadows of a guest's data queues: the target serves the guest's rings by itself, and may be shadowed anew. */
+  readonly shadows?: readonly ShadowQueue[]
+  /** A guest's memory that the target has for itself, and that is copied. Default: both devices reach the same memory. */
+  readonly memory?: CopiedMemory
   /** The eventfds of queues that somebody else drives. */
   readonly eventfds?: readonly QueueEventfds[]
   /** Milliseconds that the device has for a command of the control queue; default 10,000. */
   readonly timeout?: number
+}
+
+/** How moveDevice() moves. */
+export interface MoveDeviceOptions extends MoveOptions {
+  /** Rounds in which memory is copied while the source runs; 8 by default, fewer where one has little to copy. Not where nothing follows what is written. */
+  readonly rounds?: number
 }
 
 /** Where the guest runs now, and what goes on in place of what was given. */
@@ -40,100 +58,195 @@ export interface MoveResult {
   readonly driver: NetDriver | BlockDriver | undefined
   /** The control queue; likewise. */
   readonly control: NetControlQueue | undefined
+  /** The shadow of the guest's control queue; likewise. */
+  readonly shadowControl: ShadowControlQueue<AddressSpace> | undefined
+  /** The guest's data queues that were shadowed, on the device that runs. */
+  readonly shadows: readonly ShadowQueue[]
   /** How long each step took. */
   readonly report: MoveReport
 }
 
+const ROUNDS = 8
+/** A round that copied no more is followed by the stop: the last one will not take long. */
+const LITTLE = 1 << 20
+
 /**
- * Moves what runs on `source` to `target`, which was opened and not negotiated, in memory that both reach. Before the stop: the two are compared, the target is negotiated, and
- * everything is mapped for it. Then the source is suspended, what it was told is told to the target, and the target runs; the source is closed. A failure before the stop is
+ * Moves what runs on `source` to `target`, which was opened and not negotiated. Before the stop: the two are compared, the target is negotiated, everything is mapped for it, and memory
+ * that it has for itself is copied. Then the source is suspended, what it was told is told to the target, and the target runs; the source is closed. A failure before the stop is
  * thrown: the source runs on, and the target is closed unless it was never touched. After it the move resolves: where it failed, the source goes on, resumed or restored.
  * Only where that is refused too it is thrown, and neither runs.
  *
  * A source that cannot be suspended is stopped by a reset where drivers of this package drive its queues; what it had taken and not answered is carried out again, and `lost`
  * says so. ERR_VDPA_NOT_SUPPORTED where somebody else drives one, and where the target differs; ERR_VDPA_STATE where the source does not run, the target is not new, or a
- * queue's driver was not given.
+ * queue's driver was not given. prepareMove() has the same in pieces.
  */
 export async function moveDevice(
   source: VdpaDevice,
   target: VdpaDevice,
-  options: MoveOptions = {},
+  options: MoveDeviceOptions = {},
 ): Promise<MoveResult> {
   checkObject(options, 'options')
-  const wish = { ...options }
-  checkMovable(source, wish)
-  checkNew(target)
-  const { control } = wish
-  const frame = source.takeSnapshot({ isRunning: true, ...(control !== undefined && { control }) })
-  const outline = outlineOf(source, frame.snapshot)
-  refuseDifferences(target, outline)
-  const move = new Move(source, target, wish, frame)
-  return move.run(outline)
+  const { rounds = ROUNDS, ...wish } = options
+  checkInteger(rounds, 'rounds', 0, 0xffff)
+  const move = await prepareMove(source, target, wish)
+  try {
+    if (wish.memory?.log !== undefined) for (let round = 0; round < rounds && (await move.copy()) > LITTLE; round++);
+  } catch (failure) {
+    await move.abandon().catch(() => undefined)
+    throw failure
+  }
+  return move.finish()
 }
 
-class Move {
+/**
+ * The part of a move that needs no stop: the two are compared, the target is negotiated, and what the source has mapped is mapped for it. The source runs on. Then copy(), as often as there is
+ * much to copy, and finish() or abandon(). Errors as moveDevice(); the target is closed then, unless it was never touched.
+ */
+export async function prepareMove(
+  source: VdpaDevice,
+  target: VdpaDevice,
+  options: MoveOptions = {},
+): Promise<DeviceMove> {
+  checkObject(options, 'options')
+  const wish = { ...options, shadows: [...(options.shadows ?? [])] }
+  checkMovable(source, wish)
+  checkNew(target)
+  if (target === source) throw typeError('target', 'another device than the source', target.path)
+  const copy = wish.memory === undefined ? undefined : new MemoryCopy(wish.memory)
+  const outline = outlineOf(source, source.takeSnapshot({ isRunning: true, ...bookOf(wish) }), wish.shadows)
+  const there = inCopiedMemory(outline, copy)
+  refuseDifferences(target, there.snapshot)
+  const move = new DeviceMove(source, target, wish, outline, copy)
+  await move.prepare()
+  return move
+}
+
+/** A move whose target is prepared: prepareMove() gives it. */
+export class DeviceMove {
   readonly #source: VdpaDevice
   readonly #target: VdpaDevice
   readonly #wish: MoveOptions
+  readonly #shadows: readonly ShadowQueue[]
+  readonly #copy: MemoryCopy | undefined
+  readonly #carry: DriverCarry
   readonly #watch = new Stopwatch()
-  #snapshot: DeviceSnapshot
-  #memories: readonly MemoryRegion[]
+  /** What is done one after another: rounds, and the end. */
+  #last: Promise<unknown> = Promise.resolve()
+  #isEnding = false
+  #taken: TakenSnapshot
   #saved: SavedDriver | undefined
+  /** The guest whose control queue is shadowed, and where its ring stands while nobody serves it. */
+  #guest: GuestControlRing | undefined
 
-  constructor(source: VdpaDevice, target: VdpaDevice, wish: MoveOptions, frame: TakenSnapshot) {
+  /** @internal */
+  constructor(
+    source: VdpaDevice,
+    target: VdpaDevice,
+    wish: MoveOptions,
+    outline: TakenSnapshot,
+    copy: MemoryCopy | undefined,
+  ) {
     this.#source = source
     this.#target = target
     this.#wish = wish
-    this.#snapshot = frame.snapshot
-    this.#memories = frame.memories
+    this.#shadows = wish.shadows ?? []
+    this.#taken = outline
+    this.#copy = copy
+    this.#carry = new DriverCarry(source.backend, target.backend)
   }
 
-  async run(outline: DeviceSnapshot): Promise<MoveResult> {
+  /** @internal */
+  async prepare(): Promise<void> {
+    try {
+      const there = inCopiedMemory(this.#taken, this.#copy)
+      await this.#watch.during('prepare', false, () => prepareDevice(this.#target, there))
+    } catch (failure) {
+      await this.#leaveTarget(failure)
+    }
+  }
+
+  /**
+   * Copies what was written to the guest's memory since the last time, all of it the first time, while the source runs. Returns how many bytes that were; 0 where no memory is copied. What is
+   * copied in the stop is what was written since. ERR_VDPA_STATE from finish() or abandon() on.
+   */
+  async copy(): Promise<number> {
+    this.#checkGoing()
+    return this.#inTurn(() => this.#watch.during('copy', false, async () => (await this.#copy?.round()) ?? 0))
+  }
+
+  /** The stop, and all that follows: see moveDevice(). Once; ERR_VDPA_STATE afterwards. */
+  async finish(): Promise<MoveResult> {
+    this.#checkGoing()
+    this.#isEnding = true
+    return this.#inTurn(() => this.#finish())
+  }
+
+  /** Gives the move up: the target is closed, and the source runs on. */
+  async abandon(): Promise<void> {
+    this.#isEnding = true
+    return this.#inTurn(() => this.#target.close())
+  }
+
+  async #finish(): Promise<MoveResult> {
     const [source, target, watch] = [this.#source, this.#target, this.#watch]
     const arrived: Arrived = { queues: [] }
     try {
-      await watch.during('prepare', false, () => this.#prepare(target, outline))
-      if (canSuspend(source)) await watch.during('suspend', true, () => source.suspend())
+      checkMovable(source, this.#wish)
+      if (canSuspend(source)) await watch.during('suspend', true, () => ShadowQueue.holdAll(source, this.#shadows))
     } catch (failure) {
-      const failures = new Failures()
-      failures.keep(failure)
-      await target.close().catch((met: unknown) => failures.keep(met))
-      failures.throwMet(`${source.path} did not move, and closing ${target.path} met failures`)
+      await this.#leaveTarget(failure)
     }
     try {
       await watch.during('take', true, () => this.#take())
+      const copy = this.#copy
+      if (copy !== undefined) await watch.during('copy', true, () => copy.round())
       await watch.during('arrive', true, () => this.#arrive(target, arrived))
     } catch (failure) {
       return await watch.during('return', true, () => this.#goBack(failure, arrived))
     }
-    let failure: unknown
-    await watch.during('close', false, () => source.close()).catch((met: unknown) => (failure = met))
-    return this.#result(true, failure, target, arrived)
+    const failure = await watch.during('close', false, () => this.#closeSource()).catch((met: unknown) => met)
+    return this.#result({ isMoved: true, failure, device: target, arrived })
+  }
+
+  async #closeSource(): Promise<void> {
+    const failures = new Failures()
+    await this.#source.close().catch((met: unknown) => failures.keep(met))
+    this.#carry.end(true, failures)
+    failures.throwMet(`closing ${this.#source.path}, which moved, met failures`)
   }
 
   /** Takes the books of a device that stands still, or that is stopped by a reset with its driver's. */
   async #take(): Promise<void> {
     const source = this.#source
-    const { control, driver } = this.#wish
-    if (source.isSuspended) {
-      const taken = source.takeSnapshot(control === undefined ? {} : { control })
-      this.#snapshot = taken.snapshot
-      this.#memories = taken.memories
-    } else {
+    const { driver, shadowControl } = this.#wish
+    this.#guest = await guestOf(shadowControl)
+    if (source.isSuspended) this.#taken = withGuestRings(source.takeSnapshot(bookOf(this.#wish)), this.#shadows)
+    else {
       const lost = `${source.path} cannot be suspended: what it had taken and not answered is carried out again`
-      this.#snapshot = { ...this.#snapshot, lost: [lost] }
+      const { snapshot, memories } = this.#taken
+      this.#taken = { snapshot: { ...snapshot, lost: [lost] }, memories }
     }
     this.#saved = await driver?.save({ byReset: true })
   }
 
-  #prepare(device: VdpaDevice, outline: DeviceSnapshot): Promise<void> {
-    return device.changeQueues('moveDevice()', () => prepareSteps(device, outline, this.#memories))
-  }
-
-  #arrive(device: VdpaDevice, arrived: Arrived): Promise<void> {
-    const { eventfds, timeout } = this.#wish
-    const from = { snapshot: this.#snapshot, memories: this.#memories, driver: this.#saved, eventfds, timeout }
-    return device.changeQueues('moveDevice()', () => arriveSteps(device, from, arrived))
+  async #arrive(device: VdpaDevice, arrived: Arrived): Promise<void> {
+    const isTarget = device === this.#target
+    const taken = isTarget ? inCopiedMemory(this.#taken, this.#copy) : this.#taken
+    const driver = isTarget ? this.#carry.forth(this.#saved) : this.#saved
+    const { eventfds, timeout, shadowControl, memory } = this.#wish
+    const own = this.#shadows.map(({ index, options }) => ({
+      index,
+      kick: options.guest.kick,
+      call: options.guest.call,
+    }))
+    const all = [...(eventfds ?? []), ...own]
+    await device.changeQueues('moveDevice()', () =>
+      arriveSteps(device, { ...taken, driver, eventfds: all, timeout, shadowControl }, arrived),
+    )
+    const guest = this.#guest
+    if (guest === undefined) return
+    arrived.shadowControl?.attach(isTarget && memory !== undefined ? { ...guest, memory: memory.to } : guest)
+    this.#guest = undefined
   }
 
   /** The source goes on: from where the target got to, if it ran. */
@@ -141,20 +254,26 @@ class Move {
     const [source, target] = [this.#source, this.#target]
     const failures = new Failures()
     failures.keep(failure)
+    const refused = { isMoved: false, failure, device: source }
     try {
       const hasRun = target.isRunning
-      if (hasRun) await this.#takeBack()
-      if (arrived.driver?.isClosed === false) this.#saved = await arrived.driver.save({ byReset: true })
+      if (hasRun) await this.#takeBack(arrived)
+      const { driver: there } = arrived
+      if (there?.isClosed === false) this.#saved = this.#carry.back(await there.save({ byReset: true }))
       await target.close().catch((met: unknown) => failures.keep(met))
+      this.#carry.end(false, failures)
       if (!hasRun && this.#saved === undefined && (await resumed(source))) {
-        return this.#result(false, failure, source, { driver: this.#wish.driver, control: this.#wish.control })
+        ShadowQueue.letGo(this.#shadows)
+        const { driver, control, shadowControl } = this.#wish
+        if (this.#guest !== undefined) shadowControl?.attach(this.#guest)
+        return this.#result({ ...refused, arrived: { driver, control, shadowControl }, shadows: this.#shadows })
       }
       const back: Arrived = { queues: [] }
-      if (this.#saved === undefined) this.#saved = await this.#wish.driver?.save({ byReset: true })
+      this.#saved ??= await this.#wish.driver?.save({ byReset: true })
       await source.reset()
-      await this.#prepare(source, this.#snapshot)
+      await prepareDevice(source, this.#taken)
       await this.#arrive(source, back)
-      return this.#result(false, failure, source, back)
+      return this.#result({ ...refused, arrived: back })
     } catch (met) {
       failures.keep(met)
       await target.close().catch((more: unknown) => failures.keep(more))
@@ -164,29 +283,90 @@ class Move {
     throw failure
   }
 
-  /** A target that ran has moved the rings of a guest on. */
-  async #takeBack(): Promise<void> {
+  /** A target that ran has moved the rings of a guest on, and what it wrote counts. */
+  async #takeBack({ shadowControl }: Arrived): Promise<void> {
     const target = this.#target
-    const guests = this.#snapshot.queues.filter(({ position }) => position !== null)
-    if (guests.length === 0 || !canSuspend(target)) return
-    await target.suspend()
-    const { snapshot } = target.takeSnapshot({})
-    const queues = this.#snapshot.queues.map((queue) => {
-      const now = snapshot.queues.find(({ index }) => index === queue.index)?.position
-      return queue.position === null || now === undefined ? queue : { ...queue, position: now }
-    })
-    this.#snapshot = { ...this.#snapshot, queues }
+    const { snapshot, memories } = this.#taken
+    if (snapshot.queues.some(({ position }) => position !== null) && canSuspend(target)) {
+      await target.suspend()
+      const now = target.takeSnapshot({}).snapshot.queues
+      const queues = snapshot.queues.map((queue) => {
+        const position = now.find(({ index }) => index === queue.index)?.position
+        return queue.position === null || position === undefined ? queue : { ...queue, position }
+      })
+      this.#taken = { snapshot: { ...snapshot, queues }, memories }
+    }
+    const guest = await guestOf(shadowControl)
+    const memory = this.#wish.shadowControl?.guest?.memory
+    if (guest !== undefined) this.#guest = memory === undefined ? guest : { ...guest, memory }
+    await this.#copy?.back()
   }
 
-  #result(
-    isMoved: boolean,
-    failure: unknown,
-    device: VdpaDevice,
-    { driver, control }: Pick<MoveResult, 'driver' | 'control'> | Arrived,
-  ): MoveResult {
-    const report = this.#watch.report(this.#snapshot.lost)
-    return { isMoved, failure, device, driver, control, report }
+  #result(end: {
+    readonly isMoved: boolean
+    readonly failure: unknown
+    readonly device: VdpaDevice
+    readonly arrived: Omit<Arrived, 'queues'>
+    readonly shadows?: readonly ShadowQueue[]
+  }): MoveResult {
+    const { isMoved, failure, device, arrived } = end
+    const { driver, control, shadowControl } = arrived
+    const report = this.#watch.report(this.#taken.snapshot.lost)
+    const shadows = end.shadows ?? this.#shadows.map((shadow) => this.#shadowOn(device, shadow))
+    return { isMoved, failure, device, driver, control, shadowControl, shadows, report }
   }
+
+  /** A queue that was shadowed, and that the device serves by itself now. */
+  #shadowOn(device: VdpaDevice, shadow: ShadowQueue): ShadowQueue {
+    const { index, options } = shadow
+    const state = this.#taken.snapshot.queues.find((queue) => queue.index === index)?.position as RingState
+    const { space, descriptorSpace, log: _, ...wish } = options
+    const memory = device === this.#target ? this.#wish.memory?.to : undefined
+    const there = new ShadowQueue(device, {
+      ...wish,
+      ...(memory !== undefined && { guest: { ...options.guest, memory } }),
+      space: device.addressSpace(space.asid),
+      ...(descriptorSpace !== undefined && { descriptorSpace: device.addressSpace(descriptorSpace.asid) }),
+    })
+    there.noteAttached(state)
+    return there
+  }
+
+  async #leaveTarget(failure: unknown): Promise<never> {
+    const failures = new Failures()
+    failures.keep(failure)
+    await this.#target.close().catch((met: unknown) => failures.keep(met))
+    failures.throwMet(`${this.#source.path} did not move, and closing ${this.#target.path} met failures`)
+    throw failure
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work)
+    this.#last = result.catch(() => undefined)
+    return result
+  }
+
+  #checkGoing(): void {
+    if (this.#isEnding)
+      throw vdpaError('ERR_VDPA_STATE', 'the move has ended, or is ending', { path: this.#source.path })
+  }
+}
+
+function prepareDevice(device: VdpaDevice, { snapshot, memories }: TakenSnapshot): Promise<void> {
+  return device.changeQueues('moveDevice()', () => prepareSteps(device, snapshot, memories))
+}
+
+/** Who knows what the control queue has set. */
+function bookOf({ control, shadowControl }: MoveOptions): SnapshotOptions {
+  const book = shadowControl ?? control
+  return book === undefined ? {} : { control: book }
+}
+
+/** The guest of a shadow that serves it no more, with where its ring stands; undefined where there is none, or its ring is broken. */
+async function guestOf(shadow: ShadowControlQueue<AddressSpace> | undefined): Promise<GuestControlRing | undefined> {
+  const guest = shadow?.guest
+  const state = await shadow?.detach()
+  return guest === undefined || state === undefined ? undefined : { ...guest, state }
 }
 
 function canSuspend(device: VdpaDevice): boolean {
@@ -203,30 +383,14 @@ async function resumed(device: VdpaDevice): Promise<boolean> {
 }
 
 /** Refuses before anything is touched what would be lost on the way. */
-function checkMovable(source: VdpaDevice, given: MoveOptions): void {
+function checkMovable(source: VdpaDevice, { driver, control, shadowControl, shadows = [] }: MoveOptions): void {
   const { path } = source
   if (source.state !== 'running')
     throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.state}`, { path })
-  checkGiven(source, given)
-  const [loose] = looseQueues(source)
+  const commands = control ?? shadowControl?.control
+  checkGiven(source, { ...(driver !== undefined && { driver }), ...(commands !== undefined && { control: commands }) })
+  const shadowed = new Set(shadows.map(({ index }) => index))
+  const loose = looseQueues(source).find(({ index }) => !shadowed.has(index))
   if (loose !== undefined)
-    throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which does not move`, { path })
-}
-
-/** What can be told of a device that runs: all but where its rings stand. */
-function outlineOf(source: VdpaDevice, snapshot: DeviceSnapshot): DeviceSnapshot {
-  const driven = new Set(source.drivenQueues.map(({ index }) => index))
-  const format = source.features?.has('VIRTIO_F_RING_PACKED') === true ? 'packed' : 'split'
-  const queues = snapshot.queues.map((queue) => {
-    if (!driven.has(queue.index) && !canSuspend(source))
-      throw vdpaError(
-        'ERR_VDPA_NOT_SUPPORTED',
-        `queue ${queue.index} is not driven from here, and nobody can tell where it stands: SUSPEND is not there`,
-        {
-          path: source.path,
-        },
-      )
-    return { ...queue, position: initialState(format) }
-  })
-  return { ...snapshot, queues }
+    throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which was not given`, { path })
 }

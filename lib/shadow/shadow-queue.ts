@@ -20,7 +20,7 @@ import { Forwarder, type ShadowQueueCounters } from './forwarder.js'
 import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
 import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
-import { beginSteps, endSteps, NotNow, patiently } from './switching.js'
+import { beginSteps, endSteps, holdSteps, NotNow, patiently } from './switching.js'
 
 export type { ShadowQueueCounters } from './forwarder.js'
 export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './shadow-options.js'
@@ -89,6 +89,26 @@ export class ShadowQueue implements Closeable {
     } finally {
       for (const shadow of shadows) shadow.#served?.forwarder.goOn()
     }
+  }
+
+  /** @internal Suspends the device at a moment when the guests' rings say what is in flight; until letGo() nothing is forwarded. */
+  static async holdAll(device: VdpaDevice, shadows: readonly ShadowQueue[]): Promise<void> {
+    for (const shadow of shadows) shadow.#served?.forwarder.pause()
+    try {
+      await patiently(device, shadows, async () => {
+        const late = shadows.find((shadow) => shadow.#served?.forwarder.isInOrder === false)
+        if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
+        await device.changeQueues('suspend()', () => holdSteps(device, shadows))
+      })
+    } catch (failure) {
+      ShadowQueue.letGo(shadows)
+      throw failure
+    }
+  }
+
+  /** @internal Forwards again what holdAll() held. */
+  static letGo(shadows: readonly ShadowQueue[]): void {
+    for (const shadow of shadows) shadow.#served?.forwarder.goOn()
   }
 
   /** Whether the queue is shadowed now. */
@@ -219,6 +239,23 @@ export class ShadowQueue implements Closeable {
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path, request: 'VHOST_GET_VRING_BASE' })
     }
     return served.forwarder.isInOrder
+  }
+
+  /** @internal Takes what a device that stands still has used; whether the guest's ring says what is in flight then. */
+  settles(): boolean {
+    this.#served?.forwarder.collect()
+    return this.#served?.forwarder.isInOrder !== false
+  }
+
+  /** @internal How it was made. */
+  get options(): ShadowQueueOptions {
+    return this.#options
+  }
+
+  /** @internal The device serves the guest's ring from `state` on by itself, and was told so by somebody else. */
+  noteAttached(state: RingState): void {
+    this.#position = { ...state }
+    this.#isAttached = true
   }
 
   /** @internal What a switch asks. */

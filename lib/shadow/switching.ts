@@ -18,6 +18,13 @@ export interface Switched {
   go(): void
 }
 
+/** What stands still for a move. */
+export interface Held {
+  readonly index: number
+  /** Takes what was used; whether the guest's ring says what is in flight. */
+  settles(): boolean
+}
+
 /** Thrown when the moment was not the right one: nothing has changed, and it may be tried again. */
 export class NotNow extends Error {}
 
@@ -75,6 +82,15 @@ export function* endSteps(device: VdpaDevice, queues: readonly Switched[]): Step
   else if (isRunning) yield* failures.attempt(whole(resumeOrStop(device)))
   if (isGiven && device.isRunning) for (const queue of queues) failures.now(() => queue.go())
   failures.throwMet(`giving the queues of ${device.path} back met failures`)
+}
+
+/** Suspends the device, its queues shadowed as they are. NotNow, and it runs on, where one of them cannot say what is in flight. */
+export function* holdSteps(device: VdpaDevice, queues: readonly Held[]): Steps<void> {
+  yield* device.suspendSteps()
+  const late = queues.filter((queue) => !queue.settles())
+  if (late.length === 0) return
+  yield* whole(resumeOrStop(device))
+  throw new NotNow(`queue ${late[0]?.index} was answered out of order, and not all of it`)
 }
 
 /** What was taken is given back; a device that does not take it, or does not go on, is reset. */

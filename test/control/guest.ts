@@ -27,7 +27,7 @@ const SLOT_AT = 0x8000
 const SLOT = 0x1000
 const ACK_AT = 0xf00
 
-const deviceBits = [
+export const deviceBits = [
   ...extraNetFeatures.filter((number) => number < 24),
   netFeatureBits.VIRTIO_NET_F_CTRL_VQ,
   netFeatureBits.VIRTIO_NET_F_MQ,

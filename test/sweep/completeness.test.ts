@@ -55,7 +55,8 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'setLimits'],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
-  ShadowQueue: ['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go'],
+  ShadowControlQueue: ['like'],
+  ShadowQueue: ['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go', 'settles', 'noteAttached', 'holdAll', 'letGo'],
   VdpaDevice: [
     'takeSnapshot',
     'haltSteps',
@@ -103,7 +104,8 @@ const computing: readonly string[] = [
 
 /** Functions whose calls another suite refuses in turn. */
 const refusedElsewhere: Readonly<Record<string, string>> = {
-  moveDevice: 'needs two devices: test/move/move.test.ts',
+  moveDevice: 'needs two devices: test/move/move.test.ts and guests.test.ts',
+  prepareMove: 'as moveDevice()',
 }
 
 const swept = new Set(

@@ -1,0 +1,77 @@
+// What of a source the target is told: all that can be told while the source runs, with the rings of guests in place of those of their shadows, and the target's own memory in place of
+// the source's.
+
+import { vdpaError } from '../base/errors.js'
+import type { DeviceSnapshot, MappingState, QueueState, TakenSnapshot } from '../device/snapshot.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
+import type { ShadowQueue } from '../shadow/shadow-queue.js'
+import { initialState } from '../virtqueue/layout.js'
+import type { MemoryCopy } from './memory-copy.js'
+
+/** What can be told of a device that runs: all but where its rings stand. */
+export function outlineOf(source: VdpaDevice, taken: TakenSnapshot, shadows: readonly ShadowQueue[]): TakenSnapshot {
+  const driven = new Set(source.drivenQueues.map(({ index }) => index))
+  const { snapshot, memories } = withGuestRings(taken, shadows)
+  const format = source.features?.has('VIRTIO_F_RING_PACKED') === true ? 'packed' : 'split'
+  const shadowed = new Set(shadows.map(({ index }) => index))
+  const queues = snapshot.queues.map((queue) => {
+    const { index } = queue
+    const isGuests = !driven.has(index) || shadowed.has(index)
+    if (isGuests && !source.backendFeatures.has('VHOST_BACKEND_F_SUSPEND'))
+      throw vdpaError(
+        'ERR_VDPA_NOT_SUPPORTED',
+        `queue ${index} is a guest's, and nobody can tell where it stands: SUSPEND is not there`,
+        { path: source.path },
+      )
+    return { ...queue, position: queue.position ?? initialState(format) }
+  })
+  return { snapshot: { ...snapshot, queues }, memories }
+}
+
+/** The rings of guests in place of their shadows'. What was bounced is not mapped where there is no shadow. */
+export function withGuestRings({ snapshot, memories }: TakenSnapshot, shadows: readonly ShadowQueue[]): TakenSnapshot {
+  const byIndex = new Map(shadows.filter(({ isShadowing }) => isShadowing).map((shadow) => [shadow.index, shadow]))
+  if (byIndex.size === 0) return { snapshot, memories }
+  const bounces = new Set([...byIndex.values()].map(({ options }) => options.bounce))
+  const queues = snapshot.queues.map((queue): QueueState => {
+    const shadow = byIndex.get(queue.index)
+    if (shadow === undefined) return queue
+    const { size, addresses } = shadow.options.guest
+    const { descriptor, driver, device } = addresses
+    const { index, isEnabled, asid, descriptorAsid } = queue
+    return {
+      index,
+      size,
+      isEnabled,
+      asid,
+      // The guest's ring lies where its buffers do.
+      ...(descriptorAsid !== undefined && { descriptorAsid: asid }),
+      addresses: { descriptor: hex(descriptor), driver: hex(driver), device: hex(device) },
+      position: shadow.state ?? null,
+    }
+  })
+  const spaces = snapshot.spaces.map(({ asid, mappings }) => {
+    return { asid, mappings: mappings.filter(({ memory }) => !bounces.has(memories[memory])) }
+  })
+  return { snapshot: { ...snapshot, queues, spaces }, memories }
+}
+
+/** The same for a device that has a guest's memory for itself. */
+export function inCopiedMemory({ snapshot, memories }: TakenSnapshot, copy: MemoryCopy | undefined): TakenSnapshot {
+  if (copy === undefined) return { snapshot, memories }
+  const all = [...memories]
+  const numberOf = (region: MemoryRegion) => (all.includes(region) ? all.indexOf(region) : all.push(region) - 1)
+  const translate = (mapping: MappingState): MappingState => {
+    const region = memories[mapping.memory]
+    const there = region && copy.translate(region, mapping.offset, Number(mapping.size))
+    return there === undefined ? mapping : { ...mapping, memory: numberOf(there.region), offset: there.offset }
+  }
+  const spaces = snapshot.spaces.map(({ asid, mappings }) => ({ asid, mappings: mappings.map(translate) }))
+  const lengths = all.map(({ length }) => ({ length }))
+  return { snapshot: { ...snapshot, spaces, memories: lengths } satisfies DeviceSnapshot, memories: all }
+}
+
+function hex(word: bigint): string {
+  return `0x${word.toString(16)}`
+}

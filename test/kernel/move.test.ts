@@ -1,0 +1,167 @@
+// What runs on a device of the kernel moves to another one in the middle of its work, and back: vdpa_sim_net and vdpa_sim_blk.
+
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { NetControlQueue } from '../../lib/control/net-control-queue.js'
+import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
+import { NetDriver } from '../../lib/drivers/net-driver.js'
+import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { waitForNode } from '../../lib/management/binding.js'
+import { removeDevice } from '../../lib/management/release.js'
+import { VdpaFamily } from '../../lib/management/vdpa-family.js'
+import { moveDevice } from '../../lib/move/move.js'
+import { recoverDevice } from '../../lib/move/recover.js'
+import { openDevice } from '../../lib/open.js'
+import { Traffic } from '../move/support.js'
+import { labVariable } from './support.js'
+
+const backend = new KernelBackend()
+const address = '02:11:22:33:44:55'
+const others = [
+  { name: 'vdpa2', managementDevice: 'vdpasim_net', mac: '02:00:00:00:00:0c' },
+  { name: 'vdpa3', managementDevice: 'vdpasim_blk' },
+] as const
+let nodes: readonly string[] = []
+
+beforeAll(async () => {
+  await using family = VdpaFamily.open(backend)
+  for (const wish of others) await family.add(wish)
+  nodes = await Promise.all(others.map(({ name }) => waitForNode(name)))
+})
+
+afterAll(async () => {
+  await using family = VdpaFamily.open(backend)
+  for (const { name } of others) await removeDevice(family, name, { wait: true })
+})
+
+const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+
+async function settle(traffic: Traffic, driver: NetDriver): Promise<void> {
+  for (let look = 0; look < 2000 && traffic.seen.length < traffic.sent.length; look++) {
+    await pause(5)
+    traffic.receive(driver)
+  }
+}
+
+async function startNet(device: VdpaDevice<'net'>, features: readonly 'VIRTIO_F_RING_PACKED'[] = []) {
+  await device.negotiate(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR', ...features])
+  device.groups.assign(device.groups.of(2) ?? 0, 1)
+  const control = await NetControlQueue.start(device, device.addressSpace(1))
+  const driver = await NetDriver.start(device, { size: 64 })
+  await device.start()
+  driver.kickReceive()
+  await control.setMacAddress(address)
+  return { control, driver }
+}
+
+describe('vdpa_sim_net', () => {
+  test('moves to another one and back, in the middle of traffic: no frame lost or doubled, the address comes along', async () => {
+    const paths = [labVariable('VHOST_VDPA_NET'), nodes[0] as string]
+    let device = await openDevice(paths[0] as string, { backend, expect: 'net' })
+    try {
+      let running: { control: NetControlQueue | undefined; driver: NetDriver } = await startNet(device)
+      const traffic = new Traffic()
+      for (let round = 1; round <= 4; round++) {
+        for (let burst = 0; burst < 5; burst++) {
+          traffic.send(running.driver, 12)
+          await pause(1)
+          traffic.receive(running.driver)
+        }
+        traffic.send(running.driver, 12)
+        const target = await openDevice(paths[round % 2] as string, { backend, expect: 'net' })
+        const { driver, control } = running
+        const moved = await moveDevice(device, target, { driver, ...(control !== undefined && { control }) })
+        device = target
+        expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
+        running = { control: moved.control, driver: moved.driver as NetDriver }
+        await settle(traffic, running.driver)
+        expect(traffic.seen.length).toBe(traffic.sent.length)
+        expect(device.config.net().mac).toBe(address)
+        expect(moved.control?.commands().map(({ name }) => name)).toEqual(['VIRTIO_NET_CTRL_MAC_ADDR_SET'])
+      }
+      expect(traffic.seen.join()).toBe(traffic.sent.join())
+    } finally {
+      await device.close()
+    }
+  })
+
+  test('recovers by its books: what was in flight comes back once', async () => {
+    const device = await openDevice(labVariable('VHOST_VDPA_NET'), { backend, expect: 'net' })
+    try {
+      let running: { control: NetControlQueue | undefined; driver: NetDriver } = await startNet(device)
+      const traffic = new Traffic()
+      for (let round = 0; round < 4; round++) {
+        traffic.send(running.driver, 20)
+        await settle(traffic, running.driver)
+        // Stands still with frames in its rings: nothing that it had answered is sent again.
+        await device.suspend()
+        traffic.send(running.driver, 10)
+        const { driver, control } = running
+        const again = await recoverDevice(device, { driver, ...(control !== undefined && { control }) })
+        running = { control: again.control, driver: again.driver as NetDriver }
+        await settle(traffic, running.driver)
+      }
+      expect(traffic.seen.join()).toBe(traffic.sent.join())
+      expect(device.config.net().mac).toBe(address)
+    } finally {
+      await device.close()
+    }
+  })
+})
+
+describe('vdpa_sim_blk', () => {
+  const ROUNDS = 4
+  const SECTORS = 40
+  const sectors = ROUNDS * SECTORS
+  const content = (sector: number) => new Uint8Array(512).fill((sector * 11 + 3) & 0xff)
+
+  test('moves to another one and back under verified writes: each is on the disk that answered it', async () => {
+    const paths = [labVariable('VHOST_VDPA_BLOCK'), nodes[1] as string]
+    let device = await openDevice(paths[0] as string, { backend, expect: 'block' })
+    try {
+      await device.negotiate([])
+      let driver = await BlockDriver.start(device, { size: 32 })
+      await device.start()
+      for (let round = 0; round < ROUNDS; round++) {
+        const target = await openDevice(paths[(round + 1) % 2] as string, { backend, expect: 'block' })
+        const writes = Array.from({ length: SECTORS }, (_, at) => {
+          const sector = round * SECTORS + at
+          return driver.write(sector, content(sector))
+        })
+        await Promise.race(writes)
+        const moved = await moveDevice(device, target, { driver })
+        expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
+        device = target
+        driver = moved.driver as BlockDriver
+        await Promise.all(writes)
+        await driver.write(sectors + round, content(round))
+        expect(Buffer.compare(await driver.read(sectors + round, 1), content(round))).toBe(0)
+      }
+    } finally {
+      await device.close()
+    }
+    const found = await Promise.all(paths.map(written))
+    const missing = Array.from({ length: sectors }, (_, sector) => sector).filter(
+      (sector) => !found.some((disk) => disk.has(sector)),
+    )
+    expect(missing).toEqual([])
+    // The second disk has what it was given after the stop: something was under way.
+    expect(found.every((disk) => disk.size > 0)).toBe(true)
+  })
+
+  /** The sectors of a disk that hold what was written to them. */
+  async function written(path: string): Promise<Set<number>> {
+    const device = await openDevice(path, { backend, expect: 'block' })
+    try {
+      await device.negotiate([])
+      const driver = await BlockDriver.start(device, { size: 32 })
+      await device.start()
+      const bytes = await driver.read(0, sectors)
+      const holds = (sector: number) =>
+        Buffer.compare(bytes.subarray(512 * sector, 512 * (sector + 1)), content(sector)) === 0
+      return new Set(Array.from({ length: sectors }, (_, sector) => sector).filter(holds))
+    } finally {
+      await device.close()
+    }
+  }
+})
