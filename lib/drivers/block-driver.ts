@@ -13,6 +13,7 @@ import type { VdpaDevice } from '../device/vdpa-device.js'
 import {
   BLOCK_ID_BYTES,
   blockRequestTypes,
+  blockZoneModels,
   SECTOR_BYTES,
   virtioBlkConfig,
   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
@@ -118,7 +119,7 @@ export class BlockDriver implements Closeable {
 
   /**
    * Makes the request queues of a negotiated device, before device.start(). Errors: ERR_VDPA_STATE before negotiate() or after start(),
-   * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has, RangeError.
+   * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has and for a disk whose zones the host manages, RangeError.
    */
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
     const wish = { ...options }
@@ -160,7 +161,16 @@ export class BlockDriver implements Closeable {
   static *#startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
     const { path } = device
     const features = negotiatedFeatures(device)
-    const limits = blockLimits(features, device.config.block(), device.offeredFeatures)
+    const config = device.config.block()
+    if (features.has('VIRTIO_BLK_F_ZONED') && config.zoned.model === blockZoneModels.VIRTIO_BLK_Z_HM)
+      throw vdpaError(
+        'ERR_VDPA_NOT_SUPPORTED',
+        'its zones are managed by the host (VIRTIO_BLK_Z_HM): this driver has no requests for them',
+        {
+          path,
+        },
+      )
+    const limits = blockLimits(features, config, device.offeredFeatures)
     const { restore, addressSpace = device.addressSpace(0) } = options
     if (restore !== undefined) checkSnapshot(restore, 'restore')
     if (restore?.lanes.every(({ queue }) => queue.isSaved) === false)

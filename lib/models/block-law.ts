@@ -25,6 +25,17 @@ const features: readonly (readonly [type: number, feature: keyof typeof blockFea
   [types.VIRTIO_BLK_T_SECURE_ERASE, 'VIRTIO_BLK_F_SECURE_ERASE'],
 ]
 
+/** Sectors of a disk, as its configuration says now: a device may change it while it runs (section 5.2.6.2). */
+export function capacityOf(config: Uint8Array): number {
+  const view = new DataView(config.buffer, config.byteOffset, 8)
+  return view.getUint32(4, true) * 0x1_0000_0000 + view.getUint32(0, true)
+}
+
+/** A limit of 0 is none: a device that said it in earnest could not be given any request. */
+function limitOf(limit: number): number {
+  return limit === 0 ? Infinity : limit
+}
+
 /** A rule that a request breaks, and the status that says so to the driver. */
 interface Problem {
   readonly what: string
@@ -39,19 +50,17 @@ function malformed(what: string): Problem {
 /** The rules for one driver, by what it negotiated. */
 export class BlockLaw {
   readonly #device: ModelDevice
-  readonly #capacity: number
   readonly #sizeMax: number
   readonly #segmentsMax: number
   // Ranges of one request.
   readonly #discardsMax: number
   readonly #zeroesMax: number
 
-  constructor(device: ModelDevice, capacity: number) {
+  constructor(device: ModelDevice) {
     const config = virtioBlkConfig.decode(device.config)
     this.#device = device
-    this.#capacity = capacity
-    this.#sizeMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SIZE_MAX) ? config.size_max : Infinity
-    this.#segmentsMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SEG_MAX) ? config.seg_max : Infinity
+    this.#sizeMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SIZE_MAX) ? limitOf(config.size_max) : Infinity
+    this.#segmentsMax = device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_SEG_MAX) ? limitOf(config.seg_max) : Infinity
     this.#discardsMax = config.max_discard_seg
     this.#zeroesMax = config.max_write_zeroes_seg
   }
@@ -112,8 +121,9 @@ export class BlockLaw {
 
   #badTransfer(what: string, bytes: number, sector: number): Problem | undefined {
     if (bytes % SECTOR_BYTES !== 0) return malformed(`a ${what} of ${bytes} bytes is not of whole sectors`)
-    if (sector <= this.#capacity && bytes / SECTOR_BYTES <= this.#capacity - sector) return undefined
-    return malformed(`a ${what} of ${bytes} bytes at sector ${sector} goes beyond the capacity of ${this.#capacity}`)
+    const capacity = capacityOf(this.#device.config)
+    if (sector <= capacity && bytes / SECTOR_BYTES <= capacity - sector) return undefined
+    return malformed(`a ${what} of ${bytes} bytes at sector ${sector} goes beyond the capacity of ${capacity}`)
   }
 
   /** SIZE_MAX and SEG_MAX are about data: what lies in a descriptor besides the header and the status. */

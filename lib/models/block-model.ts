@@ -10,7 +10,7 @@ import {
   virtioBlkOutHdr,
 } from '../uapi/virtio-blk.js'
 import { blockFeatureBits } from '../uapi/virtio-features.js'
-import { BlockLaw } from './block-law.js'
+import { BlockLaw, capacityOf } from './block-law.js'
 import { CLEAR_SEGMENTS_MAX, WRITE_CACHE_AT } from './block-shape.js'
 import { HELD, type BlockMover, type Transfer } from './block-transfer.js'
 import type { DeviceQueue } from './device-queue.js'
@@ -44,11 +44,10 @@ export interface BlockCounters {
 
 /** What a disk is to the model. */
 export interface BlockSettings {
-  /** Sectors of 512 bytes. */
-  readonly capacity: number
+  /** Sectors of 512 bytes that there can be; how many there are says the configuration. */
+  readonly capacityLast: number
   /** What GET_ID answers: 20 bytes. */
   readonly id: Uint8Array
-  readonly isReadOnly: boolean
   /** The most sectors of one discard or write-zeroes request. */
   readonly clearSectorsMax: number
   /** Whether discards clear; otherwise they do nothing, as a device may choose (section 5.2.6.2). */
@@ -69,6 +68,9 @@ export class BlockModel implements DeviceModel {
   }
   readonly #settings: BlockSettings
   readonly #mover: BlockMover
+  // Looked up at the beginning of each turn: a disk may become larger or smaller.
+  #capacity = 0
+  #isReadOnly = false
   #isVdpaSim = false
   // How drivers are held to the specification; undefined: they are not.
   #law: BlockLaw | undefined
@@ -93,10 +95,13 @@ export class BlockModel implements DeviceModel {
 
   /** Looks up what the features say, when they are others than the last time. */
   #begin(device: ModelDevice): void {
+    this.#capacity = Math.min(capacityOf(device.config), this.#settings.capacityLast)
     if (this.#context === device.context) return
     this.#context = device.context
+    // Whether it was accepted or not (section 5.2.6.2).
+    this.#isReadOnly = (device.features() & bit(blockFeatureBits.VIRTIO_BLK_F_RO)) !== 0n
     this.#isVdpaSim = device.host.deviates('block-of-vdpa-sim')
-    this.#law = device.isStrict ? new BlockLaw(device, this.#settings.capacity) : undefined
+    this.#law = device.isStrict ? new BlockLaw(device) : undefined
   }
 
   /** A driver that may switch the cache and cannot flush it finds it off (section 5.2.5). */
@@ -185,8 +190,7 @@ export class BlockModel implements DeviceModel {
 
   #isInside(sector: number, bytes: number): boolean {
     if (bytes % SECTOR_BYTES !== 0 && !this.#isVdpaSim) return false
-    const { capacity } = this.#settings
-    return sector < capacity && Math.floor(bytes / SECTOR_BYTES) <= capacity - sector
+    return sector < this.#capacity && Math.floor(bytes / SECTOR_BYTES) <= this.#capacity - sector
   }
 
   #readSectors(queue: DeviceQueue, sector: number, length: number): number {
@@ -195,7 +199,7 @@ export class BlockModel implements DeviceModel {
   }
 
   #writeSectors(queue: DeviceQueue, sector: number, length: number): number {
-    if (this.#settings.isReadOnly || !this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
+    if (this.#isReadOnly || !this.#isInside(sector, length)) return blockStatus.VIRTIO_BLK_S_IOERR
     return this.#start(queue, 'write', sector, length)
   }
 
@@ -249,7 +253,7 @@ export class BlockModel implements DeviceModel {
   #clearSectors(queue: DeviceQueue, type: number): number {
     const length = queue.readableLength - header.byteLength
     const each = virtioBlkDiscardWriteZeroes.size
-    if (length === 0 || length % each !== 0 || length > each * CLEAR_SEGMENTS_MAX || this.#settings.isReadOnly)
+    if (length === 0 || length % each !== 0 || length > each * CLEAR_SEGMENTS_MAX || this.#isReadOnly)
       return blockStatus.VIRTIO_BLK_S_IOERR
     if (queue.read(range, 0, length) !== length) return blockStatus.VIRTIO_BLK_S_IOERR
     const { sector, num_sectors: count, flags } = virtioBlkDiscardWriteZeroes.decode(range)
@@ -258,7 +262,8 @@ export class BlockModel implements DeviceModel {
     // Section 5.2.6.2: discards have no flags; unknown flags are not supported.
     if (isDiscard ? flags !== 0 : (flags & ~1) !== 0) return blockStatus.VIRTIO_BLK_S_UNSUPP
     // Even of no sectors, a range begins on the disk.
-    const { capacity, clearSectorsMax, clearsDiscarded } = this.#settings
+    const capacity = this.#capacity
+    const { clearSectorsMax, clearsDiscarded } = this.#settings
     if (count > clearSectorsMax || sector >= BigInt(capacity) || count > capacity - Number(sector))
       return blockStatus.VIRTIO_BLK_S_IOERR
     // vdpa_sim_blk leaves discarded sectors as they are, too.

@@ -17,6 +17,8 @@ export { DEFAULT_BLOCK_FEATURES } from './block-shape.js'
 
 /** 128 MiB. */
 const DEFAULT_CAPACITY = 0x4_0000
+/** 4 PiB, in sectors: the place of each byte is an exact number. */
+const CAPACITY_LAST = 2 ** 43
 /** The most sectors of one discard or write-zeroes request. */
 const CLEAR_SECTORS_MAX = 0xffff_ffff
 
@@ -24,7 +26,7 @@ const CLEAR_SECTORS_MAX = 0xffff_ffff
 export interface BlockDeviceOptions {
   /** The node; default: the next free `/dev/vhost-vdpa-N`. */
   readonly path?: string
-  /** Sectors of 512 bytes. Default 0x40000 (128 MiB). */
+  /** Sectors of 512 bytes at first: `changeConfig()` makes the disk larger or smaller. Default 0x40000 (128 MiB). */
   readonly capacity?: number
   /** Up to 20 characters. Default `vdpa_blk_sim`. */
   readonly id?: string
@@ -58,12 +60,12 @@ export interface BlockDevice extends ModelDevice {
  */
 export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
   const { capacity = DEFAULT_CAPACITY, queues = 1, id = 'vdpa_blk_sim', content, isReadOnly = false } = options
-  checkInteger(capacity, 'capacity', 0, 2 ** 43)
+  checkInteger(capacity, 'capacity', 0, CAPACITY_LAST)
   checkInteger(queues, 'queues', 1, 0xffff)
   const storage = new BlockStorage()
   const mover = new MemoryMover(storage)
   const clearSectorsMax = CLEAR_SECTORS_MAX
-  const settings = { capacity, id: idOf(id), isReadOnly, clearSectorsMax, clearsDiscarded: true }
+  const settings = { capacityLast: CAPACITY_LAST, id: idOf(id), clearSectorsMax, clearsDiscarded: true }
   const model = new BlockModel(settings, mover)
   if (content !== undefined) {
     checkBytes(content, 'content')

@@ -39,7 +39,8 @@ function checkStore(store: BlockStore): void {
   checkInteger(blockSize, 'store.blockSize', SECTOR_BYTES, BLOCK_SIZE_LAST)
   if ((blockSize & (blockSize - 1)) !== 0) throw rangeError('store.blockSize', 'a power of two', blockSize)
   if (typeof isReadOnly !== 'boolean') throw typeError('store.isReadOnly', 'a boolean', isReadOnly)
-  for (const verb of ['read', 'write', 'clear', 'flush'] as const) checkFunction(Reflect.get(store, verb), `store.${verb}`)
+  for (const verb of ['read', 'write', 'clear', 'flush'] as const)
+    checkFunction(Reflect.get(store, verb), `store.${verb}`)
 }
 
 /**
@@ -61,7 +62,8 @@ export function storedBlockDevice(store: BlockStore, options: StoredBlockOptions
   const capacity = store.size / SECTOR_BYTES
   const mover = new StoreMover(store)
   const clearSectorsMax = CLEAR_SECTORS_MAX
-  const model = new BlockModel({ capacity, id: idOf(id), isReadOnly, clearSectorsMax, clearsDiscarded: false }, mover)
+  const settings = { capacityLast: capacity, id: idOf(id), clearSectorsMax, clearsDiscarded: false }
+  const model = new BlockModel(settings, mover)
   const device = new ModelDevice(
     {
       deviceId: deviceIds.block,

@@ -8,7 +8,7 @@ import { BlockDriver, type BlockDriverOptions } from '../../lib/drivers/block-dr
 import { DeviceQueue as ModelQueue } from '../../lib/models/device-queue.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, customDevice, Simulator, type BlockDeviceOptions } from '../../lib/simulator/index.js'
-import { virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
+import { blockZoneModels, virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
 import { blockFeatureBits, transportFeatureBits, type BlockFeature } from '../../lib/uapi/virtio-features.js'
 import { deviceIds } from '../../lib/uapi/virtio-ids.js'
 
@@ -117,6 +117,40 @@ describe('what a block driver refuses', () => {
     await expect(driver.writeZeroes(0, 1, { unmap: true })).rejects.toMatchObject(code('ERR_VDPA_NOT_SUPPORTED'))
     const slot = queue?.acquire() ?? -1
     expect(() => queue?.write(slot, 0, 512, () => undefined)).toThrow('read-only')
+    await device.close()
+  })
+
+  test('a disk whose zones the host manages, and no other', async () => {
+    for (const [model, isRefused] of [
+      [blockZoneModels.VIRTIO_BLK_Z_HM, true],
+      [blockZoneModels.VIRTIO_BLK_Z_HA, false],
+      [blockZoneModels.VIRTIO_BLK_Z_NONE, false],
+    ] as const) {
+      const simulator = new Simulator()
+      const zoned = blockDevice({ path, capacity, moreFeatures: [blockFeatureBits.VIRTIO_BLK_F_ZONED] })
+      zoned.config[virtioBlkConfig.fields.find(({ name }) => name === 'model')?.offset ?? -1] = model
+      simulator.add(zoned)
+      const device = await openDevice(path, { backend: simulator, expect: 'block' })
+      await device.negotiate(['VIRTIO_BLK_F_ZONED'])
+      const starting = BlockDriver.start(device)
+      if (isRefused) await expect(starting).rejects.toMatchObject(code('ERR_VDPA_NOT_SUPPORTED', 'VIRTIO_BLK_Z_HM'))
+      else await starting
+      await device.close()
+    }
+  })
+
+  test('no request of a disk that grew', async () => {
+    const simulator = new Simulator()
+    const growing = blockDevice({ path, capacity })
+    simulator.add(growing)
+    const { device, driver } = await begin(simulator)
+    await expect(driver.write(capacity, new Uint8Array(512))).rejects.toThrow(RangeError)
+    growing.changeConfig(0, new Uint8Array(BigUint64Array.of(2n * BigInt(capacity)).buffer))
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(driver.capacity).toBe(2 * capacity)
+    await driver.write(capacity, new Uint8Array(512).fill(3))
+    expect((await driver.read(capacity, 1)).every((byte) => byte === 3)).toBe(true)
+    expect(growing.violations).toEqual([])
     await device.close()
   })
 

@@ -153,3 +153,14 @@ describe('is carried out', () => {
     expect(status).toBe(OK)
   })
 })
+
+test.each([8, 12])('a limit of 0 (at %i) is none, as our driver takes it', (at) => {
+  const device = blockDevice({ capacity: 1024 })
+  device.changeConfig(at, new Uint8Array(4))
+  const word = LIMITS.reduce((all, number) => all | (1n << BigInt(number)), VERSION_AND_PLATFORM)
+  const driven = drive(device, { features: word, size: 128 })
+  const { bytes } = driven
+  bytes.fill(0, Number(HEAD), Number(HEAD) + 16)
+  driven.exchange(0, [[HEAD, 16, false], ...read(2, 512), [BigInt(STATUS), 1, true]])
+  expect([bytes[STATUS], device.violations]).toEqual([OK, []])
+})

@@ -63,6 +63,33 @@ describe('a block device', () => {
     expect(device.storage.allocated).toBe(131_072)
   })
 
+  test('is as large as its configuration says, also when that changes while it runs', () => {
+    const { device, request } = disk()
+    const resize = (sectors: bigint) => device.changeConfig(0, new Uint8Array(BigUint64Array.of(sectors).buffer))
+    const write = () => request(types.VIRTIO_BLK_T_OUT, 1500, new Uint8Array(512).fill(7)).status
+    const clear = () => request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(1500, 1)).status
+    expect([write(), clear()]).toEqual([IOERR, IOERR])
+    expect(device.violations[0]).toMatch(/beyond the capacity of 1024/)
+    resize(2000n)
+    expect([write(), clear(), device.violationCount]).toEqual([OK, OK, 1])
+    resize(1500n)
+    expect([write(), clear()]).toEqual([IOERR, IOERR])
+    expect(device.violations[1]).toMatch(/beyond the capacity of 1500/)
+    resize(1n << 60n)
+    expect(request(types.VIRTIO_BLK_T_IN, 2 ** 43, none, 512).status).toBe(IOERR)
+  })
+
+  test.each([
+    ['moreFeatures', { moreFeatures: [blockFeatureBits.VIRTIO_BLK_F_RO] }],
+    ['features', { features: DEFAULT_BLOCK_FEATURES | (1n << BigInt(blockFeatureBits.VIRTIO_BLK_F_RO)) }],
+    ['isReadOnly', { isReadOnly: true }],
+  ])('that offers to be read-only, by %s, refuses what would change it', (_, options) => {
+    const { request } = disk(options)
+    expect(request(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512)).status).toBe(IOERR)
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(0, 1)).status).toBe(IOERR)
+    expect(request(types.VIRTIO_BLK_T_IN, 0, none, 512).status).toBe(OK)
+  })
+
   test('answers a read whose memory it reaches in part with IOERR, in the last byte', () => {
     const driven = disk()
     const { device, bytes } = driven
