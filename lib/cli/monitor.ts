@@ -6,6 +6,7 @@ import { inventory, type Inventory, type InventoryDevice } from '../inventory.js
 import { statisticsRates, type QueueStatistics } from '../management/family-facts.js'
 import { describeHolder } from '../management/release.js'
 import { VdpaFamily } from '../management/vdpa-family.js'
+import { openMetrics } from '../observe/open-metrics.js'
 import type { Host } from './host.js'
 import { jsonLine, table, type Paint, type Sink } from './output.js'
 
@@ -19,6 +20,8 @@ export interface MonitorOptions {
   readonly signal: AbortSignal
   /** JSON lines, also on a terminal. */
   readonly isJson: boolean
+  /** An OpenMetrics exposition for each look, in place of both. */
+  readonly isOpenMetrics?: boolean
 }
 
 /** One queue in one look. */
@@ -50,9 +53,24 @@ export async function monitor(host: Host, out: Sink, paint: Paint, options: Moni
   for (let turn = 0; turn !== options.count && !options.signal.aborted; turn++) {
     if (turn > 0 && !(await waited(options))) return
     const look: MonitorLook = await lookOnce(host, before, options.interval)
-    out.write(isTable ? `\u001b[H\u001b[J${lines(look, paint).join('\n')}\n` : jsonLine({ ...look }))
+    if (options.isOpenMetrics === true) out.write(exposition(look))
+    else out.write(isTable ? `\u001b[H\u001b[J${lines(look, paint).join('\n')}\n` : jsonLine({ ...look }))
     before = look
   }
+}
+
+/** A look as text for those who scrape: whether a device is held, and what its queues count. */
+function exposition({ devices }: MonitorLook): string {
+  return openMetrics(
+    devices.flatMap(({ name: device, node = '', heldBy, queues }) => [
+      { prefix: 'vhost_vdpa_device', labels: { device, node }, gauges: { held: heldBy.length > 0 ? 1 : 0 } },
+      ...queues.map(({ queue, queueKind, counters }) => ({
+        prefix: 'vhost_vdpa_queue',
+        labels: { device, queue: String(queue), kind: queueKind },
+        counters,
+      })),
+    ]),
+  )
 }
 
 /** False where the signal came first. */

@@ -74,6 +74,7 @@ export function addOpened(program: Command, perform: Perform): void {
 interface MonitorWords {
   readonly interval: number
   readonly count?: number
+  readonly openmetrics?: boolean
 }
 
 /** monitor: all devices, again and again. */
@@ -83,11 +84,17 @@ export function addMonitor(program: Command, perform: Perform): void {
     .description('counters and events of all devices: a table on a terminal, JSON lines in a pipe; opens none')
     .option('--interval <milliseconds>', 'between two looks', milliseconds, 1000)
     .option('--count <looks>', 'ends after so many', integer)
-    .action(({ interval, count }: MonitorWords) => {
+    .option('--openmetrics', 'text for Prometheus and its like, each look ended by # EOF')
+    .action(({ interval, count, openmetrics = false }: MonitorWords) => {
       const shared = program.opts<SharedOptions>()
       return perform(shared, async (host, paint, { stdout, interrupt }) => {
         const ending = { signal: interrupt(), ...(count !== undefined && { count }) }
-        await monitor(host, stdout, paint, { interval, isJson: shared.json === true, ...ending })
+        await monitor(host, stdout, paint, {
+          interval,
+          isJson: shared.json === true,
+          isOpenMetrics: openmetrics,
+          ...ending,
+        })
         return undefined
       })
     })

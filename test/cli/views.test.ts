@@ -3,12 +3,13 @@
 import { mkdtempSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, test } from '@jest/globals'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
+import { parseOpenMetrics } from '../observe/open-metrics-parser'
 
 interface Ran {
   readonly code: number
@@ -173,6 +174,25 @@ describe('monitor', () => {
   })
 })
 
+test('monitor says what it counts in the OpenMetrics form', async () => {
+  const host = await simulatedHost()
+  await using device = await openDevice('/dev/vhost-vdpa-0', { backend: host.backend() })
+  await device.negotiate([])
+  const { code, out } = await command('monitor --count 1 --openmetrics', host)
+  expect(code).toBe(0)
+  const samples = parseOpenMetrics(out)
+  expect(samples).toContainEqual({
+    name: 'vhost_vdpa_device_held',
+    labels: { device: 'net0', node: '/dev/vhost-vdpa-0' },
+    value: '1',
+  })
+  expect(samples).toContainEqual({
+    name: 'vhost_vdpa_queue_tx_packets_total',
+    labels: { device: 'net0', queue: '1', kind: 'transmit' },
+    value: '0',
+  })
+})
+
 describe('trace', () => {
   it('records a probe, shows it, and replays it', async () => {
     const file = join(folder, 'probe.jsonl')
@@ -202,7 +222,7 @@ describe('trace', () => {
     const file = join(folder, 'timed.jsonl')
     const host = await simulatedHost()
     await command(`trace record ${file} net0`, host)
-    expect((await command(`trace show ${file}`)).out).toMatch(/^\+0\.\d{3} ms {2}open .* = h0 .*\(\d+\.\d{3} ms\)\n/)
+    expect((await command(`trace show ${file}`)).out).toMatch(/^\+\d+\.\d{3} ms {2}open .* = h0 .*\(\d+\.\d{3} ms\)\n/)
     const drawn = join(folder, 'timed.pftrace')
     expect(await documents(`trace convert ${file} ${drawn} --perfetto`)).toMatchObject([
       { format: 'perfetto', bytes: statSync(drawn).size, hasTimes: true },
