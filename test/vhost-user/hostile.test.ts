@@ -1,0 +1,124 @@
+// Front ends that mean harm, while another one works: it notices nothing, and nothing of them is left.
+
+import { afterEach, expect, it } from '@jest/globals'
+import fc from 'fast-check'
+import { blockDevice, serveVhostUser } from '../../lib/serve'
+import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { attack, attacks, OddDescriptors } from './attacks'
+import { FrontEnd, words, type GuestQueue } from './front-end'
+
+const pause = (milliseconds = 5) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+const until = async (isSo: () => boolean) => {
+  for (let tries = 0; !isSo() && tries < 1000; tries++) await pause()
+  expect(isSo()).toBe(true)
+}
+
+/** A disk of one request at a time, always in the same memory. */
+function reader(front: FrontEnd, queue: GuestQueue): (sector: bigint) => Promise<readonly (number | undefined)[]> {
+  const [header, data, status] = [front.room(16), front.room(512), front.room(1)]
+  return async (sector) => {
+    header.bytes.set(words(0, 0, sector))
+    status.bytes[0] = 0xff
+    queue.ring.begin()
+    queue.ring.pushAddress(header.guest, 16, false)
+    queue.ring.pushAddress(data.guest, 512, true)
+    queue.ring.pushAddress(status.guest, 1, true)
+    queue.ring.commit(1)
+    if (queue.ring.publish()) queue.kick.signal()
+    await queue.take()
+    return [data.bytes[0], status.bytes[0]]
+  }
+}
+
+describeNative('front ends that mean harm', (backend) => {
+  const folders: TemporaryFolder[] = []
+  afterEach(() => {
+    for (const folder of folders.splice(0)) folder[Symbol.dispose]()
+  })
+
+  /** A server, a front end that works, and what is to be true when it is asked. */
+  async function stage() {
+    const folder = new TemporaryFolder()
+    folders.push(folder)
+    const content = new Uint8Array(32_768).map((_, index) => index >> 9)
+    const server = serveVhostUser(() => blockDevice({ capacity: 64, content }), {
+      socket: folder.file('socket'),
+      messageTimeout: 1000,
+    })
+    const good = new FrontEnd(backend(), server.path)
+    await good.begin()
+    const read = reader(good, good.queue(0))
+    expect(await read(1n)).toEqual([1, 0])
+    const before = openDescriptors()
+    let sector = 1n
+    const isWell = async () => {
+      sector = (sector % 63n) + 1n
+      expect(await read(sector)).toEqual([Number(sector), 0])
+    }
+    const end = () => {
+      good.close()
+      server.close()
+    }
+    return { server, before, isWell, [Symbol.dispose]: end }
+  }
+
+  it('send messages of any shape, with descriptors of any kind', async () => {
+    using odd = new OddDescriptors(backend())
+    using world = await stage()
+    const { server, before, isWell } = world
+    await fc.assert(
+      fc.asyncProperty(attacks, fc.boolean(), async (messages, isPolite) => {
+        const bad = new FrontEnd(backend(), server.path)
+        if (isPolite) await bad.begin()
+        await attack(bad, messages, odd)
+        await isWell()
+        bad.close()
+        await until(() => server.frontEnds === 1)
+        expect(openDescriptors()).toBe(before)
+      }),
+      { numRuns: 300 },
+    )
+    expect(server.refusalCount).toBeGreaterThan(100)
+    for (const refusal of server.refusals) expect(refusal).toMatch(/^[A-Z_]+: /)
+  })
+
+  it('leave by the thousand, in the middle of a message with memory, and at once', async () => {
+    using world = await stage()
+    const { server, before, isWell } = world
+    const memory = backend().allocate(1 << 20)
+    const { fd } = memory
+    if (fd === undefined) throw new Error('memory of the kernel has an fd')
+    const message = words(5, 1, 40, 1, 0, 0x4000_0000n, 1n << 20n, 0x7f00_0000_0000n, 0n)
+    for (let count = 0; count < 1000; count++) {
+      const socket = backend().sockets.connect(server.path)
+      socket.send(message.subarray(0, count % message.length), count % message.length === 0 ? [] : [fd])
+      socket.close()
+      if (count % 50 === 49) {
+        await isWell()
+        await until(() => server.frontEnds === 1)
+      }
+    }
+    await until(() => server.frontEnds === 1)
+    memory.close()
+    expect(openDescriptors()).toBe(before)
+    expect(server.refusalCount).toBeGreaterThan(900)
+    await isWell()
+  })
+
+  it('stay by the dozen, silent in the middle of a message, until their time is over', async () => {
+    using world = await stage()
+    const { server, before, isWell } = world
+    const silent = Array.from({ length: 60 }, (_, index) => {
+      const socket = backend().sockets.connect(server.path)
+      socket.send(words(2, 1, 8).subarray(0, 1 + (index % 12)))
+      return socket
+    })
+    await until(() => server.frontEnds === 61)
+    await isWell()
+    await until(() => server.frontEnds === 1)
+    expect(server.refusals.filter((refusal) => refusal.startsWith('ERR_VDPA_TIMEOUT'))).toHaveLength(60)
+    for (const socket of silent) socket.close()
+    expect(openDescriptors()).toBe(before)
+    await isWell()
+  })
+})
