@@ -1,7 +1,7 @@
 // `vhost-vdpa/serve`, the part that makes models devices of the kernel: VDUSE makes them, the vdpa family puts them on the bus, sysfs gives them to a driver.
 
 import type { Backend } from './backend/backend.js'
-import { checkOneOf, checkString, typeError } from './base/checks.js'
+import { checkInteger, checkOneOf, checkString, typeError } from './base/checks.js'
 import { CloseStack, type Closeable } from './base/closeable.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import { moveToDriver } from './management/binding.js'
@@ -20,6 +20,8 @@ export interface ServeVduseOptions extends VduseOptions {
   readonly addToBus?: boolean
   /** The driver that is to have it: `vhost_vdpa` or `virtio_vdpa`. Default: which driver of the bus takes it first. */
   readonly driver?: 'vhost_vdpa' | 'virtio_vdpa'
+  /** Milliseconds to wait for the driver to be changed, and at the end for the device to be given up, 1..2^31-1; default 5000. */
+  readonly timeout?: number
 }
 
 /** A device of the kernel whose other side is a model. */
@@ -43,14 +45,14 @@ export interface VduseServer extends Closeable, Omit<VduseHost, keyof Closeable>
  * carry; EPERM; those of the vdpa family, and of moving it to its driver. What was made is taken back. Since 0.1.0.
  */
 export async function serveVduse(model: DeviceOps | ModelModule, options: ServeVduseOptions): Promise<VduseServer> {
-  const { addToBus = true, driver, ...hostOptions } = checkServeVduse(model, options)
+  const { addToBus = true, driver, timeout = 5000, ...hostOptions } = checkServeVduse(model, options)
   const backend = options.backend ?? new KernelBackend()
   const stack = new CloseStack()
   try {
     const host =
       'module' in model ? await hostVduseOnThread(model, hostOptions) : await hostVduse(model, backend, hostOptions)
     stack.push(() => host.close())
-    const node = addToBus ? await putOnBus(backend, host, driver, stack) : undefined
+    const node = addToBus ? await putOnBus(backend, host, { driver, timeout }, stack) : undefined
     return new VduseDevice(host, stack, node)
   } catch (error) {
     // What stands in the way is the failure; what its undoing met is not.
@@ -96,8 +98,9 @@ class VduseDevice implements VduseServer {
 function checkServeVduse(model: unknown, options: ServeVduseOptions): ServeVduseOptions {
   if (typeof model !== 'object' || model === null || !('module' in model || 'attach' in model))
     throw typeError('model', 'a device model, or a module that makes one', model)
-  const { addToBus = true, driver } = options
+  const { addToBus = true, driver, timeout } = options
   if (typeof addToBus !== 'boolean') throw typeError('options.addToBus', 'a boolean', addToBus)
+  if (timeout !== undefined) checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
   if (driver !== undefined) {
     checkString(driver, 'options.driver')
     checkOneOf(driver, 'options.driver', ['vhost_vdpa', 'virtio_vdpa'])
@@ -108,7 +111,7 @@ function checkServeVduse(model: unknown, options: ServeVduseOptions): ServeVduse
 async function putOnBus(
   backend: Backend,
   { name, wasTakenOver }: VduseHost,
-  driver: ServeVduseOptions['driver'],
+  { driver, timeout }: { readonly driver: ServeVduseOptions['driver']; readonly timeout: number },
   stack: CloseStack,
 ): Promise<string | undefined> {
   const family = VdpaFamily.open(backend)
@@ -118,6 +121,6 @@ async function putOnBus(
   } catch (error) {
     if (!wasTakenOver || !isThere(error)) throw error
   }
-  stack.push(() => removeDevice(family, name, { wait: true }))
-  return driver === undefined ? undefined : moveToDriver(name, driver)
+  stack.push(() => removeDevice(family, name, { wait: true, timeout }))
+  return driver === undefined ? undefined : moveToDriver(name, driver, { timeout })
 }

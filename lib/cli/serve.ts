@@ -13,6 +13,8 @@ export interface ServeWords {
   readonly vduse?: string
   readonly driver?: 'vhost_vdpa' | 'virtio_vdpa'
   readonly takeOver?: true
+  /** Milliseconds for the driver to be changed, and for the device to be given up. */
+  readonly timeout?: number
   readonly mac?: string
   readonly queuePairs?: number
   /** MiB of the disk: in memory, or of the file where that is not there. */
@@ -39,7 +41,7 @@ function check(kind: Kind, words: ServeWords): void {
   const misplaced = (names: readonly (keyof ServeWords)[], what: string) => {
     for (const name of names) if (words[name] !== undefined) throw new TypeError(`--${option(name)} is for ${what}`)
   }
-  if (vduse === undefined) misplaced(['driver', 'takeOver'], 'devices of the kernel (--vduse)')
+  if (vduse === undefined) misplaced(['driver', 'takeOver', 'timeout'], 'devices of the kernel (--vduse)')
   if (kind === 'net') misplaced(['file', 'direct', 'readOnly', 'size'], 'disks')
   else misplaced(['mac', 'queuePairs'], 'network devices')
   if (file === undefined) misplaced(['direct', 'readOnly'], 'disks in a file (--file)')
@@ -86,11 +88,12 @@ async function serveMachines(
 
 /** On a thread of its own: the kernel's own drivers ask the device while this thread waits for them. */
 async function serveKernel(kind: Kind, words: ServeWords, name: string, options: ListeningOptions): Promise<Report> {
-  const { driver, takeOver, file } = words
+  const { driver, takeOver, timeout, file } = words
   await using server = await serveVduse(moduleFor(kind, words), {
     name,
     ...(driver !== undefined && { driver }),
     ...(takeOver !== undefined && { takeOver }),
+    ...(timeout !== undefined && { timeout }),
   })
   const { path, node, wasTakenOver, refusals } = server
   const where = node === undefined ? '' : ` (${node})`

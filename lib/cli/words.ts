@@ -169,6 +169,7 @@ export function addVirtualMachines(program: Command, perform: Perform): void {
       ).choices(['vhost_vdpa', 'virtio_vdpa']),
     )
     .option('--take-over', 'goes on with a device whose server died less than 30 seconds ago')
+    .option('--timeout <milliseconds>', 'for the kernel to move it, and to give it up (default 5000)', milliseconds)
     .option('--mac <address>', 'the address of a network device (default 02:00:00:00:00:01)')
     .option('--queue-pairs <number>', 'pairs of queues of a network device (default 1)', integer)
     .option('--file <path>', 'the file that a disk is kept in; without it, memory')

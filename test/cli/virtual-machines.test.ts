@@ -82,6 +82,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
     ['serve block --vhost-user /x --no-lock', /--no-lock is for disks in a file/],
     ['serve block --vhost-user /x --take-over', /--take-over is for devices of the kernel/],
     ['serve block --vhost-user /x --file /y --size 1 --read-only', /--read-only/],
+    ['serve net --vhost-user /x --timeout 1', /--timeout is for devices of the kernel/],
     ['serve block --vduse x --driver uio', /uio/],
   ])('%s makes no sense', async (words, sentence) => {
     const [code, text] = await said(words)
