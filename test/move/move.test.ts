@@ -7,7 +7,7 @@ import { moveDevice } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
 import type { FeatureName } from '../drivers/features.js'
-import { address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
+import { A, address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
 const pairs: Pair[] = []
@@ -122,4 +122,65 @@ test('is refused before anything is touched where something would be lost', asyn
   await expect(moveDevice(source, source, { driver, control })).rejects.toThrow(code('ERR_VDPA_STATE'))
   await expect(moveDevice(source, target, null as never)).rejects.toThrow(TypeError)
   expect([source.state, target.state, target.status]).toEqual(['running', 'claimed', 0])
+})
+
+describe('from one system to another, whose memory is not the same', () => {
+  test('a network driver: its queues are copied, and no frame is lost or doubled', async () => {
+    const [here, there] = [await run(), await run()]
+    await there.source.close()
+    const traffic = new Traffic()
+    traffic.send(here.driver, 5)
+    here.simulator.drain()
+    traffic.send(here.driver, 4)
+    const { driver, control } = here
+    const first = await moveDevice(here.source, there.target, { driver, control })
+    expect([first.isMoved, first.failure]).toEqual([true, undefined])
+    const moved = first.driver as NetDriver
+    await traffic.settle(moved)
+    traffic.send(moved, 5)
+    const back = await moveDevice(there.target, here.target, {
+      driver: moved,
+      ...(first.control !== undefined && { control: first.control }),
+    })
+    await traffic.settle(back.driver as NetDriver)
+    expect(traffic.seen).toEqual(traffic.sent)
+    expect(here.models[1]?.mac).toBe(address)
+    // What was copied from is freed.
+    await here.target.close()
+    expect([here.simulator.descriptors, there.simulator.descriptors]).toEqual([[], []])
+  })
+
+  test('a disk: requests that were under way are answered there, and where that is refused, here', async () => {
+    const simulators = [new Simulator({ scheduler: 'manual' }), new Simulator({ scheduler: 'manual' })]
+    for (const one of simulators) one.add(blockDevice({ path: A, capacity: 256 }))
+    const [source, target] = await Promise.all(simulators.map((backend) => openDevice(A, { backend, expect: 'block' })))
+    if (source === undefined || target === undefined) throw new Error('no device')
+    await source.negotiate([])
+    const driver = await BlockDriver.start(source, { size: 16 })
+    await source.start()
+    const sector = (at: number) => new Uint8Array(512).fill(at)
+    const drained = async <T>(promise: Promise<T>): Promise<T> => {
+      let isSettled = false
+      promise.finally(() => (isSettled = true)).catch(() => undefined)
+      while (!isSettled) {
+        for (const one of simulators) one.drain()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      return promise
+    }
+    const first = [1, 2].map((at) => driver.write(at, sector(at)))
+    simulators[1]?.faults.fail({ request: 'VHOST_SET_VRING_ADDR', with: 'EIO', nth: 1 })
+    const stayed = await moveDevice(source, target, { driver })
+    expect([stayed.isMoved, stayed.device]).toEqual([false, source])
+    await drained(Promise.all(first))
+    const again = await openDevice(A, { backend: simulators[1] as Simulator, expect: 'block' })
+    const second = [3, 4].map((at) => (stayed.driver as BlockDriver).write(at, sector(at)))
+    const moved = await moveDevice(source, again, { driver: stayed.driver as BlockDriver })
+    expect(moved.isMoved).toBe(true)
+    await drained(Promise.all(second))
+    const disk = moved.driver as BlockDriver
+    for (const at of [3, 4]) expect((await drained(disk.read(at, 1)))[9]).toBe(at)
+    await again.close()
+    for (const one of simulators) expect(one.descriptors).toEqual([])
+  })
 })
