@@ -14,10 +14,12 @@ beforeAll(ensureBuilt, 300_000)
 /** What a reader has at hand, and the system that the programs find. */
 const prelude = `
   const system = new simulator.Simulator()
-  system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-0', mac: '00:11:22:33:44:55' }))
+  for (const node of [0, 2, 3])
+    system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-' + node, mac: '00:11:22:33:44:5' + node }))
   replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
   globalThis.guestMemory = system.allocate(65536)
   globalThis.backend = system
+  globalThis.breakDown = (path) => system.faults.needsReset(path)
   globalThis.port = globalThis.device = system.demandIotlb()
 `
 
@@ -42,6 +44,20 @@ test("a guest's IOMMU", () => {
 test('queues of a guest that the program stands between', () => {
   const stdout = 'control queue isolated\ncopy 0x40000000, 65536 bytes\n'
   expect(run('control-queue.md')).toEqual({ code: 0, stdout, stderr: '' })
+})
+
+test('a device that moves, and one that recovers', () => {
+  const { code, stdout, stderr } = run('moving.md')
+  const stopped = 'suspend take copy arrive'
+  expect({ code, stdout }).toEqual({ code: 0, stdout: `true 02:00:00:00:00:42\ntrue ${stopped}\nrunning 0\n` })
+  expect(stderr.split('\n').map((line) => line.split(' ')[0])).toEqual([
+    'prepare',
+    'suspend',
+    'take',
+    'arrive',
+    'close',
+    '',
+  ])
 })
 
 test('bringing hosts up', () => {
