@@ -4,17 +4,11 @@
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
-import type {
-  DeviceRing,
-  RingAreas,
-  RingFormat,
-  RingState,
-  TableLocation,
-  TranslateTable,
-} from '../virtqueue/virtqueue.js'
+import type { DeviceRing, RingAreas, RingFormat, RingState, TableLocation } from '../virtqueue/virtqueue.js'
 import { AheadRing } from './ahead-ring.js'
 import { dmaAccess } from './device-ops.js'
 import type { QueueContext, VringStateKind } from './queue-context.js'
+import { tablesOf } from './queue-tables.js'
 
 interface AreaAddresses {
   readonly descriptor: readonly [high: number, low: number]
@@ -386,7 +380,7 @@ export class DeviceQueue {
   }
 
   #openRing(context: QueueContext, asid: number, version: number): boolean {
-    const { dma, format, eventIdx, indirect, inOrder, law } = context
+    const { format, eventIdx, indirect, inOrder, law } = context
     this.#forgetRing()
     const found = this.#locateAreas(context, asid)
     const areas = found ?? (context.servesUnwritable ? this.#locateAreas(context, asid, ownDeviceArea) : undefined)
@@ -395,7 +389,7 @@ export class DeviceQueue {
     const startsAnew = format === 'split' && this.#isFresh
     const state = startsAnew ? { available: position.available, used: position.available } : position
     // Indirect tables are read as part of the ring: with descriptor groups they lie with the descriptors.
-    const translateTable: TranslateTable = (high, low, length) => dma.locate(asid, high, low, length, dmaAccess.READ)
+    const translateTable = tablesOf(context, asid)
     const features = { eventIdx, indirect, inOrder }
     try {
       const ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable, law })
