@@ -1,5 +1,5 @@
 // `npm run bench`: every row against its baseline in the same run, each trial in a process of its own, taking turns. It asserts nothing. README.md beside
-// it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device; `--rounds N` (default 5).
+// it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device, `--guests` those of real guests; `--rounds N` (default 5).
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -12,7 +12,12 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const built = `${root}build/bench`
 
 const { values } = parseArgs({
-  options: { lab: { type: 'boolean' }, inside: { type: 'boolean' }, rounds: { type: 'string', default: '5' } },
+  options: {
+    lab: { type: 'boolean' },
+    guests: { type: 'boolean' },
+    inside: { type: 'boolean' },
+    rounds: { type: 'string', default: '5' },
+  },
 })
 const rounds = Number(values.rounds)
 
@@ -114,6 +119,17 @@ function iommuRow() {
   print({ name, unit: 'pairs/s', ...rates, against: 'direct', reach: 'at least 0.5x' })
 }
 
+/** A guest's disk that this package serves, against one that QEMU's storage daemon serves. */
+function guestRow() {
+  const run = (whose) => number(process.execPath, `${here}trials/guest.mjs`, whose)
+  const rates = takeTurns(
+    () => run('ours'),
+    () => run('storage-daemon'),
+  )
+  const name = '4 KiB reads a second, one at a time, by a guest (vhost-user)'
+  print({ name, unit: 'reads/s', ...rates, against: 'qemu-storage-daemon', reach: 'at least 0.5x' })
+}
+
 /** What the diagnostics channels cost while nobody listens. */
 function diagnosticsRow() {
   const run = (way) => number(process.execPath, `${here}trials/diagnostics.mjs`, way)
@@ -162,6 +178,8 @@ if (values.inside) {
   iommuRow()
   diagnosticsRow()
   shadowRows()
+  if (values.guests) guestRow()
+  else console.log('rows of real guests: npm run bench -- --guests')
   if (values.lab) {
     for (const name of ['device', 'block'])
       execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`], {
