@@ -235,10 +235,17 @@ export class AddressSpace {
 
   /** @internal A feeder's changes as one plan, what goes before what comes. */
   *batchSteps(changes: readonly MappingChange[]): Steps<void> {
-    const gone = changes.flatMap((change) =>
-      change.verb === 'unmap' ? [{ iova: change.range.first, size: change.range.last - change.range.first + 1n }] : [],
-    )
-    const come = changes.flatMap((change) => (change.verb === 'map' ? [{ ...change.slice, ...change }] : []))
+    const gone: UnmapRequest[] = []
+    const come: MappingRequest[] = []
+    for (const change of changes) {
+      if (change.verb === 'unmap') {
+        const { first, last } = change.range
+        gone.push({ iova: first, size: last - first + 1n })
+      } else {
+        const { iova, slice, access } = change
+        come.push({ iova, region: slice.region, offset: slice.offset, size: slice.size, access })
+      }
+    }
     const plan = this.#newPlan(changes.length)
     plan.begin(this.asid)
     this.#planExactly(plan, gone)

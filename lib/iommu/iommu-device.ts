@@ -3,7 +3,7 @@
 
 import { bit } from '../base/bits.js'
 import { typeError } from '../base/checks.js'
-import type { DeviceQueue } from '../models/device-queue.js'
+import type { ChainAside, DeviceQueue } from '../models/device-queue.js'
 import type { DeviceCapabilities } from '../models/device-shape.js'
 import { ModelDevice, type DeviceModel } from '../models/model-device.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
@@ -11,6 +11,7 @@ import { deviceIds } from '../uapi/virtio-ids.js'
 import { virtioIommuFault, virtioIommuReqProbe } from '../uapi/virtio-iommu.js'
 import type { DeviceRing } from '../virtqueue/virtqueue.js'
 import { iommuFeatureBits } from './iommu-options.js'
+import { isMappingRequest, type MappingRequest } from './mapping-change.js'
 import { encodeFault, type IommuFault } from './translate.js'
 import { BYPASS_AT, VirtioIommu } from './virtio-iommu.js'
 
@@ -48,6 +49,16 @@ interface InHand {
   answer: Uint8Array | undefined
 }
 
+/** Requests that are carried out together. */
+interface Together {
+  readonly request: MappingRequest
+  readonly chain: ChainAside
+}
+
+/** Bytes of the answer to a request that changes mappings. */
+const TAIL_BYTES = 4
+/** Requests that are carried out together at most: the turn is to end between. */
+const MOST_TOGETHER = 64
 /** The longest request; what is behind it is not for us. */
 const REQUEST_BYTES = virtioIommuReqProbe.size
 /** Faults that wait for the device's turn; more are dropped. */
@@ -58,6 +69,8 @@ class IommuModel implements DeviceModel {
   readonly #iommu: VirtioIommu
   readonly #sync: boolean
   readonly #scratch = new Uint8Array(REQUEST_BYTES)
+  readonly #view = new DataView(this.#scratch.buffer)
+  readonly #tail = new Uint8Array(TAIL_BYTES)
   readonly #faults: IommuFault[] = []
   #features = 0n
   #inHand: InHand | undefined
@@ -120,12 +133,42 @@ class IommuModel implements DeviceModel {
   #serve(device: ModelDevice, queue: DeviceQueue | undefined): boolean {
     if (queue?.open(device.context) !== true) return false
     if (this.#inHand !== undefined && !this.#end(queue, this.#inHand)) return false
+    const together: Together[] = []
     while (queue.next()) {
-      if (!this.#begin(device, queue)) return false
+      const length = queue.read(this.#scratch, 0, REQUEST_BYTES)
+      const mapping = this.#mappingOf(queue, length)
+      if (mapping !== undefined && together.push(mapping) < MOST_TOGETHER) continue
+      if (!this.#finishAll(queue, together)) return false
+      if (mapping === undefined && !this.#begin(device, queue, length)) return false
       device.meter.countUnknown()
       if (!device.isRunning || device.meter.isOver) return true
     }
-    return queue.rest()
+    return this.#finishAll(queue, together) && queue.rest()
+  }
+
+  /** The request in hand, `length` bytes long, where it only changes mappings, and can be carried out with those behind it. */
+  #mappingOf(queue: DeviceQueue, length: number): Together | undefined {
+    if (length < 0 || !this.#isOnTheSpot) return undefined
+    const request = this.#iommu.parse(this.#view, length, queue.writableLength)
+    if (request instanceof Uint8Array || !isMappingRequest(request)) return undefined
+    const chain = queue.setAside(TAIL_BYTES)
+    return chain && { request, chain }
+  }
+
+  /** Carries out what was gathered, and shows the driver all of it at once. False when a sink, which may be a function of the program, ended the queue. */
+  #finishAll(queue: DeviceQueue, together: Together[]): boolean {
+    if (together.length === 0) return true
+    const { ring } = queue
+    const gathered = together.splice(0)
+    const statuses = this.#iommu.changeTogetherSync(gathered.map(({ request }) => request))
+    if (!queue.isOn(ring)) return false
+    for (let index = 0; index < gathered.length; index++) {
+      this.counters.requests++
+      this.#tail[0] = statuses[index] as number
+      queue.completeAside((gathered[index] as Together).chain, this.#tail)
+    }
+    queue.publish()
+    return true
   }
 
   /** Ends the request in hand when it was carried out. A suspension puts its chain back: it comes again, and has its answer already. */
@@ -139,9 +182,8 @@ class IommuModel implements DeviceModel {
     return true
   }
 
-  /** Carries out the chain that was loaded; false when its answer comes later. */
-  #begin(device: ModelDevice, queue: DeviceQueue): boolean {
-    const length = queue.read(this.#scratch, 0, REQUEST_BYTES)
+  /** Carries out the chain that was loaded, whose request is `length` bytes long; false when its answer comes later. */
+  #begin(device: ModelDevice, queue: DeviceQueue, length: number): boolean {
     if (length < 0) {
       this.#finish(queue, new Uint8Array(0))
       return true

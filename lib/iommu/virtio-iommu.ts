@@ -2,17 +2,27 @@
 // Section numbers are those of virtio 1.2, where the IOMMU device is 5.13.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkFunction, checkInteger, checkOneOf, toU64 } from '../base/checks.js'
+import { checkBytes, checkFunction, checkInteger, checkOneOf, toU64, trueLength } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
-import { contains, overlaps, U64_LAST, type Range } from '../base/ranges.js'
 import { Serial } from '../base/serial.js'
 import { whole, type Steps } from '../base/steps.js'
 import type { Access } from '../iotlb/mapping.js'
 import { iommuAttachFlags, iommuMapFlags, iommuRequestTypes, iommuStatus } from '../uapi/virtio-iommu.js'
-import { Domain, type DomainMapping } from './domain.js'
+import { Domain } from './domain.js'
 import type { Endpoint } from './endpoint.js'
 import { iommuFacts, iommuFeatureBits, type IommuFacts, type VirtioIommuOptions } from './iommu-options.js'
+import {
+  enter,
+  isDomain,
+  isReachable,
+  netChange,
+  planChange,
+  withdraw,
+  type DomainChange,
+  type MappingBooks,
+  type MappingRequest,
+} from './mapping-change.js'
 import { identityPieces, inverse, piecesOf, type Piece, type PieceChange } from './pieces.js'
 import { accessOfFlags, faultOf, translate, type IommuFault, type Translation } from './translate.js'
 import type { IommuRequest } from './wire.js'
@@ -24,7 +34,6 @@ const {
   VIRTIO_IOMMU_S_INVAL: INVAL,
   VIRTIO_IOMMU_S_RANGE: RANGE,
   VIRTIO_IOMMU_S_NOENT: NOENT,
-  VIRTIO_IOMMU_S_FAULT: FAULT,
   VIRTIO_IOMMU_S_NOMEM: NOMEM,
 } = iommuStatus
 const { VIRTIO_IOMMU_ATTACH_F_BYPASS: ATTACH_BYPASS } = iommuAttachFlags
@@ -59,6 +68,7 @@ export class VirtioIommu {
   readonly #facts: IommuFacts
   readonly #onFailure: ((failure: unknown) => void) | undefined
   readonly #domains = new Map<number, Domain>()
+  readonly #books: MappingBooks
   readonly #serial = new Serial('virtio-iommu')
   readonly #faultListeners = new Set<(fault: IommuFault) => void>()
   #accepted: bigint
@@ -71,6 +81,12 @@ export class VirtioIommu {
     const { bypass = false, onFailure } = options
     if (onFailure !== undefined) checkFunction(onFailure, 'onFailure')
     this.#facts = facts
+    this.#books = {
+      facts,
+      domains: this.#domains,
+      allowsMmio: () => this.#has('VIRTIO_IOMMU_F_MMIO'),
+      size: () => this.size,
+    }
     this.#onFailure = onFailure
     this.#bypass = bypass
     this.features = bypass || facts.wire.hasMmio ? facts.features : facts.features & ~bypassFeature
@@ -95,7 +111,9 @@ export class VirtioIommu {
 
   /** Mappings of all domains. */
   get size(): number {
-    return [...this.#domains.values()].reduce((sum, { size }) => sum + size, 0)
+    let sum = 0
+    for (const { size } of this.#domains.values()) sum += size
+    return sum
   }
 
   /** The number of the domain that an endpoint is in; undefined when it is in none. RangeError for an endpoint that there is not. */
@@ -131,6 +149,16 @@ export class VirtioIommu {
   /** request() on the calling thread. ERR_VDPA_STATE while `isBusy`; a device behind a sink that is busy gives the status DEVERR. */
   requestSync(request: IommuRequest): number {
     return this.#serial.runSync(() => this.#carryOut(request))
+  }
+
+  /**
+   * @internal answerSync() of requests that only change mappings, and that a driver made available together: nobody is told of one before all are done, so that a sink
+   * has one batch for all of a domain. Where it refuses, each request is carried out by itself, and has its own status. Returns the statuses as a driver is told them.
+   * ERR_VDPA_STATE while `isBusy`.
+   */
+  changeTogetherSync(requests: readonly MappingRequest[]): number[] {
+    const statuses = this.#serial.runSync(() => this.#changeTogether(requests))
+    return statuses.map((status) => this.#facts.wire.status(status))
   }
 
   /** Sets whether endpoints without a domain reach all memory, and maps or unmaps theirs. Resolves whether all of them could be. */
@@ -219,14 +247,19 @@ export class VirtioIommu {
     return endpoint
   }
 
-  /** The request, or the answer where that is known without carrying anything out. */
   #parse(readable: Uint8Array, writableLength: number): IommuRequest | Uint8Array {
     checkBytes(readable, 'readable')
     checkInteger(writableLength, 'writableLength', 0, Number.MAX_SAFE_INTEGER)
-    if (readable.length < HEAD_BYTES || writableLength < TAIL_BYTES) return nothing
+    const length = trueLength(readable)
+    return this.parse(new DataView(readable.buffer, readable.byteOffset, length), length, writableLength)
+  }
+
+  /** @internal The request that the first `length` bytes are, or the answer where that is known without carrying anything out. */
+  parse(view: DataView, length: number, writableLength: number): IommuRequest | Uint8Array {
+    if (length < HEAD_BYTES || writableLength < TAIL_BYTES) return nothing
     const { wire, config } = this.#facts
-    const type = readable[0] as number
-    const request = wire.decode(type, readable)
+    const request = wire.decode(view, length)
+    const type = view.getUint8(0)
     if (request === undefined || !this.#isAvailable(type)) return nothing
     if (type === VIRTIO_IOMMU_T_PROBE && writableLength < config.probeSize + TAIL_BYTES)
       return this.#bytes(writableLength - TAIL_BYTES, INVAL)
@@ -269,15 +302,13 @@ export class VirtioIommu {
         case 'detach':
           return yield* this.#detach(request)
         case 'map':
-          return yield* this.#map(request)
         case 'unmap':
-          return yield* this.#unmap(request)
+          return yield* this.#change(request)
         case 'probe':
           return this.#facts.endpoints.has(request.endpoint) ? OK : NOENT
       }
     } catch (failure) {
-      this.report(failure)
-      return statusOf(failure)
+      return this.#refused(failure)
     }
   }
 
@@ -286,7 +317,7 @@ export class VirtioIommu {
     if (isMalformed || (flags & ~known) !== 0) return INVAL
     const endpoint = this.#facts.endpoints.get(number)
     if (endpoint === undefined) return NOENT
-    if (!this.#isDomain(id)) return RANGE
+    if (!isDomain(this.#books, id)) return RANGE
     const isBypass = (flags & ATTACH_BYPASS) !== 0
     const domain = this.#domains.get(id) ?? new Domain(id, isBypass)
     if (domain.isBypass !== isBypass) return INVAL
@@ -299,58 +330,76 @@ export class VirtioIommu {
   *#detach({ domain: id, endpoint: number }: IommuRequest & { kind: 'detach' }): Steps<number> {
     const endpoint = this.#facts.endpoints.get(number)
     if (endpoint === undefined) return NOENT
-    if (id !== undefined && !this.#isDomain(id)) return RANGE
+    if (id !== undefined && !isDomain(this.#books, id)) return RANGE
     if (endpoint.domain === undefined || (id !== undefined && endpoint.domain.id !== id)) return INVAL
     yield* this.#move(endpoint, undefined)
     return OK
   }
 
-  *#map({ domain: id, first, last, physical, flags }: IommuRequest & { kind: 'map' }): Steps<number> {
-    const { wire, granule, config, memory, maxMappings } = this.#facts
-    if (!this.#isDomain(id)) return RANGE
-    const known = wire.mapFlags | (wire.hasMmio && this.#has('VIRTIO_IOMMU_F_MMIO') ? MMIO : 0)
-    if ((flags & ~known) !== 0) return INVAL
-    if (((first | (last + 1n) | physical) & (granule - 1n)) !== 0n) return RANGE
-    const range = { first, last }
-    if (last < first || last > U64_LAST || !contains(config.inputRange, range)) return RANGE
-    const domain = this.#domains.get(id)
-    if (domain === undefined) return NOENT
-    if (domain.isBypass || [...domain.endpoints].some((endpoint) => !isReachable(endpoint, range))) return INVAL
-    if (domain.has(range)) return INVAL
-    if (this.size >= maxMappings) return NOMEM
-    if (physical + (last - first) > U64_LAST) return RANGE
-    const isMmio = wire.hasMmio && (flags & MMIO) !== 0
-    const access = accessOfFlags(flags)
-    const found = isMmio ? [] : piecesOf(memory, range, physical, access ?? 'ro')
-    if (found === undefined) return FAULT
-    const mapping: DomainMapping = { range, physical, flags, pieces: access === undefined ? [] : found }
-    domain.add(mapping)
+  /** One request that changes mappings. */
+  *#change(request: MappingRequest): Steps<number> {
+    const change = planChange(this.#books, request)
+    if (typeof change === 'number') return change
+    enter(change)
     try {
-      yield* this.#everywhere(domain, { gone: [], come: mapping.pieces })
+      yield* this.#everywhere(change.domain, netChange([change]))
     } catch (failure) {
-      domain.remove(mapping)
+      withdraw(change)
       throw failure
     }
     return OK
   }
 
-  *#unmap({ domain: id, first, last }: IommuRequest & { kind: 'unmap' }): Steps<number> {
-    if (!this.#isDomain(id)) return RANGE
-    const domain = this.#domains.get(id)
-    if (domain === undefined) return NOENT
-    if (domain.isBypass) return INVAL
-    if (last < first || last > U64_LAST || ((first | (last + 1n)) & (this.#facts.granule - 1n)) !== 0n) return RANGE
-    const range = { first, last }
-    const mappings = domain.within(range)
-    if (mappings.some((mapping) => !contains(range, mapping.range))) return RANGE
-    for (const mapping of mappings) domain.remove(mapping)
-    try {
-      yield* this.#everywhere(domain, { gone: mappings.flatMap(({ pieces }) => pieces), come: [] })
-    } catch (failure) {
-      for (const mapping of mappings) domain.add(mapping)
-      throw failure
+  *#changeTogether(requests: readonly MappingRequest[]): Steps<number[]> {
+    const statuses: number[] = []
+    while (statuses.length < requests.length) {
+      if (this.#isClosed) statuses.push(DEVERR)
+      else statuses.push(...(yield* this.#changeSome(requests.slice(statuses.length))))
     }
-    return OK
+    return statuses
+  }
+
+  /** As many of the requests as change one domain, in one batch of each sink; returns their statuses. */
+  *#changeSome(requests: readonly MappingRequest[]): Steps<number[]> {
+    const made: DomainChange[] = []
+    const statuses: number[] = []
+    let firstMade = 0
+    for (const request of requests) {
+      const change = this.#planned(request)
+      if (typeof change !== 'number') {
+        if (made.length === 0) firstMade = statuses.length
+        else if (made[0]?.domain !== change.domain) break
+        enter(change)
+        made.push(change)
+      }
+      statuses.push(typeof change === 'number' ? change : OK)
+    }
+    const [first] = made
+    if (first === undefined) return statuses
+    try {
+      yield* this.#everywhere(first.domain, netChange(made))
+      return statuses
+    } catch (failure) {
+      for (const change of made.toReversed()) withdraw(change)
+      // What comes behind one that is refused finds other books.
+      const before = statuses.slice(0, firstMade)
+      if (made.length === 1) return [...before, this.#refused(failure)]
+      for (const request of requests.slice(firstMade, statuses.length)) before.push(yield* this.#carryOut(request))
+      return before
+    }
+  }
+
+  #planned(request: MappingRequest): DomainChange | number {
+    try {
+      return planChange(this.#books, request)
+    } catch (failure) {
+      return this.#refused(failure)
+    }
+  }
+
+  #refused(failure: unknown): number {
+    this.report(failure)
+    return statusOf(failure)
   }
 
   /** Puts an endpoint into another domain, or none, in one batch; on failure it stays where it was. */
@@ -442,18 +491,8 @@ export class VirtioIommu {
     return isDone
   }
 
-  #isDomain(id: number): boolean {
-    const { first, last } = this.#facts.config.domainRange
-    return id >= first && id <= last
-  }
-
   #showBypass(isBypassed: boolean): void {
     this.#bypass = isBypassed
     if (this.#facts.wire.hasMmio) this.config[BYPASS_AT] = isBypassed ? 1 : 0
   }
-}
-
-/** Whether an endpoint could go through a mapping: nothing of it is reserved. What it cannot reach is. */
-function isReachable({ reserved }: Endpoint, range: Range): boolean {
-  return !reserved.some((one) => overlaps(one, range))
 }

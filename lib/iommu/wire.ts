@@ -24,6 +24,7 @@ import {
   virtioIommuReqUnmap,
   virtioIommuReqUnmap04,
 } from '../uapi/virtio-iommu.js'
+import type { StructCodec } from '../uapi/struct.js'
 import type { ReservedRange } from './reserved.js'
 
 /** What a driver asks for. */
@@ -77,8 +78,8 @@ export interface Wire {
   readonly hasMmio: boolean
   /** Bytes of one property. */
   readonly propertyBytes: number
-  /** The request of a type; undefined for a type that there is none of, `'short'` where bytes are missing. */
-  decode(type: number, bytes: Uint8Array): IommuRequest | 'short' | undefined
+  /** The request that the first `length` bytes are, which have a head; undefined for a type that there is none of, `'short'` where bytes are missing. */
+  decode(view: DataView, length: number): IommuRequest | 'short' | undefined
   property(range: Required<ReservedRange>): Uint8Array
   config(config: IommuConfig): Uint8Array
   /** The status as this way says it. */
@@ -86,23 +87,36 @@ export interface Wire {
 }
 
 /** Of a type: bytes that it takes, and what it becomes. */
-type Decoder = readonly [size: number, decode: (bytes: Uint8Array) => IommuRequest]
+type Decoder = readonly [size: number, decode: (view: DataView) => IommuRequest]
+
+/** Where the fields of a request lie. Requests that change mappings are many: their fields are read one by one, where a codec would make an object of all of them. */
+function places<T extends object>({ fields }: StructCodec<T>): Readonly<Record<keyof T, number>> {
+  return Object.fromEntries(fields.map(({ name, offset }) => [name, offset])) as Record<keyof T, number>
+}
+
+const mapAt = places(virtioIommuReqMap)
+const unmapAt = places(virtioIommuReqUnmap)
+
+/** As its codec reads it, for what is rarely asked. */
+function whole<T extends object>(codec: StructCodec<T>, { buffer, byteOffset }: DataView): T {
+  return codec.decode(new Uint8Array(buffer, byteOffset, codec.size))
+}
 
 const none = (length: number) => new Uint8Array(length)
 
 const probe: Decoder = [
   virtioIommuReqProbe.size,
-  (bytes) => ({ kind: 'probe', endpoint: virtioIommuReqProbe.decode(bytes).endpoint }),
+  (view) => ({ kind: 'probe', endpoint: whole(virtioIommuReqProbe, view).endpoint }),
 ]
 
 const decoders = new Map<number, Decoder>([
-  [types.VIRTIO_IOMMU_T_ATTACH, [virtioIommuReqAttach.size, attachOf((bytes) => virtioIommuReqAttach.decode(bytes))]],
+  [types.VIRTIO_IOMMU_T_ATTACH, [virtioIommuReqAttach.size, attachOf((view) => whole(virtioIommuReqAttach, view))]],
   [
     types.VIRTIO_IOMMU_T_DETACH,
     [
       virtioIommuReqDetach.size,
-      (bytes) => {
-        const { domain, endpoint } = virtioIommuReqDetach.decode(bytes)
+      (view) => {
+        const { domain, endpoint } = whole(virtioIommuReqDetach, view)
         return { kind: 'detach', domain, endpoint }
       },
     ],
@@ -111,20 +125,26 @@ const decoders = new Map<number, Decoder>([
     types.VIRTIO_IOMMU_T_MAP,
     [
       virtioIommuReqMap.size,
-      (bytes) => {
-        const { domain, virt_start, virt_end, phys_start, flags } = virtioIommuReqMap.decode(bytes)
-        return { kind: 'map', domain, first: virt_start, last: virt_end, physical: phys_start, flags }
-      },
+      (view) => ({
+        kind: 'map',
+        domain: view.getUint32(mapAt.domain, true),
+        first: view.getBigUint64(mapAt.virt_start, true),
+        last: view.getBigUint64(mapAt.virt_end, true),
+        physical: view.getBigUint64(mapAt.phys_start, true),
+        flags: view.getUint32(mapAt.flags, true),
+      }),
     ],
   ],
   [
     types.VIRTIO_IOMMU_T_UNMAP,
     [
       virtioIommuReqUnmap.size,
-      (bytes) => {
-        const { domain, virt_start, virt_end } = virtioIommuReqUnmap.decode(bytes)
-        return { kind: 'unmap', domain, first: virt_start, last: virt_end }
-      },
+      (view) => ({
+        kind: 'unmap',
+        domain: view.getUint32(unmapAt.domain, true),
+        first: view.getBigUint64(unmapAt.virt_start, true),
+        last: view.getBigUint64(unmapAt.virt_end, true),
+      }),
     ],
   ],
   [types.VIRTIO_IOMMU_T_PROBE, probe],
@@ -133,21 +153,21 @@ const decoders = new Map<number, Decoder>([
 const decoders04 = new Map<number, Decoder>([
   [
     types.VIRTIO_IOMMU_T_ATTACH,
-    [virtioIommuReqAttach04.size, attachOf((bytes) => ({ flags: 0, ...virtioIommuReqAttach04.decode(bytes) }))],
+    [virtioIommuReqAttach04.size, attachOf((view) => ({ flags: 0, ...whole(virtioIommuReqAttach04, view) }))],
   ],
   [
     types.VIRTIO_IOMMU_T_DETACH,
     [
       virtioIommuReqDetach04.size,
-      (bytes) => ({ kind: 'detach', endpoint: virtioIommuReqDetach04.decode(bytes).endpoint }),
+      (view) => ({ kind: 'detach', endpoint: whole(virtioIommuReqDetach04, view).endpoint }),
     ],
   ],
   [
     types.VIRTIO_IOMMU_T_MAP,
     [
       virtioIommuReqMap04.size,
-      (bytes) => {
-        const { domain, virt_addr, phys_addr, size, flags } = virtioIommuReqMap04.decode(bytes)
+      (view) => {
+        const { domain, virt_addr, phys_addr, size, flags } = whole(virtioIommuReqMap04, view)
         return { kind: 'map', domain, first: virt_addr, last: virt_addr + size - 1n, physical: phys_addr, flags }
       },
     ],
@@ -156,8 +176,8 @@ const decoders04 = new Map<number, Decoder>([
     types.VIRTIO_IOMMU_T_UNMAP,
     [
       virtioIommuReqUnmap04.size,
-      (bytes) => {
-        const { domain, virt_addr, size } = virtioIommuReqUnmap04.decode(bytes)
+      (view) => {
+        const { domain, virt_addr, size } = whole(virtioIommuReqUnmap04, view)
         return { kind: 'unmap', domain, first: virt_addr, last: virt_addr + size - 1n }
       },
     ],
@@ -172,19 +192,19 @@ interface Attachment {
   readonly reserved: Uint8Array
 }
 
-function attachOf(decode: (bytes: Uint8Array) => Attachment): (bytes: Uint8Array) => IommuRequest {
-  return (bytes) => {
-    const { domain, endpoint, flags, reserved } = decode(bytes)
+function attachOf(decode: (view: DataView) => Attachment): (view: DataView) => IommuRequest {
+  return (view) => {
+    const { domain, endpoint, flags, reserved } = decode(view)
     return { kind: 'attach', domain, endpoint, flags, isMalformed: reserved.some((byte) => byte !== 0) }
   }
 }
 
 function decodeWith(table: ReadonlyMap<number, Decoder>): Wire['decode'] {
-  return (type, bytes) => {
-    const decoder = table.get(type)
+  return (view, length) => {
+    const decoder = table.get(view.getUint8(0))
     if (decoder === undefined) return undefined
     const [size, decode] = decoder
-    return bytes.length < size ? 'short' : decode(bytes)
+    return length < size ? 'short' : decode(view)
   }
 }
 

@@ -25,6 +25,19 @@ function withoutRing(): never {
   throw new Error('the queue has no ring')
 }
 
+/** Writable bytes that lie in one piece. */
+interface AsidePart {
+  readonly high: number
+  readonly low: number
+  readonly length: number
+}
+
+/** A chain that others were loaded after. */
+export interface ChainAside {
+  readonly id: number
+  readonly parts: readonly AsidePart[]
+}
+
 const areaNames = ['descriptor', 'driver', 'device'] as const
 
 function isSamePlace(one: RingMemory, other: RingMemory): boolean {
@@ -315,6 +328,33 @@ export class DeviceQueue {
   /** Writes one byte of `source` at a place; false where memory cannot be written. */
   writeAt([high, low]: readonly [high: number, low: number], source: Uint8Array, index: number): boolean {
     return this.#contextNow().dma.write(this.#bufferAsid, high, low, source, index, 1)
+  }
+
+  /** The chain in hand and where its first `length` writable bytes lie, for completing it in this turn when others are in hand; undefined where it has fewer. */
+  setAside(length: number): ChainAside | undefined {
+    const { id, iovaHigh, iovaLow, lengths, readableCount, count } = this.ring.chain
+    const parts: AsidePart[] = []
+    let left = length
+    for (let segment = readableCount; segment < count && left > 0; segment++) {
+      const size = Math.min(lengths[segment] ?? 0, left)
+      if (size > 0) parts.push({ high: iovaHigh[segment] ?? 0, low: iovaLow[segment] ?? 0, length: size })
+      left -= size
+    }
+    return left > 0 ? undefined : { id, parts }
+  }
+
+  /** Writes to a chain that was set aside, and completes it: with no bytes, where memory cannot be written. Chains are completed in the order in which they came. */
+  completeAside({ id, parts }: ChainAside, bytes: Uint8Array): void {
+    const { dma } = this.#contextNow()
+    let written = 0
+    for (const { high, low, length } of parts) {
+      if (!dma.write(this.#bufferAsid, high, low, bytes, written, length)) {
+        written = 0
+        break
+      }
+      written += length
+    }
+    this.ring.complete(id, written)
   }
 
   /** Passes over `length` writable bytes. They are not counted as written. */
