@@ -5,7 +5,7 @@ import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { callUnasked } from '../base/program-calls.js'
-import type { Steps } from '../base/steps.js'
+import { whole, type Steps } from '../base/steps.js'
 import type { Subscription } from '../backend/backend.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import { absent } from '../device/groups.js'
@@ -192,6 +192,7 @@ export class ShadowQueue implements Closeable {
     if (this.#served !== undefined) throw this.#refusal('it is shadowed already')
     const windows = new GuestWindows(guest.memory, space)
     let wasEnabled = false
+    let queue: DeviceQueue | undefined
     try {
       const state = this.#findPosition(windows)
       const ring = new GuestQueue(this.#shape(), windows, state)
@@ -200,7 +201,7 @@ export class ShadowQueue implements Closeable {
       wasEnabled = this.#vring.isEnabled
       if (wasEnabled) this.#vring.disableOwned()
       this.#position = state
-      const queue = yield* this.#device.lateQueueSteps(this.index, {
+      queue = yield* this.#device.lateQueueSteps(this.index, {
         addressSpace: space,
         ...(descriptorSpace !== undefined && { descriptorSpace }),
         size: this.#ringSize(),
@@ -210,9 +211,21 @@ export class ShadowQueue implements Closeable {
       this.#serve(ring, windows, queue)
     } catch (failure) {
       windows.close()
-      if (wasEnabled) this.#giveBack()
-      throw failure
+      yield* whole(this.#untake(queue, wasEnabled, failure))
     }
+  }
+
+  /** The guest's ring is the device's again, and what was made for the shadow is gone; a device that does not take it is reset. */
+  *#untake(queue: DeviceQueue | undefined, wasEnabled: boolean, failure: unknown): Steps<void> {
+    const failures = new Failures()
+    failures.keep(failure)
+    if (queue !== undefined) {
+      if (this.#device.isRunning) failures.now(() => this.#vring.disableOwned())
+      yield* failures.attempt(queue.endSteps())
+    }
+    if (wasEnabled) failures.now(() => this.#giveBack())
+    if (failures.count > 1) yield* failures.attempt(this.#device.stopSteps())
+    failures.throwMet(`queue ${this.index} of ${this.#device.path} was not given back, and the device was reset`)
   }
 
   /** @internal What a switch asks. */

@@ -55,12 +55,16 @@ export function* beginSteps(device: VdpaDevice, queues: readonly Switched[]): St
       yield* queue.takeSteps()
       taken.unshift(queue)
     }
-    if (isRunning) yield* device.resumeSteps()
+    if (isRunning) {
+      // Before the device goes on: one that found a receive queue empty would drop frames.
+      for (const queue of queues) queue.go()
+      yield* device.resumeSteps()
+    }
   } catch (failure) {
     yield* whole(undoSteps(device, taken, isRunning, failure))
     throw failure
   }
-  for (const queue of taken.reverse()) queue.go()
+  if (!isRunning) for (const queue of queues) queue.go()
 }
 
 /** Gives the queues back; the device goes on with them itself. NotNow where one of them cannot say what is in flight. */

@@ -19,6 +19,25 @@ describe.each(kinds)('a guest whose rings are %s', (_, kind) => {
     guest.close()
   })
 
+  test('is served as before where shadowing cannot listen to its kicks', async () => {
+    const { device, guest, shadows } = await makeNetWorld(kind)
+    await device.addressSpace(0).map(guest.memory)
+    for (const shadow of shadows) shadow.attach()
+    await device.start()
+    const [, kick] = guest.kicks
+    const listening = kick?.onSignal(() => undefined)
+    await expect(ShadowQueue.beginAll(shadows)).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+    expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([false, false])
+    listening?.close()
+    await sendFrames(guest, 20)
+    await ShadowQueue.beginAll(shadows)
+    await sendFrames(guest, 20)
+    await settle(guest)
+    expect(guest.received).toEqual(upTo(40))
+    await device.close()
+    guest.close()
+  })
+
   test('loses and doubles nothing when shadowing begins and ends in the middle of traffic', async () => {
     const { device, guest, shadows } = await makeNetWorld(kind)
     await device.addressSpace(0).map(guest.memory)
