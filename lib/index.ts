@@ -223,3 +223,6 @@ export {
 } from './topology/topology.js'
 export { topologyMermaid, topologyText } from './topology/text.js'
 export { topologySvg } from './topology/svg.js'
+export { topologyHtml } from './topology/html.js'
+export { serveTopology } from './topology/serve.js'
+export type { WebOptions, WebServer, WebViews } from './topology/web-server.js'

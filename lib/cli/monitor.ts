@@ -7,7 +7,9 @@ import { statisticsRates, type QueueStatistics } from '../management/family-fact
 import { describeHolder } from '../management/release.js'
 import { VdpaFamily } from '../management/vdpa-family.js'
 import { openMetrics } from '../observe/open-metrics.js'
+import { WebServer } from '../topology/web-server.js'
 import type { Host } from './host.js'
+import { lookJson, monitorPage, monitorPolicy } from './monitor-page.js'
 import { jsonLine, table, type Paint, type Sink } from './output.js'
 
 /** How to watch. */
@@ -22,6 +24,8 @@ export interface MonitorOptions {
   readonly isJson: boolean
   /** An OpenMetrics exposition for each look, in place of both. */
   readonly isOpenMetrics?: boolean
+  /** A page on this port of 127.0.0.1 (0: any) in place of all of them. */
+  readonly web?: number
 }
 
 /** One queue in one look. */
@@ -48,6 +52,7 @@ export interface MonitorLook {
 
 /** Looks until the count is reached or the signal comes. Errors as of inventory(). */
 export async function monitor(host: Host, out: Sink, paint: Paint, options: MonitorOptions): Promise<void> {
+  if (options.web !== undefined) return monitorWeb(host, out, options.web, options)
   const isTable = out.isTTY === true && !options.isJson
   let before: MonitorLook | undefined
   for (let turn = 0; turn !== options.count && !options.signal.aborted; turn++) {
@@ -57,6 +62,16 @@ export async function monitor(host: Host, out: Sink, paint: Paint, options: Moni
     else out.write(isTable ? `\u001b[H\u001b[J${lines(look, paint).join('\n')}\n` : jsonLine({ ...look }))
     before = look
   }
+}
+
+/** Says where the page is, and looks until the signal comes or the count is reached. */
+async function monitorWeb(host: Host, out: Sink, port: number, options: MonitorOptions): Promise<void> {
+  let look = await lookOnce(host, undefined, options.interval)
+  const page = () => monitorPage(look, options.interval)
+  await using server = await WebServer.listen({ page, look: () => lookJson(look), policy: monitorPolicy }, { port })
+  out.write(options.isJson ? jsonLine({ url: server.url }) : `${server.url}  (Ctrl-C ends)\n`)
+  for (let turn = 1; turn !== options.count && (await waited(options)); turn++)
+    look = await lookOnce(host, look, options.interval)
 }
 
 /** A look as text for those who scrape: whether a device is held, and what its queues count. */

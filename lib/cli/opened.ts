@@ -4,6 +4,7 @@ import type { Backend } from '../backend/backend.js'
 import { vdpaError } from '../base/errors.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { openDevice } from '../open.js'
+import { topologyHtml } from '../topology/html.js'
 import { topologySvg } from '../topology/svg.js'
 import { topologyMermaid, topologyText } from '../topology/text.js'
 import { topologyOf, type Topology } from '../topology/topology.js'
@@ -55,12 +56,17 @@ export async function groups(host: Host, name: string, paint: Paint): Promise<Re
 }
 
 /** How `topology` draws. */
-export const drawings = ['text', 'mermaid', 'svg'] as const
+export const drawings = ['text', 'mermaid', 'svg', 'html'] as const
 
 /** `topology`: queues, groups and address spaces, with the control queue in a space of its own where that can be. */
 export async function topology(host: Host, name: string, drawing: (typeof drawings)[number]): Promise<Report> {
   const found = await probe(host.backend(), await nodeOf(host, name))
-  const draw = { text: topologyText, mermaid: topologyMermaid, svg: (seen: Topology) => [topologySvg(seen)] }[drawing]
+  const draw = {
+    text: topologyText,
+    mermaid: topologyMermaid,
+    svg: (seen: Topology) => [topologySvg(seen)],
+    html: (seen: Topology) => [topologyHtml(seen).trimEnd()],
+  }[drawing]
   return { data: { topology: found }, lines: draw(found) }
 }
 

@@ -25,6 +25,13 @@ function milliseconds(text: string): number {
   return value
 }
 
+/** A port of TCP. */
+function port(text: string): number {
+  const value = integer(text)
+  if (value > 0xffff) throw new InvalidArgumentError('It must be at most 65535.')
+  return value
+}
+
 /** features, status, config: one device, by netlink and sysfs alone. */
 export function addViews(program: Command, perform: Perform): void {
   const shared = () => program.opts<SharedOptions>()
@@ -75,6 +82,7 @@ interface MonitorWords {
   readonly interval: number
   readonly count?: number
   readonly openmetrics?: boolean
+  readonly web?: number | true
 }
 
 /** monitor: all devices, again and again. */
@@ -85,7 +93,8 @@ export function addMonitor(program: Command, perform: Perform): void {
     .option('--interval <milliseconds>', 'between two looks', milliseconds, 1000)
     .option('--count <looks>', 'ends after so many', integer)
     .option('--openmetrics', 'text for Prometheus and its like, each look ended by # EOF')
-    .action(({ interval, count, openmetrics = false }: MonitorWords) => {
+    .option('--web [port]', 'a page for a browser on this machine, at a secret address; read-only', port)
+    .action(({ interval, count, openmetrics = false, web }: MonitorWords) => {
       const shared = program.opts<SharedOptions>()
       return perform(shared, async (host, paint, { stdout, interrupt }) => {
         const ending = { signal: interrupt(), ...(count !== undefined && { count }) }
@@ -94,6 +103,7 @@ export function addMonitor(program: Command, perform: Perform): void {
           isJson: shared.json === true,
           isOpenMetrics: openmetrics,
           ...ending,
+          ...(web !== undefined && { web: web === true ? 0 : web }),
         })
         return undefined
       })

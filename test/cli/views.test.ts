@@ -174,6 +174,31 @@ describe('monitor', () => {
   })
 })
 
+test('monitor serves a page, read-only, until its end', async () => {
+  const host = await simulatedHost()
+  const ending = new AbortController()
+  let out = ''
+  const ran = run(['monitor', '--web', '--json', '--interval', '20'], {
+    stdout: { write: (text) => (out += text) },
+    stderr: { write: (text) => (out += text) },
+    environment: {},
+    host,
+    interrupt: () => ending.signal,
+  })
+  while (!out.includes('\n')) await new Promise((resolve) => setTimeout(resolve, 5))
+  const { url } = JSON.parse(out) as { url: string }
+  const page = await (await fetch(url)).text()
+  expect(page).toContain('<h1>vDPA devices</h1>')
+  expect(page).toContain('"name":"net0"')
+  expect(await (await fetch(`${url}look`)).json()).toMatchObject({ devices: [{ name: 'blk0' }, { name: 'net0' }] })
+  expect((await fetch(url, { method: 'POST' })).status).toBe(405)
+  expect((await fetch(new URL('/', url))).status).toBe(404)
+  ending.abort()
+  expect(await ran).toBe(0)
+  await expect(fetch(url)).rejects.toThrow()
+  expect((await command('monitor --web 70000', host)).code).toBe(2)
+})
+
 test('monitor says what it counts in the OpenMetrics form', async () => {
   const host = await simulatedHost()
   await using device = await openDevice('/dev/vhost-vdpa-0', { backend: host.backend() })

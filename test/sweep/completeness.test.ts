@@ -89,6 +89,7 @@ const computing: readonly string[] = [
   'iommuDevice',
   'isVdpaError',
   'missPort',
+  'openMetrics',
   'parseTrace',
   'perfettoTrace',
   'printEvent',
@@ -96,6 +97,7 @@ const computing: readonly string[] = [
   'snapshotToParts',
   'statisticsRates',
   'timelineOf',
+  'topologyHtml',
   'topologyMermaid',
   'topologySvg',
   'topologyText',
@@ -106,6 +108,7 @@ const computing: readonly string[] = [
 const refusedElsewhere: Readonly<Record<string, string>> = {
   moveDevice: 'needs two devices: test/move/move.test.ts and guests.test.ts',
   prepareMove: 'as moveDevice()',
+  serveTopology: 'asks what topologyOf() asks, which is a row, before it listens: test/topology/serve.test.ts',
 }
 
 const swept = new Set(
