@@ -4,7 +4,15 @@ import { deviceRows } from './device-rows.js'
 import { driverRows } from './driver-rows.js'
 import { shadowRows } from './shadow-rows.js'
 import { moveRows } from './move-rows.js'
+import { iommuRows } from './iommu-rows.js'
 import { vhostNetRows } from './vhost-net-rows.js'
 import type { Row } from './steps.js'
 
-export const rows: readonly Row[] = [...deviceRows, ...driverRows, ...shadowRows, ...moveRows, ...vhostNetRows]
+export const rows: readonly Row[] = [
+  ...deviceRows,
+  ...driverRows,
+  ...shadowRows,
+  ...moveRows,
+  ...vhostNetRows,
+  ...iommuRows,
+]

@@ -15,6 +15,7 @@ import type { TakenSnapshot } from '../../lib/device/snapshot.js'
 import type { NetDriver, NetDriverSnapshot } from '../../lib/drivers/net-driver.js'
 import type { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+import type { VirtioIommu } from '../../lib/iommu/virtio-iommu.js'
 import type { VhostNet } from '../../lib/vhost-net/vhost-net.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 
@@ -37,6 +38,7 @@ export interface Things {
   follower?: MemoryFollower
   table?: GuestMemory
   vhostNet?: VhostNet
+  iommu?: VirtioIommu
   taken?: TakenSnapshot & { readonly driver: NetDriverSnapshot }
 }
 
