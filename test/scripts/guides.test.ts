@@ -68,6 +68,10 @@ test('what the package tells while it works', () => {
   expect(run('../diagnostics.md')).toEqual({ code: 0, stdout: 'true\n', stderr: '' })
 })
 
+test('a disk for the kernel, tried without one', () => {
+  expect(run('vduse.md')).toEqual({ code: 0, stdout: 'from sector seven\n', stderr: '' })
+})
+
 test('a device that asks where its addresses lead', () => {
   expect(run('misses.md')).toEqual({ code: 0, stdout: '3 3\n', stderr: '' })
 })
