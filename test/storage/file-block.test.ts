@@ -1,12 +1,13 @@
-// A disk that is a file, driven on a simulator by the package's own driver.
+// A disk that is a file, driven on a simulator by the package's own driver, and by a front end of vhost-user.
 
-import { expect, test } from '@jest/globals'
-import { readFileSync } from 'node:fs'
+import { expect, it, test } from '@jest/globals'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { openDevice } from '../../lib/open.js'
-import { fileBlockDevice } from '../../lib/serve.js'
+import { fileBlockDevice, serveVhostUser } from '../../lib/serve.js'
 import { Simulator } from '../../lib/simulator/index.js'
-import { openDescriptors, TemporaryFolder } from '../native/support.js'
+import { describeNative, openDescriptors, TemporaryFolder } from '../native/support.js'
+import { FrontEnd, words } from '../vhost-user/front-end.js'
 
 const pattern = (length: number, seed: number) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
 
@@ -56,4 +57,36 @@ test('that no disk can be like leaves no file open', async () => {
   const options = { file: folder.file('disk'), createBytes: 512, isLocked: false }
   await expect(fileBlockDevice({ ...options, queues: 0 })).rejects.toThrow(RangeError)
   expect(openDescriptors()).toBe(before)
+})
+
+describeNative('a disk that is a file, served by vhost-user', (backend) => {
+  it('gives a front end what is in the file, and keeps what it writes', async () => {
+    using folder = new TemporaryFolder()
+    const file = folder.file('disk')
+    writeFileSync(file, pattern(65_536, 3))
+    await using model = await fileBlockDevice({ file })
+    using server = serveVhostUser(model, { socket: folder.file('socket'), backend: backend() })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin()
+    const queue = front.queue(0)
+    const [header, data, status] = [front.room(16), front.room(4096), front.room(1)]
+    const request = async (type: number, sector: bigint) => {
+      header.bytes.set(words(type, 0, sector))
+      status.bytes[0] = 0xff
+      queue.ring.begin()
+      queue.ring.pushAddress(header.guest, 16, false)
+      if (type !== 4) queue.ring.pushAddress(data.guest, 4096, type === 0)
+      queue.ring.pushAddress(status.guest, 1, true)
+      queue.ring.commit(1)
+      if (queue.ring.publish()) queue.kick.signal()
+      await queue.take()
+      return status.bytes[0]
+    }
+    expect(await request(0, 8n)).toBe(0)
+    expect(Buffer.compare(data.bytes, pattern(65_536, 3).subarray(4096, 8192))).toBe(0)
+    data.bytes.fill(9)
+    expect([await request(1, 16n), await request(4, 0n)]).toEqual([0, 0])
+    expect([...new Set(readFileSync(file).subarray(8192, 12_288))]).toEqual([9])
+    expect([model.store.failures, server.refusals]).toEqual([[], []])
+  })
 })
