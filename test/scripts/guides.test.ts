@@ -64,6 +64,20 @@ test('bringing hosts up', () => {
   expect(run('bring-up.md')).toEqual({ code: 0, stdout: '0\n', stderr: '' })
 })
 
+test.each([
+  ['first-device.md', '60 bytes came back; the device is running\n'],
+  [
+    'simulator.md',
+    'a group of its own: isolated, 0 left open, 0 rules broken\none group for all: refused, 0 left open, 0 rules broken\n',
+  ],
+  ['faults.md', 'true: each refused status was EIO, and nothing was left open\n'],
+  ['device-model.md', 'chain 1: 16 bytes, 0 rules broken\n'],
+  ['terms.md', 'VHOST_VDPA_SET_GROUP_ASID /dev/vhost-vdpa-0 {index: 1, num: 1} = 0\n'],
+  ['performance.md', '320 frames, 0 refused\n'],
+])('%s', (guide, stdout) => {
+  expect(run(guide, '// The programs bring their own system.')).toEqual({ code: 0, stdout, stderr: '' })
+})
+
 test('what the package tells while it works', () => {
   expect(run('../diagnostics.md')).toEqual({ code: 0, stdout: 'true\n', stderr: '' })
 })
