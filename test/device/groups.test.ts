@@ -24,6 +24,14 @@ describe('isolation', () => {
     expect(device.groups.isolation(2)).toEqual({ isolated: true, group: 1 })
   })
 
+  test('is asked of each queue, the first one too', () => {
+    const { device } = deviceOf({})
+    expect(device.groups.isolation(0)).toMatchObject({
+      isolated: false,
+      reason: expect.stringMatching(/shares group 0/),
+    })
+  })
+
   test.each([
     ['another queue shares the group', { groups: [0, 1, 1] }, /shares group 1 with queue 1/],
     ['there is one address space', { addressSpaces: 1 }, /1 address space/],

@@ -79,6 +79,15 @@ describe.each(['split', 'packed'] as const)('a %s vring', (format) => {
     )
   })
 
+  test('is not set up while the device runs', async () => {
+    await device.start()
+    const before = sent().length
+    expect(() => device.vring(1).setUp({ size: 128, addresses })).toThrow(
+      expect.objectContaining({ code: 'ERR_VDPA_STATE', message: expect.stringMatching(/not running/) }),
+    )
+    expect(sent().slice(before)).toEqual([])
+  })
+
   test('begins where it stood before', () => {
     const state = format === 'packed' ? { available: 0x8003, used: 0x0002 } : { available: 7, used: 7 }
     device.vring(0).setUp({ size: 128, addresses, state })
