@@ -1,6 +1,6 @@
 // The pages of a guest's memory that were written since somebody asked last: a bitmap for each piece, fetched and cleared at once.
 
-import { checkInteger, rangeError } from '../base/checks.js'
+import { checkInteger, checkObject, rangeError, typeError } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
 import type { GuestMemoryChange, GuestPiece } from '../memory/guest-memory.js'
 
@@ -54,13 +54,19 @@ export class DirtyLog implements Releasable {
   /** Bytes that one bit stands for. */
   readonly pageSize: number
   readonly #shift: number
-  #entries: Entry[] = []
+  // By address; none overlap.
+  readonly #entries: Entry[] = []
   #last: Entry | undefined
   #stop: (() => void) | undefined
   #isClosed = false
 
   /** RangeError for a page size that is none, and for memory above 2^53, which no machine has. */
-  constructor(memory: GuestPieces, { pageSize = 4096 }: DirtyLogOptions = {}) {
+  constructor(memory: GuestPieces, options: DirtyLogOptions = {}) {
+    checkObject(memory, 'memory')
+    if (typeof (memory as Partial<GuestPieces>).pieces !== 'function')
+      throw typeError('memory', 'a GuestMemory', memory)
+    checkObject(options, 'options')
+    const { pageSize = 4096 } = options
     checkInteger(pageSize, 'pageSize', 4096, 2 ** 30)
     this.pageSize = pageSize
     this.#shift = Math.log2(pageSize)
@@ -93,14 +99,14 @@ export class DirtyLog implements Releasable {
 
   /** Marks the pages of a range, for what a program writes itself. Parts that the guest has no memory at are passed over. `length` bytes, 0 for none. */
   mark(address: number, length: number): void {
+    checkInteger(address, 'address', 0, Number.MAX_SAFE_INTEGER)
+    checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
     for (let at = address, left = length; left > 0;) {
-      const entry = this.#entryAt(at)
-      if (entry === undefined) {
-        const next = this.#nextFrom(at)
-        if (next === undefined || next.first - at >= left) return
-        left -= next.first - at
-        at = next.first
-        continue
+      const entry = this.#entryFrom(at)
+      if (entry === undefined || entry.first - at >= left) return
+      if (entry.first > at) {
+        left -= entry.first - at
+        at = entry.first
       }
       const last = Math.min(entry.last, at + left - 1)
       this.#markEntry(entry, at, last)
@@ -129,16 +135,23 @@ export class DirtyLog implements Releasable {
       bitmap[page >>> 3] = (bitmap[page >>> 3] as number) | (1 << (page & 7))
   }
 
-  #entryAt(address: number): Entry | undefined {
+  /** The piece that has the address, or the next one behind it. */
+  #entryFrom(address: number): Entry | undefined {
     const last = this.#last
     if (last !== undefined && address >= last.first && address <= last.last) return last
-    const found = this.#entries.find((entry) => address >= entry.first && address <= entry.last)
-    if (found !== undefined) this.#last = found
-    return found
+    return (this.#last = this.#entries[this.#placeOf(address)])
   }
 
-  #nextFrom(address: number): Entry | undefined {
-    return this.#entries.find((entry) => entry.first > address)
+  /** The place of the first piece that does not end before the address. */
+  #placeOf(address: number): number {
+    let from = 0
+    let to = this.#entries.length
+    while (from < to) {
+      const middle = (from + to) >>> 1
+      if ((this.#entries[middle] as Entry).last < address) from = middle + 1
+      else to = middle
+    }
+    return from
   }
 
   #add(piece: GuestPiece): Entry {
@@ -148,7 +161,7 @@ export class DirtyLog implements Releasable {
     const firstPage = Math.floor(first / this.pageSize)
     const pages = Math.floor(last / this.pageSize) - firstPage + 1
     const entry: Entry = { piece, first, last, firstPage, bitmap: new Uint8Array(Math.ceil(pages / 8)) }
-    this.#entries = [...this.#entries, entry].sort((a, b) => a.first - b.first)
+    this.#entries.splice(this.#placeOf(first), 0, entry)
     return entry
   }
 
@@ -158,7 +171,8 @@ export class DirtyLog implements Releasable {
       this.#markEntry(entry, entry.first, entry.last)
       return
     }
-    this.#entries = this.#entries.filter((entry) => entry.piece.address !== piece.address)
+    const place = this.#placeOf(Number(piece.address))
+    if (this.#entries[place]?.piece.address === piece.address) this.#entries.splice(place, 1)
     this.#last = undefined
   }
 }
@@ -167,7 +181,8 @@ export class DirtyLog implements Releasable {
 export function* dirtyRanges(taken: readonly DirtyPages[]): Generator<DirtyRange> {
   for (const { address, size, pageSize, bitmap } of taken) {
     const lead = Number(address % BigInt(pageSize))
-    const pages = Math.ceil((lead + size) / pageSize)
+    // Pages that the bitmap does not have are not marked, whatever the size says.
+    const pages = Math.min(Math.ceil((lead + size) / pageSize), 8 * bitmap.length)
     const isMarked = (page: number) => page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0
     for (let page = 0; page < pages; page++) {
       if (!isMarked(page)) continue

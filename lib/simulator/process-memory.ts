@@ -323,6 +323,12 @@ export class ProcessMemory {
   at(address: number): SimulatedRegion | undefined {
     const cached = this.#lastFound
     if (cached !== undefined && address >= cached.start && address < cached.start + cached.length) return cached
+    this.#lastFound = this.#regions[this.#placeOf(address)]
+    return this.#lastFound
+  }
+
+  /** The place of the first region that ends behind the address. */
+  #placeOf(address: number): number {
     let from = 0
     let to = this.#regions.length
     while (from < to) {
@@ -331,8 +337,7 @@ export class ProcessMemory {
       if (region !== undefined && region.start + region.length <= address) from = middle + 1
       else to = middle
     }
-    this.#lastFound = this.#regions[from]
-    return this.#lastFound
+    return from
   }
 
   #map(file: RegionFile, part: RegionPart, pageSize: number): SimulatedRegion {
@@ -347,7 +352,7 @@ export class ProcessMemory {
   #forget(region: SimulatedRegion): void {
     this.#closings++
     if (this.#lastFound === region) this.#lastFound = undefined
-    const index = this.#regions.indexOf(region)
-    if (index >= 0) this.#regions.splice(index, 1)
+    const place = this.#placeOf(region.start)
+    if (this.#regions[place] === region) this.#regions.splice(place, 1)
   }
 }
