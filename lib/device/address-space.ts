@@ -67,6 +67,7 @@ export class AddressSpace {
   readonly #entry = new Uint32Array(ENTRY_WORDS)
   readonly #window: Uint32Array
   #spare: Plan | undefined
+  #version = 0
   #sink: MappingSink | undefined
 
   /** @internal Made by VdpaDevice.addressSpace(). */
@@ -253,7 +254,7 @@ export class AddressSpace {
     this.#contents.detach(plan)
     this.#enter(plan, come)
     plan.end()
-    yield* sendPlan(this.#context, this.asid, this.#contents, plan, {})
+    yield* this.#send(plan, {})
   }
 
   /** @internal After a reset: what a parent driver may have forgotten is sent again, unless IOTLB_PERSIST says that it forgets nothing. */
@@ -278,13 +279,23 @@ export class AddressSpace {
     this.#contents.clear()
   }
 
+  /** @internal Another number after each change. */
+  get version(): number {
+    return this.#version
+  }
+
+  *#send(plan: Plan, options: ChangeOptions): Steps<void> {
+    this.#version++
+    yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
+  }
+
   *#mapSteps(requests: readonly MappingRequest[], options: ChangeOptions): Steps<void> {
     this.#checkChange(options)
     const plan = this.#newPlan(requests.length)
     plan.begin(this.asid)
     this.#enter(plan, requests)
     plan.end()
-    yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
+    yield* this.#send(plan, options)
   }
 
   /** Puts every request into our own map and the plan, or none of them: this is where overlap, range and limits are found out. */
@@ -313,7 +324,7 @@ export class AddressSpace {
     this.#checkChange(options)
     const { plan, detach } = choose()
     detach()
-    yield* sendPlan(this.#context, this.asid, this.#contents, plan, options)
+    yield* this.#send(plan, options)
   }
 
   *#replaySteps(): Steps<void> {
@@ -324,7 +335,7 @@ export class AddressSpace {
     contents.each((entry) => plan.update(entry))
     plan.end()
     contents.replan(plan)
-    yield* sendPlan(this.#context, this.asid, contents, plan, {})
+    yield* this.#send(plan, {})
   }
 
   /** What leads from what a follower had mapped to what its table has now. */
@@ -338,7 +349,7 @@ export class AddressSpace {
     contents.identify(plan)
     contents.detach(plan)
     this.#enterPlanned(plan, regions)
-    yield* sendPlan(this.#context, this.asid, contents, plan, options)
+    yield* this.#send(plan, options)
     done()
   }
 

@@ -141,12 +141,18 @@ const headBytes = new Map<number, number>([
 export interface TakenSnapshot {
   readonly snapshot: DeviceSnapshot
   readonly memories: readonly MemoryRegion[]
+  /** The versions of the address spaces then, by number. */
+  readonly versions: ReadonlyMap<number, number>
 }
 
 /** What a snapshot is taken of: a device that stands still, or one whose rings are looked at later (`isRunning`); by a procedure of the device (`isInside`). */
 export interface SnapshotWish extends SnapshotOptions {
   readonly isRunning?: true
   readonly isInside?: true
+  /** What was taken before of the same device: where nothing was mapped or unmapped since, its mappings are not looked at again. */
+  readonly previous?: TakenSnapshot
+  /** Without the mappings, for who does not tell them to anybody. */
+  readonly hasSpaces?: false
 }
 
 /** Takes it. ERR_VDPA_STATE before negotiate(), and while the device runs. */
@@ -163,7 +169,8 @@ export function takeSnapshot(context: DeviceContext, config: ConfigSpace, wish: 
   const features = checkNegotiated(context, 'snapshot()')
   if (wish.isRunning !== true && context.state.phase === 'running')
     throw refusal(context, 'ERR_VDPA_STATE', 'the device runs: call suspend() first')
-  const writer = new SnapshotWriter(context, wish.isRunning === true)
+  const versions = new Map(Array.from(context.spaces.values(), ({ asid, version }) => [asid, version]))
+  const writer = new SnapshotWriter(context, wish.isRunning === true, sameSpaces(versions, wish.previous))
   const queues = writer.queues()
   const snapshot: DeviceSnapshot = {
     version: SNAPSHOT_VERSION,
@@ -172,13 +179,23 @@ export function takeSnapshot(context: DeviceContext, config: ConfigSpace, wish: 
     status: context.transport.status(),
     config: hexBytes(configOf(context, config)),
     groups: [...context.asidOfGroup].map(([group, asid]) => ({ group, asid })).sort((a, b) => a.group - b.group),
-    spaces: writer.spaces(),
+    spaces: wish.hasSpaces === false ? [] : writer.spaces(),
     queues,
     control: commands.map(({ name, payload }) => ({ name, payload: hexBytes(payload) })),
     memories: writer.memories.map(({ length }) => ({ length })),
     lost: writer.lost,
   }
-  return { snapshot, memories: writer.memories }
+  return { snapshot, memories: writer.memories, versions }
+}
+
+/** What was taken before, where the address spaces are as they were then. */
+function sameSpaces(
+  versions: ReadonlyMap<number, number>,
+  previous: TakenSnapshot | undefined,
+): TakenSnapshot | undefined {
+  if (previous === undefined || previous.versions.size !== versions.size) return undefined
+  const isSame = [...versions].every(([asid, version]) => previous.versions.get(asid) === version)
+  return isSame ? previous : undefined
 }
 
 function configOf({ facts, transport }: DeviceContext, { size }: ConfigSpace): Uint8Array {
@@ -187,17 +204,21 @@ function configOf({ facts, transport }: DeviceContext, { size }: ConfigSpace): U
 }
 
 class SnapshotWriter {
-  readonly memories: MemoryRegion[] = []
+  readonly memories: MemoryRegion[]
   readonly lost: string[] = []
   readonly #context: DeviceContext
   readonly #isRunning: boolean
+  readonly #same: TakenSnapshot | undefined
   readonly #numbers = new Map<MemoryRegion, number>()
   /** The memory of queues that are driven from here, `asid iova`. */
   readonly #ours = new Set<string>()
 
-  constructor(context: DeviceContext, isRunning: boolean) {
+  constructor(context: DeviceContext, isRunning: boolean, same: TakenSnapshot | undefined) {
     this.#context = context
     this.#isRunning = isRunning
+    this.#same = same
+    this.memories = [...(same?.memories ?? [])]
+    for (const [number, region] of this.memories.entries()) this.#numbers.set(region, number)
   }
 
   queues(): QueueState[] {
@@ -261,7 +282,8 @@ class SnapshotWriter {
     return { available: used, used }
   }
 
-  spaces(): SpaceState[] {
+  spaces(): readonly SpaceState[] {
+    if (this.#same !== undefined) return this.#same.snapshot.spaces
     const spaces = [...this.#context.spaces.values()].sort((a, b) => a.asid - b.asid)
     return spaces.filter(({ size }) => size > 0).map((space) => this.#space(space))
   }

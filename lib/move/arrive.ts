@@ -42,6 +42,8 @@ export interface Arriving {
   readonly driver?: DriverToGoOn | undefined
   readonly eventfds?: readonly QueueEventfds[] | undefined
   readonly timeout?: number | undefined
+  /** Whether prepareSteps() mapped all of it, and nothing has changed since. */
+  readonly isMapped?: boolean
   /** The shadow of a guest's control queue, where there is one: another like it is made. */
   readonly shadowControl?: ShadowControlQueue<AddressSpace> | undefined
 }
@@ -159,7 +161,7 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   const control = snapshot.queues.find(({ isControl }) => isControl === true)
   const commands = control === undefined ? [] : commandsOf(device, snapshot)
   const isLate = commands.length > 0 && device.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')
-  yield* mapAll(device, snapshot, from.memories)
+  if (from.isMapped !== true) yield* mapAll(device, snapshot, from.memories)
   if (control !== undefined) {
     arrived.control = yield* startControl(device, control, from)
     arrived.shadowControl = from.shadowControl?.like(device, arrived.control)

@@ -8,7 +8,7 @@ import type { GuestControlRing } from '../control/guest-ring.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { ShadowControlQueue } from '../control/shadow-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
-import type { SnapshotOptions, TakenSnapshot } from '../device/snapshot.js'
+import type { DeviceSnapshot, QueueState, SnapshotOptions, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
@@ -113,10 +113,10 @@ export async function prepareMove(
   checkNew(target)
   if (target === source) throw typeError('target', 'another device than the source', target.path)
   const copy = wish.memory === undefined ? undefined : new MemoryCopy(wish.memory)
-  const outline = outlineOf(source, source.takeSnapshot({ isRunning: true, ...bookOf(wish) }), wish.shadows)
-  const there = inCopiedMemory(outline, copy)
-  refuseDifferences(target, there.snapshot)
-  const move = new DeviceMove(source, target, wish, outline, copy)
+  const frame = source.takeSnapshot({ isRunning: true, ...bookOf(wish) })
+  const outline = outlineOf(source, frame, wish.shadows)
+  refuseDifferences(target, inCopiedMemory(outline, copy).snapshot)
+  const move = new DeviceMove(source, target, wish, { frame, outline, copy })
   await move.prepare()
   return move
 }
@@ -133,7 +133,10 @@ export class DeviceMove {
   /** What is done one after another: rounds, and the end. */
   #last: Promise<unknown> = Promise.resolve()
   #isEnding = false
+  /** The source as it was looked at last, and what is made of that for who goes on. */
+  readonly #frame: TakenSnapshot
   #taken: TakenSnapshot
+  #prepared: Prepared | undefined
   #saved: SavedDriver | undefined
   /** The guest whose control queue is shadowed, and where its ring stands while nobody serves it. */
   #guest: GuestControlRing | undefined
@@ -143,13 +146,13 @@ export class DeviceMove {
     source: VdpaDevice,
     target: VdpaDevice,
     wish: MoveOptions,
-    outline: TakenSnapshot,
-    copy: MemoryCopy | undefined,
+    { frame, outline, copy }: { frame: TakenSnapshot; outline: TakenSnapshot; copy: MemoryCopy | undefined },
   ) {
     this.#source = source
     this.#target = target
     this.#wish = wish
     this.#shadows = wish.shadows ?? []
+    this.#frame = frame
     this.#taken = outline
     this.#copy = copy
     this.#carry = new DriverCarry(source.backend, target.backend)
@@ -158,8 +161,10 @@ export class DeviceMove {
   /** @internal */
   async prepare(): Promise<void> {
     try {
-      const there = inCopiedMemory(this.#taken, this.#copy)
-      await this.#watch.during('prepare', false, () => prepareDevice(this.#target, there))
+      const [target, taken] = [this.#target, this.#taken]
+      const there = inCopiedMemory(taken, this.#copy)
+      await this.#watch.during('prepare', false, () => prepareDevice(target, there))
+      this.#prepared = { spaces: taken.snapshot.spaces, there, versions: versionsOf(target, there) }
     } catch (failure) {
       await this.#leaveTarget(failure)
     }
@@ -220,18 +225,19 @@ export class DeviceMove {
     const source = this.#source
     const { driver, shadowControl } = this.#wish
     this.#guest = await guestOf(shadowControl)
-    if (source.isSuspended) this.#taken = withGuestRings(source.takeSnapshot(bookOf(this.#wish)), this.#shadows)
-    else {
+    if (source.isSuspended) {
+      const frame = source.takeSnapshot({ ...bookOf(this.#wish), previous: this.#frame })
+      this.#taken = withGuestRings(frame, this.#shadows)
+    } else {
       const lost = `${source.path} cannot be suspended: what it had taken and not answered is carried out again`
-      const { snapshot, memories } = this.#taken
-      this.#taken = { snapshot: { ...snapshot, lost: [lost] }, memories }
+      this.#taken = { ...this.#taken, snapshot: { ...this.#taken.snapshot, lost: [lost] } }
     }
     this.#saved = await driver?.save({ byReset: true })
   }
 
   async #arrive(device: VdpaDevice, arrived: Arrived): Promise<void> {
     const isTarget = device === this.#target
-    const taken = isTarget ? inCopiedMemory(this.#taken, this.#copy) : this.#taken
+    const { isMapped, ...taken } = isTarget ? this.#there() : { ...this.#taken, isMapped: false }
     const driver = isTarget ? this.#carry.forth(this.#saved) : this.#saved
     const { eventfds, timeout, shadowControl, memory } = this.#wish
     const own = this.#shadows.map(({ index, options }) => ({
@@ -241,12 +247,38 @@ export class DeviceMove {
     }))
     const all = [...(eventfds ?? []), ...own]
     await device.changeQueues('moveDevice()', () =>
-      arriveSteps(device, { ...taken, driver, eventfds: all, timeout, shadowControl }, arrived),
+      arriveSteps(device, { ...taken, isMapped, driver, eventfds: all, timeout, shadowControl }, arrived),
     )
     const guest = this.#guest
     if (guest === undefined) return
     arrived.shadowControl?.attach(isTarget && memory !== undefined ? { ...guest, memory: memory.to } : guest)
     this.#guest = undefined
+  }
+
+  /** What the target is told. Where nothing was mapped or unmapped since it was prepared, its mappings are not looked at again: they may be many. */
+  #there(): TakenSnapshot & { readonly isMapped: boolean } {
+    const [taken, prepared] = [this.#taken, this.#prepared]
+    if (prepared === undefined || taken.snapshot.spaces !== prepared.spaces)
+      return { ...inCopiedMemory(taken, this.#copy), isMapped: false }
+    const { there, versions } = prepared
+    // The books of queues have numbers behind those of what is mapped.
+    const memories = [...there.memories]
+    const books = taken.memories.slice(this.#frame.memories.length)
+    const moved = (queue: QueueState): QueueState => {
+      if (queue.books === undefined) return queue
+      const at = there.memories.length + queue.books.memory - this.#frame.memories.length
+      return { ...queue, books: { ...queue.books, memory: at } }
+    }
+    memories.push(...books)
+    const snapshot = {
+      ...taken.snapshot,
+      spaces: there.snapshot.spaces,
+      queues: taken.snapshot.queues.map(moved),
+      memories: memories.map(({ length }) => ({ length })),
+    }
+    const now = versionsOf(this.#target, there)
+    const isMapped = versions.every((version, at) => version === now[at])
+    return { ...taken, snapshot, memories, isMapped }
   }
 
   /** The source goes on: from where the target got to, if it ran. */
@@ -286,7 +318,7 @@ export class DeviceMove {
   /** A target that ran has moved the rings of a guest on, and what it wrote counts. */
   async #takeBack({ shadowControl }: Arrived): Promise<void> {
     const target = this.#target
-    const { snapshot, memories } = this.#taken
+    const { snapshot } = this.#taken
     if (snapshot.queues.some(({ position }) => position !== null) && canSuspend(target)) {
       await target.suspend()
       const now = target.takeSnapshot({}).snapshot.queues
@@ -294,7 +326,7 @@ export class DeviceMove {
         const position = now.find(({ index }) => index === queue.index)?.position
         return queue.position === null || position === undefined ? queue : { ...queue, position }
       })
-      this.#taken = { snapshot: { ...snapshot, queues }, memories }
+      this.#taken = { ...this.#taken, snapshot: { ...snapshot, queues } }
     }
     const guest = await guestOf(shadowControl)
     const memory = this.#wish.shadowControl?.guest?.memory
@@ -350,6 +382,19 @@ export class DeviceMove {
     if (this.#isEnding)
       throw vdpaError('ERR_VDPA_STATE', 'the move has ended, or is ending', { path: this.#source.path })
   }
+}
+
+/** What was mapped for the target beforehand. */
+interface Prepared {
+  /** Of the source. */
+  readonly spaces: DeviceSnapshot['spaces']
+  /** Of the target. */
+  readonly there: TakenSnapshot
+  readonly versions: readonly number[]
+}
+
+function versionsOf(device: VdpaDevice, { snapshot }: TakenSnapshot): number[] {
+  return snapshot.spaces.map(({ asid }) => device.addressSpace(asid).version)
 }
 
 function prepareDevice(device: VdpaDevice, { snapshot, memories }: TakenSnapshot): Promise<void> {

@@ -2,7 +2,7 @@
 // the source's.
 
 import { vdpaError } from '../base/errors.js'
-import type { DeviceSnapshot, MappingState, QueueState, TakenSnapshot } from '../device/snapshot.js'
+import type { MappingState, QueueState, SpaceState, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import type { ShadowQueue } from '../shadow/shadow-queue.js'
@@ -12,7 +12,8 @@ import type { MemoryCopy } from './memory-copy.js'
 /** What can be told of a device that runs: all but where its rings stand. */
 export function outlineOf(source: VdpaDevice, taken: TakenSnapshot, shadows: readonly ShadowQueue[]): TakenSnapshot {
   const driven = new Set(source.drivenQueues.map(({ index }) => index))
-  const { snapshot, memories } = withGuestRings(taken, shadows)
+  const outline = withGuestRings(taken, shadows)
+  const { snapshot } = outline
   const format = source.features?.has('VIRTIO_F_RING_PACKED') === true ? 'packed' : 'split'
   const shadowed = new Set(shadows.map(({ index }) => index))
   const queues = snapshot.queues.map((queue) => {
@@ -26,14 +27,15 @@ export function outlineOf(source: VdpaDevice, taken: TakenSnapshot, shadows: rea
       )
     return { ...queue, position: queue.position ?? initialState(format) }
   })
-  return { snapshot: { ...snapshot, queues }, memories }
+  return { ...outline, snapshot: { ...snapshot, queues } }
 }
 
 /** The rings of guests in place of their shadows'. What was bounced is not mapped where there is no shadow. */
-export function withGuestRings({ snapshot, memories }: TakenSnapshot, shadows: readonly ShadowQueue[]): TakenSnapshot {
+export function withGuestRings(taken: TakenSnapshot, shadows: readonly ShadowQueue[]): TakenSnapshot {
+  const { snapshot, memories } = taken
   const byIndex = new Map(shadows.filter(({ isShadowing }) => isShadowing).map((shadow) => [shadow.index, shadow]))
-  if (byIndex.size === 0) return { snapshot, memories }
-  const bounces = new Set([...byIndex.values()].map(({ options }) => options.bounce))
+  if (byIndex.size === 0) return taken
+  const bounces = new Set([...byIndex.values()].flatMap(({ options }) => options.bounce ?? []))
   const queues = snapshot.queues.map((queue): QueueState => {
     const shadow = byIndex.get(queue.index)
     if (shadow === undefined) return queue
@@ -51,15 +53,16 @@ export function withGuestRings({ snapshot, memories }: TakenSnapshot, shadows: r
       position: shadow.state ?? null,
     }
   })
-  const spaces = snapshot.spaces.map(({ asid, mappings }) => {
-    return { asid, mappings: mappings.filter(({ memory }) => !bounces.has(memories[memory])) }
-  })
-  return { snapshot: { ...snapshot, queues, spaces }, memories }
+  const isBounce = (memory: number) => bounces.has(memories[memory] as MemoryRegion)
+  const cut = ({ asid, mappings }: SpaceState) => ({ asid, mappings: mappings.filter((one) => !isBounce(one.memory)) })
+  const spaces = bounces.size === 0 ? snapshot.spaces : snapshot.spaces.map(cut)
+  return { ...taken, snapshot: { ...snapshot, queues, spaces } }
 }
 
 /** The same for a device that has a guest's memory for itself. */
-export function inCopiedMemory({ snapshot, memories }: TakenSnapshot, copy: MemoryCopy | undefined): TakenSnapshot {
-  if (copy === undefined) return { snapshot, memories }
+export function inCopiedMemory(taken: TakenSnapshot, copy: MemoryCopy | undefined): TakenSnapshot {
+  if (copy === undefined) return taken
+  const { snapshot, memories } = taken
   const all = [...memories]
   const numberOf = (region: MemoryRegion) => (all.includes(region) ? all.indexOf(region) : all.push(region) - 1)
   const translate = (mapping: MappingState): MappingState => {
@@ -69,7 +72,7 @@ export function inCopiedMemory({ snapshot, memories }: TakenSnapshot, copy: Memo
   }
   const spaces = snapshot.spaces.map(({ asid, mappings }) => ({ asid, mappings: mappings.map(translate) }))
   const lengths = all.map(({ length }) => ({ length }))
-  return { snapshot: { ...snapshot, spaces, memories: lengths } satisfies DeviceSnapshot, memories: all }
+  return { ...taken, snapshot: { ...snapshot, spaces, memories: lengths }, memories: all }
 }
 
 function hex(word: bigint): string {

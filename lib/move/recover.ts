@@ -61,7 +61,9 @@ function* recoverSteps(device: VdpaDevice, wish: RecoverOptions): Steps<Restored
   if (device.state === 'lost') yield* resetLost(device)
   checkRecoverable(device, wish)
   const { control } = wish
-  const outline = device.takeSnapshot({ isRunning: true, isInside: true, ...(control !== undefined && { control }) })
+  // What is mapped stays the address spaces' own, which a reset maps again where that is needed.
+  const wanted = { isRunning: true, isInside: true, hasSpaces: false } as const
+  const outline = device.takeSnapshot({ ...wanted, ...(control !== undefined && { control }) })
   const recovery = new Recovery(device, wish, outline)
   recovery.checkGuests()
   try {

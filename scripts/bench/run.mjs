@@ -159,6 +159,37 @@ function shadowRows(path) {
   }
 }
 
+/** How long a guest stands still with 64 GiB mapped, against the same with 1 GiB: each part in the row. */
+function moveRows() {
+  const names = [
+    ['late', 'stop of a move, everything in it', 'none: what the others are measured by'],
+    ['early', 'the same, mapped before it', 'at most 1.2x'],
+    ['persist', 'the same, and IOTLB_PERSIST', 'at most 1.2x'],
+    ['desc-asid', 'the same, and DESC_ASID', 'at most 1.2x'],
+    ['recover-early', 'recoverDevice(), mappings sent again', 'none: they are sent'],
+    ['recover-persist', 'the same, and IOTLB_PERSIST', 'at most 1.2x'],
+  ]
+  for (const [way, name, reach] of names) {
+    const details = []
+    const run = (gibibytes) => {
+      const text = execFileSync(process.execPath, [`${here}trials/move.mjs`, way, String(gibibytes)], {
+        encoding: 'utf8',
+      })
+      const { total, parts } = JSON.parse(text)
+      if (gibibytes === 64) details.push(parts)
+      return total
+    }
+    const rates = takeTurns(
+      () => run(64),
+      () => run(1),
+    )
+    const parts = (details[0] ?? []).map((part, at) => {
+      return `${part.name} ${median(details.map((one) => one[at].milliseconds)).toFixed(2)}`
+    })
+    print({ name: `${name}: ${parts.join(', ')}`, unit: 'ms', ...rates, against: '1 GiB', reach })
+  }
+}
+
 if (values.inside) {
   deviceRows()
   shadowRows(process.env.VHOST_VDPA_NET)
@@ -178,6 +209,7 @@ if (values.inside) {
   iommuRow()
   diagnosticsRow()
   shadowRows()
+  moveRows()
   if (values.guests) guestRow()
   else console.log('rows of real guests: npm run bench -- --guests')
   if (values.lab) {

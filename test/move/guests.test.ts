@@ -143,6 +143,26 @@ describe('memory that is copied', () => {
     region.close()
   })
 
+  test.each([
+    ['the source', false],
+    ['the target', true],
+  ])(
+    'what is mapped or unmapped on %s after the preparation does not make it another than the source',
+    async (_, isTarget) => {
+      const { simulator, source, target, guest, log, shadows } = await world([], true)
+      const { region, memory } = copyOf(simulator, log, guest)
+      const [kept, plugged] = [simulator.allocate(0x1000), simulator.allocate(0x1000)]
+      ends.unshift(() => [kept, plugged].forEach((one) => one.close({ unmap: true })))
+      await source.addressSpace(0).map({ iova: 0x8000_0000n, region: kept })
+      const move = await prepareMove(source, target, { shadows, memory })
+      if (isTarget) await target.addressSpace(0).unmap({ iova: 0x8000_0000n, size: 0x1000n })
+      else await source.addressSpace(0).map({ iova: 0x9000_0000n, region: plugged })
+      expect((await move.finish()).isMoved).toBe(true)
+      const found = [BigInt(BASE), 0x8000_0000n, 0x9000_0000n].map((at) => target.addressSpace(0).lookup(at)?.region)
+      expect(found).toEqual([region, kept, isTarget ? undefined : plugged])
+    },
+  )
+
   test('given up, the target is closed and the source runs on', async () => {
     const { simulator, source, target, guest, log, shadows } = await world([], true)
     const move = await prepareMove(source, target, { shadows, memory: copyOf(simulator, log, guest).memory })

@@ -8,12 +8,12 @@ import { closeLater, diskRuns, openNet, running, suspended, sync, the, type Act,
 /** A driver, and all that its device was told, without a device: the node is open again, and new. */
 const taken: Act = async (world) => {
   const net = the(world, 'net')
-  const { snapshot, memories } = net.takeSnapshot({ control: the(world, 'control') })
+  const frame = net.takeSnapshot({ control: the(world, 'control') })
   const driver = await the(world, 'driver').save()
   await net.close()
   await openNet(world)
   for (const { memory } of driver.queues) world.wait(closeLater(world, () => memory.close()))
-  world.things.taken = { snapshot, memories, driver }
+  world.things.taken = { ...frame, driver }
 }
 
 const recoverNet: Act = (world) =>
