@@ -1,7 +1,7 @@
 // What a block device says of itself: features and configuration (specification, sections 5.2.3 and 5.2.4). By default they are those of Linux' vdpa_sim_blk.
 
 import { bit } from '../base/bits.js'
-import { rangeError } from '../base/checks.js'
+import { rangeError, typeError } from '../base/checks.js'
 import { BLOCK_ID_BYTES, SECTOR_BYTES, virtioBlkConfig } from '../uapi/virtio-blk.js'
 import { blockFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
 
@@ -81,6 +81,7 @@ export function checkOffer(features: bigint): void {
 
 /** What GET_ID answers. RangeError for an id that is too long. */
 export function idOf(id: string): Uint8Array {
+  if (typeof id !== 'string') throw typeError('id', 'a string', id)
   const bytes = new Uint8Array(BLOCK_ID_BYTES)
   const encoded = new TextEncoder().encode(id)
   if (encoded.byteLength > BLOCK_ID_BYTES) throw rangeError('id', `at most ${BLOCK_ID_BYTES} bytes long`, id)

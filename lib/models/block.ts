@@ -1,7 +1,7 @@
 // A block device over memory that is allocated as it is written. By default it has the shape of Linux' vdpa_sim_blk.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, typeError } from '../base/checks.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 import { blockFeatureBits } from '../uapi/virtio-features.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
@@ -9,7 +9,7 @@ import { BlockModel, type BlockCounters } from './block-model.js'
 import { checkOffer, configOf, DEFAULT_BLOCK_FEATURES, idOf } from './block-shape.js'
 import { BlockStorage } from './block-storage.js'
 import { MemoryMover } from './block-transfer.js'
-import type { DeviceCapabilities } from './device-shape.js'
+import { offerOf, type DeviceCapabilities } from './device-shape.js'
 import { ModelDevice } from './model-device.js'
 
 export type { BlockCounters } from './block-model.js'
@@ -59,9 +59,11 @@ export interface BlockDevice extends ModelDevice {
  * features that offer to switch the cache (CONFIG_WCE) and not to flush it.
  */
 export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
+  checkObject(options, 'options')
   const { capacity = DEFAULT_CAPACITY, queues = 1, id = 'vdpa_blk_sim', content, isReadOnly = false } = options
   checkInteger(capacity, 'capacity', 0, CAPACITY_LAST)
   checkInteger(queues, 'queues', 1, 0xffff)
+  if (typeof isReadOnly !== 'boolean') throw typeError('isReadOnly', 'true or false', isReadOnly)
   const storage = new BlockStorage()
   const mover = new MemoryMover(storage)
   const clearSectorsMax = CLEAR_SECTORS_MAX
@@ -72,8 +74,7 @@ export function blockDevice(options: BlockDeviceOptions = {}): BlockDevice {
     checkInteger(content.byteLength, 'content.byteLength', 0, capacity * SECTOR_BYTES)
     storage.write(0, content, content.byteLength)
   }
-  let features = options.features === undefined ? DEFAULT_BLOCK_FEATURES : toU64(options.features, 'features')
-  for (const number of options.moreFeatures ?? []) features |= bit(number)
+  let features = offerOf(DEFAULT_BLOCK_FEATURES, options.features, options.moreFeatures)
   if (isReadOnly) features |= bit(blockFeatureBits.VIRTIO_BLK_F_RO)
   checkOffer(features)
   const device = new ModelDevice(

@@ -1,7 +1,7 @@
 // A device of any kind, made of numbers and one function: for people who write models, and for tests that need an unusual device.
 
 import { bit } from '../base/bits.js'
-import { checkFunction, checkInteger } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject } from '../base/checks.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Range } from '../base/ranges.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
@@ -106,6 +106,7 @@ class CustomModel implements DeviceModel {
 
 /** A device with any number of queues, groups and address spaces. RangeError for numbers that no device can have. */
 export function customDevice(options: CustomDeviceOptions): ModelDevice {
+  checkObject(options, 'options')
   const { deviceId, queues = 1, addressSpaces = 1, config = new Uint8Array(0) } = options
   const features =
     options.features ??

@@ -1,5 +1,7 @@
 // What is fixed about a device when it is made: numbers, and capabilities that it lacks or has besides. How it works is in model-device.ts.
 
+import { bit } from '../base/bits.js'
+import { checkBytes, checkInteger, checkObject, checkString, rangeError, toU64, typeError } from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
 import type { VringStateKind } from './queue-context.js'
 
@@ -72,4 +74,74 @@ export interface DeviceShape {
   readonly config: Uint8Array
   /** With `takesAhead`: queues that answer in the turn in which they take; the others in a later one. Default: none. */
   readonly answersAtOnce?: (index: number) => boolean
+}
+
+/** 0x8000 pairs and a control queue: the most that a network device may say it has (section 5.1.4.1). */
+const QUEUES_LAST = 0x1_0001
+/** Descriptors (sections 2.7 and 2.8). */
+const RING_LAST = 0x8000
+const SPACES_LAST = 0xff
+const GROUP_LAST = 0xffff
+const switches = [
+  'groups',
+  'groupAsid',
+  'suspend',
+  'resume',
+  'enableAfterDriverOk',
+  'persistentMaps',
+  'doorbell',
+  'queueMaxSize',
+  'pinsMemory',
+  'mapsAtOnce',
+  'disablesQueues',
+  'answersNewestFirst',
+] as const satisfies readonly (keyof DeviceCapabilities)[]
+
+/** TypeError and RangeError for a shape that no device can have. */
+export function checkDeviceShape(shape: DeviceShape): void {
+  const { path, queueCount, groups, descriptorGroups, addressSpaceCount = 1, maxQueueSize = 256 } = shape
+  const { iovaRange, features, capabilities = {}, config } = shape
+  if (path !== undefined) checkString(path, 'path')
+  checkInteger(queueCount, 'queueCount', 1, QUEUES_LAST)
+  if (groups !== undefined) checkGroups(groups, 'groups')
+  if (descriptorGroups !== undefined) checkGroups(descriptorGroups, 'descriptorGroups')
+  checkInteger(addressSpaceCount, 'addressSpaces', 1, SPACES_LAST)
+  checkInteger(maxQueueSize, 'maxQueueSize', 1, RING_LAST)
+  toU64(features, 'features')
+  checkBytes(config, 'config')
+  if (iovaRange !== undefined) checkRange(iovaRange)
+  checkObject(capabilities, 'capabilities')
+  for (const name of switches) {
+    const value: unknown = capabilities[name]
+    if (value !== undefined && typeof value !== 'boolean')
+      throw typeError(`capabilities.${name}`, 'true or false', value)
+  }
+}
+
+function checkGroups(groups: readonly number[], name: string): void {
+  const isList: boolean = Array.isArray(groups)
+  if (!isList) throw typeError(name, 'an array', groups)
+  for (const [index, group] of groups.entries()) checkInteger(group, `${name}[${index}]`, 0, GROUP_LAST)
+}
+
+function checkRange(range: Range): void {
+  checkObject(range, 'iovaRange')
+  const first = toU64(range.first, 'iovaRange.first')
+  const last = toU64(range.last, 'iovaRange.last')
+  if (last < first) throw rangeError('iovaRange.last', 'iovaRange.first or above', last)
+}
+
+/**
+ * What a device offers: `features`, or its own, and `more` by bit number. RangeError for bits from 64 on: a word of 64 is all that there is a place for
+ * between a vhost-vdpa device and its driver.
+ */
+export function offerOf(own: bigint, features: bigint | undefined, more: readonly number[] = []): bigint {
+  let offer = features === undefined ? own : toU64(features, 'features')
+  const isList: boolean = Array.isArray(more)
+  if (!isList) throw typeError('moreFeatures', 'an array of bit numbers', more)
+  for (const number of more) {
+    checkInteger(number, 'moreFeatures', 0, 63)
+    offer |= bit(number)
+  }
+  return offer
 }

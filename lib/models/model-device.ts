@@ -11,7 +11,7 @@ import { initialState } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { featureViolation, statusViolation, showViolation, VIOLATIONS_KEPT, type Violation } from './driver-law.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
-import type { DeviceShape } from './device-shape.js'
+import { checkDeviceShape, type DeviceShape } from './device-shape.js'
 import type { AheadOptions } from './ahead-ring.js'
 import { DeviceQueue } from './device-queue.js'
 import type { QueueContext, VringStateKind } from './queue-context.js'
@@ -30,9 +30,6 @@ export interface DeviceModel {
   /** Whether a set of features, all offered, can be driven. */
   acceptFeatures?(features: bigint, device: ModelDevice): boolean
 }
-
-/** 0x8000 pairs and a control queue: the most that a network device may say it has (section 5.1.4.1). */
-const QUEUES_LAST = 0x1_0001
 
 const platformBit = bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
 
@@ -104,9 +101,11 @@ export class ModelDevice implements DeviceOps {
   #configCallback: (() => void) | undefined
 
   constructor(shape: DeviceShape, model: DeviceModel) {
-    const { queueCount, groups = new Array<number>(queueCount).fill(0), capabilities = {} } = shape
-    checkInteger(queueCount, 'queueCount', 1, QUEUES_LAST)
-    const descriptorGroups = shape.descriptorGroups
+    checkDeviceShape(shape)
+    const { queueCount, capabilities = {} } = shape
+    // Copies: the caller's arrays stay his.
+    const groups = shape.groups?.slice() ?? new Array<number>(queueCount).fill(0)
+    const descriptorGroups = shape.descriptorGroups?.slice()
     this.#shape = shape
     this.#model = model
     this.#groups = groups

@@ -2,10 +2,11 @@
 // Linux' vdpa_sim_net. How it works is in network-model.ts.
 
 import { bit } from '../base/bits.js'
-import { checkInteger, rangeError } from '../base/checks.js'
+import { checkInteger, checkObject, rangeError } from '../base/checks.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import { formatMac, netStatus, parseMac, virtioNetConfig } from '../uapi/virtio-net.js'
+import { offerOf } from './device-shape.js'
 import { ModelDevice } from './model-device.js'
 import { NetworkModel } from './network-model.js'
 import { DEFAULT_NET_FEATURES, type NetworkDevice, type NetworkDeviceOptions } from './network-options.js'
@@ -21,6 +22,7 @@ const models = new WeakMap<ModelDevice, NetworkModel>()
  * own address, or a group; `pair()` connects two devices instead. RangeError for options that contradict each other.
  */
 export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice {
+  checkObject(options, 'options')
   const { queuePairs = 1, mtu = 1500, mac = '00:00:00:00:00:00' } = options
   checkInteger(queuePairs, 'queuePairs', 1, 0x8000)
   checkInteger(mtu, 'mtu', 68, 65535)
@@ -28,8 +30,7 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
   const groups = options.groups ?? Array.from({ length: queueCount }, (_, index) => (index === queueCount - 1 ? 1 : 0))
   if (groups.length !== queueCount)
     throw rangeError('groups.length', `${queueCount}, a group for each queue`, groups.length)
-  let features = options.features ?? DEFAULT_NET_FEATURES
-  for (const number of options.moreFeatures ?? []) features |= bit(number)
+  let features = offerOf(DEFAULT_NET_FEATURES, options.features, options.moreFeatures)
   if (queuePairs > 1) features |= bit(netFeatureBits.VIRTIO_NET_F_MQ)
   const isMultiqueue = (features & (bit(netFeatureBits.VIRTIO_NET_F_MQ) | bit(netFeatureBits.VIRTIO_NET_F_RSS))) !== 0n
   const hashes =

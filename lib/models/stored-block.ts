@@ -1,7 +1,7 @@
 // A block device whose bytes are in a BlockStore. Requests and their answers are those of every disk (block-model.ts).
 
 import { bit } from '../base/bits.js'
-import { checkFunction, checkInteger, checkObject, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject, rangeError, typeError } from '../base/checks.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 import { blockFeatureBits } from '../uapi/virtio-features.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
@@ -9,6 +9,7 @@ import type { BlockDeviceOptions } from './block.js'
 import { BlockModel, type BlockCounters } from './block-model.js'
 import { checkOffer, configOf, DEFAULT_BLOCK_FEATURES, idOf, WRITE_CACHE_AT } from './block-shape.js'
 import type { BlockStore } from './block-store.js'
+import { offerOf } from './device-shape.js'
 import { ModelDevice } from './model-device.js'
 import { StoreMover } from './store-mover.js'
 
@@ -52,11 +53,11 @@ function checkStore(store: BlockStore): void {
  */
 export function storedBlockDevice(store: BlockStore, options: StoredBlockOptions = {}): StoredBlockDevice {
   checkStore(store)
+  checkObject(options, 'options')
   const { queues = 1, id = 'vdpa_blk_file' } = options
   checkInteger(queues, 'queues', 1, 0xffff)
   const isReadOnly = options.isReadOnly === true || store.isReadOnly === true
-  let features = options.features === undefined ? STORED_BLOCK_FEATURES : toU64(options.features, 'features')
-  for (const number of options.moreFeatures ?? []) features |= bit(number)
+  let features = offerOf(STORED_BLOCK_FEATURES, options.features, options.moreFeatures)
   if (isReadOnly) features |= bit(READ_ONLY)
   checkOffer(features)
   const capacity = store.size / SECTOR_BYTES
