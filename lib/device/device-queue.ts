@@ -151,6 +151,7 @@ export class DeviceQueue implements Closeable {
 
   /** Calls `listener` when the device interrupts. One listener at a time; does not keep the process alive unless ref() is called. */
   onCall(listener: () => void): Subscription {
+    checkFunction(listener, 'listener')
     return this.#call.onSignal(() => {
       if (diagnostics.call.hasSubscribers) this.#tell(diagnostics.call)
       listener()
