@@ -37,7 +37,7 @@ export function* queueSteps(
 
   const undo = new CloseStack()
   try {
-    const memory = wish.restore?.memory ?? allocate(context, vring.index, layout.total, undo)
+    const memory = wish.restore?.memory ?? allocate(context, vring.index, layout.total, { wish, undo })
     const iova = yield* mapSteps(context, memory, wish, undo)
     const ring = makeRing(shape, layout, { memory, iova }, features, wish.restore?.ring)
     const kick = context.backend.eventfd()
@@ -104,9 +104,19 @@ function checkSpace(
   return new Map(groups)
 }
 
-function allocate(context: DeviceContext, index: number, bytes: number, undo: CloseStack): MemoryRegion {
+/** The memory of a queue to come. Where it was mapped, and unmapping it is refused, it is freed with the device. */
+function allocate(
+  context: DeviceContext,
+  index: number,
+  bytes: number,
+  { wish: { ringSpace: space }, undo }: { readonly wish: QueueWish; readonly undo: CloseStack },
+): MemoryRegion {
   const memory = context.backend.allocate(bytes, { name: `queue ${index} of ${context.facts.path}` })
-  undo.push(() => memory.close())
+  undo.push(() => {
+    const mapped = space.mappings.find(({ region }) => region === memory)
+    if (mapped === undefined) memory.close()
+    else context.queues.leave({ space, iova: mapped.iova, memory, isOurs: true })
+  })
   return memory
 }
 

@@ -4,7 +4,8 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
-import { openDeviceSync } from '../../lib/open.js'
+import type { MemoryRegion } from '../../lib/memory/memory-region.js'
+import { openDevice, openDeviceSync } from '../../lib/open.js'
 import { customDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 
 const path = '/dev/vhost-vdpa-0'
@@ -411,4 +412,25 @@ test('the size of a ring is a power of two by default, also where the largest is
   expect(device.vring(0).defaultSize).toBe(128)
   expect((await device.createQueue(0, { addressSpace: device.addressSpace(0) })).ring.size).toBe(128)
   await device.close()
+})
+
+test('memory of a queue that was not made, and that could not be unmapped, is freed when the device is closed', async () => {
+  const simulator = new Simulator()
+  simulator.add(networkDevice({ path: '/dev/vhost-vdpa-0' }))
+  const regions: MemoryRegion[] = []
+  const allocate = simulator.allocate.bind(simulator)
+  simulator.allocate = (...wish) => {
+    const region = allocate(...wish)
+    regions.push(region)
+    return region
+  }
+  const device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator })
+  await device.negotiate([])
+  simulator.faults.fail({ request: 'VHOST_SET_VRING_ADDR', with: 'EIO' })
+  simulator.faults.fail({ request: 'write', with: 'EIO', nth: 2, times: Infinity })
+  const made = device.createQueue(0, { addressSpace: device.addressSpace(0) })
+  await expect(made).rejects.toThrow('queue 0 of /dev/vhost-vdpa-0 was not made, nor all of it undone')
+  expect(regions.map(({ isClosed }) => isClosed)).toEqual([false])
+  await device.close().catch(() => undefined)
+  expect(regions.map(({ isClosed }) => isClosed)).toEqual([true])
 })
