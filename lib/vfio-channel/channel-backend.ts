@@ -20,6 +20,8 @@ export interface Connection {
 export class ChannelBackend implements Backend {
   readonly name: string
   readonly pageSize: number
+  /** What every kernel has if it was not told otherwise, and whoever serves a channel. */
+  readonly iotlbEntryLimit = 2048
   readonly #inner: Backend
   readonly #connect: (path: string) => Connection
   readonly #memory = new SharedMemory()

@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from '@jest/globals'
 import type { ErrnoName } from '../../lib/uapi/errno.js'
-import { rows } from './rows.js'
+import { rows as everyRow } from './rows.js'
 import type { Row } from './steps.js'
 import { settled, SweepWorld, type Ground } from './world.js'
 
@@ -37,12 +37,14 @@ export interface SweepOptions {
   readonly codesOf: (index: number) => readonly ErrnoName[]
   /** Refuses every such call only: on a slow ground. Default 1: each. */
   readonly stride?: number
+  /** The rows that are about what the ground has. Default: all. */
+  readonly rows?: readonly Row[]
   /** Rows that this ground has the devices for; why not the others. */
   readonly lacks?: Readonly<Partial<Record<NonNullable<Row['needs']>, string>>>
 }
 
 /** Declares the tests of all rows. */
-export function describeSweep({ ground, codesOf, stride = 1, lacks = {} }: SweepOptions): void {
+export function describeSweep({ ground, codesOf, stride = 1, rows = everyRow, lacks = {} }: SweepOptions): void {
   for (const [index, row] of rows.entries()) {
     const reason = row.needs === undefined ? undefined : lacks[row.needs]
     const declare = reason === undefined ? test : test.skip
