@@ -210,10 +210,12 @@ function replaySteps(
       stop()
     }
   }
-  const now = () => {
-    throw new Error('a control queue answers later only')
-  }
-  return sleeping({ now, later })
+  return sleeping({ now: laterOnly, later })
+}
+
+/** A control queue answers later only: no procedure that waits for one is run on the spot. */
+export function laterOnly(): never {
+  throw new Error('a control queue answers later only')
 }
 
 /** The control queue is given another place than those where the other queues come back to. Returns what ends that. */

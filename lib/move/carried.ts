@@ -1,7 +1,10 @@
 // What is carried from one run of a device to the next: who drives which queue, the drivers' books, and what becomes of them where nobody goes on.
 
 import { vdpaError } from '../base/errors.js'
+import type { GuestControlRing } from '../control/guest-ring.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
+import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { BlockDriver, type BlockDriverOptions, type BlockSnapshot } from '../drivers/block-driver.js'
@@ -23,6 +26,15 @@ const CONTROL = 'a NetControlQueue'
 export function looseQueues(device: VdpaDevice): DeviceQueue[] {
   const queues = device.drivenQueues.filter(({ owner }) => owner !== CONTROL && !DRIVERS.includes(owner))
   return queues.sort((a, b) => a.index - b.index)
+}
+
+/** The guest of a shadow that serves it no more, with where its ring stands; undefined where there is none, or its ring is broken. */
+export async function guestOf(
+  shadow: ShadowControlQueue<AddressSpace> | undefined,
+): Promise<GuestControlRing | undefined> {
+  const guest = shadow?.guest
+  const state = await shadow?.detach()
+  return guest === undefined || state === undefined ? undefined : { ...guest, state }
 }
 
 /** ERR_VDPA_STATE where somebody who drives a queue was not given. */

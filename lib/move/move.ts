@@ -15,7 +15,7 @@ import type { NetDriver } from '../drivers/net-driver.js'
 import { ShadowQueue } from '../shadow/shadow-queue.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { arriveSteps, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
-import { checkGiven, giveUp, looseQueues, type SavedDriver } from './carried.js'
+import { checkGiven, giveUp, guestOf, looseQueues, type SavedDriver } from './carried.js'
 import { DriverCarry } from './driver-carry.js'
 import { MemoryCopy, type CopiedMemory } from './memory-copy.js'
 import { inCopiedMemory, outlineOf, withGuestRings } from './outline.js'
@@ -405,13 +405,6 @@ function prepareDevice(device: VdpaDevice, { snapshot, memories }: TakenSnapshot
 function bookOf({ control, shadowControl }: MoveOptions): SnapshotOptions {
   const book = shadowControl ?? control
   return book === undefined ? {} : { control: book }
-}
-
-/** The guest of a shadow that serves it no more, with where its ring stands; undefined where there is none, or its ring is broken. */
-async function guestOf(shadow: ShadowControlQueue<AddressSpace> | undefined): Promise<GuestControlRing | undefined> {
-  const guest = shadow?.guest
-  const state = await shadow?.detach()
-  return guest === undefined || state === undefined ? undefined : { ...guest, state }
 }
 
 function canSuspend(device: VdpaDevice): boolean {

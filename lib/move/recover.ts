@@ -3,8 +3,10 @@
 import { checkInteger, checkObject } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
-import type { Steps } from '../base/steps.js'
+import { sleeping, type Steps } from '../base/steps.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
+import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import type { AddressSpace } from '../device/address-space.js'
 import {
   carriedOutAgain,
   usedIndex,
@@ -18,8 +20,8 @@ import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import { arriveSteps, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
-import { checkGiven, giveUp, looseQueues, type DriverToGoOn } from './carried.js'
+import { arriveSteps, laterOnly, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
+import { checkGiven, giveUp, guestOf, looseQueues, type DriverToGoOn } from './carried.js'
 import { restored, type Restored } from './restore.js'
 
 /** VIRTIO_F_RING_PACKED */
@@ -31,6 +33,11 @@ export interface RecoverOptions {
   readonly driver?: NetDriver | BlockDriver
   /** The control queue, where it is driven from here; likewise. What it had set is set again. */
   readonly control?: NetControlQueue
+  /**
+   * The shadow of a guest's control queue, in place of `control`: the guest is served by another like it. A command of the guest that the device had not answered is answered
+   * VIRTIO_NET_ERR.
+   */
+  readonly shadowControl?: ShadowControlQueue<AddressSpace>
   /** The eventfds of queues that somebody else drives. */
   readonly eventfds?: readonly QueueEventfds[]
   /** Milliseconds that the device has for a command of the control queue; default 10,000. */
@@ -49,9 +56,10 @@ export interface RecoverOptions {
  */
 export async function recoverDevice(device: VdpaDevice, options: RecoverOptions = {}): Promise<Restored> {
   checkObject(options, 'options')
-  const { driver, control, timeout, eventfds = [] } = options
+  const { driver, control, shadowControl, timeout, eventfds = [] } = options
   if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
-  for (const [name, one] of Object.entries({ driver, control })) if (one !== undefined) checkObject(one, name)
+  for (const [name, one] of Object.entries({ driver, control, shadowControl }))
+    if (one !== undefined) checkObject(one, name)
   for (const [at, one] of eventfds.entries()) checkObject(one, `eventfds[${at}]`)
   const wish = { ...options, eventfds: [...eventfds] }
   return device.changeQueues('recoverDevice()', () => recoverSteps(device, wish))
@@ -60,10 +68,10 @@ export async function recoverDevice(device: VdpaDevice, options: RecoverOptions 
 function* recoverSteps(device: VdpaDevice, wish: RecoverOptions): Steps<Restored> {
   if (device.state === 'lost') yield* resetLost(device)
   checkRecoverable(device, wish)
-  const { control } = wish
+  const book = wish.shadowControl ?? wish.control
   // What is mapped stays the address spaces' own, which a reset maps again where that is needed.
   const wanted = { isRunning: true, isInside: true, hasSpaces: false } as const
-  const outline = device.takeSnapshot({ ...wanted, ...(control !== undefined && { control }) })
+  const outline = device.takeSnapshot({ ...wanted, ...(book !== undefined && { control: book }) })
   const recovery = new Recovery(device, wish, outline)
   recovery.checkGuests()
   try {
@@ -91,7 +99,12 @@ function checkRecoverable(device: VdpaDevice, wish: RecoverOptions): void {
       path: device.path,
     })
   device.checkNoResetDue()
-  checkGiven(device, wish)
+  const { driver, control = wish.shadowControl?.control } = wish
+  checkGiven(device, { ...(driver !== undefined && { driver }), ...(control !== undefined && { control }) })
+  const shadow = device.drivenQueues.find(({ owner }) => owner === 'a ShadowQueue')
+  if (shadow === undefined) return
+  const text = `queue ${shadow.index} is shadowed: reset the device, negotiate again, and begin() before start()`
+  throw vdpaError('ERR_VDPA_STATE', text, { path: device.path })
 }
 
 class Recovery {
@@ -130,10 +143,13 @@ class Recovery {
     yield* this.#takeDriver()
     yield* this.#takeQueues()
     yield* device.resetSteps()
-    const { eventfds, timeout } = this.#wish
+    const { eventfds, timeout, shadowControl } = this.#wish
+    // The control queue is closed, and so a command that the device had is answered.
+    const guest = yield* sleeping({ now: laterOnly, later: () => guestOf(shadowControl) })
     const [snapshot, memories, driver] = [this.#snapshot, this.#memories, this.#driver]
     yield* prepareSteps(device, snapshot, memories)
-    yield* arriveSteps(device, { snapshot, memories, driver, eventfds, timeout }, this.#arrived)
+    yield* arriveSteps(device, { snapshot, memories, driver, eventfds, timeout, shadowControl }, this.#arrived)
+    if (guest !== undefined) this.#arrived.shadowControl?.attach(guest)
     return restored(device, this.#arrived, { ...snapshot, lost: this.#lost })
   }
 

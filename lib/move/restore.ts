@@ -5,6 +5,8 @@ import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
+import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { DeviceSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -34,6 +36,8 @@ export interface Restored {
   readonly device: VdpaDevice
   /** The control queue, where it was driven from here. */
   readonly control: NetControlQueue | undefined
+  /** The shadow of a guest's control queue, where one was given to go on. */
+  readonly shadowControl: ShadowControlQueue<AddressSpace> | undefined
   /** The driver, where one was given to go on. */
   readonly driver: NetDriver | BlockDriver | undefined
   /** Queues that were driven from here by no driver. */
@@ -92,8 +96,8 @@ function* goOnSteps(device: VdpaDevice, from: Arriving, arrived: Arrived): Steps
 
 /** What was restored, as the program gets it. */
 export function restored(device: VdpaDevice, arrived: Arrived, { lost }: DeviceSnapshot): Restored {
-  const { control, driver, queues } = arrived
-  return { device, control, driver, queues, lost }
+  const { control, shadowControl, driver, queues } = arrived
+  return { device, control, shadowControl, driver, queues, lost }
 }
 
 /** ERR_VDPA_NOT_SUPPORTED with every difference that keeps the device from going on. */

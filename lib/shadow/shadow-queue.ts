@@ -190,6 +190,9 @@ export class ShadowQueue implements Closeable {
   *takeSteps(): Steps<void> {
     const { guest, space, descriptorSpace, bounce } = this.#options
     if (this.#served !== undefined) throw this.#refusal('it is shadowed already')
+    // Before anything is done to a queue that is somebody else's.
+    const other = this.#device.drivenQueues.find(({ index }) => index === this.index)
+    if (other !== undefined) throw this.#refusal(`the queue is in use already, by ${other.owner}`)
     const windows = new GuestWindows(guest.memory, space)
     let wasEnabled = false
     let queue: DeviceQueue | undefined

@@ -9,7 +9,10 @@ import { openDevice } from '../../lib/open.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import type { ShownCall } from '../../lib/backend/call.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
+import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+import { Guest, makeWorld, startShadow } from '../control/guest.js'
 import type { FeatureName } from '../drivers/features.js'
+import { makeNetWorld } from '../shadow/guest.js'
 import { A, address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
@@ -312,4 +315,41 @@ test('a call that comes without waiting for it comes after it, and closing does 
   const [outcome] = await Promise.allSettled([recovering, closing])
   expect(outcome).toMatchObject({ status: 'rejected' })
   expect(source.state).toBe('closed')
+})
+
+describe('a guest', () => {
+  test('whose control queue is shadowed goes on with it, its filters set again', async () => {
+    const own = await makeWorld()
+    devices.push(own.device)
+    const guest = new Guest(own)
+    const shadow = await startShadow(own, { guest: guest.queue() })
+    expect((await guest.command('VIRTIO_NET_CTRL_VLAN_ADD', 77)).ack).toBe(0)
+    expect((await guest.command('VIRTIO_NET_CTRL_RX_ALLMULTI', true)).ack).toBe(0)
+    own.simulator.faults.needsReset(A)
+    const { shadowControl } = await recoverDevice(own.device, { shadowControl: shadow })
+    expect(shadowControl?.commands().map(({ name }) => name)).toEqual([
+      'VIRTIO_NET_CTRL_RX_ALLMULTI',
+      'VIRTIO_NET_CTRL_VLAN_ADD',
+    ])
+    expect((await guest.command('VIRTIO_NET_CTRL_MAC_ADDR_SET', '02:00:00:00:00:43')).ack).toBe(0)
+    expect([own.model.mac, own.model.control?.acceptsAllMulticast, shadow.isClosed]).toEqual([
+      '02:00:00:00:00:43',
+      true,
+      true,
+    ])
+    await own.device.close()
+    for (const owned of [guest.kick, guest.call, ...guest.regions]) owned.close()
+  })
+
+  test('whose data queues are shadowed is refused, and told what to do', async () => {
+    const { device, guest, shadows } = await makeNetWorld()
+    devices.push(device)
+    await device.addressSpace(0).map(guest.memory)
+    await ShadowQueue.beginAll(shadows)
+    await device.start()
+    await expect(recoverDevice(device)).rejects.toThrow(/queue \d is shadowed: reset/)
+    expect([device.state, shadows.every(({ isShadowing }) => isShadowing)]).toEqual(['running', true])
+    await device.close()
+    guest.close()
+  })
 })

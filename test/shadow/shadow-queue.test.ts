@@ -56,3 +56,16 @@ describe.each(kinds)('a guest whose rings are %s', (_, kind) => {
     guest.close()
   })
 })
+
+test('a queue that somebody else drives is not taken, and nothing is done to it', async () => {
+  const { device, guest, shadows, simulator } = await makeNetWorld()
+  const space = device.addressSpace(0)
+  await space.map(guest.memory)
+  const queue = await device.createQueue(0, { addressSpace: space, size: 8 })
+  const { addresses } = queue.vring
+  await expect(shadows[0]?.begin()).rejects.toThrow('in use already, by createQueue()')
+  expect([queue.vring.isEnabled, queue.vring.addresses, queue.isClosed]).toEqual([true, addresses, false])
+  expect(simulator.dump(device.path).queues[0]).toMatchObject({ size: 8, isReady: true })
+  await device.close()
+  guest.close()
+})
