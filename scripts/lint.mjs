@@ -17,6 +17,7 @@ const checks = [
   ['clang-format', bin('clang-format'), ['--dry-run', '--Werror', ...nativeFiles]],
   ['layers', process.execPath, ['scripts/check-layers.mjs']],
   ['docs', process.execPath, ['scripts/check-docs.mjs']],
+  ['reference', process.execPath, ['scripts/docs.mjs', '--check']],
 ]
 
 let failed = 0

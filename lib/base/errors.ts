@@ -36,6 +36,7 @@ export class VdpaError extends Error {
   declare readonly path?: string
   /** What a person can do about it; also at the end of the message, in brackets. */
   declare readonly hint?: string
+  /** What isVdpaError() looks for. */
   readonly [brand] = true
 
   constructor(code: string, message: string, details: VdpaErrorDetails = {}) {

@@ -388,6 +388,7 @@ export class BlockDriver implements Closeable {
     return this.#closing
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

@@ -145,6 +145,7 @@ export class GenericNetlink implements AsyncDisposable {
     return this.#closing
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

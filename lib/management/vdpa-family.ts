@@ -136,6 +136,7 @@ export class VdpaFamily implements AsyncDisposable {
     return this.#netlink.close()
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

@@ -180,6 +180,7 @@ export class MissServer implements Releasable {
     this.#memory.release(everything)
   }
 
+  /** close(). */
   [Symbol.dispose](): void {
     this.close()
   }

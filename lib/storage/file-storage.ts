@@ -134,6 +134,7 @@ export class FileStorage implements BlockStore, Closeable {
     }
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

@@ -127,6 +127,7 @@ export class DraftClient implements Releasable {
     this.#region.close()
   }
 
+  /** close(). */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -123,6 +123,7 @@ export class VhostNet implements Closeable {
     return this.#stack.close()
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
