@@ -1,9 +1,13 @@
-// `node scripts/guests/run.mjs [--machine uml|qemu] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
+// `node scripts/guests/run.mjs [--machine uml|qemu|iommu] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
 // vhost-user sockets, runs the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. `--check` boots nothing. Exit code 2:
 // there is no guest to boot here, and stderr says why.
 import { parseArgs } from 'node:util'
 
-const machines = { uml: { file: './uml.mjs', memory: '96M' }, qemu: { file: './qemu.mjs', memory: '192M' } }
+const machines = {
+  uml: { file: './uml.mjs', memory: '96M' },
+  qemu: { file: './qemu.mjs', memory: '192M' },
+  iommu: { file: './iommu.mjs', memory: '192M' },
+}
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
