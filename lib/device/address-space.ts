@@ -1,7 +1,7 @@
 // One address space of a device: the mappings it has, and the changes to them. It keeps its own map, checks a change against it before the kernel is
 // asked (the kernel's answer to everything is EFAULT), sends the change as one batch, and undoes what was sent when a piece is refused or canceled.
 
-import { checkBigint, checkObject, checkSignal, typeError } from '../base/checks.js'
+import { checkBigint, checkFunction, checkObject, checkSignal, typeError } from '../base/checks.js'
 import { U64_LAST } from '../base/ranges.js'
 import type { Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
@@ -435,8 +435,9 @@ export class AddressSpace {
 
   #checkChange(options: ChangeOptions): void {
     checkObject(options, 'options')
-    const { signal } = options
+    const { signal, onProgress } = options
     checkSignal(signal)
+    if (onProgress !== undefined) checkFunction(onProgress, 'onProgress')
     if (signal?.aborted === true) throw refusal(this.#context, 'ERR_VDPA_CANCELED', 'canceled before anything was sent')
   }
 

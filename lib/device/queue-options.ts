@@ -142,10 +142,19 @@ function copyOf(snapshot: QueueSnapshot): QueueSnapshot {
   checkInteger(bufferBytes, 'restore.bufferBytes', 0, 2 ** 31)
   checkInteger(indirectTableSize, 'restore.indirectTableSize', 0, LARGEST_RING)
   return {
-    ring: structuredClone(ring),
+    ring: cloneOf(ring),
     memory,
     iova,
     bufferBytes,
     indirectTableSize,
+  }
+}
+
+/** A copy of plain data, through and through. */
+function cloneOf(ring: DriverSnapshot): DriverSnapshot {
+  try {
+    return structuredClone(ring)
+  } catch {
+    throw typeError('restore.ring', 'plain data', ring)
   }
 }

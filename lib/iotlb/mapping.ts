@@ -27,7 +27,8 @@ const perms: Readonly<Record<Access, number>> = {
 
 /** The `perm` of an IOTLB message (VHOST_ACCESS_*). The kernel takes any number without a word, so what is no access is a RangeError here. */
 export function permOf(access: Access): number {
-  if (!Object.hasOwn(perms, access)) throw rangeError('access', "one of 'ro', 'wo', 'rw'", access)
+  if (typeof access !== 'string' || !Object.hasOwn(perms, access))
+    throw rangeError('access', "one of 'ro', 'wo', 'rw'", access)
   return perms[access]
 }
 

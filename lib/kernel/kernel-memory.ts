@@ -1,7 +1,7 @@
 // Memory for DMA from the operating system: shared files (memfd, hugetlb, another program's), one mapping each, seen through one ArrayBuffer or several.
 
 import { readdirSync, statfsSync, statSync } from 'node:fs'
-import { checkInteger, checkString, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkString, rangeError, toU64, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Holds, type HolderNames } from '../memory/holds.js'
 import type {
@@ -86,6 +86,7 @@ export class KernelRegion implements MemoryRegion {
 
   close(options: CloseMemoryOptions = {}): void {
     if (this.#isClosed) return
+    checkObject(options, 'options')
     if (options.unmap === true) this.#holds.letGo()
     // A holder that let go may have closed it on the way.
     if (this.#isClosed) return
@@ -137,6 +138,7 @@ export class KernelMemory {
 
   /** Errors: ENOMEM (no huge pages free, no memory), EMFILE; RangeError for a size that is not to be had. */
   allocate(length: number, options: AllocateOptions = {}): KernelRegion {
+    checkObject(options, 'options')
     const { pageSize = this.#addon.pageSize, name = 'vhost-vdpa' } = options
     checkString(name, 'options.name')
     checkPageSize(pageSize, this.#addon.pageSize)
@@ -153,6 +155,7 @@ export class KernelMemory {
   /** Errors: EBADF, EACCES (the fd is not open for reading and writing), ENODEV; RangeError for pages or bytes that the file does not have. */
   adopt(fd: number, options: AdoptOptions): KernelRegion {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    checkObject(options, 'options')
     const offset = toU64(options.offset ?? 0n, 'options.offset')
     const file = examine(fd, this.#addon.pageSize)
     checkInteger(options.length, 'options.length', 1, LONGEST_REGION)

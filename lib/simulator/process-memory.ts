@@ -1,6 +1,6 @@
 // The memory of the pretended process: regions at addresses of its own numbering, found again by address. It knows nothing of devices.
 
-import { checkInteger, checkString, rangeError, toU64 } from '../base/checks.js'
+import { checkInteger, checkObject, checkString, rangeError, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Holds } from '../memory/holds.js'
 import type {
@@ -228,6 +228,7 @@ export class SimulatedRegion implements MemoryRegion {
 
   close(options: CloseMemoryOptions = {}): void {
     if (this.#isClosed) return
+    checkObject(options, 'options')
     if (options.unmap === true) this.#holds.letGo()
     // A holder that let go may have closed it on the way.
     if (this.#isClosed) return
@@ -284,6 +285,7 @@ export class ProcessMemory {
 
   /** RangeError for a size or page size that is not to be had. */
   allocate(length: number, options: AllocateOptions = {}): SimulatedRegion {
+    checkObject(options, 'options')
     const { pageSize = PAGE_BYTES, name } = options
     if (name !== undefined) checkString(name, 'options.name')
     if (!PAGE_SIZES.includes(pageSize))
@@ -296,6 +298,7 @@ export class ProcessMemory {
 
   /** Shows a part of a file, at an address of its own. RangeError for what is not in whole pages, or not in the file. */
   adopt(file: MemoryFile, options: AdoptOptions): SimulatedRegion {
+    checkObject(options, 'options')
     const offset = toU64(options.offset ?? 0n, 'options.offset')
     const { length } = options
     if (offset % BigInt(PAGE_BYTES) !== 0n || offset >= BigInt(file.length))

@@ -107,9 +107,11 @@ export const statsReplies: NetPayload<readonly QueueStats[]> = {
 /** Bytes of the answer to a wish, as far as its kinds are known. */
 export function statsReplyBytes(wishes: readonly QueueStatsWish[]): number {
   let bytes = 0
-  for (const { types } of wishes)
+  for (const wish of wishes) {
+    const types = toU64(wish.types, 'types')
     for (const [type, counters] of Object.entries(netStatsCounters))
       if (((types >> BigInt(type)) & 1n) === 1n) bytes += HEAD_BYTES + 8 * counters.length
+  }
   return bytes
 }
 

@@ -1,6 +1,6 @@
 // The payloads of the control commands that spread received packets over queues (spec sections 5.1.6.5.6 and 5.1.6.5.7): RSS, the hash of a packet, RSS contexts.
 
-import { checkBytes, checkInteger, rangeError } from '../base/checks.js'
+import { checkBytes, checkInteger, plainBytes, rangeError } from '../base/checks.js'
 import { checkArray, checkObject, type NetPayload } from './virtio-net-payloads.js'
 
 const U16_LAST = 0xffff
@@ -30,11 +30,11 @@ function checkTableLength(entries: number): void {
 export const rss: NetPayload<RssConfig> = {
   encode(config) {
     checkObject(config, 'an RSS configuration')
-    const { hashTypes, indirectionTable, unclassifiedQueue, maxTxVq, key } = config
+    const { hashTypes, indirectionTable, unclassifiedQueue, maxTxVq } = config
     checkArray(indirectionTable, 'indirectionTable')
     const entries = indirectionTable.length
     checkTableLength(entries)
-    checkBytes(key, 'key')
+    const key = plainBytes(config.key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
     checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
     checkInteger(unclassifiedQueue, 'unclassifiedQueue', 0, U16_LAST)
@@ -85,9 +85,9 @@ export interface HashConfig {
 export const hash: NetPayload<HashConfig> = {
   encode(config) {
     checkObject(config, 'a hash configuration')
-    const { hashTypes, key } = config
+    const { hashTypes } = config
     checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
-    checkBytes(key, 'key')
+    const key = plainBytes(config.key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
     const result = new Uint8Array(13 + key.length)
     new DataView(result.buffer).setUint32(0, hashTypes, true)

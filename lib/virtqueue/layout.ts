@@ -1,6 +1,6 @@
 // Numbers of the two ring formats: flags, where fields lie, how long areas are. No algorithm.
 
-import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkOneOf, rangeError } from '../base/checks.js'
 import type { RingAreas, RingFormat, RingState } from './virtqueue.js'
 
 /** A flag of a descriptor (sections 2.7.5 and 2.8.13): the chain goes on at `next` (split), or in the descriptor that follows (packed). */
@@ -85,6 +85,7 @@ export function checkAreas(format: RingFormat, size: number, areas: RingAreas): 
 
 /** Two positions that lie at most `size` apart. */
 export function checkRingState(format: RingFormat, size: number, state: RingState, name = 'state'): void {
+  checkObject(state, name)
   checkInteger(state.available, `${name}.available`, 0, 0xffff)
   checkInteger(state.used, `${name}.used`, 0, 0xffff)
   if (format === 'packed') {

@@ -1,6 +1,6 @@
 // What a ring is made of: the arguments of createDriverRing and createDeviceRing, and the checks that both formats share.
 
-import { checkFunction, checkInteger, checkOneOf, rangeError, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject, checkOneOf, rangeError, typeError } from '../base/checks.js'
 import { checkAreas, checkRingState, initialState } from './layout.js'
 import { StagedChain } from './staged-chain.js'
 import type {
@@ -66,6 +66,7 @@ export function checkRingOptions(options: RingOptions, law: DeviceLaw = 'virtio'
 export function checkDriverOptions(options: DriverRingOptions): RingState {
   const state = checkRingOptions(options)
   const { snapshot } = options
+  if (options.indirect !== undefined) checkObject(options.indirect, 'indirect')
   if (options.indirect !== undefined && options.features?.indirect !== true)
     throw rangeError('indirect', 'left out unless features.indirect is true', options.indirect)
   if (snapshot === undefined) {
@@ -90,6 +91,7 @@ export function checkDeviceOptions(options: DeviceRingOptions): RingState {
 /** A snapshot may come from a file: nothing in it is believed that would not fit into the ring. */
 function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): void {
   const { format, size } = options
+  checkObject(snapshot, 'snapshot')
   if (snapshot.format !== format) throw rangeError('snapshot.format', `'${format}'`, snapshot.format)
   if (snapshot.size !== size) throw rangeError('snapshot.size', `${size}`, snapshot.size)
   if (!Array.isArray(snapshot.chains)) throw typeError('snapshot.chains', 'an array', snapshot.chains)
@@ -100,6 +102,7 @@ function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): vo
   const scratch = new StagedChain(size)
   for (const [index, chain] of (snapshot.chains as readonly ChainRecord[]).entries()) {
     const name = `snapshot.chains[${index}]`
+    checkObject(chain, name)
     checkInteger(chain.token, `${name}.token`, 0, 0x7fff_ffff)
     checkBoolean(chain.isIndirect, `${name}.isIndirect`)
     if (chain.isIndirect && tables === 0) throw rangeError(`${name}.isIndirect`, 'false where no table is free', true)
@@ -111,7 +114,9 @@ function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): vo
     if (slots < 0) throw rangeError(name, `such that all chains fit into ${size} descriptors`, count)
     checkSegments(scratch, chain.segments, name)
   }
-  for (const [index, { token, length }] of (snapshot.used as readonly UsedRecord[]).entries()) {
+  for (const [index, one] of (snapshot.used as readonly UsedRecord[]).entries()) {
+    checkObject(one, `snapshot.used[${index}]`)
+    const { token, length } = one
     checkInteger(token, `snapshot.used[${index}].token`, 0, 0x7fff_ffff)
     checkInteger(length, `snapshot.used[${index}].length`, 0, 0x1_0000_0000)
   }
@@ -120,6 +125,7 @@ function checkSnapshot(options: DriverRingOptions, snapshot: DriverSnapshot): vo
 function checkSegments(scratch: StagedChain, segments: readonly ChainSegment[], name: string): void {
   scratch.begin()
   for (const [at, segment] of segments.entries()) {
+    checkObject(segment, `${name}.segments[${at}]`)
     checkBoolean(segment.deviceWrites, `${name}.segments[${at}].deviceWrites`)
     try {
       scratch.push(segment.iovaHigh, segment.iovaLow, segment.length, segment.deviceWrites)
