@@ -32,6 +32,7 @@ export async function doctor(host: Host, paint: Paint): Promise<Report> {
     addonFinding(backend),
     ...(await moduleFindings(host)),
     ...managementFindings(found),
+    ...(await cardFindings(host, found)),
     ...(await deviceFindings(host, found)),
     ...memlockFindings(backend),
     await iommuFinding(host),
@@ -118,9 +119,44 @@ function managementFindings({ managementDevices, managementFailure }: Inventory)
       verdict: 'note',
       text: 'nothing here makes devices',
       remedy:
-        'load the driver of your hardware (mlx5_vdpa, vp_vdpa, ifcvf; Mellanox scalable functions also want `devlink dev param set … name enable_vnet value true cmode driverinit` and a devlink reload), or `sudo modprobe vdpa_sim_net`',
+        'load the driver of your hardware (mlx5_vdpa, vp_vdpa, ifcvf, pds_vdpa, octeon_ep_vdpa), or `sudo modprobe vdpa_sim_net`',
     },
   ]
+}
+
+/** Cards whose driver makes management devices only when devlink was told to, and how it is told. */
+const cards = [
+  {
+    // A driver of the auxiliary bus: its name says which card a management device is of.
+    name: 'mlx5_core',
+    module: 'mlx5_vdpa',
+    how: (card: string) =>
+      `sudo modprobe mlx5_vdpa && sudo devlink dev param set pci/${card} name enable_vnet value true cmode driverinit && sudo devlink dev reload pci/${card} (a scalable function: eswitch in switchdev mode, \`devlink port add\` with flavour pcisf, state active, and the same for auxiliary/mlx5_core.sf.N)`,
+  },
+  {
+    name: 'pds_core',
+    module: 'pds_vdpa',
+    how: (card: string) =>
+      `sudo modprobe pds_vdpa && sudo devlink dev param set pci/${card} name enable_vnet value true cmode runtime`,
+  },
+] as const
+
+/** A card that could make vDPA devices and does not: the kernel says nothing of it by itself. */
+async function cardFindings(host: Host, { managementDevices }: Inventory): Promise<Finding[]> {
+  const findings = await Promise.all(
+    cards.map(async ({ name, module, how }): Promise<Finding[]> => {
+      const entries: readonly string[] = await host.files.list(`sys/bus/pci/drivers/${name}`).catch(() => [])
+      const found = entries.filter((entry) => /^[\da-f]{4,}:[\da-f]{2}:[\da-f]{2}\.[0-7]$/.test(entry))
+      const makes = managementDevices.some(
+        ({ handle }) => handle.startsWith(`auxiliary/${name}`) || found.some((card) => handle === `pci/${card}`),
+      )
+      const [card] = found
+      if (card === undefined || makes) return []
+      const text = `${found.join(', ')} could make vDPA devices (${module}) and makes none`
+      return [{ what: `card of ${name}`, verdict: 'note', text, remedy: how(card) }]
+    }),
+  )
+  return findings.flat()
 }
 
 function deviceFindings(host: Host, { devices }: Inventory): Promise<Finding[]> {

@@ -4,8 +4,10 @@ import { writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import {
   applyPlan,
+  describeNeed,
   describeStep,
   formatPlan,
+  memlockNeeds,
   parsePlan,
   planSchema,
   planSteps,
@@ -25,13 +27,15 @@ export interface ApplyWords {
   readonly timeout?: number
 }
 
-/** `plan`: what would be done. Exit code 1 where something would. */
+/** `plan`: what would be done, and what processes must be allowed to lock. Exit code 1 where something would. */
 export async function plan(host: Host, file: string, paint: Paint): Promise<Report> {
-  const steps = await planSteps(await read(file), planHost(host))
+  const wanted = await read(file)
+  const steps = await planSteps(wanted, planHost(host))
+  const memlock = memlockNeeds(wanted)
   const lines = steps.map((step) => `${paint(step.do === 'delete' ? 'red' : 'yellow', '~')} ${describeStep(step)}`)
   return {
-    data: { file, steps },
-    lines: steps.length === 0 ? ['nothing is to be done'] : lines,
+    data: { file, steps, memlock },
+    lines: [...(steps.length === 0 ? ['nothing is to be done'] : lines), ...memlock.map(describeNeed)],
     exitCode: steps.length === 0 ? 0 : 1,
   }
 }

@@ -2,6 +2,7 @@
 /// <reference types="node" preserve="true" />
 
 export { formatPlan, parsePlan, type Plan, type PlannedDevice } from './plan.js'
+export { describeNeed, memlockNeeds, type MemlockNeed } from './memlock.js'
 export { planSchema } from './schema.js'
 export { describeStep, planSteps, standings, type PlanHost, type PlanStep, type Standing } from './steps.js'
 export { applyPlan, type Applied, type ApplyOptions } from './apply.js'

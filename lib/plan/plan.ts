@@ -24,6 +24,10 @@ export interface PlannedDevice {
   readonly features?: string
   /** Which driver of the bus has it; `none` for no driver. */
   readonly driver?: 'vhost_vdpa' | 'virtio_vdpa' | 'none'
+  /** Who will have it open. Nothing is done with it: memlockNeeds() sums by it. */
+  readonly process?: string
+  /** How much of that process's memory is mapped for it: `4 GiB`. */
+  readonly memory?: string
 }
 
 /** Which devices a host should have. Devices that it does not name are left alone. Plain data. */

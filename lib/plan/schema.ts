@@ -38,6 +38,15 @@ export const planSchema = {
           enum: ['vhost_vdpa', 'virtio_vdpa', 'none'],
           description: 'Which driver of the bus has it; where absent, whichever does.',
         },
+        process: {
+          ...name,
+          description: 'Who will have it open: a virtual machine, a service. For the sum of memlock.',
+        },
+        memory: {
+          type: 'string',
+          pattern: '^[1-9][0-9]{0,11} ?(KiB|MiB|GiB|TiB)$',
+          description: 'How much of the memory of its process is mapped for it, such as 4 GiB.',
+        },
       },
       if: { not: { properties: { state: { const: 'absent' } }, required: ['state'] } },
       then: { required: ['managementDevice'] },

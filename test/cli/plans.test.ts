@@ -49,6 +49,17 @@ describe('plan and apply', () => {
     expect((await command(['config', 'net0'], host)).out).toContain('02:00:00:00:00:01')
   })
 
+  it('say what a process must be allowed to lock', async () => {
+    const locking = join(folder, 'locking.yaml')
+    const device = '{name: net0, managementDevice: vdpasim_net, process: vm1, memory: 2 GiB}'
+    writeFileSync(locking, `version: 1\ndevices: [${device}]\n`)
+    const host = await simulatedHost()
+    expect((await command(['plan', locking], host)).out).toContain('LimitMEMLOCK=3221225472')
+    expect(JSON.parse((await command(['plan', locking, '--json'], host)).out)).toMatchObject({
+      memlock: [{ process: 'vm1', devices: ['net0'], bytes: '3221225472' }],
+    })
+  })
+
   it('rehearse on a pretended host that starts as this one is', async () => {
     const host = await simulatedHost()
     const { code, out } = await command(['apply', file, '--dry-run', '--json'], host)

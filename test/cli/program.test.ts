@@ -234,6 +234,29 @@ describe('doctor', () => {
     expect((await command('doctor', closed)).out).toContain('sudo chmod 660 /dev/vhost-vdpa-0')
   })
 
+  it.each([
+    [
+      'mlx5_core',
+      'devlink dev param set pci/0000:65:00.2 name enable_vnet value true cmode driverinit',
+      'devlink dev reload pci/0000:65:00.2',
+    ],
+    [
+      'pds_core',
+      'devlink dev param set pci/0000:65:00.2 name enable_vnet value true cmode runtime',
+      'modprobe pds_vdpa',
+    ],
+  ])('says what devlink must be told where a card of %s makes nothing', async (driver, ...commands) => {
+    const host = await simulatedHost()
+    const entries = ['0000:65:00.2', 'bind', 'new_id', 'module']
+    const list = (path: string) =>
+      path === `sys/bus/pci/drivers/${driver}` ? Promise.resolve(entries) : host.files.list(path)
+    const { out } = await command('doctor', { ...host, files: { ...host.files, list } })
+    for (const words of [`card of ${driver}: 0000:65:00.2 could make`, ...commands]) expect(out).toContain(words)
+    const nothing = (path: string) =>
+      path === `sys/bus/pci/drivers/${driver}` ? Promise.resolve(['bind']) : host.files.list(path)
+    expect((await command('doctor', { ...host, files: { ...host.files, list: nothing } })).out).not.toContain('card of')
+  })
+
   it('looks at this host without failing', async () => {
     expect([0, 1]).toContain((await document('doctor')).code)
   })

@@ -11,6 +11,8 @@ import {
   describeStep,
   formatPlan,
   parsePlan,
+  describeNeed,
+  memlockNeeds,
   planSchema,
   planSteps,
   type Plan,
@@ -70,6 +72,43 @@ describe('a plan', () => {
 
   it('has a schema for editors that is the same', () => {
     expect(JSON.parse(readFileSync(join(__dirname, '../../docs/plan.schema.json'), 'utf8'))).toEqual(planSchema)
+  })
+})
+
+describe('memlock', () => {
+  const device = (name: string, more: string) => `  - {name: ${name}, managementDevice: m, ${more}}\n`
+  const plan = (...devices: string[]) => parsePlan(`version: 1\ndevices:\n${devices.join('')}`)
+
+  it('is the memory of all devices of a process, once for each, and 1 GiB', () => {
+    const needs = memlockNeeds(
+      plan(
+        device('net0', 'process: vm1, memory: 4 GiB'),
+        device('net1', 'process: vm1, memory: 4GiB'),
+        device('net2', 'process: vm2, memory: 512 KiB'),
+        device('net3', 'process: vm3'),
+        device('net4', 'memory: 1 TiB'),
+        device('net5', 'process: vm2, memory: 9 TiB, state: absent'),
+      ),
+    )
+    expect(needs).toEqual([
+      { process: 'vm1', devices: ['net0', 'net1'], bytes: 9n * 2n ** 30n },
+      { process: 'vm2', devices: ['net2'], bytes: 2n ** 30n + 512n * 1024n },
+    ])
+    expect(needs.map(describeNeed)[0]).toBe('vm1 locks up to 9663676416 bytes for net0, net1: LimitMEMLOCK=9663676416')
+  })
+
+  it.each(['4', '4 GB', '0 GiB', '-1 GiB', '4.5 GiB'])('%j is no memory', (memory) => {
+    expect(() => plan(device('net0', `process: a, memory: ${JSON.stringify(memory)}`))).toThrow('devices.0.memory')
+  })
+
+  it('asks for nothing to be done', async () => {
+    const simulator = new Simulator()
+    const host = { backend: simulator, root: simulator.management.files }
+    const wanted = parsePlan(
+      'version: 1\ndevices: [{ name: n, managementDevice: vdpasim_net, process: vm, memory: 1 GiB }]',
+    )
+    await applyPlan(wanted, host)
+    expect(await planSteps(wanted, host)).toEqual([])
   })
 })
 
