@@ -1,13 +1,15 @@
 // Connecting to a vhost-vfio channel: the place that knows the channel and the kernel's sockets.
 
 import type { Backend } from './backend/backend.js'
-import { checkInteger, checkObject, checkOneOf, checkString } from './base/checks.js'
+import { checkFunction, checkInteger, checkObject, checkOneOf, checkString } from './base/checks.js'
 import { vdpaError } from './base/errors.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
+import type { MemoryRegion } from './memory/memory-region.js'
 import { CHANNEL_SCHEME, ChannelBackend, type Connection } from './vfio-channel/channel-backend.js'
 import type { Draft } from './vfio-channel/codec.js'
 import { DraftClient } from './vfio-channel/draft-client.js'
-import { SocketRegion } from './vfio-channel/socket-region.js'
+import { checkMailbox, MailboxRegion } from './vfio-channel/mailbox.js'
+import { sleep, SocketRegion } from './vfio-channel/socket-region.js'
 
 /** How to connect to a channel. */
 export interface ConnectVfioChannelOptions {
@@ -29,6 +31,32 @@ export function connectVfioChannel(socket: string, draft: Draft, options: Connec
   checkString(socket, 'socket')
   const backend = options.backend ?? new KernelBackend()
   return new DraftClient(connectTo(backend, socket, options.timeout).region, draft, backend.pageSize)
+}
+
+/** How to speak to a mailbox. */
+export interface ConnectVfioMailboxOptions {
+  /** Tells the serving end that a call lies there: `() => eventfd.signal()` as a rule. What it throws is the failure of the call. */
+  readonly ring: () => void
+  /** Milliseconds until an answer that does not come ends the channel, 1..2^31-1; default 5000. */
+  readonly timeout?: number
+}
+
+/**
+ * Speaks a draft to a model that serveVfioMailbox() serves in `memory`, which has 16 KiB of mailbox at its beginning, and the rest for DMA: `mapDma(at, { region: memory, fileOffset: 0n })` shows all of it. Calls
+ * wait on this thread: the server must be on another. Errors: TypeError and RangeError; of the verbs, ERR_VDPA_NOT_SUPPORTED for what shared memory cannot pass. Since 0.1.0.
+ */
+export function connectVfioMailbox(
+  memory: MemoryRegion,
+  draft: Draft,
+  options: ConnectVfioMailboxOptions,
+): DraftClient {
+  checkObject(options, 'options')
+  checkOneOf(draft, 'draft', ['2018', '2019'])
+  checkMailbox(memory)
+  const { ring, timeout = 5000 } = options
+  checkFunction(ring, 'options.ring')
+  checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
+  return new DraftClient(new MailboxRegion(memory, { ring, timeout, rest: sleep }), draft)
 }
 
 /** The backend whose nodes are channels, for openDevice(). */

@@ -1,14 +1,19 @@
 // Serving a model by the vhost-vfio channel: the place that knows the channel, the simulator whose law it speaks, and the kernel's sockets.
 
 import { checkObject, checkOneOf, rangeError, typeError } from './base/checks.js'
+import type { Releasable } from './base/closeable.js'
 import type { Backend } from './backend/backend.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
+import type { MemoryRegion } from './memory/memory-region.js'
 import type { DeviceOps } from './models/device-ops.js'
 import type { Profile } from './simulator/profiles.js'
 import { Simulator } from './simulator/simulator.js'
+import type { Draft } from './vfio-channel/codec.js'
 import { DraftServer } from './vfio-channel/draft-server.js'
 import { openFarEnd } from './vfio-channel/far-end.js'
+import { checkMailbox, MailboxServer } from './vfio-channel/mailbox.js'
 import { quirks, type Quirk } from './vfio-channel/quirks.js'
+import type { ChannelRegion } from './vfio-channel/region.js'
 import { ChannelServer, type ChannelServerOptions, type VfioChannelServer } from './vfio-channel/server.js'
 import { TodayServer } from './vfio-channel/today-server.js'
 
@@ -41,20 +46,63 @@ export interface ServeVfioChannelOptions extends ChannelServerOptions {
  */
 export function serveVfioChannel(model: DeviceOps, options: ServeVfioChannelOptions): VfioChannelServer {
   checkObject(options, 'options')
-  const { protocol = 'today', imitates = [], profile = 'strict' } = options
+  const { makeRegion } = channelOf(model, options)
+  return new ChannelServer(makeRegion, options.backend ?? new KernelBackend(), options)
+}
+
+/** How a model is served in shared memory. */
+export interface ServeVfioMailboxOptions extends Pick<ServeVfioChannelOptions, 'imitates' | 'profile'> {
+  /** Memory that the client has, too (a memfd; `adopt()` it). Its first 16 KiB are the mailbox, the rest is the client's for DMA. It stays the program's. */
+  readonly memory: MemoryRegion
+  /** The draft that is spoken. */
+  readonly protocol: Draft
+}
+
+/** A model at a mailbox. */
+export interface VfioMailbox extends Releasable {
+  /** Carries out the call that lies there; false when none does. To be called when the client says so, by an eventfd as a rule. */
+  serve(): boolean
+}
+
+/**
+ * Serves a device model by a draft of vhost-vfio in shared memory: for ends that have nothing but a file between them. No eventfd passes there, so that the client looks at its
+ * used rings for itself. Errors: TypeError and RangeError. Since 0.1.0.
+ */
+export function serveVfioMailbox(model: DeviceOps, options: ServeVfioMailboxOptions): VfioMailbox {
+  checkObject(options, 'options')
+  const { memory, protocol } = options
+  checkOneOf(protocol, 'options.protocol', ['2018', '2019'])
+  checkMailbox(memory)
+  const region = channelOf(model, options).makeRegion()
+  const server = new MailboxServer(memory, region)
+  const close = () => region.close()
+  return {
+    serve: () => !region.isClosed && server.serve(),
+    get isClosed() {
+      return region.isClosed
+    },
+    close,
+    [Symbol.dispose]: close,
+  }
+}
+
+/** A model behind a simulator's vhost-vdpa, as each client finds it. */
+function channelOf(
+  model: DeviceOps,
+  { protocol = 'today', imitates = [], profile = 'strict' }: Omit<ServeVfioChannelOptions, 'socket'>,
+): { readonly makeRegion: () => ChannelRegion } {
   if (typeof model !== 'object' || model === null || typeof model.attach !== 'function')
     throw typeError('model', 'a device model', model)
   checkOneOf(protocol, 'options.protocol', protocols)
-  for (const quirk of imitates) checkOneOf(quirk, 'options.imitates', Object.keys(quirks) as Quirk[])
-  if (imitates.length > 0 && protocol === 'today')
-    throw rangeError('options.imitates', 'empty without a draft', imitates.join(', '))
-  const backend = options.backend ?? new KernelBackend()
+  const own = [...imitates]
+  for (const quirk of own) checkOneOf(quirk, 'options.imitates', Object.keys(quirks) as Quirk[])
+  if (own.length > 0 && protocol === 'today')
+    throw rangeError('options.imitates', 'empty without a draft', own.join(', '))
   const simulator = new Simulator({ profile })
   const path = simulator.add(model)
-  const own = [...imitates]
   const makeRegion = () => {
     const far = openFarEnd(simulator, path)
     return protocol === 'today' ? new TodayServer(far) : new DraftServer(far, { draft: protocol, imitates: own })
   }
-  return new ChannelServer(makeRegion, backend, options)
+  return { makeRegion }
 }

@@ -9,8 +9,20 @@ import { serveOn, type ServedModel, type ServeVhostUserOptions, type VhostUserSe
 export type { VduseHost, VduseOptions } from './vduse/host.js'
 export type { ModelModule } from './vduse/threaded.js'
 export { serveVduse, type ServeVduseOptions, type VduseServer } from './serve-vduse.js'
-export { serveVfioChannel, type ChannelProtocol, type ServeVfioChannelOptions } from './serve-channel.js'
-export { connectVfioChannel, type ConnectVfioChannelOptions } from './open-channel.js'
+export {
+  serveVfioChannel,
+  serveVfioMailbox,
+  type ChannelProtocol,
+  type ServeVfioChannelOptions,
+  type ServeVfioMailboxOptions,
+  type VfioMailbox,
+} from './serve-channel.js'
+export {
+  connectVfioChannel,
+  connectVfioMailbox,
+  type ConnectVfioChannelOptions,
+  type ConnectVfioMailboxOptions,
+} from './open-channel.js'
 export type { VfioChannelServer } from './vfio-channel/server.js'
 export type { DraftClient } from './vfio-channel/draft-client.js'
 export { quirks as channelQuirks, type Quirk as ChannelQuirk } from './vfio-channel/quirks.js'

@@ -33,7 +33,8 @@ interface Pending {
 }
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
-const sleep = (milliseconds: number) => void Atomics.wait(sleeper, 0, 0, milliseconds)
+/** Waits on this thread. */
+export const sleep = (milliseconds: number) => void Atomics.wait(sleeper, 0, 0, milliseconds)
 
 /** The client's end of a connection. */
 export class SocketRegion implements ChannelRegion {
