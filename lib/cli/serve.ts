@@ -103,14 +103,14 @@ async function serveKernel(kind: Kind, words: ServeWords, name: string, options:
   return ended({ refusals, refusalCount: refusals.length })
 }
 
-function moduleFor(kind: Kind, words: ServeWords): ModelModule {
+/** What makes the model there. No more is loaded than that model is made of: a second time, on a second thread. */
+export function moduleFor(kind: Kind, words: ServeWords): ModelModule {
   const { file } = words
   if (file !== undefined)
     return { module: require.resolve('./thread-disk.js'), export: 'fileDisk', argument: fileOptions(file, words) }
-  const module = require.resolve('../serve.js')
   return kind === 'net'
-    ? { module, export: 'networkDevice', argument: netOptions(words) }
-    : { module, export: 'blockDevice', argument: memoryOptions(words) }
+    ? { module: require.resolve('../models/network.js'), export: 'networkDevice', argument: netOptions(words) }
+    : { module: require.resolve('../models/block.js'), export: 'blockDevice', argument: memoryOptions(words) }
 }
 
 function netOptions({ mac = DEFAULT_MAC, queuePairs = 1 }: ServeWords) {

@@ -1,6 +1,6 @@
 // A disk on a file as the thread makes it that serves it to the kernel: what fails is said on this process's stderr.
 
-import { fileBlockDevice, type FileBlockDevice, type FileBlockOptions } from '../serve.js'
+import { fileBlockDevice, type FileBlockDevice, type FileBlockOptions } from '../storage/file-block.js'
 
 /** As many as a file's storage keeps. */
 const SAID_LAST = 100
