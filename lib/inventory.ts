@@ -1,6 +1,7 @@
 // One list of all vDPA devices of the host, joined from netlink, sysfs and /proc: the place that knows management and the kernel behind it.
 
 import type { Backend } from './backend/backend.js'
+import { checkObject } from './base/checks.js'
 import { isVdpaError } from './base/errors.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import type { ManagedDevice, ManagementDevice } from './management/family-facts.js'
@@ -41,6 +42,7 @@ export interface Inventory {
  * there. ERR_VDPA_TIMEOUT when the family is stalled, ERR_VDPA_CANCELED.
  */
 export async function inventory(options: InventoryOptions = {}): Promise<Inventory> {
+  checkObject(options, 'options')
   const { root = '/' } = options
   const [devices, { byNode, unreadable }, family] = await Promise.all([
     busDevices(root),

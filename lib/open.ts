@@ -64,7 +64,8 @@ function lookThrough<K extends DeviceKind>(
 ): { readonly backend: Backend; readonly claim: ClaimOptions<K> } {
   if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
   const { backend = new KernelBackend(), backendFeatures } = options
-  if (typeof (backend as Partial<Backend>).open !== 'function') throw typeError('options.backend', 'a Backend', backend)
+  if (typeof (backend as Partial<Backend> | null)?.open !== 'function')
+    throw typeError('options.backend', 'a Backend', backend)
   const isChannel = typeof target === 'string' && target.startsWith(CHANNEL_SCHEME)
   return {
     backend: isChannel ? channelBackend(backend) : backend,

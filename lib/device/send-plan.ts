@@ -1,5 +1,6 @@
 // A plan of IOTLB messages on its way to the kernel: progress, giving up, and the way back when a message is refused. Our own map follows what the kernel took.
 
+import { checkFunction } from '../base/checks.js'
 import { isVdpaError, type VdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import type { WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
@@ -126,6 +127,7 @@ function* hasOthersBatch(context: DeviceContext, asid: number): Steps<boolean> {
 }
 
 function writeOptions(plan: Plan, { signal, onProgress }: ChangeOptions): WriteEachOptions {
+  if (onProgress !== undefined) checkFunction(onProgress, 'options.onProgress')
   const listener = onProgress === undefined ? {} : { onProgress: progressOf(plan, onProgress) }
   return signal === undefined ? listener : { signal, ...listener }
 }

@@ -1,7 +1,7 @@
 // The control plane of one open vhost-vdpa device: what the user holds. It owns the order of things; each part knows its own law.
 
 import { EventEmitter, on } from 'node:events'
-import { checkInteger, checkObject, checkSignal } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
@@ -245,7 +245,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   addressSpace(asid: number): AddressSpace {
     checkThere(this.#context)
     if (!Number.isInteger(asid) || asid < 0 || asid >= this.addressSpaceCount) {
-      throw refusal(this.#context, 'ERR_VDPA_ASID', `asid ${String(asid)} is not below ${this.addressSpaceCount}`)
+      throw refusal(this.#context, 'ERR_VDPA_ASID', `asid ${show(asid)} is not below ${this.addressSpaceCount}`)
     }
     const { spaces } = this.#context
     let space = spaces.get(asid)

@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { HostFiles } from '../backend/host-files.js'
-import { checkString, rangeError } from '../base/checks.js'
+import { checkObject, checkString, rangeError } from '../base/checks.js'
 import { systemError, vdpaError } from '../base/errors.js'
 import { errno, errnoText } from '../uapi/errno.js'
 import { beginRelease, findDevice, untilFree, within, type ReleaseOptions } from './release.js'
@@ -60,6 +60,7 @@ export async function moveToDriver(
   options: ReleaseOptions = {},
 ): Promise<string | undefined> {
   checkNames(name, driver)
+  checkObject(options, 'options')
   const files = filesOf(options.root)
   const before = await existing(name, options.root)
   if (before.driver === driver) return before.node

@@ -2,7 +2,7 @@
 // and a waiting that lasts too long says who it is for.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { checkInteger, checkSignal } from '../base/checks.js'
+import { checkInteger, checkObject, checkSignal, typeError } from '../base/checks.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { busDevices, nodeHolders, type BusDevice, type HostRoot, type NodeHolder } from './sysfs.js'
 import type { VdpaFamily } from './vdpa-family.js'
@@ -37,6 +37,7 @@ export interface Release {
 
 /** Begins a release: checks the options and starts its clock. */
 export function beginRelease(name: string, doing: string, options: ReleaseOptions): Release {
+  checkObject(options, 'options')
   const { timeout = DEFAULT_TIMEOUT, signal } = options
   checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
   checkSignal(signal, 'options.signal')
@@ -107,6 +108,8 @@ export async function within<T>(release: Release, work: Promise<T>): Promise<T> 
  * ERR_VDPA_STATE names who has it open, and ERR_VDPA_TIMEOUT as well; ERR_VDPA_CANCELED; and the errors of delete().
  */
 export async function removeDevice(family: VdpaFamily, name: string, options: ReleaseOptions = {}): Promise<void> {
+  if (typeof (family as Partial<VdpaFamily> | null | undefined)?.delete !== 'function')
+    throw typeError('family', 'a VdpaFamily', family)
   const release = beginRelease(name, 'deleting', options)
   await untilFree(release)
   const timeout = Math.max(1, Math.ceil(release.deadline - performance.now()))

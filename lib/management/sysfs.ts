@@ -3,7 +3,7 @@
 
 import { basename, dirname, join } from 'node:path'
 import type { HostFiles } from '../backend/host-files.js'
-import { checkString, rangeError } from '../base/checks.js'
+import { checkString, rangeError, typeError } from '../base/checks.js'
 import { diskFiles } from './disk-files.js'
 
 /** A device of the bus, managed or not. */
@@ -49,7 +49,11 @@ export type HostRoot = string | HostFiles
 
 /** The files behind a root. */
 export function filesOf(root: HostRoot = '/'): HostFiles {
-  return typeof root === 'object' && root !== null ? root : diskFiles(root)
+  if (typeof root !== 'object' || root === null) return diskFiles(root)
+  for (const verb of ['list', 'read', 'link', 'resolve', 'isAllowed', 'write'] as const)
+    if (typeof (root as Partial<HostFiles>)[verb] !== 'function')
+      throw typeError('root', "a folder's path, or the files of a host", root)
+  return root
 }
 
 /** All devices of the bus, by name; none where the module is not loaded. */

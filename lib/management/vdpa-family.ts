@@ -2,7 +2,7 @@
 // device; it opens no node. What blocks while a node is open (deleting) is guarded elsewhere.
 
 import type { Backend } from '../backend/backend.js'
-import { checkInteger, checkString, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkString, rangeError, toU64, typeError } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { integerAttribute, textAttribute, type GenericMessage, type NetlinkAttribute } from '../uapi/netlink.js'
 import { vdpaAttributes as attributes, vdpaCommands as commands, VDPA_GENL_NAME } from '../uapi/vdpa.js'
@@ -54,6 +54,7 @@ export class VdpaFamily implements AsyncDisposable {
 
   /** Opens a socket of the backend. ERR_VDPA_NOT_SUPPORTED where it has no netlink. */
   static open(backend: Backend, options: AskOptions = {}): VdpaFamily {
+    checkObject(options, 'options')
     return new VdpaFamily(GenericNetlink.open(backend), options)
   }
 

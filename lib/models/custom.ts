@@ -1,7 +1,7 @@
 // A device of any kind, made of numbers and one function: for people who write models, and for tests that need an unusual device.
 
 import { bit } from '../base/bits.js'
-import { checkFunction, checkInteger, checkObject } from '../base/checks.js'
+import { checkBytes, checkFunction, checkInteger, checkObject } from '../base/checks.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Range } from '../base/ranges.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
@@ -113,6 +113,8 @@ export function customDevice(options: CustomDeviceOptions): ModelDevice {
     bit(transportFeatureBits.VIRTIO_F_VERSION_1) | bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
   checkInteger(deviceId, 'deviceId', 0, 0xffff_ffff)
   checkInteger(addressSpaces, 'addressSpaces', 1, 0xff)
+  checkInteger(queues, 'queues', 0, 0xffff)
+  checkBytes(config, 'config')
   if (options.onKick !== undefined) checkFunction(options.onKick, 'onKick')
   return new ModelDevice(
     {

@@ -1,12 +1,13 @@
 // Makes a host as a plan says, step by step, and as it was before when a step fails.
 
+import { checkFunction, checkObject } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { moveToDriver, unbindDriver } from '../management/binding.js'
 import { removeDevice, type ReleaseOptions } from '../management/release.js'
 import type { NewDevice } from '../management/vdpa-family.js'
-import { describeStep, openFamily, planSteps, standings, type PlanHost, type PlanStep, type Standing } from './steps.js'
-import type { Plan, PlannedDevice } from './plan.js'
+import { describeStep, openFamily, standings, stepsTo, type PlanHost, type PlanStep, type Standing } from './steps.js'
+import { checkPlan, type Plan, type PlannedDevice } from './plan.js'
 
 /** How to apply. */
 export interface ApplyOptions extends Pick<ReleaseOptions, 'wait' | 'timeout'> {
@@ -27,22 +28,27 @@ export interface Applied {
 /**
  * Makes the host as the plan says. Devices are deleted and moved only when nobody has them open (`wait` waits for that). When a step fails, those before are undone in
  * reverse and the failure is thrown; what could not be undone is part of the sentence. At the end the host is looked at again: ERR_VDPA_REFUSED where a device
- * does not show what it was told, which is undone as well. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; those of VdpaFamily. Since 0.1.0.
+ * does not show what it was told, which is undone as well. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
  */
 export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOptions = {}): Promise<Applied> {
+  const wanted = checkPlan(plan)
+  checkObject(options, 'options')
+  const { onJournal, onStep } = options
+  if (onJournal !== undefined) checkFunction(onJournal, 'options.onJournal')
+  if (onStep !== undefined) checkFunction(onStep, 'options.onStep')
   const was = await standings(host)
-  const steps = await planSteps(plan, host)
+  const steps = await stepsTo(wanted, host)
   const before = planBefore(steps, was)
   if (steps.length === 0) return { steps, before }
-  options.onJournal?.(before)
+  onJournal?.(before)
   let begun = 0
   try {
     for (const step of steps) {
-      options.onStep?.(step)
+      onStep?.(step)
       begun++
       await perform(step, host, options)
     }
-    const left = await planSteps(plan, host)
+    const left = await stepsTo(wanted, host)
     if (left.length > 0)
       throw vdpaError('ERR_VDPA_REFUSED', `the host is not as it was told: ${left.map(describeStep).join('; ')}`)
   } catch (failure) {
@@ -108,7 +114,7 @@ async function undo(
   for (const device of new Set(steps.map((step) => step.device).reverse())) {
     try {
       const back = planBefore([{ do: 'delete', device, why: '' }], was)
-      for (const step of await planSteps(back, host)) await bringBack(step, host, options)
+      for (const step of await stepsTo(back, host)) await bringBack(step, host, options)
     } catch (another) {
       failures.keep(another)
     }

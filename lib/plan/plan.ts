@@ -2,7 +2,7 @@
 
 import { Ajv, type ErrorObject } from 'ajv'
 import { isNode, LineCounter, parseDocument, stringify, type Document } from 'yaml'
-import { checkString } from '../base/checks.js'
+import { checkObject, checkString, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { planSchema } from './schema.js'
 
@@ -44,6 +44,7 @@ const validate = new Ajv({ allErrors: true, verbose: true }).compile<Plan>(planS
  * Reads a plan from YAML, which JSON is a part of. ERR_VDPA_PLAN names every mistake with its line and column; `file` is for these sentences. Since 0.1.0.
  */
 export function parsePlan(text: string, file = 'plan'): Plan {
+  if (typeof text !== 'string') throw typeError('text', 'a string', text)
   checkString(file, 'file')
   const lineCounter = new LineCounter()
   const document = parseDocument(text, { lineCounter, prettyErrors: false })
@@ -57,13 +58,36 @@ export function parsePlan(text: string, file = 'plan'): Plan {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
     throw broken(mistakes.map((mistake) => `${at(offsetOf(document, mistake))}: ${sentenceOf(mistake)}`))
   }
-  const names = value.devices.map(({ name }) => name)
-  const twice = names.findIndex((name, index) => names.indexOf(name) !== index)
+  const twice = twiceIn(value)
   if (twice >= 0) {
     const place = nodeAt(document, ['devices', String(twice), 'name']) ?? 0
-    throw broken([`${at(place)}: ${names[twice] ?? ''} is there twice`])
+    throw broken([`${at(place)}: ${value.devices[twice]?.name ?? ''} is there twice`])
   }
   return value
+}
+
+/** A plan that a program made, as it is now. ERR_VDPA_PLAN names every mistake with its place; TypeError for what is no plain data. */
+export function checkPlan(plan: Plan): Plan {
+  let value: unknown
+  try {
+    value = structuredClone(plan)
+  } catch {
+    throw typeError('plan', 'plain data', plan)
+  }
+  checkObject(value, 'plan')
+  if (!validate(value)) {
+    const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
+    throw broken(mistakes.map((mistake) => `plan${mistake.instancePath}: ${sentenceOf(mistake)}`))
+  }
+  const twice = twiceIn(value)
+  if (twice >= 0) throw broken([`plan/devices/${twice}: ${value.devices[twice]?.name ?? ''} is there twice`])
+  return value
+}
+
+/** The place of the first device that has the name of one before it; -1 where none has. */
+function twiceIn({ devices }: Plan): number {
+  const names = new Set<string>()
+  return devices.findIndex(({ name }) => names.size === names.add(name).size)
 }
 
 /** The text of a plan in YAML. */

@@ -1,9 +1,10 @@
 // What is to be done so that a host is as a plan says, as plain data. It looks and changes nothing; no node is opened.
 
 import type { Backend } from '../backend/backend.js'
+import { checkObject } from '../base/checks.js'
 import { busDevices, type HostRoot } from '../management/sysfs.js'
 import { VdpaFamily } from '../management/vdpa-family.js'
-import type { Plan, PlannedDevice } from './plan.js'
+import { checkPlan, type Plan, type PlannedDevice } from './plan.js'
 
 /** The host that a plan is about. */
 export interface PlanHost {
@@ -39,9 +40,14 @@ export interface Standing {
 
 /**
  * What is to be done, in order: nothing where the host is as the plan says. A change of address is made in place; one of anything else that a device has from
- * its making deletes it and makes it anew. Opens nothing. Errors as of VdpaFamily. Since 0.1.0.
+ * its making deletes it and makes it anew. Opens nothing. Errors: ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
  */
 export async function planSteps(plan: Plan, host: PlanHost): Promise<PlanStep[]> {
+  return stepsTo(checkPlan(plan), host)
+}
+
+/** The same for a plan that was looked through, or that we made. */
+export async function stepsTo(plan: Plan, host: PlanHost): Promise<PlanStep[]> {
   const now = await standings(host)
   return plan.devices.flatMap((wish) => stepsFor(wish, now.get(wish.name)))
 }
@@ -53,6 +59,7 @@ export function openFamily({ backend, timeout }: PlanHost): VdpaFamily {
 
 /** All devices of the host as they are now, by name. */
 export async function standings(host: PlanHost): Promise<Map<string, Standing>> {
+  checkObject(host, 'host')
   await using family = openFamily(host)
   const managed = new Map((await family.devices()).map((device) => [device.name, device]))
   const possible = new Map((await family.managementDevices()).map(({ handle, features }) => [handle, features.bits]))

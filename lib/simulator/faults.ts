@@ -1,6 +1,6 @@
 // Knobs that make the simulated world misbehave on purpose. Rules about calls are kept here; what concerns a device is done to it at once.
 
-import { checkInteger, checkOneOf, rangeError } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, checkOneOf, rangeError } from '../base/checks.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import type { ModelDevice } from '../models/model-device.js'
 import { errno, type ErrnoName } from '../uapi/errno.js'
@@ -97,8 +97,9 @@ export class Faults {
 
   /** Refuses calls to come with an errno, without carrying them out. Of several rules, the first that is due decides; those after it do not count the call. */
   fail(options: FailOptions): void {
+    checkObject(options, 'options')
     const { request = anyIoctl, nth = 1, times = 1, path } = options
-    if (!systemCalls.includes(request) && !Object.hasOwn(requests, request))
+    if (typeof request !== 'string' || (!systemCalls.includes(request) && !Object.hasOwn(requests, request)))
       throw rangeError('request', "the name of a request, 'open', 'write', 'ioctl' or 'mmap'", request)
     checkOneOf(options.with, 'with', Object.keys(errno) as ErrnoName[])
     checkInteger(nth, 'nth', 1, Number.MAX_SAFE_INTEGER)
@@ -110,6 +111,7 @@ export class Faults {
    * Resets of devices fail, whoever asks: VHOST_VDPA_SET_STATUS with 0 is refused, opening fails, and nobody hears of it at a close. The device stays as it is.
    */
   failReset(options: FailResetOptions): void {
+    checkObject(options, 'options')
     const { nth = 1, times = 1, path } = options
     checkOneOf(options.with, 'with', Object.keys(errno) as ErrnoName[])
     checkInteger(nth, 'nth', 1, Number.MAX_SAFE_INTEGER)
@@ -121,6 +123,7 @@ export class Faults {
   shortWrite(
     options: { readonly length?: number; readonly nth?: number; readonly times?: number; readonly path?: string } = {},
   ): void {
+    checkObject(options, 'options')
     const { length = 0, nth = 1, times = 1, path } = options
     checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
     checkInteger(nth, 'nth', 1, Number.MAX_SAFE_INTEGER)
@@ -130,6 +133,7 @@ export class Faults {
 
   /** Asynchronous calls of a request are carried out at once but answered later, until clear(). */
   delay(options: DelayOptions): void {
+    checkObject(options, 'options')
     checkInteger(options.turns, 'turns', 0, 1_000_000)
     this.#delays.push(options)
   }
@@ -144,6 +148,7 @@ export class Faults {
   /** The next `count` interrupts of a queue get lost; 0 ends it. RangeError for a queue that is not there. */
   dropInterrupts(path: string, queue: number, count = 1): void {
     checkInteger(count, 'count', 0, Number.MAX_SAFE_INTEGER)
+    checkInteger(queue, 'queue', 0, 0xffff)
     const found = (this.#device(path) as Partial<ModelDevice>).queues?.[queue]
     if (found === undefined) throw rangeError('queue', `one of the queues of ${path}`, queue)
     found.interruptsToDrop = count
@@ -154,6 +159,7 @@ export class Faults {
     const device = this.#device(path)
     if (device.changeConfig === undefined)
       throw rangeError('path', 'that of a device whose configuration can change', path)
+    checkBytes(bytes, 'bytes')
     device.changeConfig(offset, bytes)
   }
 

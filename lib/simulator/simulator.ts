@@ -68,6 +68,7 @@ export class Simulator implements Backend {
   readonly #attached = new WeakSet<DeviceOps>()
 
   constructor(options: SimulatorOptions = {}) {
+    checkObject(options, 'options')
     const { profile = 'strict', scheduler, latency, memlock = Infinity } = options
     checkOneOf(profile, 'profile', Object.keys(profiles) as Profile[])
     this.profile = profile
@@ -97,6 +98,8 @@ export class Simulator implements Backend {
   }
 
   #add(device: DeviceOps): DeviceNode {
+    if (typeof (device as Partial<DeviceOps> | null | undefined)?.attach !== 'function')
+      throw typeError('device', 'a device model', device)
     const path = device.path ?? this.#freePath()
     checkString(path, 'device.path')
     if (this.#isTaken(path)) throw rangeError('device.path', 'one that no other device has', path)
