@@ -53,7 +53,7 @@ export async function serveVduse(model: DeviceOps | ModelModule, options: ServeV
       'module' in model ? await hostVduseOnThread(model, hostOptions) : await hostVduse(model, backend, hostOptions)
     stack.push(() => host.close())
     const node = addToBus ? await putOnBus(backend, host, { driver, timeout }, stack) : undefined
-    return new VduseDevice(host, stack, node)
+    return serverOf(host, stack, node)
   } catch (error) {
     // What stands in the way is the failure; what its undoing met is not.
     await stack.close().catch(() => undefined)
@@ -61,37 +61,17 @@ export async function serveVduse(model: DeviceOps | ModelModule, options: ServeV
   }
 }
 
-class VduseDevice implements VduseServer {
-  readonly name: string
-  readonly path: string
-  readonly apiVersion: number
-  readonly features: bigint
-  readonly wasTakenOver: boolean
-  readonly refusals: readonly string[]
-  readonly node: string | undefined
-  readonly #stack: CloseStack
-
-  constructor(host: VduseHost, stack: CloseStack, node: string | undefined) {
-    this.name = host.name
-    this.path = host.path
-    this.apiVersion = host.apiVersion
-    this.features = host.features
-    this.wasTakenOver = host.wasTakenOver
-    this.refusals = host.refusals
-    this.node = node
-    this.#stack = stack
-  }
-
-  get isClosed(): boolean {
-    return this.#stack.isClosed
-  }
-
-  close(): Promise<void> {
-    return this.#stack.close()
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+/** The host's own facts, beside the end of all that stands on it. */
+function serverOf(host: VduseHost, stack: CloseStack, node: string | undefined): VduseServer {
+  const { name, path, apiVersion, features, wasTakenOver, refusals } = host
+  const close = () => stack.close()
+  return {
+    ...{ name, path, apiVersion, features, wasTakenOver, refusals, node },
+    get isClosed() {
+      return stack.isClosed
+    },
+    close,
+    [Symbol.asyncDispose]: close,
   }
 }
 
