@@ -1,7 +1,7 @@
 // `npm run bench`: every row against its baseline in the same run, each trial in a process of its own, taking turns. It asserts nothing. README.md beside
 // it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device, `--guests` those of real guests; `--rounds N` (default 5).
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { rows as intervalMapRows } from './interval-map.mjs'
@@ -64,6 +64,29 @@ function deviceRows() {
     )
     print({ name, unit: 'ns', ...rates, reach })
   }
+}
+
+function compile(name) {
+  const command = ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`]
+  execFileSync(process.env.CC ?? 'cc', command, { stdio: 'inherit' })
+}
+
+/** Misses of vhost-net, each answered; where there is one. */
+function missRow() {
+  const name = 'misses of /dev/vhost-net answered a second'
+  const lacks = ['/dev/vhost-net', '/dev/net/tun'].filter((path) => !existsSync(path))
+  if (lacks.length > 0 || process.getuid?.() !== 0) {
+    const why =
+      lacks.length > 0 ? `no ${lacks.join(', no ')}: modprobe vhost_net tun` : 'it needs CAP_NET_ADMIN: run as root'
+    console.log(`${name.padEnd(58)} skipped: ${why}, or npm run bench -- --lab`)
+    return
+  }
+  if (!values.inside) compile('misses')
+  const rates = takeTurns(
+    () => number(process.execPath, `${here}trials/misses.mjs`, 'bench0'),
+    () => number(`${built}/misses`, 'bench0'),
+  )
+  print({ name, unit: 'misses/s', ...rates, reach: 'at least 0.5x' })
 }
 
 /** Reads of a disk; run inside the lab. */
@@ -195,6 +218,7 @@ if (values.inside) {
   shadowRows(process.env.VHOST_VDPA_NET)
   blockRows()
   netRow()
+  missRow()
 } else {
   mkdirSync(built, { recursive: true })
   execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
@@ -213,10 +237,7 @@ if (values.inside) {
   if (values.guests) guestRow()
   else console.log('rows of real guests: npm run bench -- --guests')
   if (values.lab) {
-    for (const name of ['device', 'block'])
-      execFileSync(process.env.CC ?? 'cc', ['-O2', '-static', '-o', `${built}/${name}`, `${here}${name}.c`], {
-        stdio: 'inherit',
-      })
+    for (const name of ['device', 'block', 'misses']) compile(name)
     // What testpmd needs: its packages, pages of 2 MiB, and locked memory.
     const machine = ['--with', 'dpdk', '--hugepages', '256', '--memlock', 'unlimited', '--memory', '3G']
     const inside = ['node', `${here}run.mjs`, '--inside', '--rounds', String(rounds)]
@@ -227,5 +248,8 @@ if (values.inside) {
       { stdio: 'inherit' },
     )
     process.exitCode = status ?? 1
-  } else console.log('rows that need a device: npm run bench -- --lab')
+  } else {
+    missRow()
+    console.log('rows that need a device: npm run bench -- --lab')
+  }
 }
