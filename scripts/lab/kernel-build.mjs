@@ -8,7 +8,7 @@ import { exitCodes, labError, report } from './progress.mjs'
 import { runOrThrow } from './processes.mjs'
 
 /** Raised by whoever changes what a cached kernel holds, so that older caches are built anew. */
-export const recipe = 2
+export const recipe = 3
 
 /** Loaded by the first program, before it can see the host's files. */
 const bootModules = ['9pnet_virtio', '9p']
@@ -26,7 +26,11 @@ const laterModules = [
 ]
 
 /** Loaded when the kernel has them; no device of the lab depends on them. */
-const optionalModules = ['tun', 'vhost_net', 'vhost_vsock', 'vsock_loopback', 'crc32c_generic', 'ext4']
+const optionalModules = [
+  ...['tun', 'vhost_net', 'vhost_vsock', 'vsock_loopback', 'crc32c_generic', 'ext4'],
+  // For guests whose IOMMU is ours (scripts/guests).
+  ...['virtio_iommu', 'virtio_rng'],
+]
 
 const builtHere = ['vringh', 'vdpa_sim', 'vdpa_sim_net', 'vdpa_sim_blk', 'vp_vdpa']
 
