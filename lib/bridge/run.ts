@@ -1,6 +1,5 @@
 // One run of a bridged device, from its negotiation to its reset: the queues that it has, their wires, and the control queue's shadow. It knows no message.
 
-import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { bit } from '../base/bits.js'
 import type { StateCommand } from '../control/control-state.js'
@@ -207,12 +206,13 @@ export class Run {
       return
     }
     // A device that cannot stand still: what it has not answered is done again, which is what its guest's driver may expect of one that was reset.
-    for (const { vring, addresses } of queues) vring.base = this.#usedIndex(addresses.device)
+    for (const { vring, addresses } of queues) vring.base = this.#usedIndex(addresses.device) ?? vring.base
   }
 
-  #usedIndex(address: bigint): number {
-    const [slice] = this.#host.table.slices(address + BigInt(USED_INDEX_AT), 2)
-    if (slice === undefined) throw vdpaError('ERR_VDPA_RING_BROKEN', 'the used ring is not in the memory of the guest')
-    return new DataView(slice.region.view(slice.offset, 2).slice().buffer).getUint16(0, true)
+  /** Undefined where the guest has no such memory any more: its front end left, or took it away, and nobody goes on there. */
+  #usedIndex(address: bigint): number | undefined {
+    const slices = this.#host.table.find(address + BigInt(USED_INDEX_AT), 2)
+    const [slice] = slices ?? []
+    return slice && new DataView(slice.region.view(slice.offset, 2).slice().buffer).getUint16(0, true)
   }
 }

@@ -104,13 +104,20 @@ export class MemoryTable {
 
   /** The parts that cover [address, address + size) of the guest. RangeError where it has no memory. */
   slices(address: bigint, size: number): TableSlice[] {
+    const slices = this.find(address, size)
+    if (slices === undefined) throw new RangeError(`the guest has no memory at ${hex(address)}, or not ${size} bytes`)
+    return slices
+  }
+
+  /** The same; undefined where it has no memory. */
+  find(address: bigint, size: number): TableSlice[] | undefined {
     const slices: TableSlice[] = []
     for (let done = 0; done < size;) {
       const at = address + BigInt(done)
       const found = this.#regions.find(({ description: { guestAddress, size: bytes } }) => {
         return at >= guestAddress && at < guestAddress + bytes
       })
-      if (found === undefined) throw new RangeError(`the guest has no memory at ${hex(at)}`)
+      if (found === undefined) return undefined
       const offset = Number(at - found.description.guestAddress)
       const slice = { region: found.memory, offset, size: Math.min(size - done, found.memory.length - offset) }
       slices.push(slice)
