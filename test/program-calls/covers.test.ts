@@ -14,6 +14,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   'BridgeVhostUserOptions.onRefusal': 'as ServeVhostUserOptions.onRefusal: the same server calls it',
   'BridgeVhostUserOptions.policy': 'as ShadowOptions.policy: the shadow control queue calls it',
   'ChangingMemoryTable.onChange(listener)': 'the listener is ours; the table is a row',
+  'ConnectVfioMailboxOptions.ring': 'called once a message is in the memory: test/vfio-channel/mailbox.test.ts',
   'ControlPort.onCall(listener)': 'the listener is ours; the port is a row',
   'ControlPort.onClose(listener)': 'the listener is ours; the port is a row',
   'DemandIotlb.onReadable(listener)':
@@ -21,10 +22,16 @@ const elsewhere: Readonly<Record<string, string>> = {
   'DeviceHost.schedule(work)': 'the work is of a device, which is a row',
   'DeviceOps.setConfigCallback(callback)': 'the callback is ours; the operations are a row',
   'DeviceOps.setQueueCallback(callback)': 'the callback is ours; the operations are a row',
+  'FileBlockOptions.onFailure': 'as FileStorageOptions.onFailure: the same store calls it',
+  'FileStorageOptions.onFailure':
+    'called in a turn of its own, when the request was booked: test/storage/file-storage.test.ts',
   'GuestPieces.onChange(listener)': 'the listener is ours; GuestMemory is a row',
   'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'MissPort.onReadable(listener)': 'the listener is ours; what the port is read for calls the program, which is a row',
+  'ParentOperations.setEventfd(interrupt)':
+    'the interrupt is ours; what operations throw: test/models/parent-device.test.ts',
   'ServeVduseOptions.onRefusal': 'needs a kernel, which is pretended: test/vduse/program.test.ts',
+  'ServeVfioChannelOptions.onRefusal': 'needs the sockets of a kernel: test/vfio-channel/socket.test.ts',
   'ServeVhostUserOptions.onRefusal': 'needs the sockets of a kernel: test/vhost-user/program.test.ts',
   'SocketListener.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'StreamSocket.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
@@ -32,7 +39,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   'serveVhostUser(model)': 'needs the sockets of a kernel: test/vhost-user/program.test.ts',
 }
 /** What a simulated device has from DeviceOps and ModelDevice, which call back as those do. */
-const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|StoredBlockDevice|IommuDevice)\./
+const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|StoredBlockDevice|FileBlockDevice|IommuDevice)\./
 
 let names: readonly string[] = []
 beforeAll(() => {

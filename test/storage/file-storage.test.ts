@@ -1,8 +1,13 @@
 // A file as a disk's store, with files that do what real ones do seldom: take a part, become full, lose what was written.
 
-import { expect, test } from '@jest/globals'
+import { afterEach, expect, jest, test } from '@jest/globals'
 import { FileStorage, type DirectFile, type OpenFile } from '../../lib/storage/file-storage.js'
 import { failureOf } from '../native/support.js'
+import { hearUncaught } from '../uncaught.js'
+
+afterEach(() => {
+  jest.restoreAllMocks()
+})
 
 const pattern = (length: number) => Uint8Array.from({ length }, (_, at) => (at * 7) & 0xff)
 
@@ -83,6 +88,23 @@ test('a full disk is ENOSPC, with what fitted written, and is kept as a sentence
   expect(Buffer.compare(file.bytes.subarray(512, 1024), pattern(512))).toBe(0)
   expect([heard, store.failureCount]).toEqual([['ENOSPC'], 1])
   expect(store.failures[0]).toMatch(/^ENOSPC: write on \/disk: /)
+})
+
+test('what who is told of a failure throws is his own, and the request ends as it would', async () => {
+  const file = new PretendedFile(512)
+  file.room = 512
+  const thrown = new Error('the program')
+  const store = new FileStorage({
+    ...{ path: '/disk', size: 8192, isReadOnly: false, file: file.file },
+    onFailure: () => {
+      throw thrown
+    },
+  })
+  const heard = hearUncaught()
+  expect((await failureOf(() => store.write(512, pattern(512)))).code).toBe('ENOSPC')
+  await new Promise(setImmediate)
+  expect([heard, store.failureCount]).toEqual([[thrown], 1])
+  await store.write(0, pattern(512))
 })
 
 test('a file that became shorter is EIO, and no bytes that nobody wrote', async () => {
