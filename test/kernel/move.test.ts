@@ -12,7 +12,10 @@ import { VdpaFamily } from '../../lib/management/vdpa-family.js'
 import { moveDevice } from '../../lib/move/move.js'
 import { recoverDevice } from '../../lib/move/recover.js'
 import { openDevice } from '../../lib/open.js'
+import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { Traffic } from '../move/support.js'
+import { NetGuest } from '../shadow/guest.js'
 import { labVariable } from './support.js'
 
 const backend = new KernelBackend()
@@ -109,6 +112,85 @@ describe('vdpa_sim_net', () => {
   })
 })
 
+describe('a simulated network device and vdpa_sim_net', () => {
+  test('pass a driver to and fro in the middle of traffic: no frame lost or doubled', async () => {
+    const simulator = new Simulator()
+    const simulated = () => simulator.add(networkDevice({ mac: '02:00:00:00:00:0d', queuePairs: 1 }))
+    let device: VdpaDevice<'net'> = await openDevice(simulated(), { backend: simulator, expect: 'net' })
+    try {
+      let running: { control: NetControlQueue | undefined; driver: NetDriver } = await startNet(device)
+      const traffic = new Traffic()
+      for (let round = 0; round < 4; round++) {
+        for (let burst = 0; burst < 3; burst++) {
+          traffic.send(running.driver, 12)
+          await pause(1)
+          traffic.receive(running.driver)
+        }
+        traffic.send(running.driver, 12)
+        const isToKernel = round % 2 === 0
+        const target = isToKernel
+          ? await openDevice(nodes[0] as string, { backend, expect: 'net' })
+          : await openDevice(simulated(), { backend: simulator, expect: 'net' })
+        const { driver, control } = running
+        const moved = await moveDevice(device, target, { driver, ...(control !== undefined && { control }) })
+        device = target
+        expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
+        running = { control: moved.control, driver: moved.driver as NetDriver }
+        await settle(traffic, running.driver)
+        expect(traffic.seen.length).toBe(traffic.sent.length)
+        if (isToKernel) expect(device.config.net().mac).toBe(address)
+      }
+      expect(traffic.seen.join()).toBe(traffic.sent.join())
+    } finally {
+      await device.close()
+    }
+  })
+})
+
+describe('a guest whose queues are shadowed', () => {
+  test('moves from vdpa_sim_net to another one and back, in the middle of traffic: no frame lost or doubled', async () => {
+    const paths = [labVariable('VHOST_VDPA_NET'), nodes[0] as string]
+    const guest = new NetGuest(backend)
+    let device: VdpaDevice<'net'> = await openDevice(paths[0] as string, { backend, expect: 'net' })
+    try {
+      await device.negotiate([])
+      const space = device.addressSpace(0)
+      await space.map(guest.memory)
+      let shadows: readonly ShadowQueue[] = [0, 1].map(
+        (index) => new ShadowQueue(device, { index, guest: guest.queue(index), space }),
+      )
+      for (const shadow of shadows) shadow.attach()
+      await device.start()
+      for (let round = 1; round <= 4; round++) {
+        await ShadowQueue.beginAll(shadows)
+        await exchange(guest, 40)
+        for (let count = 0; count < 12; count++) guest.send()
+        const target = await openDevice(paths[round % 2] as string, { backend, expect: 'net' })
+        const moved = await moveDevice(device, target, { shadows })
+        device = target
+        expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
+        shadows = moved.shadows
+        await exchange(guest, 40)
+      }
+      await exchange(guest, 0)
+      expect(guest.received.join()).toBe(Array.from({ length: guest.sent }, (_, number) => number).join())
+    } finally {
+      await device.close()
+      guest.close()
+    }
+  })
+
+  /** So many frames more, and all that were sent back, as far as they come. */
+  async function exchange(guest: NetGuest, frames: number): Promise<void> {
+    let left = frames
+    for (let look = 0; look < 2000 && (left > 0 || guest.received.length < guest.sent); look++) {
+      while (left > 0 && guest.send()) left--
+      await pause(5)
+      guest.collect()
+    }
+  }
+})
+
 describe('vdpa_sim_blk', () => {
   const ROUNDS = 4
   const SECTORS = 40
@@ -147,6 +229,37 @@ describe('vdpa_sim_blk', () => {
     expect(missing).toEqual([])
     // The second disk has what it was given after the stop: something was under way.
     expect(found.every((disk) => disk.size > 0)).toBe(true)
+  })
+
+  test('and a simulated one pass a driver to and fro: every promise settles, on the disk that answered it', async () => {
+    const simulator = new Simulator()
+    const disks = [blockDevice({ path: '/dev/vhost-vdpa-0' }), blockDevice({ path: '/dev/vhost-vdpa-1' })]
+    for (const disk of disks) simulator.add(disk)
+    let device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator, expect: 'block' })
+    try {
+      await device.negotiate([])
+      let driver = await BlockDriver.start(device, { size: 32 })
+      await device.start()
+      for (const isToKernel of [true, false]) {
+        const target = isToKernel
+          ? await openDevice(nodes[1] as string, { backend, expect: 'block' })
+          : await openDevice('/dev/vhost-vdpa-1', { backend: simulator, expect: 'block' })
+        // More than there are slots: some wait, and are sent where the driver is by then.
+        const writes = Array.from({ length: 100 }, (_, at) => driver.write(1000 + at, content(at)))
+        await Promise.race(writes)
+        const moved = await moveDevice(device, target, { driver })
+        expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
+        device = target
+        driver = moved.driver as BlockDriver
+        await Promise.all(writes)
+        await driver.write(2000, content(7))
+        expect(Buffer.compare(await driver.read(2000, 1), content(7))).toBe(0)
+        // The last of them waited for room when the device stood still.
+        expect(Buffer.compare(await driver.read(1099, 1), content(99))).toBe(0)
+      }
+    } finally {
+      await device.close()
+    }
   })
 
   /** The sectors of a disk that hold what was written to them. */
