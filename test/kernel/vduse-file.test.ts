@@ -1,18 +1,21 @@
-// Disks in files that another process serves by VDUSE, as a person would have it do from a shell, driven by our client and ended in order.
+// Disks in files that another process serves by VDUSE, as a person would have it do from a shell: driven by the kernel's own drivers and by our client, ended in
+// order, and killed under load.
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals'
+import { execFile } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { BlockDriver } from '../../lib/drivers/block-driver'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { busDevices } from '../../lib/management/sysfs'
 import { openDevice } from '../../lib/open'
 import { TemporaryFolder } from '../native/support'
-import { pattern, run, ServingProcess, sumOf } from './vduse-support'
+import { newDisk, pattern, run, ServingProcess, sumOf, writeTree } from './vduse-support'
 
 const BLOCK = 4096
 const DONE = '{"version":1,"refusals":[],"refusalCount":0}'
 
-/** Milliseconds for a test: each starts a process, which an emulated machine takes its time for. */
+/** Milliseconds for a test: each starts several processes, which an emulated machine takes its time for. */
 const TIME = 600_000
 
 const servers: ServingProcess[] = []
@@ -32,10 +35,9 @@ beforeEach(() => {
 afterEach(async () => {
   for (const server of servers.splice(0)) await server.kill()
   folder[Symbol.dispose]()
-  const own = [...names]
+  expect((await busDevices()).filter(({ name }) => names.has(name))).toEqual([])
+  expect(readdirSync('/dev/vduse').filter((name) => names.has(name))).toEqual([])
   names.clear()
-  expect((await busDevices()).filter(({ name }) => own.includes(name))).toEqual([])
-  expect(readdirSync('/dev/vduse').filter((name) => own.includes(name))).toEqual([])
 })
 
 /** Our driver on the disk of a server. */
@@ -50,6 +52,36 @@ async function withDisk(server: ServingProcess, work: (disk: BlockDriver) => Pro
 const blockOf = (file: string, block: number) => readFileSync(file).subarray(BLOCK * block, BLOCK * (block + 1))
 
 describe('served by `vhost-vdpa serve block --file --vduse`', () => {
+  it(
+    'it keeps a file system over two servers, and the file is one too',
+    async () => {
+      const file = folder.file('disk.img')
+      const mounted = folder.file('mounted')
+      mkdirSync(mounted)
+      const words = ['block', '--file', file, '--vduse', 'file0', '--driver', 'virtio_vdpa']
+      const before = readdirSync('/sys/block')
+      const first = await serve(...words, '--size', '32')
+      const one = await newDisk(before)
+      run('mkfs.ext4', '-q', one)
+      run('mount', '-t', 'ext4', one, mounted)
+      const sums = writeTree(mounted)
+      run('umount', mounted)
+      expect(await first.end('SIGTERM')).toEqual([0, DONE])
+      expect(first.complaints).toBe('')
+      expect(readdirSync('/sys/block')).toEqual(before)
+      run('fsck.ext4', '-fn', file)
+      const second = await serve(...words, '--direct')
+      const disk = await newDisk(before)
+      run('fsck.ext4', '-fn', disk)
+      run('mount', '-t', 'ext4', disk, mounted)
+      for (const [name, sum] of sums) expect([name, sumOf(readFileSync(`${mounted}/${name}`))]).toEqual([name, sum])
+      run('umount', mounted)
+      expect(await second.end('SIGINT')).toEqual([0, DONE])
+      expect(second.complaints).toBe('')
+    },
+    TIME,
+  )
+
   it(
     'our own client drives it in this process, and what is flushed is in the file',
     async () => {
@@ -96,6 +128,63 @@ describe('served by `vhost-vdpa serve block --file --vduse`', () => {
       } finally {
         run('umount', small)
       }
+    },
+    TIME,
+  )
+})
+
+describe('killed with -9 under load', () => {
+  const take = (name: string, file: string, driver: string) => [
+    ...['block', '--file', file, '--vduse', name, '--driver', driver],
+  ]
+
+  it(
+    'has in its file what was flushed, and the next server goes on for our client',
+    async () => {
+      const file = folder.file('disk.img')
+      const words = take('file5', file, 'vhost_vdpa')
+      const first = await serve(...words, '--size', '4')
+      await withDisk(first, async (disk) => {
+        for (let block = 0; block < 20; block++) {
+          await disk.write(8 * block, pattern(BLOCK, block))
+          await disk.flush()
+        }
+        // Under way while nobody serves.
+        const late = Promise.all(
+          Array.from({ length: 40 }, (_, at) => disk.write(8 * (20 + at), pattern(BLOCK, 20 + at))),
+        )
+        expect((await first.end('SIGKILL'))[0]).toBeNull()
+        for (let block = 0; block < 20; block++) expect(sumOf(blockOf(file, block))).toBe(sumOf(pattern(BLOCK, block)))
+        const { begun } = await serve(...words, '--take-over')
+        expect(begun).toMatchObject({ wasTakenOver: true })
+        await late
+        await disk.flush()
+        for (let block = 0; block < 60; block++) expect(sumOf(blockOf(file, block))).toBe(sumOf(pattern(BLOCK, block)))
+      })
+      expect(await servers.at(-1)?.end('SIGTERM')).toEqual([0, DONE])
+    },
+    TIME,
+  )
+
+  it(
+    'leaves the kernel usable, and its disk goes on under the next server',
+    async () => {
+      const file = folder.file('disk.img')
+      const words = take('file6', file, 'virtio_vdpa')
+      const before = readdirSync('/sys/block')
+      const source = folder.file('source')
+      writeFileSync(source, pattern(4 << 20, 3))
+      const first = await serve(...words, '--size', '8')
+      const disk = await newDisk(before)
+      const copied = promisify(execFile)('dd', [`if=${source}`, `of=${disk}`, 'bs=16384', 'oflag=direct', 'conv=fsync'])
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      await first.end('SIGKILL')
+      expect((await busDevices()).map(({ name }) => name)).toContain('file6')
+      expect(run('cat', '/proc/uptime')).toMatch(/\d/)
+      const second = await serve(...words, '--take-over')
+      await copied
+      expect(sumOf(readFileSync(file).subarray(0, 4 << 20))).toBe(sumOf(pattern(4 << 20, 3)))
+      expect(await second.end('SIGTERM')).toEqual([0, DONE])
     },
     TIME,
   )

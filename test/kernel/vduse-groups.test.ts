@@ -1,0 +1,83 @@
+// Groups and address spaces of a VDUSE device: version 1 of the interface (Linux 7.0) has them, version 0 has one of each.
+
+import { afterEach, describe, expect, it } from '@jest/globals'
+import { readdirSync } from 'node:fs'
+import type { DeviceQueue } from '../../lib/device/device-queue'
+import { KernelBackend } from '../../lib/kernel/kernel-backend'
+import { openDevice } from '../../lib/open'
+import { serveVduse, type ModelModule, type ServeVduseOptions } from '../../lib/serve'
+import { labProfile } from './support'
+
+const hasGroups = () => labProfile() === 'linux-7'
+const model: ModelModule = { module: require.resolve('./two-groups'), export: 'twoGroups' }
+const options = (name: string): ServeVduseOptions => ({ name, driver: 'vhost_vdpa', timeout: 60_000 })
+
+afterEach(() => {
+  expect(readdirSync('/dev/vduse')).toEqual(['control'])
+})
+
+/** Has the device give back some bytes, which lie at the same place of each queue's memory. */
+async function echo(queue: DeviceQueue, value: number): Promise<number> {
+  queue.buffers.bytes(0, 128).fill(0)
+  queue.buffers.bytes(0, 16).fill(value)
+  queue.ring.begin()
+  queue.ring.pushAddress(queue.buffersIova, 16, false)
+  queue.ring.pushAddress(queue.buffersIova + 64n, 16, true)
+  queue.ring.commit(1)
+  queue.publish()
+  for (let tries = 0; queue.ring.take() < 0; tries++) {
+    if (tries > 5000) throw new Error('the chain did not come back')
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+  expect(queue.ring.usedLength).toBe(16)
+  return queue.buffers.bytes(64, 16)[15] ?? -1
+}
+
+describe('a device of two groups', () => {
+  it('is offered with them by version 1, and with one by version 0', async () => {
+    await using server = await serveVduse(model, options('groups0'))
+    expect(server.apiVersion).toBe(hasGroups() ? 1 : 0)
+    await using device = await openDevice(server.node ?? '', { backend: new KernelBackend() })
+    await device.negotiate([])
+    expect([device.groups.count, device.addressSpaceCount]).toEqual(hasGroups() ? [2, 2] : [1, 1])
+  })
+
+  it('reaches the same address in two memories, where it has two address spaces', async () => {
+    await using server = await serveVduse(model, options('groups1'))
+    await using device = await openDevice(server.node ?? '', { backend: new KernelBackend() })
+    await device.negotiate([])
+    const spaces = [device.addressSpace(0), device.addressSpace(hasGroups() ? 1 : 0)]
+    if (hasGroups()) device.groups.assign(1, 1)
+    const queues: DeviceQueue[] = []
+    for (const [index, addressSpace] of spaces.entries())
+      queues.push(await device.createQueue(index, { addressSpace, size: 8, bufferBytes: 0x1000 }))
+    await device.start()
+    const [one, other] = queues
+    if (one === undefined || other === undefined) throw new Error('there are two queues')
+    expect(one.buffersIova === other.buffersIova).toBe(hasGroups())
+    for (let round = 1; round <= 20; round++)
+      expect([await echo(one, round), await echo(other, 100 + round)]).toEqual([round, 100 + round])
+    // Memory that goes from one space is still in the other.
+    if (hasGroups()) {
+      const backend = new KernelBackend()
+      using region = backend.allocate(0x1000)
+      for (let round = 0; round < 10; round++) {
+        await spaces[1]?.map({ iova: 0x7000_0000n, region })
+        await spaces[1]?.unmap({ iova: 0x7000_0000n, size: BigInt(region.length) })
+        expect([await echo(one, round), await echo(other, 50 + round)]).toEqual([round, 50 + round])
+      }
+    }
+    expect(server.refusals).toEqual([])
+  })
+
+  it('is spoken to by version 0 where that is asked for', async () => {
+    await using server = await serveVduse(model, { ...options('groups2'), apiVersion: 0 })
+    expect(server.apiVersion).toBe(0)
+    await using device = await openDevice(server.node ?? '', { backend: new KernelBackend() })
+    await device.negotiate([])
+    const queue = await device.createQueue(1, { addressSpace: device.addressSpace(0), size: 8, bufferBytes: 0x1000 })
+    await device.start()
+    expect(await echo(queue, 7)).toBe(7)
+    expect(server.refusals).toEqual([])
+  })
+})
