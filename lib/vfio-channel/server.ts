@@ -4,15 +4,13 @@ import { checkFunction, checkInteger, checkString } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
-import type { Backend, Subscription } from '../backend/backend.js'
-import type { SocketListener, StreamSocket } from '../backend/sockets.js'
+import { Acceptor } from '../backend/acceptor.js'
+import type { Backend } from '../backend/backend.js'
+import type { StreamSocket } from '../backend/sockets.js'
 import type { ChannelRegion } from './region.js'
 import { Session } from './session.js'
 
 const REFUSALS_KEPT = 100
-const ACCEPTED_A_TURN = 32
-/** Milliseconds until a process that has no descriptors left tries again. */
-const PAUSE = 100
 
 /** How a channel is served. */
 export interface ChannelServerOptions {
@@ -46,11 +44,8 @@ export class ChannelServer implements VfioChannelServer {
   readonly #backend: Backend
   readonly #options: ChannelServerOptions & { readonly messageTimeout: number }
   readonly #makeRegion: () => ChannelRegion
-  readonly #listener: SocketListener
-  #subscription: Subscription | undefined
-  #pause: NodeJS.Timeout | undefined
+  readonly #acceptor: Acceptor
   #session: Session | undefined
-  #isClosed = false
 
   /** `makeRegion` makes what a client finds. Errors: TypeError, RangeError; ERR_VDPA_NOT_SUPPORTED; the socket's own. */
   constructor(makeRegion: () => ChannelRegion, backend: Backend, options: ChannelServerOptions) {
@@ -64,17 +59,21 @@ export class ChannelServer implements VfioChannelServer {
     this.#backend = backend
     this.#options = { ...options, messageTimeout }
     this.path = socket
-    this.#listener = backend.sockets.listen(socket)
+    this.#acceptor = new Acceptor(
+      backend.sockets.listen(socket),
+      (connection) => this.#admit(connection),
+      (error) => this.#refused(error),
+    )
     try {
-      this.#listen()
+      this.#acceptor.listen()
     } catch (error) {
-      this.#listener.close()
+      this.#acceptor.close()
       throw error
     }
   }
 
   get isClosed(): boolean {
-    return this.#isClosed
+    return this.#acceptor.isClosed
   }
 
   get hasClient(): boolean {
@@ -83,17 +82,14 @@ export class ChannelServer implements VfioChannelServer {
 
   /** Serves what has come, without waiting for the event loop. */
   serve(): void {
-    if (this.#isClosed) return
-    this.#acceptSome()
+    if (this.isClosed) return
+    this.#acceptor.acceptSome()
     this.#session?.serve()
   }
 
   close(): void {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    clearTimeout(this.#pause)
-    this.#subscription?.close()
-    this.#listener.close()
+    if (this.isClosed) return
+    this.#acceptor.close()
     this.#session?.end()
   }
 
@@ -101,34 +97,11 @@ export class ChannelServer implements VfioChannelServer {
     this.close()
   }
 
-  #listen(): void {
-    this.#subscription = this.#listener.onReadable(() => this.#acceptSome()).ref()
-  }
-
-  #acceptSome(): void {
-    for (let count = 0; count < ACCEPTED_A_TURN && !this.#isClosed; count++) {
-      let socket: StreamSocket | undefined
-      try {
-        socket = this.#listener.accept()
-      } catch (error) {
-        return this.#rest(error as Error)
-      }
-      if (socket === undefined) return
-      this.#admit(socket)
-    }
-  }
-
-  /** Without descriptors nobody can be let in; those who wait go on waiting, and who is in is served. */
-  #rest(error: Error): void {
-    this.#refused(error)
-    this.#subscription?.close()
-    clearTimeout(this.#pause)
-    this.#pause = setTimeout(() => this.#listen(), PAUSE)
-  }
-
   #admit(socket: StreamSocket): void {
     // A client that comes back may be faster than the news that it left.
     this.#session?.serve()
+    // What was served may have closed us.
+    if (this.isClosed) return socket.close()
     if (this.#session !== undefined) {
       socket.close()
       this.#refused(vdpaError('ERR_VDPA_STATE', 'a client was turned away: another is connected', { path: this.path }))

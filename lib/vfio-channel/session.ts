@@ -74,8 +74,8 @@ export class Session {
     failures.now(() => region.close())
     for (const memory of this.#adopted.values()) failures.now(() => memory.close())
     this.#adopted.clear()
-    if (error !== undefined) onRefusal(error)
     onEnd()
+    if (error !== undefined) onRefusal(error)
     // A model that threw while it was reset: nobody of the program called.
     try {
       failures.throwMet('ending a connection met failures')

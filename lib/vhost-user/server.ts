@@ -7,8 +7,9 @@ import type { Releasable } from '../base/closeable.js'
 import { diagnosticsChannels } from '../base/diagnostics.js'
 import { vdpaError } from '../base/errors.js'
 import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
-import type { Backend, Subscription } from '../backend/backend.js'
-import type { SocketListener, StreamSocket, UnixSockets } from '../backend/sockets.js'
+import { Acceptor } from '../backend/acceptor.js'
+import type { Backend } from '../backend/backend.js'
+import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { maskOf } from './codec.js'
@@ -17,9 +18,6 @@ import { ServedDevice } from './served-device.js'
 import { Session } from './session.js'
 
 const REFUSALS_KEPT = 100
-const ACCEPTED_A_TURN = 32
-/** Milliseconds until a process that has no descriptors left tries again. */
-const PAUSE = 100
 
 const refusalChannel = channel(diagnosticsChannels.vhostUserRefusal)
 
@@ -84,13 +82,10 @@ export class Server implements VhostUserServer {
   refusalCount = 0
   readonly #options: Settings
   readonly #sockets: UnixSockets
-  readonly #listener: SocketListener
+  readonly #acceptor: Acceptor
   readonly #makeDevice: () => HostedDevice
   readonly #ownDevice: HostedDevice | undefined
   readonly #sessions = new Map<Session, HostedDevice>()
-  #subscription: Subscription | undefined
-  #pause: NodeJS.Timeout | undefined
-  #isClosed = false
 
   /** `host` makes the device that there is once the socket is listened at, or says that each front end has one of its own. */
   constructor(
@@ -101,13 +96,17 @@ export class Server implements VhostUserServer {
     this.#options = options
     this.#sockets = sockets
     this.path = options.socket
-    this.#listener = sockets.listen(options.socket)
+    this.#acceptor = new Acceptor(
+      sockets.listen(options.socket),
+      (connection) => this.#admit(connection),
+      (error) => this.#refused(error),
+    )
     try {
       this.#ownDevice = 'own' in host ? host.own() : undefined
       this.#makeDevice = 'own' in host ? () => this.#own() : host.each
-      this.#listen()
+      this.#acceptor.listen()
     } catch (error) {
-      this.#listener.close()
+      this.#acceptor.close()
       throw error
     }
   }
@@ -117,15 +116,12 @@ export class Server implements VhostUserServer {
   }
 
   get isClosed(): boolean {
-    return this.#isClosed
+    return this.#acceptor.isClosed
   }
 
   close(): void {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    clearTimeout(this.#pause)
-    this.#subscription?.close()
-    this.#listener.close()
+    if (this.isClosed) return
+    this.#acceptor.close()
     this.#endAll((device) => device.close())
   }
 
@@ -152,38 +148,13 @@ export class Server implements VhostUserServer {
     return this.#ownDevice
   }
 
-  #listen(): void {
-    this.#subscription = this.#listener.onReadable(() => this.#acceptSome()).ref()
-  }
-
-  #acceptSome(): void {
-    for (let count = 0; count < ACCEPTED_A_TURN && !this.#isClosed; count++) {
-      let socket: StreamSocket | undefined
-      try {
-        socket = this.#listener.accept()
-      } catch (error) {
-        this.#rest(error as Error)
-        return
-      }
-      if (socket === undefined) return
-      this.#admit(socket)
-    }
-  }
-
-  /** Without descriptors nobody can be let in; those who wait go on waiting, and those who are in are served. */
-  #rest(error: Error): void {
-    this.#subscription?.close()
-    this.#pause = setTimeout(() => this.#listen(), PAUSE)
-    this.#refused(error)
-  }
-
   #admit(socket: StreamSocket): void {
     const most = this.#ownDevice === undefined ? this.#options.maxFrontEnds : 1
     // A front end that comes back may be faster than the news that it left.
     if (this.#sessions.size >= most)
       for (const session of [...this.#sessions.keys()]) callUnasked(() => session.serve())
     // What was served may have closed us.
-    if (this.#isClosed) return socket.close()
+    if (this.isClosed) return socket.close()
     if (this.#sessions.size >= most) {
       socket.close()
       this.#refused(
@@ -197,7 +168,7 @@ export class Server implements VhostUserServer {
     try {
       device = this.#makeDevice()
       // The program's function may have closed us.
-      if (!this.#isClosed) return this.#begin(socket, device)
+      if (!this.isClosed) return this.#begin(socket, device)
     } catch (error) {
       throwUncaught(error)
     }

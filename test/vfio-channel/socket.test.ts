@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import fc from 'fast-check'
+import { FaultyBackend } from '../../lib/backend/faulty-backend'
 import type { StreamSocket } from '../../lib/backend/sockets'
 import { BlockDriver } from '../../lib/drivers/block-driver'
 import { openDevice } from '../../lib/open'
@@ -139,6 +140,38 @@ describeNative('a channel at a socket', (backend) => {
       await pause(1)
       expect(thrown).toEqual([new Error('the model')])
       await device.close()
+    })
+
+    it('may close the server where it hears that there are no descriptors left', async () => {
+      const faulty = new FaultyBackend(backend())
+      const server = serve(undefined, { backend: faulty, onRefusal: () => server.close() })
+      const thrown = hearUncaught()
+      faulty.fail({ with: 'EMFILE', when: ({ op }) => op === 'accept' })
+      const socket = backend().sockets.connect(server.path)
+      // Longer than the rest of a server that has no descriptors.
+      await pause(150)
+      socket.close()
+      expect([server.isClosed, thrown]).toEqual([true, []])
+    })
+
+    it('may close the server where it hears of a client that the next one replaces', async () => {
+      const heard: boolean[] = []
+      const server = serve(undefined, {
+        onRefusal: () => {
+          heard.push(server.hasClient)
+          server.close()
+        },
+      })
+      const first = backend().sockets.connect(server.path)
+      server.serve()
+      expect(server.hasClient).toBe(true)
+      const next = backend().sockets.connect(server.path)
+      first.send(new Uint8Array(16).fill(0xff))
+      server.serve()
+      await pause(1)
+      expect([heard, server.isClosed, server.hasClient]).toEqual([[false], true, false])
+      first.close()
+      next.close()
     })
 
     it('from onRefusal goes to "uncaughtException", and serves on', async () => {
