@@ -11,6 +11,7 @@ import { netFeatureBits as net, transportFeatureBits as transport } from '../../
 import type { BackendFeature } from '../../lib/uapi/vhost-types'
 import type { RequestName } from '../../lib/uapi/vhost'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
 
 const packed = bit(transport.VIRTIO_F_RING_PACKED)
@@ -25,25 +26,6 @@ const until = async (isSo: () => boolean) => {
     expect(tries).toBeLessThan(500)
     await pause()
   }
-}
-
-/** A disk of one request at a time. */
-async function readSector(
-  front: FrontEnd,
-  queue: ReturnType<FrontEnd['queue']>,
-  sector: bigint,
-): Promise<[number, number]> {
-  const [header, data, status] = [front.room(16), front.room(512), front.room(1)]
-  header.bytes.set(words(0, 0, sector))
-  status.bytes[0] = 0xff
-  queue.ring.begin()
-  queue.ring.pushAddress(header.guest, 16, false)
-  queue.ring.pushAddress(data.guest, 512, true)
-  queue.ring.pushAddress(status.guest, 1, true)
-  queue.ring.commit(1)
-  if (queue.ring.publish()) queue.kick.signal()
-  await queue.take()
-  return [data.bytes[0] ?? -1, status.bytes[0] ?? -1]
 }
 
 /** A command of a guest, and the acknowledgement. */

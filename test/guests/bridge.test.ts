@@ -7,8 +7,8 @@ import { blockDevice, networkDevice, pair, Simulator } from '../../lib/simulator
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { openDescriptors, TemporaryFolder } from '../native/support'
-import { describeGuest, Guest } from './guest'
-import { filters, pings, ringFeatures } from './scripts'
+import { describeGuest, filled, Guest } from './guest'
+import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
 
 const MAC = '02:00:00:00:00:01'
 
@@ -131,24 +131,6 @@ say address $(cat /sys/class/net/eth0/address)`,
   })
 })
 
-const fill = `
-mke2fs /dev/vda > /dev/null 2>&1
-say made $?
-mount -t ext2 /dev/vda /mnt
-cp -a /bin /mnt/ && dd if=/dev/urandom of=/mnt/random bs=1M count=8 conv=fsync 2> /dev/null
-say sum $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt
-say unmounted $?
-unload && load
-mount -t ext2 /dev/vda /mnt
-say after $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt`
-
-const look = `
-mount -o ro -t ext2 /dev/vda /mnt
-say sum $(cd /mnt && find . -type f | sort | xargs sha256sum | sha256sum)
-umount /mnt`
-
 describeGuest('a guest on a bridged disk', () => {
   it.each([
     ['split rings', []],
@@ -161,17 +143,12 @@ describeGuest('a guest on a bridged disk', () => {
     let sum: string
     {
       await using bridge = await bridgeVhostUser(device, { socket: folder.file('disk') })
-      await using guest = new Guest(fill, [`${bridge.path}:2`])
-      expect(await guest.saying('made')).toBe('0')
-      sum = await guest.saying('sum')
-      expect(sum).toMatch(/^[0-9a-f]{64}/)
-      expect(await guest.saying('unmounted')).toBe('0')
-      expect(await guest.saying('after')).toBe(sum)
-      await guest.end()
+      await using guest = new Guest(fillsDisk, [`${bridge.path}:2`])
+      sum = await filled(guest)
       expect(bridge.refusals).toEqual([])
     }
     await using bridge = await bridgeVhostUser(device, { socket: folder.file('disk') })
-    await using guest = new Guest(look, [`${bridge.path}:2`])
+    await using guest = new Guest(looksAtDisk, [`${bridge.path}:2`])
     expect(await guest.saying('sum')).toBe(sum)
     await guest.end()
     expect(model.counters.errors).toBe(0)

@@ -1,6 +1,6 @@
 // A real guest, as tests hold it: booted by scripts/guests/run.mjs, with what it says line by line; and a suite that is skipped, with the reason, where there is none.
 
-import { describe } from '@jest/globals'
+import { describe, expect } from '@jest/globals'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { packageRoot } from '../native/support'
@@ -97,4 +97,15 @@ export class Guest {
   #wake(): void {
     for (const waiter of [...this.#waiters]) waiter()
   }
+}
+
+/** The end of a guest that ran `fillsDisk`: resolves with the checksum of what it wrote, which it found again. */
+export async function filled(guest: Guest): Promise<string> {
+  expect(await guest.saying('made')).toBe('0')
+  const sum = await guest.saying('sum')
+  expect(sum).toMatch(/^[0-9a-f]{64}/)
+  expect(await guest.saying('unmounted')).toBe('0')
+  expect(await guest.saying('after')).toBe(sum)
+  await guest.end()
+  return sum
 }

@@ -5,29 +5,13 @@ import fc from 'fast-check'
 import { blockDevice, serveVhostUser } from '../../lib/serve'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { attack, attacks, OddDescriptors } from './attacks'
-import { FrontEnd, words, type GuestQueue } from './front-end'
+import { sectorReader } from './disk-requests'
+import { FrontEnd, words } from './front-end'
 
 const pause = (milliseconds = 5) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 const until = async (isSo: () => boolean) => {
   for (let tries = 0; !isSo() && tries < 1000; tries++) await pause()
   expect(isSo()).toBe(true)
-}
-
-/** A disk of one request at a time, always in the same memory. */
-function reader(front: FrontEnd, queue: GuestQueue): (sector: bigint) => Promise<readonly (number | undefined)[]> {
-  const [header, data, status] = [front.room(16), front.room(512), front.room(1)]
-  return async (sector) => {
-    header.bytes.set(words(0, 0, sector))
-    status.bytes[0] = 0xff
-    queue.ring.begin()
-    queue.ring.pushAddress(header.guest, 16, false)
-    queue.ring.pushAddress(data.guest, 512, true)
-    queue.ring.pushAddress(status.guest, 1, true)
-    queue.ring.commit(1)
-    if (queue.ring.publish()) queue.kick.signal()
-    await queue.take()
-    return [data.bytes[0], status.bytes[0]]
-  }
 }
 
 describeNative('front ends that mean harm', (backend) => {
@@ -47,7 +31,7 @@ describeNative('front ends that mean harm', (backend) => {
     })
     const good = new FrontEnd(backend(), server.path)
     await good.begin()
-    const read = reader(good, good.queue(0))
+    const read = sectorReader(good, good.queue(0))
     expect(await read(1n)).toEqual([1, 0])
     const before = openDescriptors()
     let sector = 1n

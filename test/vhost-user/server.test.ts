@@ -14,6 +14,7 @@ import {
 import { Simulator } from '../../lib/simulator/simulator'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { readSector } from './disk-requests'
 import { FrontEnd, GUEST, USER, words } from './front-end'
 
 const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
@@ -34,25 +35,6 @@ async function flood(front: FrontEnd): Promise<void> {
       return
     }
   }
-}
-
-/** A disk of one request at a time. */
-async function readSector(
-  front: FrontEnd,
-  queue: ReturnType<FrontEnd['queue']>,
-  sector: bigint,
-): Promise<[number, number]> {
-  const [header, data, status] = [front.room(16), front.room(512), front.room(1)]
-  header.bytes.set(words(0, 0, sector))
-  status.bytes[0] = 0xff
-  queue.ring.begin()
-  queue.ring.pushAddress(header.guest, 16, false)
-  queue.ring.pushAddress(data.guest, 512, true)
-  queue.ring.pushAddress(status.guest, 1, true)
-  queue.ring.commit(1)
-  if (queue.ring.publish()) queue.kick.signal()
-  await queue.take()
-  return [data.bytes[0] ?? -1, status.bytes[0] ?? -1]
 }
 
 describeNative('a device served by vhost-user', (backend) => {
