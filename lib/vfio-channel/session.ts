@@ -1,9 +1,10 @@
 // One client at a socket, from its connection to its end: frames in, answers out, and everything of it given back afterwards.
 
 import type { Backend, Subscription } from '../backend/backend.js'
-import { END, type Framed, type FramedStream } from '../backend/framed-stream.js'
+import type { Framed } from '../backend/framed-stream.js'
+import { ServedStream } from '../backend/served-stream.js'
 import type { PassedFile, StreamSocket } from '../backend/sockets.js'
-import { vdpaError, isVdpaError } from '../base/errors.js'
+import { isVdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { throwUncaught } from '../base/program-calls.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
@@ -32,43 +33,37 @@ export interface SessionOptions {
 /** One client. */
 export class Session {
   readonly #options: SessionOptions
-  readonly #reader: FramedStream<Frame>
+  readonly #stream: ServedStream<Frame>
   readonly #subscription: Subscription
   /** Memory that came through the socket, by where the client shows it. */
   readonly #adopted = new Map<bigint, MemoryRegion>()
-  #stall: NodeJS.Timeout | undefined
   #isEnded = false
 
   constructor(options: SessionOptions) {
     this.#options = options
-    this.#reader = frameReader(options.socket, 'the client', 1)
+    this.#stream = new ServedStream(frameReader(options.socket, 'the client', 1), {
+      messagesATurn: FRAMES_A_TURN,
+      messageTimeout: options.messageTimeout,
+      what: 'frame',
+      mayGoOn: () => !this.#isEnded,
+      handle: (frame) => this.#handle(frame),
+      end: (error) => this.end(error),
+    })
     this.#subscription = options.socket.onReadable(() => this.serve()).ref()
   }
 
   /** Serves what has come; the rest of a flood in another turn. */
   serve(): void {
-    for (let count = 0; count < FRAMES_A_TURN && !this.#isEnded; count++) {
-      let frame: Framed<Frame> | typeof END | undefined
-      try {
-        frame = this.#reader.next()
-      } catch (error) {
-        return this.end(error as Error)
-      }
-      if (frame === END) return this.end()
-      if (frame === undefined) return this.#watchForStall()
-      this.#stopWatching()
-      this.#handle(frame)
-    }
+    this.#stream.serve()
   }
 
   /** Ends it; `error` is why, where the client is to blame. */
   end(error?: Error): void {
     if (this.#isEnded) return
     this.#isEnded = true
-    this.#stopWatching()
     const { socket, region, onRefusal, onEnd } = this.#options
     this.#subscription.close()
-    this.#reader.close()
+    this.#stream.close()
     socket.close()
     const failures = new Failures()
     failures.now(() => region.close())
@@ -168,19 +163,6 @@ export class Session {
     } catch (error) {
       this.end(error as Error)
     }
-  }
-
-  #watchForStall(): void {
-    if (!this.#reader.isHalfWay || this.#stall !== undefined) return
-    const { messageTimeout } = this.#options
-    const late = () =>
-      this.end(vdpaError('ERR_VDPA_TIMEOUT', `the rest of a frame did not come within ${messageTimeout} ms`))
-    this.#stall = setTimeout(late, messageTimeout)
-  }
-
-  #stopWatching(): void {
-    clearTimeout(this.#stall)
-    this.#stall = undefined
   }
 }
 

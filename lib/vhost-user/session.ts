@@ -4,11 +4,18 @@ import { bit } from '../base/bits.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import type { Backend, Subscription } from '../backend/backend.js'
-import { END } from '../backend/framed-stream.js'
+import { ServedStream } from '../backend/served-stream.js'
 import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
 import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
-import { decodeRequest, encodeNumber, encodeReply, requestName, type KnownRequest } from './codec.js'
-import { messageReader, type Message, type MessageReader } from './message-reader.js'
+import {
+  decodeRequest,
+  encodeNumber,
+  encodeReply,
+  requestName,
+  type KnownRequest,
+  type MessageHeader,
+} from './codec.js'
+import { messageReader, type Message } from './message-reader.js'
 import { answered, carryOut, has, type Answer, type Connection } from './requests.js'
 import type { HostedDevice } from './hosted-device.js'
 
@@ -34,10 +41,9 @@ export interface SessionOptions {
 /** One front end. */
 export class Session {
   readonly #options: SessionOptions
-  readonly #reader: MessageReader
+  readonly #stream: ServedStream<MessageHeader>
   readonly #connection: Connection
   #subscription: Subscription
-  #stall: NodeJS.Timeout | undefined
   #isEnded = false
   /** The device is being brought to what it was told to be: nothing is read meanwhile. */
   #isWaiting = false
@@ -45,7 +51,14 @@ export class Session {
   constructor(options: SessionOptions) {
     const { backend, sockets, socket, device, memorySlots, offered } = options
     this.#options = options
-    this.#reader = messageReader(socket)
+    this.#stream = new ServedStream(messageReader(socket), {
+      messagesATurn: MESSAGES_A_TURN,
+      messageTimeout: options.messageTimeout,
+      what: 'message',
+      mayGoOn: () => !this.#isEnded && !this.#isWaiting,
+      handle: (message) => this.#handle(message),
+      end: (error) => this.end(error),
+    })
     this.#connection = {
       backend,
       sockets,
@@ -73,31 +86,18 @@ export class Session {
 
   /** Serves what has come. */
   serve(): void {
-    for (let count = 0; count < MESSAGES_A_TURN && !this.#isEnded && !this.#isWaiting; count++) {
-      let message: Message | typeof END | undefined
-      try {
-        message = this.#reader.next()
-      } catch (error) {
-        this.end(error as Error)
-        return
-      }
-      if (message === END) return this.end()
-      if (message === undefined) return this.#watchForStall()
-      this.#stopWatching()
-      this.#handle(message)
-    }
+    this.#stream.serve()
   }
 
   /** Ends it, all of it; `error` is why, where the front end is to blame. What the model throws on the way is thrown at the end. */
   end(error?: Error): void {
     if (this.#isEnded) return
     this.#isEnded = true
-    this.#stopWatching()
     const { socket, device, onRefusal, onEnd } = this.#options
     const { channel, log } = this.#connection
     const calls = new ProgramCalls()
     this.#subscription.close()
-    this.#reader.close()
+    this.#stream.close()
     socket.close()
     device.setLog(undefined)
     calls.call(() => device.release())
@@ -186,19 +186,6 @@ export class Session {
     } catch (error) {
       this.end(error as Error)
     }
-  }
-
-  #watchForStall(): void {
-    if (!this.#reader.isHalfWay || this.#stall !== undefined) return
-    const { messageTimeout } = this.#options
-    const late = () =>
-      this.end(vdpaError('ERR_VDPA_TIMEOUT', `the rest of a message did not come within ${messageTimeout} ms`))
-    this.#stall = setTimeout(() => callUnasked(late), messageTimeout)
-  }
-
-  #stopWatching(): void {
-    clearTimeout(this.#stall)
-    this.#stall = undefined
   }
 
   /** While no ring runs nothing may be sent; a driver that begins reads the configuration anyhow. */
