@@ -4,10 +4,9 @@ import type { FileHandle } from 'node:fs/promises'
 import { fileError } from '../backend/file-errors.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
-import { callUnasked } from '../base/program-calls.js'
+import { KeptErrors } from '../base/kept-errors.js'
 import type { BlockStore } from '../models/block-store.js'
 
-const FAILURES_KEPT = 100
 const ZEROES_BYTES = 131_072
 
 /** What is needed of an open file. */
@@ -41,10 +40,7 @@ export class FileStorage implements BlockStore, Closeable {
   readonly size: number
   readonly isReadOnly: boolean
   readonly blockSize: number
-  /** The first 100 failures, as sentences. */
-  readonly failures: string[] = []
-  /** How many there were. */
-  failureCount = 0
+  readonly #kept = new KeptErrors<VdpaError>()
   readonly #file: OpenFile
   readonly #direct: DirectFile | undefined
   readonly #onFailure: FileStorageParts['onFailure']
@@ -66,6 +62,16 @@ export class FileStorage implements BlockStore, Closeable {
     this.#stack.push(() => file.close())
     if (direct !== undefined) this.#stack.push(() => direct.file.close())
     this.#stack.push(() => this.#flushLast())
+  }
+
+  /** The first 100 failures, as sentences. */
+  get failures(): readonly string[] {
+    return this.#kept.sentences
+  }
+
+  /** How many there were. */
+  get failureCount(): number {
+    return this.#kept.count
   }
 
   get isClosed(): boolean {
@@ -172,10 +178,7 @@ export class FileStorage implements BlockStore, Closeable {
       await work()
     } catch (failure) {
       const error = fileError(this.path, Object.assign(failure as Error, { syscall }))
-      this.failureCount++
-      if (this.failures.length < FAILURES_KEPT) this.failures.push(error.message)
-      const onFailure = this.#onFailure
-      if (onFailure !== undefined) callUnasked(() => onFailure(error))
+      this.#kept.add(error, this.#onFailure)
       throw error
     }
   }

@@ -4,7 +4,7 @@ import { bit } from '../base/bits.js'
 import { checkFunction, checkInteger, checkObject, checkString, rangeError, typeError } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
-import { callUnasked } from '../base/program-calls.js'
+import { KeptErrors } from '../base/kept-errors.js'
 import type { Backend } from '../backend/backend.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { withoutUnmetNeeds } from '../uapi/feature-needs.js'
@@ -14,7 +14,6 @@ import { vduseFeatureBits } from '../uapi/vduse.js'
 import { HostedDevice } from './hosted-device.js'
 import { CONTROL_PATH, ControlNode, DeviceNode, devicePath, isThere, type NewVduseDevice } from './nodes.js'
 
-const REFUSALS_KEPT = 100
 /** Version 1 has groups and address spaces. */
 const VERSION_LAST = 1
 
@@ -96,7 +95,7 @@ export function checkVduseOptions(options: VduseOptions): Required<Omit<VduseOpt
 class Host implements VduseHost {
   readonly name: string
   readonly path: string
-  readonly refusals: string[] = []
+  readonly #kept = new KeptErrors()
   readonly #stack = new CloseStack()
   readonly #options: ReturnType<typeof checkVduseOptions>
   apiVersion = 0
@@ -108,6 +107,10 @@ class Host implements VduseHost {
     this.#options = options
     this.name = options.name
     this.path = devicePath(options.name)
+  }
+
+  get refusals(): readonly string[] {
+    return this.#kept.sentences
   }
 
   get isClosed(): boolean {
@@ -198,9 +201,7 @@ class Host implements VduseHost {
   }
 
   #refused(error: Error): void {
-    if (this.refusals.length < REFUSALS_KEPT) this.refusals.push(error.message)
-    const { onRefusal } = this.#options
-    if (onRefusal !== undefined) callUnasked(() => onRefusal(error))
+    this.#kept.add(error, this.#options.onRefusal)
   }
 }
 

@@ -6,7 +6,8 @@ import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { checkObject, checkString, typeError } from '../base/checks.js'
 import { isVdpaError, VdpaError, vdpaError } from '../base/errors.js'
-import { callUnasked, throwUncaught } from '../base/program-calls.js'
+import { KeptErrors } from '../base/kept-errors.js'
+import { throwUncaught } from '../base/program-calls.js'
 import { checkVduseOptions, type VduseHost, type VduseOptions } from './host.js'
 
 /** A module whose function makes a model: it is called on the thread that serves it. */
@@ -159,11 +160,10 @@ export async function hostVduseOnThread(model: ModelModule, options: VduseOption
   const { module, export: name = 'default', argument } = checkModelModule(model)
   const data: ThreadData = { url: urlOf(module), name, argument, options: checked }
   const worker = new Worker(threadMain, { workerData: data })
-  const refusals: string[] = []
+  const kept = new KeptErrors()
   worker.on('message', (message: ThreadMessage) => {
     if (message.kind !== 'refusal') return
-    if (refusals.length < 100) refusals.push(message.error.message)
-    if (onRefusal !== undefined) callUnasked(() => onRefusal(received(message.error)))
+    kept.add(received(message.error), onRefusal)
   })
   const begun = new Promise<ThreadMessage>((resolve, reject) => {
     worker.once('error', reject)
@@ -178,5 +178,5 @@ export async function hostVduseOnThread(model: ModelModule, options: VduseOption
   const message = await begun
   if (message.kind === 'failed') throw received(message.error)
   if (message.kind !== 'ready') throw new Error('the thread said something else')
-  return new ThreadedHost(worker, message, checked.name, refusals)
+  return new ThreadedHost(worker, message, checked.name, kept.sentences)
 }

@@ -3,14 +3,13 @@
 import { checkFunction, checkInteger, checkString } from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
-import { callUnasked, throwUncaught } from '../base/program-calls.js'
+import { KeptErrors } from '../base/kept-errors.js'
+import { throwUncaught } from '../base/program-calls.js'
 import { Acceptor } from '../backend/acceptor.js'
 import type { Backend } from '../backend/backend.js'
 import type { StreamSocket } from '../backend/sockets.js'
 import type { ChannelRegion } from './region.js'
 import { Session } from './session.js'
-
-const REFUSALS_KEPT = 100
 
 /** How a channel is served. */
 export interface ChannelServerOptions {
@@ -39,8 +38,7 @@ export interface VfioChannelServer extends Releasable {
 /** Listens, and lets one client in at a time; the next finds everything as new. */
 export class ChannelServer implements VfioChannelServer {
   readonly path: string
-  readonly refusals: string[] = []
-  refusalCount = 0
+  readonly #kept = new KeptErrors()
   readonly #backend: Backend
   readonly #options: ChannelServerOptions & { readonly messageTimeout: number }
   readonly #makeRegion: () => ChannelRegion
@@ -74,6 +72,14 @@ export class ChannelServer implements VfioChannelServer {
 
   get isClosed(): boolean {
     return this.#acceptor.isClosed
+  }
+
+  get refusals(): readonly string[] {
+    return this.#kept.sentences
+  }
+
+  get refusalCount(): number {
+    return this.#kept.count
   }
 
   get hasClient(): boolean {
@@ -133,9 +139,6 @@ export class ChannelServer implements VfioChannelServer {
   }
 
   #refused(error: Error): void {
-    this.refusalCount++
-    if (this.refusals.length < REFUSALS_KEPT) this.refusals.push(error.message)
-    const { onRefusal } = this.#options
-    if (onRefusal !== undefined) callUnasked(() => onRefusal(error))
+    this.#kept.add(error, this.#options.onRefusal)
   }
 }

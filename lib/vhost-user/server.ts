@@ -6,6 +6,7 @@ import { checkFunction, checkInteger, checkString, typeError } from '../base/che
 import type { Releasable } from '../base/closeable.js'
 import { diagnosticsChannels } from '../base/diagnostics.js'
 import { vdpaError } from '../base/errors.js'
+import { KeptErrors } from '../base/kept-errors.js'
 import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.js'
 import { Acceptor } from '../backend/acceptor.js'
 import type { Backend } from '../backend/backend.js'
@@ -16,8 +17,6 @@ import { maskOf } from './codec.js'
 import type { HostedDevice } from './hosted-device.js'
 import { ServedDevice } from './served-device.js'
 import { Session } from './session.js'
-
-const REFUSALS_KEPT = 100
 
 const refusalChannel = channel(diagnosticsChannels.vhostUserRefusal)
 
@@ -78,8 +77,7 @@ export type Settings = Required<Omit<ServeVhostUserOptions, 'onRefusal' | 'inBan
 /** Listens, and lets front ends in: to one device, or each to one of its own. */
 export class Server implements VhostUserServer {
   readonly path: string
-  readonly refusals: string[] = []
-  refusalCount = 0
+  readonly #kept = new KeptErrors()
   readonly #options: Settings
   readonly #sockets: UnixSockets
   readonly #acceptor: Acceptor
@@ -109,6 +107,14 @@ export class Server implements VhostUserServer {
       this.#acceptor.close()
       throw error
     }
+  }
+
+  get refusals(): readonly string[] {
+    return this.#kept.sentences
+  }
+
+  get refusalCount(): number {
+    return this.#kept.count
   }
 
   get frontEnds(): number {
@@ -196,11 +202,11 @@ export class Server implements VhostUserServer {
   }
 
   #refused(error: Error): void {
-    this.refusalCount++
-    if (this.refusals.length < REFUSALS_KEPT) this.refusals.push(error.message)
-    refusalChannel.publish({ path: this.path, error })
     const { onRefusal } = this.#options
-    if (onRefusal !== undefined) callUnasked(() => onRefusal(error))
+    this.#kept.add(error, (told) => {
+      refusalChannel.publish({ path: this.path, error: told })
+      onRefusal?.(told)
+    })
   }
 }
 
