@@ -7,15 +7,10 @@ import { blockDevice, networkDevice, pair, Simulator } from '../../lib/simulator
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { openDescriptors, TemporaryFolder } from '../native/support'
-import { describeGuest, filled, Guest } from './guest'
+import { describeGuest, eventually, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
 
 const MAC = '02:00:00:00:00:01'
-
-async function eventually(isSo: () => boolean): Promise<void> {
-  for (let tries = 0; !isSo() && tries < 500; tries++) await new Promise((resolve) => setTimeout(resolve, 10))
-  expect(isSo()).toBe(true)
-}
 
 describeGuest('a guest on a bridged network device', () => {
   it.each([
@@ -125,7 +120,6 @@ say address $(cat /sys/class/net/eth0/address)`,
       else await guest.kill()
       await eventually(() => bridge.frontEnds === 0 && !bridge.isRunning)
       await eventually(() => device.addressSpace(0).size === 0)
-      // The last of them are closed in a turn of their own.
       await eventually(() => openDescriptors() === before)
     }
   })

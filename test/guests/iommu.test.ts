@@ -7,7 +7,7 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { GuestMemory } from '../../lib/memory/guest-memory'
 import { serveVhostUser } from '../../lib/serve'
 import { TemporaryFolder } from '../native/support'
-import { describeGuest, Guest } from './guest'
+import { describeGuest, eventually, Guest } from './guest'
 
 const ENDPOINTS = [0x20, 0x28] as const
 const MEMORY_BYTES = 192 << 20
@@ -44,7 +44,8 @@ describeGuest(
       // A ring and a buffer of each device at least.
       expect(before).toBeGreaterThanOrEqual(4)
       expect(await guest.saying('unbound')).toBe('0')
-      expect(iommu.size).toBeLessThan(before)
+      // Its ring goes with its driver, which gathers what it unmaps and sends it later. The buffer that waited in it is left mapped by virtio_rng.
+      await eventually(() => iommu.size < before)
       const said = await guest.end()
       expect(said).toContain('driver virtio_iommu')
       expect(said.filter((line) => /^group[45] [01]$/.test(line))).toHaveLength(2)

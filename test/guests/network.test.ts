@@ -4,7 +4,7 @@ import { expect, it } from '@jest/globals'
 import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUserServer } from '../../lib/serve'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { openDescriptors, TemporaryFolder } from '../native/support'
-import { describeGuest, Guest } from './guest'
+import { describeGuest, eventually, Guest } from './guest'
 import { filters, pings, ringFeatures } from './scripts'
 
 function served(folder: TemporaryFolder, name: string, device: NetworkDevice): VhostUserServer {
@@ -84,10 +84,7 @@ say again $(cat /sys/class/net/eth0/address)`,
       expect(server.frontEnds).toBe(1)
       if (way === 'switched off') await guest.end()
       else await guest.kill()
-      // The last descriptors are closed in a turn of their own.
-      for (let tries = 0; (server.frontEnds > 0 || openDescriptors() !== before) && tries < 500; tries++)
-        await new Promise((resolve) => setTimeout(resolve, 20))
-      expect([server.frontEnds, openDescriptors()]).toEqual([0, before])
+      await eventually(() => server.frontEnds === 0 && openDescriptors() === before)
     }
   })
 })
