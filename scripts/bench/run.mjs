@@ -1,5 +1,5 @@
 // `npm run bench`: every row against its baseline in the same run, each trial in a process of its own, taking turns. It asserts nothing. README.md beside
-// it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device, `--guests` those of real guests; `--rounds N` (default 5).
+// it says how to read the table. `--lab` boots the kernel lab and adds the rows that need a device, `--guests` those of real guests; `--rounds N` (default 5), `--only PARTS` by their names.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -16,6 +16,7 @@ const { values } = parseArgs({
     lab: { type: 'boolean' },
     guests: { type: 'boolean' },
     inside: { type: 'boolean' },
+    only: { type: 'string' },
     rounds: { type: 'string', default: '5' },
   },
 })
@@ -213,43 +214,76 @@ function moveRows() {
   }
 }
 
-if (values.inside) {
-  deviceRows()
-  shadowRows(process.env.VHOST_VDPA_NET)
-  blockRows()
-  netRow()
-  missRow()
-} else {
-  mkdirSync(built, { recursive: true })
-  execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
+/** Ring operations in memory, against C. */
+function ringRowsInMemory() {
   for (const { name, unit, ours, baseline, ratio, spread, note } of ringRows({ rounds })) {
     const percent = (value) => `±${(100 * value).toFixed(0)} %`
     console.log(
       `${name.padEnd(58)} ${(ours / 1e6).toFixed(2)} M ${unit} (${percent(spread.ours)})   C: ${(baseline / 1e6).toFixed(2)} M (${percent(spread.baseline)})   ratio ${ratio.toFixed(3)}x   reach: at least 0.1x; ${note}`,
     )
   }
+}
+
+function mapRows() {
   for (const row of intervalMapRows({ rounds })) print(row)
-  memoryRows()
-  iommuRow()
-  diagnosticsRow()
-  shadowRows()
-  moveRows()
+}
+
+/** Runs the rows that need a device in the emulated machine. */
+function labRows() {
+  for (const name of ['device', 'block', 'misses']) compile(name)
+  // What testpmd needs: its packages, pages of 2 MiB, and locked memory.
+  const machine = ['--with', 'dpdk', '--hugepages', '256', '--memlock', 'unlimited', '--memory', '3G']
+  const only = values.only === undefined ? [] : ['--only', values.only]
+  const inside = ['node', `${here}run.mjs`, '--inside', '--rounds', String(rounds), ...only]
+  const limit = ['--time-limit', String(600 + 240 * rounds)]
+  const { status } = spawnSync(
+    process.execPath,
+    [`${root}scripts/lab/run.mjs`, ...machine, ...limit, '--', ...inside],
+    { stdio: 'inherit' },
+  )
+  process.exitCode = status ?? 1
+}
+
+const inMemory = {
+  rings: ringRowsInMemory,
+  maps: mapRows,
+  memory: memoryRows,
+  iommu: iommuRow,
+  diagnostics: diagnosticsRow,
+  shadow: () => shadowRows(),
+  move: moveRows,
+}
+const onDevices = {
+  device: deviceRows,
+  shadow: () => shadowRows(process.env.VHOST_VDPA_NET),
+  block: blockRows,
+  net: netRow,
+  misses: missRow,
+}
+
+const only = values.only?.split(',')
+const isWanted = (name) => only === undefined || only.includes(name)
+const known = new Set([...Object.keys(inMemory), ...Object.keys(onDevices), 'guests'])
+for (const name of only ?? []) {
+  if (known.has(name)) continue
+  console.error(`--only ${name}: the parts are ${[...known].join(', ')}`)
+  process.exit(2)
+}
+
+const run = (parts) => {
+  for (const [name, rows] of Object.entries(parts)) if (isWanted(name)) rows()
+}
+
+if (values.inside) run(onDevices)
+else {
+  mkdirSync(built, { recursive: true })
+  execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
+  run(inMemory)
   if (values.guests) guestRow()
-  else console.log('rows of real guests: npm run bench -- --guests')
-  if (values.lab) {
-    for (const name of ['device', 'block', 'misses']) compile(name)
-    // What testpmd needs: its packages, pages of 2 MiB, and locked memory.
-    const machine = ['--with', 'dpdk', '--hugepages', '256', '--memlock', 'unlimited', '--memory', '3G']
-    const inside = ['node', `${here}run.mjs`, '--inside', '--rounds', String(rounds)]
-    const limit = ['--time-limit', String(600 + 240 * rounds)]
-    const { status } = spawnSync(
-      process.execPath,
-      [`${root}scripts/lab/run.mjs`, ...machine, ...limit, '--', ...inside],
-      { stdio: 'inherit' },
-    )
-    process.exitCode = status ?? 1
-  } else {
-    missRow()
+  else if (isWanted('guests')) console.log('rows of real guests: npm run bench -- --guests')
+  if (values.lab) labRows()
+  else {
+    if (isWanted('misses')) missRow()
     console.log('rows that need a device: npm run bench -- --lab')
   }
 }
