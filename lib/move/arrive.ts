@@ -16,6 +16,7 @@ import { BlockDriver } from '../drivers/block-driver.js'
 import { NetDriver } from '../drivers/net-driver.js'
 import type { Access } from '../iotlb/mapping.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
+import type { ShadowQueue } from '../shadow/shadow-queue.js'
 import { virtioBlkConfig } from '../uapi/virtio-blk.js'
 import { decodeNetConfig, parseMac } from '../uapi/virtio-net.js'
 import type { NetCommandName } from '../uapi/virtio-net-commands.js'
@@ -46,6 +47,8 @@ export interface Arriving {
   readonly isMapped?: boolean
   /** The shadow of a guest's control queue, where there is one: another like it is made. */
   readonly shadowControl?: ShadowControlQueue<AddressSpace> | undefined
+  /** Shadows of a guest's data queues whose rings were ended: each gets one of its books. */
+  readonly shadows?: readonly ShadowQueue[]
 }
 
 /** What was made of it so far: all of it when arrive() has ended. */
@@ -168,6 +171,7 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   }
   if (driver !== undefined) arrived.driver = yield* startDriver(device, driver, snapshot, isLate)
   for (const queue of own) arrived.queues.push(yield* startQueue(device, queue, from.memories, isLate))
+  for (const shadow of from.shadows ?? []) yield* shadow.rejoinSteps(isLate)
   for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
   yield* device.startOrHaltSteps()
   if (commands.length > 0) yield* replaySteps(device, arrived, commands)
@@ -219,12 +223,14 @@ export function laterOnly(): never {
 }
 
 /** The control queue is given another place than those where the other queues come back to. Returns what ends that. */
-function keepPlaces(space: AddressSpace, { snapshot, memories, driver }: Arriving): () => void {
+function keepPlaces(space: AddressSpace, { snapshot, memories, driver, shadows = [] }: Arriving): () => void {
   const places = new Map<bigint, number>()
   const note = (iova: bigint, memory: MemoryRegion) => places.set(iova, memory.length)
   if (driver !== undefined && 'queues' in driver) for (const { iova, memory } of driver.queues) note(iova, memory)
-  for (const { books, asid } of snapshot.queues)
-    if (books !== undefined && asid === space.asid) note(BigInt(books.iova), memories[books.memory] as MemoryRegion)
+  for (const { savedPlace: place } of shadows) if (place?.space === space) note(place.iova, place.memory)
+  for (const { books, asid, descriptorAsid } of snapshot.queues)
+    if (books !== undefined && [asid, descriptorAsid].includes(space.asid))
+      note(BigInt(books.iova), memories[books.memory] as MemoryRegion)
   const kept: [bigint, number][] = []
   const giveBack = () => {
     for (const [iova, size] of kept.splice(0)) space.unreserve(iova, size)
@@ -274,13 +280,19 @@ function startDriver(
 
 function startQueue(
   device: VdpaDevice,
-  { index, asid, books }: QueueState,
+  { index, asid, descriptorAsid = asid, books }: QueueState,
   memories: readonly MemoryRegion[],
   isLate: boolean,
 ): Steps<DeviceQueue> {
   const { memory, iova, ...rest } = books as NonNullable<QueueState['books']>
   const restore = { ...rest, memory: memories[memory] as MemoryRegion, iova: BigInt(iova) }
-  return device.createQueueSteps(index, { addressSpace: device.addressSpace(asid), restore, ...(isLate && { isLate }) })
+  const hasOther = descriptorAsid !== asid && device.backendFeatures.has('VHOST_BACKEND_F_DESC_ASID')
+  return device.createQueueSteps(index, {
+    addressSpace: device.addressSpace(asid),
+    ...(hasOther && { descriptorSpace: device.addressSpace(descriptorAsid) }),
+    restore,
+    ...(isLate && { isLate }),
+  })
 }
 
 function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEventfds[], isLate: boolean): void {
@@ -299,8 +311,9 @@ function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEv
 }
 
 /** What was kicked while nobody ran may be lost, and what was kicked before a queue was enabled is. */
-function tell({ eventfds = [] }: Arriving, { driver, queues }: Arrived, isLate: boolean): void {
+function tell({ eventfds = [], shadows = [] }: Arriving, { driver, queues }: Arrived, isLate: boolean): void {
   for (const { kick } of eventfds) kick?.signal()
   if (driver instanceof NetDriver) driver.kickReceive()
   if (isLate) for (const queue of queues) queue.kick()
+  for (const shadow of shadows) shadow.workAgain()
 }

@@ -20,6 +20,7 @@ import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
+import { ShadowQueue } from '../shadow/shadow-queue.js'
 import { arriveSteps, laterOnly, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
 import { checkGiven, giveUp, guestOf, looseQueues, type DriverToGoOn } from './carried.js'
 import { restored, type Restored } from './restore.js'
@@ -47,7 +48,8 @@ export interface RecoverOptions {
 /**
  * Has a device that runs, or ran until it broke down (NEEDS_RESET, ERR_VDPA_DEVICE_BROKEN), start anew and go on where its drivers' books say: it is reset, and told its features, groups,
  * mappings (unless IOTLB_PERSIST was acknowledged), its control queue, what that had set, and its data queues, which are enabled last where ENABLE_AFTER_DRIVER_OK was acknowledged. What the
- * device did not answer is given to it again, and nothing else; whether it had carried that out nobody can tell. A split ring that somebody else drives goes on behind its last used entry.
+ * device did not answer is given to it again, and nothing else; whether it had carried that out nobody can tell. Shadows of a guest's data queues go on by their own books; a queue of theirs whose
+ * ring is broken ends, which `lost` says. A split ring that somebody else drives goes on behind its last used entry.
  *
  * One procedure of the device. ERR_VDPA_STATE where the device does not run, a queue of it was saved, or a queue's driver was not given; ERR_VDPA_NOT_SUPPORTED where nobody can tell where a
  * queue stands: nothing has changed then. After any other failure the device is reset, its queues are closed, and who waits is told ERR_VDPA_CANCELED; a device that refuses even that is
@@ -101,10 +103,6 @@ function checkRecoverable(device: VdpaDevice, wish: RecoverOptions): void {
   device.checkNoResetDue()
   const { driver, control = wish.shadowControl?.control } = wish
   checkGiven(device, { ...(driver !== undefined && { driver }), ...(control !== undefined && { control }) })
-  const shadow = device.drivenQueues.find(({ owner }) => owner === 'a ShadowQueue')
-  if (shadow === undefined) return
-  const text = `queue ${shadow.index} is shadowed: reset the device, negotiate again, and begin() before start()`
-  throw vdpaError('ERR_VDPA_STATE', text, { path: device.path })
 }
 
 class Recovery {
@@ -116,6 +114,8 @@ class Recovery {
   /** The queues that were driven from here. */
   readonly #driven: ReadonlySet<number>
   readonly #loose: readonly DeviceQueue[]
+  /** Shadows of a guest's data queues. */
+  readonly #shadows: readonly ShadowQueue[]
   #snapshot: DeviceSnapshot
   #driver: DriverToGoOn | undefined
 
@@ -125,7 +125,9 @@ class Recovery {
     this.#snapshot = snapshot
     this.#memories = [...memories]
     this.#driven = new Set(device.drivenQueues.map(({ index }) => index))
-    this.#loose = looseQueues(device)
+    const ofShadows = device.drivenQueues.map((queue) => ShadowQueue.of(queue))
+    this.#shadows = ofShadows.filter((shadow) => shadow !== undefined)
+    this.#loose = looseQueues(device).filter((queue) => ShadowQueue.of(queue) === undefined)
   }
 
   /** ERR_VDPA_NOT_SUPPORTED where nobody can tell where a queue stands that somebody else drives. */
@@ -142,13 +144,15 @@ class Recovery {
     yield* device.haltSteps()
     yield* this.#takeDriver()
     yield* this.#takeQueues()
+    yield* this.#takeShadows()
     yield* device.resetSteps()
     const { eventfds, timeout, shadowControl } = this.#wish
     // The control queue is closed, and so a command that the device had is answered.
     const guest = yield* sleeping({ now: laterOnly, later: () => guestOf(shadowControl) })
     const [snapshot, memories, driver] = [this.#snapshot, this.#memories, this.#driver]
     yield* prepareSteps(device, snapshot, memories)
-    yield* arriveSteps(device, { snapshot, memories, driver, eventfds, timeout, shadowControl }, this.#arrived)
+    const from = { snapshot, memories, driver, eventfds, timeout, shadowControl, shadows: this.#inPlaces() }
+    yield* arriveSteps(device, from, this.#arrived)
     if (guest !== undefined) this.#arrived.shadowControl?.attach(guest)
     return restored(device, this.#arrived, { ...snapshot, lost: this.#lost })
   }
@@ -160,6 +164,7 @@ class Recovery {
       failures.now(() => giveUp(driver))
     for (const { place, hasEnded } of this.#loose)
       if (hasEnded && !place.memory.isClosed) failures.now(() => place.memory.close())
+    for (const shadow of this.#shadows) failures.now(() => shadow.giveUp())
   }
 
   /** The driver's books. One that has none any more, because its requests were told of the breakdown or a ring is broken, begins anew. */
@@ -190,6 +195,26 @@ class Recovery {
     })
     this.#snapshot = { ...this.#snapshot, queues }
     for (const queue of this.#loose) yield* queue.partSteps()
+  }
+
+  /** What the device used of the shadows' rings is the guests'; the rest is in their books, which they keep. A ring that was broken is not made again. */
+  *#takeShadows(): Steps<void> {
+    const ended = new Set<number>()
+    for (const shadow of this.#shadows) {
+      if (yield* shadow.partSteps()) continue
+      ended.add(shadow.index)
+      this.#lost.push(`queue ${shadow.index} of the guest is served no more: its ring, or the shadow's, was broken`)
+    }
+    const queues = this.#snapshot.queues.map((queue) =>
+      ended.has(queue.index) ? { ...queue, isEnabled: false } : queue,
+    )
+    this.#snapshot = { ...this.#snapshot, queues }
+  }
+
+  /** Rings that come back to their places are made before those that are begun anew, wherever there is room. */
+  #inPlaces(): ShadowQueue[] {
+    const isPlaced = (shadow: ShadowQueue) => shadow.savedPlace !== undefined
+    return [...this.#shadows.filter(isPlaced), ...this.#shadows.filter((shadow) => !isPlaced(shadow))]
   }
 
   #booksOf(queue: DeviceQueue): QueueBooks {

@@ -56,7 +56,8 @@ export class Forwarder {
   readonly #book: SegmentBook
   // Of the parts, what each chain needs.
   readonly #from: DeviceRing
-  readonly #into: DriverRing
+  #into: DriverRing
+  #queue: DeviceQueue
   readonly #windows: GuestWindows
   readonly #log: DirtyLog | undefined
   readonly #counters: ShadowQueueCounters
@@ -70,12 +71,15 @@ export class Forwarder {
   #isPaused = false
   #isGuestBroken = false
   #isEnded = false
+  // The device has no ring of ours.
+  #isAway = false
   #again: NodeJS.Immediate | undefined
 
   constructor(parts: ForwarderParts) {
     this.#parts = parts
     this.#from = parts.guest.ring
     this.#into = parts.queue.ring
+    this.#queue = parts.queue
     this.#windows = parts.windows
     this.#log = parts.log
     this.#counters = parts.counters
@@ -87,7 +91,7 @@ export class Forwarder {
 
   /** Chains of the guest that are with the device. */
   get inFlight(): number {
-    return this.#parts.queue.ring.inFlight
+    return this.#into.inFlight
   }
 
   /** Takes nothing more from the guest; what comes back is given to it. */
@@ -99,6 +103,23 @@ export class Forwarder {
   goOn(): void {
     this.#isPaused = false
     this.work()
+  }
+
+  /** Has nothing to do with the device's ring any more, until rejoin(). */
+  leave(): void {
+    this.#isAway = true
+  }
+
+  /** Goes on with another ring, which holds what the last one held and the device has not answered. */
+  rejoin(queue: DeviceQueue): void {
+    this.#queue = queue
+    this.#into = queue.ring
+    this.#isAway = false
+  }
+
+  /** Whether both rings are as they should be, as far as anybody looked. */
+  get isWhole(): boolean {
+    return !this.#isGuestBroken && !this.#into.isBroken
   }
 
   /** Whether the guest, or the device, broke its ring. */
@@ -114,7 +135,7 @@ export class Forwarder {
 
   /** Both ways, as far as this turn goes. What fails ends the queue, and is told. */
   work(): void {
-    if (this.#isEnded) return
+    if (this.#isEnded || this.#isAway) return
     try {
       let more = this.#up()
       if (!this.#isPaused && !this.#isGuestBroken) more = this.#down() || more
@@ -127,7 +148,7 @@ export class Forwarder {
   /** Takes everything that the device has used; for a device that stands still. */
   collect(): void {
     try {
-      while (!this.#isEnded && this.#up());
+      while (!this.#isEnded && !this.#isAway && this.#up());
     } catch (failure) {
       this.#fail(failure)
     }
@@ -162,14 +183,15 @@ export class Forwarder {
   #fail(failure: unknown): void {
     const isFirst = !this.#isGuestBroken
     this.#isGuestBroken = true
-    if (this.#parts.queue.ring.isBroken) this.#isEnded = true
+    if (this.#into.isBroken) this.#isEnded = true
     else this.#workAgain()
     if (isFirst) this.#parts.onFailure(failure)
   }
 
   /** Guest to device. True when there may be more. */
   #down(): boolean {
-    const { guest, queue, log } = this.#parts
+    const { guest, log } = this.#parts
+    const queue = this.#queue
     const { ring } = guest
     let left = CHAINS_A_TURN
     let outcome: Outcome = FORWARDED

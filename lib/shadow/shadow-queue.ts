@@ -6,25 +6,30 @@ import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { callUnasked } from '../base/program-calls.js'
 import { whole, type Steps } from '../base/steps.js'
-import type { Subscription } from '../backend/backend.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import { absent } from '../device/groups.js'
+import type { AddressSpace } from '../device/address-space.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { Vring } from '../device/vring.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { initialState } from '../virtqueue/layout.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { Bounce } from './bounce.js'
 import type { DirtyLog } from './dirty-log.js'
-import { Forwarder, type ShadowQueueCounters } from './forwarder.js'
+import type { ShadowQueueCounters } from './forwarder.js'
 import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
+import { Serving } from './serving.js'
 import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
 import { beginSteps, endSteps, holdSteps, NotNow, patiently } from './switching.js'
 
 export type { ShadowQueueCounters } from './forwarder.js'
 export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './shadow-options.js'
 
+/** Who drives which queue. */
+const shadows = new WeakMap<DeviceQueue, ShadowQueue>()
+const OWNER = 'a ShadowQueue'
 const TABLE_SIZE = 16
 const PATIENCE_LAST = 0x7fff_ffff
 
@@ -39,10 +44,12 @@ export class ShadowQueue implements Closeable {
   readonly #options: ShadowQueueOptions
   readonly #vring: Vring
   #bounce: Bounce | undefined
-  #served: Served | undefined
+  #served: Serving | undefined
   // Where the guest's ring stood when we had it last.
   #position: RingState | undefined
   #isAttached = false
+  // To be begun anew by a recovery that is under way.
+  #isAnew = false
   #isClosed = false
   #failure: unknown
 
@@ -133,7 +140,7 @@ export class ShadowQueue implements Closeable {
 
   /** Where the guest's ring stands as this shadow knows it, chains in flight not counted; undefined where the device serves it by itself, or nobody yet. */
   get state(): RingState | undefined {
-    return this.#served?.guest.position() ?? this.#position
+    return this.#served?.position() ?? this.#position
   }
 
   /**
@@ -175,7 +182,11 @@ export class ShadowQueue implements Closeable {
   /** Gives up the shadow's ring and memory. ERR_VDPA_STATE while the queue is shadowed and the device runs: end() first, or reset or close the device. */
   async close(): Promise<void> {
     if (this.#isClosed) return
-    await this.#served?.queue.close()
+    // Where the device recovered meanwhile, it has another ring of ours by now.
+    for (let queue = this.#served?.queue; queue !== undefined; queue = this.#served?.queue) {
+      await queue.close()
+      await this.#served?.settled()
+    }
     this.#isClosed = true
     await this.#unmapBounce()
   }
@@ -187,8 +198,8 @@ export class ShadowQueue implements Closeable {
   }
 
   /** @internal What a switch asks. */
-  *takeSteps(): Steps<void> {
-    const { guest, space, descriptorSpace, bounce } = this.#options
+  *takeSteps(isLate = false): Steps<void> {
+    const { guest, space, bounce } = this.#options
     if (this.#served !== undefined) throw this.#refusal('it is shadowed already')
     // Before anything is done to a queue that is somebody else's.
     const other = this.#device.drivenQueues.find(({ index }) => index === this.index)
@@ -205,11 +216,9 @@ export class ShadowQueue implements Closeable {
       if (wasEnabled) this.#vring.disableOwned()
       this.#position = state
       queue = yield* this.#device.lateQueueSteps(this.index, {
-        addressSpace: space,
-        ...(descriptorSpace !== undefined && { descriptorSpace }),
+        ...this.#queueOptions(isLate),
         size: this.#ringSize(),
         indirectTableSize: this.#tableSize,
-        owner: 'a ShadowQueue',
       })
       this.#serve(ring, windows, queue)
     } catch (failure) {
@@ -263,6 +272,61 @@ export class ShadowQueue implements Closeable {
     return this.#served?.forwarder.isInOrder !== false
   }
 
+  /** @internal The shadow that drives a queue; undefined where none does. */
+  static of(queue: DeviceQueue): ShadowQueue | undefined {
+    return shadows.get(queue)
+  }
+
+  /**
+   * @internal Its ring on a device that was halted is ended; what the device used is the guest's, and the books are kept for rejoinSteps(). A ring of ours that the device broke is begun
+   * anew where the guest's shows what is in flight. False where neither can be: the shadowing has ended then, as at a reset.
+   */
+  *partSteps(): Steps<boolean> {
+    const served = this.#served
+    if (served === undefined) return false
+    served.forwarder.collect()
+    if (served.forwarder.isWhole) yield* served.partSteps()
+    else {
+      this.#isAnew = served.queue.ring.isBroken && !served.guest.ring.isBroken && served.forwarder.isInOrder
+      yield* served.queue.endSteps()
+    }
+    return this.#isAnew || served.saved !== undefined
+  }
+
+  /** @internal Where the memory of the ring that partSteps() ended is to be again. */
+  get savedPlace(): { readonly space: AddressSpace; readonly iova: bigint; readonly memory: MemoryRegion } | undefined {
+    const { space, descriptorSpace = space } = this.#options
+    const saved = this.#served?.saved
+    return saved === undefined ? undefined : { space: descriptorSpace, iova: saved.iova, memory: saved.memory }
+  }
+
+  /** @internal The device gets a ring with all that it had not answered. `isLate`: who asks enables it. */
+  *rejoinSteps(isLate: boolean): Steps<void> {
+    if (this.#isAnew) return yield* this.takeSteps(isLate)
+    const served = this.#served
+    const restore = served?.saved
+    if (served === undefined || restore === undefined) return
+    const queue = yield* this.#device.createQueueSteps(this.index, { ...this.#queueOptions(isLate), restore })
+    shadows.set(queue, this)
+    served.rejoin(queue)
+  }
+
+  /** @internal The device runs with what rejoinSteps() gave it. A shadow that was paused stays so. */
+  workAgain(): void {
+    const { forwarder, queue } = this.#served ?? {}
+    if (forwarder === undefined || queue === undefined) return
+    if (queue.ring.inFlight > 0) queue.kick()
+    if (this.#isAnew) forwarder.goOn()
+    else forwarder.work()
+    this.#isAnew = false
+  }
+
+  /** @internal Nobody goes on with what partSteps() kept: the shadowing has ended, as at a reset. */
+  giveUp(): void {
+    this.#isAnew = false
+    if (this.#served?.saved !== undefined) this.#served.giveUp()
+  }
+
   /** @internal How it was made. */
   get options(): ShadowQueueOptions {
     return this.#options
@@ -290,7 +354,7 @@ export class ShadowQueue implements Closeable {
 
   #serve(guest: GuestQueue, windows: GuestWindows, queue: DeviceQueue): void {
     const { log, guest: theirs } = this.#options
-    const forwarder = new Forwarder({
+    const served = new Serving({
       guest,
       queue,
       windows,
@@ -298,29 +362,22 @@ export class ShadowQueue implements Closeable {
       log,
       counters: this.#counters,
       tableSize: this.#tableSize,
-      call: () => theirs.call.signal(),
+      kick: theirs.kick,
+      call: theirs.call,
       onFailure: (failure) => this.#break(failure),
+      onStop: () => this.#stopped(served),
     })
-    forwarder.pause()
-    const served: Served = { guest, windows, queue, forwarder, listening: [] }
     this.#served = served
+    shadows.set(queue, this)
     this.#isAttached = false
     this.#failure = undefined
-    queue.onClose(() => this.#stop(served))
-    served.listening.push(queue.onCall(() => forwarder.work()))
-    served.listening.push(theirs.kick.onSignal(() => forwarder.work()))
+    served.listen()
   }
 
-  /** The shadow's ring is about to go: what the device has used by now is the guest's still. */
-  #stop(served: Served): void {
-    for (const one of served.listening) one.close()
-    served.forwarder.pause()
-    served.forwarder.collect()
-    served.forwarder.end()
-    served.windows.close()
+  #stopped(served: Serving): void {
     if (this.#served !== served) return
     this.#served = undefined
-    this.#position = served.guest.position()
+    this.#position = served.position()
     // What the device had of it will not come back.
     this.#bounce?.releaseAll()
   }
@@ -372,6 +429,11 @@ export class ShadowQueue implements Closeable {
     return this.#device.features?.has(transportFeatureBits[name]) === true
   }
 
+  #queueOptions(isLate: boolean) {
+    const { space, descriptorSpace = space } = this.#options
+    return { addressSpace: space, descriptorSpace, isLate, owner: OWNER }
+  }
+
   /** A power of two, which VHOST_SET_VRING_NUM wants of packed rings as well. */
   #ringSize(): number {
     const { size } = this.#options.guest
@@ -404,15 +466,6 @@ export class ShadowQueue implements Closeable {
   get patience(): number {
     return this.#options.patience ?? 1000
   }
-}
-
-/** What there is while a queue is shadowed. */
-interface Served {
-  readonly guest: GuestQueue
-  readonly windows: GuestWindows
-  readonly queue: DeviceQueue
-  readonly forwarder: Forwarder
-  readonly listening: Subscription[]
 }
 
 const switched = (shadow: ShadowQueue) => shadow

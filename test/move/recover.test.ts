@@ -9,10 +9,8 @@ import { openDevice } from '../../lib/open.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import type { ShownCall } from '../../lib/backend/call.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
-import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
 import { Guest, makeWorld, startShadow } from '../control/guest.js'
 import type { FeatureName } from '../drivers/features.js'
-import { makeNetWorld } from '../shadow/guest.js'
 import { A, address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
@@ -239,6 +237,20 @@ describe('queues that no driver of ours has', () => {
     expect([queue.isClosed, lost]).toEqual([true, []])
   })
 
+  test('a ring in the address space of its descriptors comes back to that one', async () => {
+    const { source } = await run({
+      source: { queuePairs: 1, groups: [0, 0, 1], descriptorGroups: [2, 2, 1], addressSpaces: 3 },
+    })
+    await source.reset()
+    await source.negotiate([])
+    source.groups.assign(2, 2)
+    const [addressSpace, descriptorSpace] = [source.addressSpace(0), source.addressSpace(2)]
+    await source.createQueue(1, { addressSpace, descriptorSpace, size: 8 })
+    await source.start()
+    const { queues } = await recoverDevice(source)
+    expect([queues[0]?.addressSpace, descriptorSpace.size, addressSpace.size]).toEqual([descriptorSpace, 1, 0])
+  })
+
   async function guest(features: readonly FeatureName[]) {
     const pair = await run()
     const { source, simulator } = pair
@@ -339,17 +351,5 @@ describe('a guest', () => {
     ])
     await own.device.close()
     for (const owned of [guest.kick, guest.call, ...guest.regions]) owned.close()
-  })
-
-  test('whose data queues are shadowed is refused, and told what to do', async () => {
-    const { device, guest, shadows } = await makeNetWorld()
-    devices.push(device)
-    await device.addressSpace(0).map(guest.memory)
-    await ShadowQueue.beginAll(shadows)
-    await device.start()
-    await expect(recoverDevice(device)).rejects.toThrow(/queue \d is shadowed: reset/)
-    expect([device.state, shadows.every(({ isShadowing }) => isShadowing)]).toEqual(['running', true])
-    await device.close()
-    guest.close()
   })
 })

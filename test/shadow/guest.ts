@@ -181,11 +181,12 @@ export async function makeNetWorld(
   kind: readonly Feature[] = [],
   device: NetworkDeviceOptions = {},
   options: (world: Omit<NetWorld, 'shadows'>, index: number) => Partial<ShadowQueueOptions> = () => ({}),
+  around: (simulator: Simulator) => Backend = (simulator) => simulator,
 ): Promise<NetWorld> {
   const simulator = new Simulator()
   const model = networkDevice({ path, mac: '02:00:00:00:00:0a', moreFeatures: extraNetFeatures, ...device })
   simulator.add(model)
-  const opened = await openDevice(path, { backend: simulator, expect: 'net' })
+  const opened = await openDevice(path, { backend: around(simulator), expect: 'net' })
   await opened.negotiate([...kind, 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
   const guest = new NetGuest(simulator, kind)
   const broken: unknown[] = []

@@ -3,6 +3,7 @@
 import { compareSnapshot } from '../../lib/move/differences.js'
 import { restoreDevice } from '../../lib/move/restore.js'
 import { recoverDevice } from '../../lib/move/recover.js'
+import { shadowed } from './shadow-rows.js'
 import { closeLater, diskRuns, openNet, running, suspended, sync, the, type Act, type Row } from './steps.js'
 
 /** A driver, and all that its device was told, without a device: the node is open again, and new. */
@@ -25,6 +26,11 @@ export const moveRows: readonly Row[] = [
     verb: 'recoverDevice() of a disk with requests',
     before: [...diskRuns, sync((world) => world.wait(the(world, 'disk').write(0, new Uint8Array(512))))],
     act: (world) => recoverDevice(the(world, 'block'), { driver: the(world, 'disk') }),
+  },
+  {
+    verb: 'recoverDevice() with a guest whose data queues are shadowed',
+    before: shadowed,
+    act: (world) => recoverDevice(the(world, 'net')),
   },
   {
     verb: 'restoreDevice() and compareSnapshot()',

@@ -41,6 +41,9 @@ const attach: Act = sync((world) => shadows(world).forEach((shadow) => shadow.at
 const begin: Act = (world) => ShadowQueue.beginAll(shadows(world))
 const guest = [...negotiated, guestComes]
 
+/** A device that runs with the data queues of a guest shadowed. */
+export const shadowed: readonly Act[] = [...guest, begin, runNet]
+
 export const shadowRows: readonly Row[] = [
   {
     verb: 'planShadow()',
