@@ -7,10 +7,12 @@ import { tryLoadAddon } from '../../../lib/kernel/addon.js'
 import { KernelBackend } from '../../../lib/kernel/kernel-backend.js'
 import { blockDevice } from '../../../lib/models/block.js'
 import type { BlockStore } from '../../../lib/models/block-store.js'
+import { customDevice } from '../../../lib/models/custom.js'
 import { storedBlockDevice } from '../../../lib/models/stored-block.js'
 import { networkDevice } from '../../../lib/models/network.js'
 import type { DeviceOps } from '../../../lib/models/device-ops.js'
 import { netFeatureBits, transportFeatureBits } from '../../../lib/uapi/virtio-features.js'
+import { deviceIds } from '../../../lib/uapi/virtio-ids.js'
 import { parseMac } from '../../../lib/uapi/virtio-net.js'
 import { packageRoot } from '../../native/support.js'
 import { hosts, pause, type ContractQueue, type Host, type Hosted } from './hosts.js'
@@ -22,6 +24,7 @@ const everyHost = hosts(backend, `skipped: its front end needs the addon: ${reas
 const MAC = '02:11:22:33:44:55'
 const VERSION_1 = 1n << BigInt(transportFeatureBits.VIRTIO_F_VERSION_1)
 const PACKED = 1n << BigInt(transportFeatureBits.VIRTIO_F_RING_PACKED)
+const PLATFORM = 1n << BigInt(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
 const FLUSH = 1n << 9n
 const CTRL_VQ = 1n << BigInt(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
 const CTRL_MAC_ADDR = 1n << BigInt(netFeatureBits.VIRTIO_NET_F_CTRL_MAC_ADDR)
@@ -105,10 +108,31 @@ function slowStore(): BlockStore {
   }
 }
 
+/** The template that the guide has people copy, as it stands there. */
+function templateStore(): BlockStore {
+  const guide = readFileSync(join(packageRoot(), 'docs/guides/vduse.md'), 'utf8')
+  const [, code] = /## A template to copy.*?```ts\n(.*?)```/s.exec(guide) ?? []
+  const body = the(code)
+    .replace(/^import .*$/m, '')
+    .replace('export default function', 'return function')
+  // eslint-disable-next-line @typescript-eslint/no-implied-eval -- a program of our own, as text
+  const makeWith = new Function('storedBlockDevice', body) as (make: (store: BlockStore) => BlockStore) => unknown
+  const makeDisk = makeWith((store) => store) as (argument: { readonly size: number }) => BlockStore
+  return makeDisk({ size: 32_768 })
+}
+
+/** The same sectors in it. */
+function templateDisk(): DeviceOps {
+  const store = templateStore()
+  void store.write(0, content())
+  return storedBlockDevice(store, { moreFeatures })
+}
+
 /** Each kind of disk, with the same 64 sectors. */
 const disks: readonly (readonly [name: string, make: () => DeviceOps])[] = [
   ['in memory', () => blockDevice({ capacity: 64, content: content(), moreFeatures })],
   ['in a store', () => storedBlockDevice(slowStore(), { moreFeatures })],
+  ['made by the template of the guide', templateDisk],
 ]
 
 /** The tests of one host, or the reason why there are none. */
@@ -259,6 +283,65 @@ describe('a network device', () => {
           expect(model.mac).toBe('02:00:00:00:00:77')
         },
       )
+    })
+})
+
+describe('a device of one’s own', () => {
+  const config = Uint8Array.from({ length: 96 }, (_, at) => at)
+  /** Gives back what it is sent, backwards. A disk by its number, since VDUSE carries no other kinds than disks and network devices. */
+  const device = () =>
+    customDevice({
+      deviceId: deviceIds.block,
+      features: VERSION_1 | PACKED | PLATFORM,
+      config,
+      onKick(chain) {
+        const bytes = new Uint8Array(chain.readableLength)
+        chain.read(bytes, 0, bytes.length)
+        chain.write(bytes.reverse(), 0, bytes.length)
+      },
+    })
+
+  async function sentBack(hosted: Hosted, queue: ContractQueue, text: string): Promise<string> {
+    const [sent, back] = [hosted.room(64), hosted.room(64)]
+    sent.bytes.set(Buffer.from(text, 'latin1'))
+    queue.ring.begin()
+    queue.ring.pushAddress(sent.address, text.length, false)
+    queue.ring.pushAddress(back.address, 64, true)
+    queue.ring.commit(4)
+    if (queue.ring.publish()) queue.kick()
+    expect(await taken(queue)).toBe(4)
+    return Buffer.from(back.bytes.subarray(0, queue.ring.usedLength)).toString('latin1')
+  }
+
+  for (const host of everyHost)
+    suite(host, () => {
+      test('says what it is', async () => {
+        const hosted = await hostedBy(host, device())
+        expect(hosted.offered & (VERSION_1 | PACKED)).toBe(VERSION_1 | PACKED)
+        expect(Buffer.from(await hosted.config(96)).equals(config)).toBe(true)
+      })
+
+      test.each([
+        ['split', 0n, 5],
+        ['packed', PACKED, 0x800a_800a],
+      ] as const)('is asked by its function, by a %s ring, and says where that stands', async (_name, more, position) => {
+        const hosted = await hostedBy(host, device())
+        const queue = the((await hosted.begin(VERSION_1 | more, [0]))[0])
+        for (const word of ['one', 'two', 'three', 'four', 'five'])
+          expect(await sentBack(hosted, queue, word)).toBe([...word].reverse().join(''))
+        await pause(5)
+        expect(queue.interrupts()).toBeGreaterThan(0)
+        expect(await hosted.position(0)).toBe(position)
+      })
+
+      test('is as new for the next driver', async () => {
+        const hosted = await hostedBy(host, device())
+        const first = the((await hosted.begin(VERSION_1 | PACKED, [0]))[0])
+        expect(await sentBack(hosted, first, 'first')).toBe('tsrif')
+        await hosted.leave()
+        const second = the((await hosted.begin(VERSION_1, [0]))[0])
+        expect(await sentBack(hosted, second, 'second')).toBe('dnoces')
+      })
     })
 })
 
