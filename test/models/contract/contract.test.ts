@@ -324,15 +324,18 @@ describe('a device of one’s own', () => {
       test.each([
         ['split', 0n, 5],
         ['packed', PACKED, 0x800a_800a],
-      ] as const)('is asked by its function, by a %s ring, and says where that stands', async (_name, more, position) => {
-        const hosted = await hostedBy(host, device())
-        const queue = the((await hosted.begin(VERSION_1 | more, [0]))[0])
-        for (const word of ['one', 'two', 'three', 'four', 'five'])
-          expect(await sentBack(hosted, queue, word)).toBe([...word].reverse().join(''))
-        await pause(5)
-        expect(queue.interrupts()).toBeGreaterThan(0)
-        expect(await hosted.position(0)).toBe(position)
-      })
+      ] as const)(
+        'is asked by its function, by a %s ring, and says where that stands',
+        async (_name, more, position) => {
+          const hosted = await hostedBy(host, device())
+          const queue = the((await hosted.begin(VERSION_1 | more, [0]))[0])
+          for (const word of ['one', 'two', 'three', 'four', 'five'])
+            expect(await sentBack(hosted, queue, word)).toBe([...word].reverse().join(''))
+          await pause(5)
+          expect(queue.interrupts()).toBeGreaterThan(0)
+          expect(await hosted.position(0)).toBe(position)
+        },
+      )
 
       test('is as new for the next driver', async () => {
         const hosted = await hostedBy(host, device())
