@@ -209,8 +209,9 @@ export {
   waitForNode,
   type NodeWaitOptions,
 } from './management/binding.js'
+export { nodeAccess, setNodeAccess, type NodeAccess, type NodeAccessWish } from './management/node-access.js'
 export { describeHolder, holdersOf, removeDevice, type ReleaseOptions } from './management/release.js'
-export type { HostFiles } from './backend/host-files.js'
+export type { FileAttributes, HostFiles } from './backend/host-files.js'
 export { VdpaFamily, type NewDevice } from './management/vdpa-family.js'
 export { inventory, type Inventory, type InventoryDevice, type InventoryOptions } from './inventory.js'
 export {

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import {
   applyPlan,
   describeNeed,
+  describeProbe,
   describeStep,
   formatPlan,
   memlockNeeds,
@@ -49,22 +50,31 @@ export function schema(): Report {
 export async function apply(host: Host, file: string, words: ApplyWords): Promise<Report> {
   const wanted = await read(file)
   const { journal, dryRun = false, wait, timeout } = words
+  const memlock = memlockNeeds(wanted)
   const target = dryRun ? await rehearsal(host) : host
-  const { steps, before } = await applyPlan(wanted, planHost(target), {
+  const { steps, before, probes } = await applyPlan(wanted, planHost(target), {
     ...(wait !== undefined && { wait }),
     ...(timeout !== undefined && { timeout }),
     ...(journal !== undefined && !dryRun && { onJournal: (was: Plan) => keep(journal, was) }),
   })
   const done = steps.map((step) => `${dryRun ? 'would ' : ''}${describeStep(step)}`)
   return {
-    data: { file, dryRun, steps, before },
-    lines: steps.length === 0 ? ['nothing was to be done'] : done,
+    data: { file, dryRun, steps, before, probes, memlock },
+    lines: [
+      ...(steps.length === 0 ? ['nothing was to be done'] : done),
+      ...probes.map(describeProbe),
+      ...memlock.map(describeNeed),
+    ],
   }
 }
 
 /** A pretended host with the devices of this one that simulators make. Another maker is ENODEV there: `plan` compares with this host. */
 async function rehearsal(host: Host): Promise<Host> {
-  const pretended = emptySimulatedHost()
+  const empty = emptySimulatedHost()
+  const { files } = empty
+  // Who there is on this host, so that names in the plan are found or missed.
+  const read = (path: string) => (path === 'etc/passwd' || path === 'etc/group' ? host.files : files).read(path)
+  const pretended: Host = { ...empty, files: { ...files, read } }
   const devices = [...(await standings(planHost(host))).values()].map(({ facts }) => facts)
   const simulated = devices.filter(({ managementDevice = '' }) => /^vdpasim_(net|blk)$/.test(managementDevice))
   await applyPlan({ version: 1, devices: simulated }, planHost(pretended))

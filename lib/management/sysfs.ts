@@ -47,10 +47,23 @@ const PCI_FUNCTION = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i
 /** Where to look: a folder that has /sys and /proc, or the files of a host that is pretended. */
 export type HostRoot = string | HostFiles
 
+const hostVerbs = [
+  'list',
+  'read',
+  'link',
+  'resolve',
+  'isAllowed',
+  'write',
+  'attributes',
+  'setAttributes',
+  'label',
+  'setLabel',
+] as const satisfies readonly (keyof HostFiles)[]
+
 /** The files behind a root. */
 export function filesOf(root: HostRoot = '/'): HostFiles {
   if (typeof root !== 'object' || root === null) return diskFiles(root)
-  for (const verb of ['list', 'read', 'link', 'resolve', 'isAllowed', 'write'] as const)
+  for (const verb of hostVerbs)
     if (typeof (root as Partial<HostFiles>)[verb] !== 'function')
       throw typeError('root', "a folder's path, or the files of a host", root)
   return root

@@ -6,6 +6,8 @@ import { Failures } from '../base/failures.js'
 import { moveToDriver, unbindDriver } from '../management/binding.js'
 import { removeDevice, type ReleaseOptions } from '../management/release.js'
 import type { NewDevice } from '../management/vdpa-family.js'
+import { probeDevices, type DeviceProbe } from './expectations.js'
+import { letNode } from './nodes.js'
 import { describeStep, openFamily, standings, stepsTo, type PlanHost, type PlanStep, type Standing } from './steps.js'
 import { checkPlan, type Plan, type PlannedDevice } from './plan.js'
 
@@ -23,12 +25,15 @@ export interface Applied {
   readonly steps: readonly PlanStep[]
   /** The plan that brings back what was there before. */
   readonly before: Plan
+  /** What was seen of devices of which the plan expects something. */
+  readonly probes: readonly DeviceProbe[]
 }
 
 /**
  * Makes the host as the plan says. Devices are deleted and moved only when nobody has them open (`wait` waits for that). When a step fails, those before are undone in
  * reverse and the failure is thrown; what could not be undone is part of the sentence. At the end the host is looked at again: ERR_VDPA_REFUSED where a device
- * does not show what it was told, which is undone as well. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
+ * does not show what it was told, and where it is not what the plan expects of it, which is undone as well. Devices of which something is expected are opened for that, and reset by it, unless somebody has
+ * them open. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
  */
 export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOptions = {}): Promise<Applied> {
   const wanted = checkPlan(plan)
@@ -39,7 +44,7 @@ export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOption
   const was = await standings(host)
   const steps = await stepsTo(wanted, host)
   const before = planBefore(steps, was)
-  if (steps.length === 0) return { steps, before }
+  if (steps.length === 0) return { steps, before, probes: await probeDevices(wanted, host) }
   onJournal?.(before)
   let begun = 0
   try {
@@ -51,10 +56,10 @@ export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOption
     const left = await stepsTo(wanted, host)
     if (left.length > 0)
       throw vdpaError('ERR_VDPA_REFUSED', `the host is not as it was told: ${left.map(describeStep).join('; ')}`)
+    return { steps, before, probes: await probeDevices(wanted, host) }
   } catch (failure) {
-    await undo(steps.slice(0, begun), was, host, options, failure)
+    return await undo(steps.slice(0, begun), was, host, options, failure)
   }
-  return { steps, before }
 }
 
 /** Devices that steps touch, as they were. */
@@ -83,6 +88,8 @@ async function perform(step: PlanStep, host: PlanHost, options: ApplyOptions): P
       return await removeDevice(family, step.device, release)
     case 'set mac':
       return await family.setMac(step.device, step.to)
+    case 'set node':
+      return await letNode(step.device, step.to, root)
     case 'bind':
       if (step.to !== 'none') await moveToDriver(step.device, step.to, release)
       else if ((await standings(host)).get(step.device)?.facts.driver !== 'none')

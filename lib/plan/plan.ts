@@ -6,6 +6,28 @@ import { checkObject, checkString, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { planSchema } from './schema.js'
 
+/** Who should be able to open a node. What is absent is left as it is. */
+export interface PlannedNode {
+  /** Permissions, octal: `0660`. */
+  readonly mode?: string
+  /** A user of the host, by name or number. */
+  readonly owner?: string | number
+  /** A group of the host, by name or number. */
+  readonly group?: string | number
+  /** The SELinux label. */
+  readonly label?: string
+}
+
+/** What a device must be able to do. */
+export interface PlannedExpectation {
+  /** How many groups of virtqueues, at least. */
+  readonly groups?: number
+  /** How many address spaces, at least. */
+  readonly addressSpaces?: number
+  /** The control queue of a network device can have an address space of its own. */
+  readonly isolatedControlQueue?: true
+}
+
 /** A device as it should be. What is absent is left as it is. */
 export interface PlannedDevice {
   /** The name of the device. */
@@ -24,6 +46,10 @@ export interface PlannedDevice {
   readonly features?: string
   /** Which driver of the bus has it; `none` for no driver. */
   readonly driver?: 'vhost_vdpa' | 'virtio_vdpa' | 'none'
+  /** Who may open its node, while vhost_vdpa has it. */
+  readonly node?: PlannedNode
+  /** What it must be able to do: applyPlan() opens the device to see, if nobody has it open. */
+  readonly expect?: PlannedExpectation
   /** Who will have it open. Nothing is done with it: memlockNeeds() sums by it. */
   readonly process?: string
   /** How much of that process's memory is mapped for it: `4 GiB`. */
@@ -38,7 +64,7 @@ export interface Plan {
   readonly devices: readonly PlannedDevice[]
 }
 
-const validate = new Ajv({ allErrors: true, verbose: true }).compile<Plan>(planSchema)
+const validate = new Ajv({ allErrors: true, verbose: true, allowUnionTypes: true }).compile<Plan>(planSchema)
 
 /**
  * Reads a plan from YAML, which JSON is a part of. ERR_VDPA_PLAN names every mistake with its line and column; `file` is for these sentences. Since 0.1.0.
@@ -118,11 +144,13 @@ function nodeAt(document: Document, path: readonly string[]): number | undefined
 
 function sentenceOf({ instancePath, message = 'is wrong', params, keyword }: ErrorObject): string {
   const where = instancePath === '' ? 'the plan' : instancePath.slice(1).replaceAll('/', '.')
-  const { additionalProperty, allowedValues } = params as {
+  const { additionalProperty, allowedValues, allowedValue } = params as {
     readonly additionalProperty?: string
     readonly allowedValues?: readonly string[]
+    readonly allowedValue?: unknown
   }
   if (additionalProperty !== undefined) return `${where} has no '${additionalProperty}'`
-  const more = keyword === 'enum' && allowedValues !== undefined ? `: ${allowedValues.join(', ')}` : ''
+  const values = keyword === 'const' ? [String(allowedValue)] : keyword === 'enum' ? allowedValues : undefined
+  const more = values === undefined ? '' : `: ${values.join(', ')}`
   return `${where} ${message}${more}`
 }

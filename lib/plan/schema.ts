@@ -2,6 +2,11 @@
 
 const name = { type: 'string', minLength: 1, maxLength: 127, pattern: '^[^/\\s]+$' } as const
 
+const who = { type: ['string', 'integer'], minimum: 0, maximum: 4294967294, minLength: 1, maxLength: 32 } as const
+const count = { type: 'integer', minimum: 1, maximum: 65535 } as const
+/** A node comes of one driver. */
+const withNode = { required: ['driver'], properties: { driver: { const: 'vhost_vdpa' } } } as const
+
 /** The schema of version 1 (JSON Schema draft 7). */
 export const planSchema = {
   $schema: 'http://json-schema.org/draft-07/schema#',
@@ -38,6 +43,37 @@ export const planSchema = {
           enum: ['vhost_vdpa', 'virtio_vdpa', 'none'],
           description: 'Which driver of the bus has it; where absent, whichever does.',
         },
+        node: {
+          type: 'object',
+          additionalProperties: false,
+          minProperties: 1,
+          description: 'Who may open its node. Changed in place; needs the driver vhost_vdpa.',
+          properties: {
+            mode: { type: 'string', pattern: '^0?[0-7]{3}$', description: 'Permissions, in quotes: "0660".' },
+            owner: { ...who, description: 'A user of the host, by name or number.' },
+            group: { ...who, description: 'A group of the host, by name or number.' },
+            label: {
+              type: 'string',
+              pattern: '^[^\\s:]+:[^\\s:]+:[^\\s:]+(:\\S+)?$',
+              description: 'The SELinux label: system_u:object_r:svirt_image_t:s0.',
+            },
+          },
+        },
+        expect: {
+          type: 'object',
+          additionalProperties: false,
+          minProperties: 1,
+          description:
+            'What it must be able to do. apply opens the device to see, if nobody has it; needs the driver vhost_vdpa.',
+          properties: {
+            groups: { ...count, description: 'How many groups of virtqueues, at least.' },
+            addressSpaces: { ...count, description: 'How many address spaces, at least.' },
+            isolatedControlQueue: {
+              const: true,
+              description: 'The control queue of a network device can have an address space of its own.',
+            },
+          },
+        },
         process: {
           ...name,
           description: 'Who will have it open: a virtual machine, a service. For the sum of memlock.',
@@ -48,6 +84,7 @@ export const planSchema = {
           description: 'How much of the memory of its process is mapped for it, such as 4 GiB.',
         },
       },
+      dependencies: { node: withNode, expect: withNode },
       if: { not: { properties: { state: { const: 'absent' } }, required: ['state'] } },
       then: { required: ['managementDevice'] },
     },

@@ -4,7 +4,8 @@ import type { Backend } from '../backend/backend.js'
 import { checkObject } from '../base/checks.js'
 import { busDevices, type HostRoot } from '../management/sysfs.js'
 import { VdpaFamily } from '../management/vdpa-family.js'
-import { checkPlan, type Plan, type PlannedDevice } from './plan.js'
+import { describeNode, nodeNow, numbersOf, sameNode } from './nodes.js'
+import { checkPlan, type Plan, type PlannedDevice, type PlannedNode } from './plan.js'
 
 /** The host that a plan is about. */
 export interface PlanHost {
@@ -22,6 +23,13 @@ export type PlanStep =
   | { readonly do: 'delete'; readonly device: string; readonly why: string }
   | { readonly do: 'set mac'; readonly device: string; readonly from: string | undefined; readonly to: string }
   | { readonly do: 'bind'; readonly device: string; readonly from: string; readonly to: string }
+  | {
+      readonly do: 'set node'
+      readonly device: string
+      /** Absent where the node is not there yet, or cannot be seen. */
+      readonly from?: PlannedNode
+      readonly to: PlannedNode
+    }
 
 /** A difference that only a new device mends. */
 interface Drift {
@@ -39,8 +47,9 @@ export interface Standing {
 }
 
 /**
- * What is to be done, in order: nothing where the host is as the plan says. A change of address is made in place; one of anything else that a device has from
- * its making deletes it and makes it anew. Opens nothing. Errors: ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
+ * What is to be done, in order: nothing where the host is as the plan says. A change of address and of who may open the node is made in place; one of anything else that a device
+ * has from its making deletes it and makes it anew. Opens nothing, so that nothing is said of what a plan expects. Errors: ERR_VDPA_PLAN, also for a user or a group that the host does not know; those
+ * of VdpaFamily. Since 0.1.0.
  */
 export async function planSteps(plan: Plan, host: PlanHost): Promise<PlanStep[]> {
   return stepsTo(checkPlan(plan), host)
@@ -49,7 +58,10 @@ export async function planSteps(plan: Plan, host: PlanHost): Promise<PlanStep[]>
 /** The same for a plan that was looked through, or that we made. */
 export async function stepsTo(plan: Plan, host: PlanHost): Promise<PlanStep[]> {
   const now = await standings(host)
-  return plan.devices.flatMap((wish) => stepsFor(wish, now.get(wish.name)))
+  const nodes = new Map<string, PlannedNode>()
+  for (const { name, node, state } of plan.devices)
+    if (node !== undefined && state !== 'absent') nodes.set(name, await numbersOf(name, node, host.root))
+  return plan.devices.flatMap((wish) => stepsFor(wish, nodes.get(wish.name), now.get(wish.name)))
 }
 
 /** The family of a host. */
@@ -64,13 +76,14 @@ export async function standings(host: PlanHost): Promise<Map<string, Standing>> 
   const managed = new Map((await family.devices()).map((device) => [device.name, device]))
   const possible = new Map((await family.managementDevices()).map(({ handle, features }) => [handle, features.bits]))
   const result = new Map<string, Standing>()
-  for (const { name, driver } of await busDevices(host.root ?? '/')) {
+  for (const { name, driver, node } of await busDevices(host.root ?? '/')) {
     const maker = managed.get(name)?.managementDevice
     const configuration = maker === undefined ? undefined : await family.configuration(name)
     const offered = configuration?.deviceFeatures?.bits
     const all = maker === undefined ? undefined : possible.get(maker)
     const isLess = offered !== undefined && all !== '0x0' && offered !== all
     const { mac, mtu, maxQueuePairs } = configuration?.network ?? {}
+    const access = node === undefined ? undefined : await nodeNow(node, host.root)
     const facts: PlannedDevice = {
       name,
       driver: (driver ?? 'none') as PlannedDevice['driver'] & string,
@@ -79,13 +92,15 @@ export async function standings(host: PlanHost): Promise<Map<string, Standing>> 
       ...(mtu !== undefined && { mtu }),
       ...(maxQueuePairs !== undefined && { queuePairs: maxQueuePairs }),
       ...(isLess && { features: offered }),
+      ...(access !== undefined && { node: access }),
     }
     result.set(name, { facts, offered })
   }
   return result
 }
 
-function stepsFor(wish: PlannedDevice, now: Standing | undefined): PlanStep[] {
+/** `node` is what the wish says of its node, in numbers. */
+function stepsFor(wish: PlannedDevice, node: PlannedNode | undefined, now: Standing | undefined): PlanStep[] {
   const { name: device } = wish
   if (wish.state === 'absent') return now === undefined ? [] : [{ do: 'delete', device, why: 'it should be absent' }]
   if (now === undefined) return making(wish)
@@ -96,6 +111,9 @@ function stepsFor(wish: PlannedDevice, now: Standing | undefined): PlanStep[] {
   }
   const { mac, driver } = wish
   const { facts } = now
+  // A driver that takes the device makes a node that is nobody's yet.
+  const isSame =
+    node === undefined || (driver === facts.driver && facts.node !== undefined && sameNode(node, facts.node))
   return [
     ...(mac !== undefined && mac.toLowerCase() !== facts.mac
       ? [{ do: 'set mac', device, from: facts.mac, to: mac.toLowerCase() } as const]
@@ -103,6 +121,7 @@ function stepsFor(wish: PlannedDevice, now: Standing | undefined): PlanStep[] {
     ...(driver !== undefined && driver !== facts.driver
       ? [{ do: 'bind', device, from: facts.driver ?? 'none', to: driver } as const]
       : []),
+    ...(isSame ? [] : [nodeStep(wish, facts.node)]),
   ]
 }
 
@@ -111,7 +130,12 @@ function making(wish: PlannedDevice): PlanStep[] {
   return [
     { do: 'make', device: wish.name, wish },
     ...(wish.driver === undefined ? [] : [{ do: 'bind', device: wish.name, from: '?', to: wish.driver } as const]),
+    ...(wish.node === undefined ? [] : [nodeStep(wish)]),
   ]
+}
+
+function nodeStep({ name, node = {} }: PlannedDevice, from?: PlannedNode): PlanStep {
+  return { do: 'set node', device: name, ...(from !== undefined && { from }), to: node }
 }
 
 function driftsOf(wish: PlannedDevice, { facts: now, offered }: Standing): Drift[] {
@@ -143,5 +167,7 @@ export function describeStep(step: PlanStep): string {
       return `change the address of ${step.device} from ${step.from ?? 'none'} to ${step.to}`
     case 'bind':
       return `give ${step.device} to ${step.to === 'none' ? 'no driver' : step.to}`
+    case 'set node':
+      return `let the node of ${step.device} have ${describeNode(step.to)}`
   }
 }

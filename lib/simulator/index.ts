@@ -9,7 +9,7 @@ export type { DelayOptions, FailOptions, FailResetOptions, Faults, FaultTarget }
 export { deviations, profiles } from './profiles.js'
 export type { Deviation, Profile } from './profiles.js'
 export type { SimulatedManagement } from './management.js'
-export type { HostFiles } from '../backend/host-files.js'
+export type { FileAttributes, HostFiles } from '../backend/host-files.js'
 export type { SchedulerMode } from './scheduler.js'
 export { networkDevice, pair } from '../models/network.js'
 export { extraNetFeatures, DEFAULT_NET_FEATURES } from '../models/network-options.js'

@@ -1,11 +1,17 @@
 // The small files of the pretended host, made anew at each look: links are followed here, and what is written is passed on. What the files say comes from
 // management.ts.
 
-import type { HostFiles } from '../backend/host-files.js'
+import type { FileAttributes, HostFiles } from '../backend/host-files.js'
 import { errno } from '../uapi/errno.js'
 
-/** A file by its whole path without the leading slash: its text, or where its link leads (from the root, without the leading slash). */
-export type TreeEntry = { readonly text: string } | { readonly link: string }
+/** Who may open a file, which can be changed. */
+export interface TreeAccess {
+  attributes: FileAttributes
+  label: string | undefined
+}
+
+/** A file by its whole path without the leading slash: its text, and who may open it, or where its link leads (from the root, without the leading slash). */
+export type TreeEntry = { readonly text: string; readonly access?: TreeAccess } | { readonly link: string }
 
 /** What the tree needs of its host. */
 export interface TreeHost {
@@ -45,6 +51,19 @@ export function simulatedFiles(host: TreeHost): HostFiles {
       const place = resolveIn(tree, path, true)
       return Promise.resolve(typeof place === 'string' && textOf(tree.get(place)) !== undefined)
     },
+    attributes: (path) => look('stat', path, true, (place, tree) => accessOf(tree.get(place))?.attributes),
+    setAttributes: async (path, change) => {
+      const access = await look('chmod', path, true, (place, tree) => changeable(tree.get(place)))
+      access.attributes = { ...access.attributes, ...change }
+    },
+    label: async (path) => {
+      const access = await look('getxattr', path, true, (place, tree) => accessOf(tree.get(place)))
+      return access.label
+    },
+    setLabel: async (path, label) => {
+      const access = await look('setxattr', path, true, (place, tree) => changeable(tree.get(place)))
+      access.label = label
+    },
     write: async (path, text) => {
       const place = await look('open', path, true, (found, tree) => (tree.has(found) ? found : undefined))
       const result = await host.write(place, text)
@@ -57,6 +76,17 @@ type Tree = ReadonlyMap<string, TreeEntry>
 
 function textOf(entry: TreeEntry | undefined): string | undefined {
   return entry !== undefined && 'text' in entry ? entry.text : undefined
+}
+
+/** Files of sysfs and /proc are root's, and stay so. */
+const ROOTS: TreeAccess = { attributes: { mode: 0o644, owner: 0, group: 0 }, label: undefined }
+
+function accessOf(entry: TreeEntry | undefined): TreeAccess | undefined {
+  return entry !== undefined && 'text' in entry ? (entry.access ?? ROOTS) : undefined
+}
+
+function changeable(entry: TreeEntry | undefined): TreeAccess | undefined {
+  return entry !== undefined && 'text' in entry ? entry.access : undefined
 }
 
 function linkOf(entry: TreeEntry | undefined): string | undefined {

@@ -8,7 +8,7 @@ import type { DescriptorTable } from './descriptor-table.js'
 import { SimulatedFamily } from './management-family.js'
 import { simulatedParents, type DeviceWishes, type SimulatedParent } from './management-parents.js'
 import { SimulatedNetlinkSocket } from './management-socket.js'
-import { simulatedFiles, type TreeEntry } from './management-tree.js'
+import { simulatedFiles, type TreeAccess, type TreeEntry } from './management-tree.js'
 import type { Refuse } from './refusal.js'
 import type { Scheduler } from './scheduler.js'
 
@@ -34,6 +34,8 @@ interface Managed {
   readonly node: DeviceNode
   driver: string | undefined
   override: string | undefined
+  /** Who may open its node: root alone, until somebody says otherwise. */
+  access: TreeAccess
 }
 
 const BUS = 'sys/bus/vdpa'
@@ -81,7 +83,14 @@ export class SimulatedManagement {
     for (const node of this.#world.nodes()) {
       if (known.has(node)) continue
       const name = this.#freeName(node.path)
-      this.#managed.set(name, { name, parent: undefined, node, driver: 'vhost_vdpa', override: undefined })
+      this.#managed.set(name, {
+        name,
+        parent: undefined,
+        node,
+        driver: 'vhost_vdpa',
+        override: undefined,
+        access: rootsOwn(),
+      })
     }
     return this.#managed
   }
@@ -94,7 +103,7 @@ export class SimulatedManagement {
   #make(name: string, parent: SimulatedParent, wishes: DeviceWishes): void {
     this.#devices()
     const node = this.#world.add(parent.make(wishes))
-    this.#managed.set(name, { name, parent, node, driver: 'vhost_vdpa', override: undefined })
+    this.#managed.set(name, { name, parent, node, driver: 'vhost_vdpa', override: undefined, access: rootsOwn() })
   }
 
   #take(name: string, done: () => void): void {
@@ -114,6 +123,8 @@ export class SimulatedManagement {
       [`${BUS}/devices/`, { text: '' }],
       [`${BUS}/drivers_probe`, { text: '' }],
       ['proc/sys/kernel/osrelease', { text: 'simulated\n' }],
+      ['etc/passwd', { text: 'root:x:0:0:root:/root:/bin/sh\n' }],
+      ['etc/group', { text: 'root:x:0:\nkvm:x:36:\n' }],
     ])
     for (const driver of DRIVERS)
       for (const file of ['bind', 'unbind']) tree.set(`${BUS}/drivers/${driver}/${file}`, { text: '' })
@@ -150,7 +161,9 @@ export class SimulatedManagement {
     if (device.override !== undefined && device.override !== driver) return -errno.ENODEV
     if (device.driver !== undefined) return -errno.EBUSY
     device.driver = driver
-    if (driver === 'vhost_vdpa') this.#world.show(device.node)
+    if (driver !== 'vhost_vdpa') return 0
+    device.access = rootsOwn()
+    this.#world.show(device.node)
     return 0
   }
 
@@ -171,7 +184,7 @@ function nameOf(entry: string): string {
   return entry.replaceAll('!', '/')
 }
 
-function addDevice(tree: Map<string, TreeEntry>, { name, driver, override, node }: Managed): void {
+function addDevice(tree: Map<string, TreeEntry>, { name, driver, override, node, access }: Managed): void {
   const entry = name.replaceAll('/', '!')
   const place = `sys/devices/${entry}`
   tree.set(`${BUS}/devices/${entry}`, { link: place })
@@ -181,7 +194,12 @@ function addDevice(tree: Map<string, TreeEntry>, { name, driver, override, node 
   if (driver !== 'vhost_vdpa') return
   const child = node.path.slice('/dev/'.length)
   tree.set(`${place}/${child}/dev`, { text: `${MAJOR}:${/\d+$/.exec(child)?.[0] ?? 0}\n` })
-  tree.set(`dev/${child}`, { text: '' })
+  tree.set(`dev/${child}`, { text: '', access })
+}
+
+/** As devtmpfs makes nodes. */
+function rootsOwn(): TreeAccess {
+  return { attributes: { mode: 0o600, owner: 0, group: 0 }, label: undefined }
 }
 
 /** Calls back when nobody has the node open: at once where nobody has. */

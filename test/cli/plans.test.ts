@@ -60,6 +60,30 @@ describe('plan and apply', () => {
     })
   })
 
+  it('say what was seen of devices, and rehearse with the users of this host', async () => {
+    const expecting = join(folder, 'expecting.yaml')
+    const device = (group: string) =>
+      `version: 1\ndevices: [{name: net0, managementDevice: vdpasim_net, driver: vhost_vdpa, node: {group: ${group}}, expect: {groups: 2}, process: vm1, memory: 1 GiB}]\n`
+    writeFileSync(expecting, device('vms'))
+    const host = await simulatedHost()
+    const { files } = host
+    const read = (path: string) => (path === 'etc/group' ? Promise.resolve('vms:x:107:\n') : files.read(path))
+    const own: Host = { ...host, files: { ...files, read } }
+    expect((await command(['apply', expecting, '--dry-run'], host)).err).toContain('in /etc/group of the host')
+    expect((await command(['apply', expecting, '--dry-run'], own)).out.split('\n')).toEqual([
+      'would let the node of net0 have group vms',
+      'net0 has 2 groups and 2 address spaces; its control queue can be alone',
+      'vm1 locks up to 2147483648 bytes for net0: LimitMEMLOCK=2147483648',
+      '',
+    ])
+    expect(JSON.parse((await command(['apply', expecting, '--json'], own)).out)).toMatchObject({
+      steps: [{ do: 'set node', to: { group: 'vms' } }],
+      probes: [{ device: 'net0', groups: 2, addressSpaces: 2 }],
+      memlock: [{ process: 'vm1', bytes: '2147483648' }],
+    })
+    expect((await files.attributes('dev/vhost-vdpa-0')).group).toBe(107)
+  })
+
   it('rehearse on a pretended host that starts as this one is', async () => {
     const host = await simulatedHost()
     const { code, out } = await command(['apply', file, '--dry-run', '--json'], host)

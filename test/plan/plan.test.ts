@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from '@jest/globals'
 import type { HostFiles } from '../../lib/backend/host-files.js'
+import { nodeAccess } from '../../lib/management/node-access.js'
 import { VdpaFamily } from '../../lib/management/vdpa-family.js'
 import { openDevice } from '../../lib/open.js'
 import {
@@ -12,11 +13,13 @@ import {
   formatPlan,
   parsePlan,
   describeNeed,
+  describeProbe,
   memlockNeeds,
   planSchema,
   planSteps,
   type Plan,
   type PlanHost,
+  type PlannedDevice,
 } from '../../lib/plan/index.js'
 import { Simulator } from '../../lib/simulator/index.js'
 
@@ -72,6 +75,32 @@ describe('a plan', () => {
 
   it('has a schema for editors that is the same', () => {
     expect(JSON.parse(readFileSync(join(__dirname, '../../docs/plan.schema.json'), 'utf8'))).toEqual(planSchema)
+  })
+})
+
+describe('nodes and expectations', () => {
+  const device = (more: string) => `version: 1\ndevices:\n  - {name: net0, managementDevice: m, ${more}}\n`
+
+  it.each([
+    ['driver: vhost_vdpa, node: {mode: 0660}', 'devices.0.node.mode must be string'],
+    ['driver: vhost_vdpa, node: {mode: "0999"}', 'devices.0.node.mode must match'],
+    ['driver: vhost_vdpa, node: {owner: -1}', 'devices.0.node.owner must be >= 0'],
+    ['driver: vhost_vdpa, node: {label: short}', 'devices.0.node.label must match'],
+    ['driver: vhost_vdpa, node: {colour: red}', "devices.0.node has no 'colour'"],
+    ['driver: vhost_vdpa, node: {}', 'devices.0.node must NOT have fewer than 1 properties'],
+    ['node: {mode: "0660"}', "devices.0 must have required property 'driver'"],
+    ['driver: virtio_vdpa, node: {mode: "0660"}', 'devices.0.driver must be equal to constant: vhost_vdpa'],
+    ['driver: none, expect: {groups: 2}', 'devices.0.driver must be equal to constant: vhost_vdpa'],
+    ['driver: vhost_vdpa, expect: {groups: 0}', 'devices.0.expect.groups must be >= 1'],
+    ['driver: vhost_vdpa, expect: {isolatedControlQueue: maybe}', 'must be equal to constant: true'],
+  ])('%s is refused', (more, sentence) => {
+    expect(() => parsePlan(device(more))).toThrow(sentence)
+  })
+
+  it('are what they say', () => {
+    const more =
+      'driver: vhost_vdpa, node: {mode: "660", owner: qemu, group: 36, label: "a:b:c:s0:c1,c2"}, expect: {isolatedControlQueue: true}'
+    expect(parsePlan(device(more)).devices[0]).toMatchObject({ node: { owner: 'qemu', group: 36 } })
   })
 })
 
@@ -211,6 +240,110 @@ describe('applying', () => {
       message: 'the plan was not applied',
       errors: [expect.objectContaining({ code: 'ENODEV' }), expect.objectContaining({ code: 'EACCES' })] as unknown,
     })
+  })
+
+  const shared = text.replace('driver: vhost_vdpa', 'driver: vhost_vdpa\n    node: {mode: "0660", group: kvm}')
+
+  it('says who may open a node, in place, and brings it back', async () => {
+    await applyPlan(parsePlan(text), host)
+    expect(await does(parsePlan(shared))).toEqual(['let the node of net0 have group kvm, mode 0660'])
+    const { steps, before } = await applyPlan(parsePlan(shared), host)
+    expect(steps).toEqual([
+      {
+        do: 'set node',
+        device: 'net0',
+        from: { mode: '0600', owner: 0, group: 0 },
+        to: { mode: '0660', group: 'kvm' },
+      },
+    ])
+    expect(await nodeAccess('/dev/vhost-vdpa-0', host.root)).toEqual({ mode: 0o660, owner: 0, group: 36 })
+    expect(await does(parsePlan(shared))).toEqual([])
+    // A device that is made anew has a node that is root's.
+    expect(await does(parsePlan(shared.replace('9000', '1500')))).toEqual([
+      'delete net0: mtu is 9000 and should be 1500',
+      'make net0 by vdpasim_net',
+      'give net0 to vhost_vdpa',
+      'let the node of net0 have group kvm, mode 0660',
+    ])
+    await applyPlan(before, host)
+    expect(await nodeAccess('/dev/vhost-vdpa-0', host.root)).toEqual({ mode: 0o600, owner: 0, group: 0 })
+    const moved = shared.replace('vhost_vdpa\n', 'none\n').replace(/ *node:.*\n/, '')
+    await applyPlan(parsePlan(moved), host)
+    expect(await does(parsePlan(shared))).toEqual([
+      'give net0 to vhost_vdpa',
+      'let the node of net0 have group kvm, mode 0660',
+    ])
+  })
+
+  it('brings back who may open a node where another step fails', async () => {
+    await applyPlan(parsePlan(shared), host)
+    const plan = parsePlan(shared.replace('0660', '0666'))
+    const wrong: Plan = { version: 1, devices: [...plan.devices, { name: 'x', managementDevice: 'nothing' }] }
+    await expect(applyPlan(wrong, host)).rejects.toMatchObject({ code: 'ENODEV' })
+    expect(await does(parsePlan(shared))).toEqual([])
+    const anew: Plan = {
+      version: 1,
+      devices: [
+        { name: 'net0', state: 'absent' },
+        { name: 'x', managementDevice: 'nothing' },
+      ],
+    }
+    await expect(applyPlan(anew, host)).rejects.toMatchObject({ code: 'ENODEV' })
+    expect(await does(parsePlan(shared))).toEqual([])
+  })
+
+  it('knows the users of the host, and changes nothing for others', async () => {
+    const plan = parsePlan(shared.replace('kvm', 'vms'))
+    await expect(applyPlan(plan, host)).rejects.toMatchObject({
+      code: 'ERR_VDPA_PLAN',
+      message: expect.stringMatching(/^ERR_VDPA_PLAN: the node of net0: group must be .* \/etc\/group/) as unknown,
+    })
+    expect(await (await opened()).devices()).toEqual([])
+  })
+
+  const expecting = (expect: PlannedDevice['expect'], managementDevice = 'vdpasim_net'): Plan => ({
+    version: 1,
+    devices: [{ name: 'dev0', managementDevice, driver: 'vhost_vdpa', ...(expect !== undefined && { expect }) }],
+  })
+
+  it('looks whether devices are what is expected of them, each time', async () => {
+    const plan = expecting({ groups: 2, addressSpaces: 2, isolatedControlQueue: true })
+    const seen = [{ device: 'dev0', groups: 2, addressSpaces: 2 }]
+    expect((await applyPlan(plan, host)).probes).toEqual(seen)
+    const again = await applyPlan(plan, host)
+    expect(again).toMatchObject({ steps: [], probes: seen })
+    expect(again.probes.map(describeProbe)).toEqual([
+      'dev0 has 2 groups and 2 address spaces; its control queue can be alone',
+    ])
+    await expect(applyPlan(expecting({ groups: 9 }), host)).rejects.toThrow('dev0 has 2 groups and not 9')
+    expect(await planSteps(plan, host)).toEqual([])
+  })
+
+  it('undoes what is not what is expected of it', async () => {
+    const plan = expecting({ addressSpaces: 1000, isolatedControlQueue: true }, 'vdpasim_blk')
+    await expect(applyPlan(plan, host)).rejects.toMatchObject({
+      code: 'ERR_VDPA_REFUSED',
+      message: expect.stringMatching(
+        /expects: dev0 has \d+ address spaces and not 1000; dev0 cannot have its control queue alone: it has none$/,
+      ) as unknown,
+    })
+    expect(await (await opened()).devices()).toEqual([])
+  })
+
+  it('leaves alone what somebody has open', async () => {
+    const plan = expecting({ groups: 9 })
+    await applyPlan(expecting(undefined), host)
+    await using device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator })
+    await device.negotiate([])
+    const { probes } = await applyPlan(plan, host)
+    expect(probes).toEqual([{ device: 'dev0', heldBy: expect.stringContaining(`pid ${process.pid}`) as unknown }])
+    expect(probes.map(describeProbe)[0]).toMatch(/^dev0 was not looked at: .* has it$/)
+    expect(device.status).not.toBe(0)
+    // The look at who holds it saw nobody.
+    const { files } = simulator.management
+    const root = { ...files, list: (path: string) => (path === 'proc' ? Promise.resolve([]) : files.list(path)) }
+    const blind = await applyPlan(plan, { backend: simulator, root })
+    expect(blind.probes).toEqual([{ device: 'dev0', heldBy: 'somebody whom this process cannot see' }])
   })
 
   it('names who holds a device, and changes nothing', async () => {

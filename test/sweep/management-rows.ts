@@ -12,6 +12,7 @@ import {
   waitForNode,
 } from '../../lib/management/binding.js'
 import { GenericNetlink } from '../../lib/management/generic-netlink.js'
+import { nodeAccess, setNodeAccess } from '../../lib/management/node-access.js'
 import { holdersOf, removeDevice } from '../../lib/management/release.js'
 import { busDevices, devicesOfPciFunction, nodeHolders } from '../../lib/management/sysfs.js'
 import { VdpaFamily } from '../../lib/management/vdpa-family.js'
@@ -22,7 +23,13 @@ const planned: Plan = {
   version: 1,
   devices: [
     { name: 'net0', managementDevice: 'vdpasim_net', mac: '02:00:00:00:00:02', driver: 'virtio_vdpa' },
-    { name: 'blk0', managementDevice: 'vdpasim_blk' },
+    {
+      name: 'blk0',
+      managementDevice: 'vdpasim_blk',
+      driver: 'vhost_vdpa',
+      node: { mode: '0660', group: 'kvm' },
+      expect: { groups: 1 },
+    },
   ],
 }
 
@@ -94,6 +101,11 @@ export const managementRows: readonly ManagementRow[] = [
   { verb: 'unbindDriver()', act: ({ root }) => unbindDriver('net0', { root, timeout }) },
   { verb: 'bindDriver()', act: ({ root }) => bindDriver('blk1', 'vhost_vdpa', root) },
   { verb: 'moveToDriver()', act: ({ root }) => moveToDriver('net0', 'virtio_vdpa', { root, timeout }) },
+  { verb: 'nodeAccess()', act: ({ root }) => nodeAccess('/dev/vhost-vdpa-0', root) },
+  {
+    verb: 'setNodeAccess()',
+    act: ({ root }) => setNodeAccess('/dev/vhost-vdpa-0', { mode: 0o660, owner: 'root', group: 'kvm' }, root),
+  },
   { verb: 'planSteps()', act: (scene) => planSteps(planned, { ...scene, timeout }) },
   { verb: 'applyPlan()', act: (scene) => applyPlan(planned, { ...scene, timeout }) },
 ]

@@ -2,7 +2,7 @@
 // override that nobody asked for.
 
 import { describe, expect, test } from '@jest/globals'
-import type { HostFiles } from '../../lib/backend/host-files.js'
+import type { FileAttributes, HostFiles } from '../../lib/backend/host-files.js'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { systemError } from '../../lib/base/errors.js'
 import { unbindDriver } from '../../lib/management/binding.js'
@@ -46,6 +46,18 @@ class FaultyFiles implements HostFiles {
   }
   isAllowed(path: string): Promise<boolean> {
     return this.#inner.isAllowed(path)
+  }
+  attributes(path: string): Promise<FileAttributes> {
+    return this.#ask(`attributes ${path}`, () => this.#inner.attributes(path))
+  }
+  setAttributes(path: string, attributes: Partial<FileAttributes>): Promise<void> {
+    return this.#ask(`setAttributes ${path}`, () => this.#inner.setAttributes(path, attributes))
+  }
+  label(path: string): Promise<string | undefined> {
+    return this.#ask(`label ${path}`, () => this.#inner.label(path))
+  }
+  setLabel(path: string, label: string): Promise<void> {
+    return this.#ask(`setLabel ${path}`, () => this.#inner.setLabel(path, label))
   }
 
   #ask<T>(what: string, ask: () => Promise<T>): Promise<T> {
