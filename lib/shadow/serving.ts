@@ -29,7 +29,6 @@ export class Serving {
   readonly #ofGuest: Listening[] = []
   readonly #ofDevice: Listening[] = []
   #saved: QueueSnapshot | undefined
-  #back: { readonly promise: Promise<void>; readonly reach: () => void } | undefined
   #isStopped = false
 
   /** Nothing is forwarded before the forwarder is told to go on. */
@@ -62,18 +61,11 @@ export class Serving {
     return this.guest.position()
   }
 
-  /** Resolves when the device has a ring of the shadow again, or never will. */
-  async settled(): Promise<void> {
-    await this.#back?.promise
-  }
-
   /** Ends the ring of a device that was halted, and keeps its books. What was used must be the guest's already. */
   *partSteps(): Steps<void> {
     const saved = this.#queue.snapshot()
     this.forwarder.leave()
     for (const one of this.#ofDevice.splice(0)) one.close()
-    let reach = (): void => undefined
-    this.#back = { promise: new Promise((resolve) => (reach = resolve)), reach: () => reach() }
     this.#saved = saved
     yield* this.#queue.partSteps()
   }
@@ -84,7 +76,6 @@ export class Serving {
     this.#saved = undefined
     this.forwarder.rejoin(queue)
     this.#listenToDevice()
-    this.#back?.reach()
   }
 
   /** The books of a ring that nobody goes on with, and its memory. */
@@ -113,7 +104,6 @@ export class Serving {
     this.#parts.windows.close()
     this.#saved = undefined
     this.#parts.onStop()
-    this.#back?.reach()
     failures.throwMet(`ending the shadow of queue ${this.#queue.index} met failures`)
   }
 }

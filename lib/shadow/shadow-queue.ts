@@ -51,6 +51,7 @@ export class ShadowQueue implements Closeable {
   // To be begun anew by a recovery that is under way.
   #isAnew = false
   #isClosed = false
+  #closeFailure: Error | undefined
   #failure: unknown
 
   /** Nothing is asked of the device. RangeError and TypeError for options that are none. */
@@ -75,9 +76,12 @@ export class ShadowQueue implements Closeable {
     const device = deviceOf(shadows)
     if (device === undefined) return
     for (const shadow of shadows) shadow.#checkOpen()
-    await patiently(device, shadows, () =>
-      device.changeQueues('begin()', () => beginSteps(device, shadows.map(switched))),
-    )
+    const start = () => {
+      // Closed by what was asked for before this, it may be.
+      for (const shadow of shadows) shadow.#checkOpen()
+      return beginSteps(device, shadows.map(switched))
+    }
+    await patiently(device, shadows, () => device.changeQueues('begin()', start))
   }
 
   /** Ends the shadowing of several queues of one device in one suspension. Otherwise as end(). */
@@ -123,7 +127,7 @@ export class ShadowQueue implements Closeable {
     return this.#served !== undefined
   }
 
-  /** True from close() on. */
+  /** True from when it is closed: a close() that was refused changes nothing. */
   get isClosed(): boolean {
     return this.#isClosed
   }
@@ -179,22 +183,46 @@ export class ShadowQueue implements Closeable {
     return ShadowQueue.endAll([this])
   }
 
-  /** Gives up the shadow's ring and memory. ERR_VDPA_STATE while the queue is shadowed and the device runs: end() first, or reset or close the device. */
-  async close(): Promise<void> {
-    if (this.#isClosed) return
-    // Where the device recovered meanwhile, it has another ring of ours by now.
-    for (let queue = this.#served?.queue; queue !== undefined; queue = this.#served?.queue) {
-      await queue.close()
-      await this.#served?.settled()
-    }
-    this.#isClosed = true
-    await this.#unmapBounce()
+  /**
+   * Gives up the shadow's ring and memory, after what was asked of the device before. ERR_VDPA_STATE while the queue is shadowed and the device runs, and then nothing is closed: end()
+   * first, or reset or close the device.
+   */
+  close(): Promise<void> {
+    return this.#close('refuse')
   }
 
   /** close(); where the device runs, the shadow's queue ends with that. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#device.isRunning && this.#served !== undefined) return
-    await this.close()
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#close('leave')
+  }
+
+  async #close(whenRunning: 'refuse' | 'leave'): Promise<void> {
+    const device = this.#device
+    if (!device.isClosed) return device.changeQueues("a shadow's close()", () => this.#closeSteps(whenRunning))
+    // Who closes it beside its device waits for the same end.
+    this.#isClosed = true
+    await device.close()
+  }
+
+  *#closeSteps(whenRunning: 'refuse' | 'leave'): Steps<void> {
+    if (this.#isClosed) {
+      // Who closes it again hears of the same failures.
+      if (this.#closeFailure !== undefined) throw this.#closeFailure
+      return
+    }
+    const queue = this.#served?.queue
+    if (whenRunning === 'leave' && queue !== undefined && this.#device.isRunning) return
+    queue?.checkStopped()
+    this.#isClosed = true
+    const failures = new Failures()
+    if (queue !== undefined) yield* failures.attempt(queue.endSteps())
+    yield* failures.attempt(this.#unmapBounce())
+    try {
+      failures.throwMet(`closing the shadow of queue ${this.index} of ${this.#device.path} met failures`)
+    } catch (failure) {
+      this.#closeFailure = failure as Error
+      throw failure
+    }
   }
 
   /** @internal What a switch asks. */
@@ -440,12 +468,14 @@ export class ShadowQueue implements Closeable {
     return 2 ** Math.ceil(Math.log2(size))
   }
 
-  async #unmapBounce(): Promise<void> {
+  *#unmapBounce(): Steps<void> {
     const bounce = this.#bounce
     this.#bounce = undefined
     const { space } = this.#options
-    if (bounce === undefined || space.isClosed || space.lookup(bounce.iova)?.region !== bounce.region) return
-    await space.unmap({ iova: bounce.iova, size: BigInt(bounce.region.length) })
+    if (bounce === undefined || space.lookup(bounce.iova)?.region !== bounce.region) return
+    // A device that is gone takes no messages: the memory is let go with its node.
+    if (this.#device.state === 'lost') return
+    yield* space.unmapSteps({ iova: bounce.iova, size: BigInt(bounce.region.length) })
   }
 
   #checkOpen(): void {
