@@ -133,6 +133,7 @@ export class DeviceMove {
   /** What is done one after another: rounds, and the end. */
   #last: Promise<unknown> = Promise.resolve()
   #isEnding = false
+  #isAbandoned = false
   /** The source as it was looked at last, and what is made of that for who goes on. */
   readonly #frame: TakenSnapshot
   #taken: TakenSnapshot
@@ -186,9 +187,12 @@ export class DeviceMove {
     return this.#inTurn(() => this.#finish())
   }
 
-  /** Gives the move up: the target is closed, and the source runs on. */
+  /** Gives the move up: the target is closed, and the source runs on. From finish() on it only waits for that to end: one of the two runs then. */
   async abandon(): Promise<void> {
+    const isFinishing = this.#isEnding && !this.#isAbandoned
+    if (isFinishing) return this.#inTurn(() => Promise.resolve())
     this.#isEnding = true
+    this.#isAbandoned = true
     return this.#inTurn(() => this.#target.close())
   }
 

@@ -172,6 +172,14 @@ describe('memory that is copied', () => {
     await settle(guest)
     expect(guest.received).toEqual(upTo(guest.sent))
   })
+
+  test('given up once it is finishing, or has moved, it runs on the target all the same', async () => {
+    const { simulator, source, target, guest, log, shadows } = await world([], true)
+    const move = await prepareMove(source, target, { shadows, memory: copyOf(simulator, log, guest).memory })
+    const [{ isMoved }] = await Promise.all([move.finish(), move.abandon()])
+    await move.abandon()
+    expect([isMoved, source.state, target.state]).toEqual([true, 'closed', 'running'])
+  })
 })
 
 test('each call refused in turn, a shadowed guest runs on one side, exactly one, and loses nothing', async () => {
