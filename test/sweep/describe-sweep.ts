@@ -50,7 +50,8 @@ export function describeSweep({ ground, codesOf, stride = 1, rows = everyRow, la
     const declare = reason === undefined ? test : test.skip
     describe(reason === undefined ? row.verb : `${row.verb} (skipped: ${reason})`, () => {
       declare('goes well where nothing is refused', async () => {
-        const world = new SweepWorld(ground())
+        // Nothing is late here but a busy machine.
+        const world = new SweepWorld(ground(), 60_000)
         for (const step of row.before) await step(world)
         await settled(row.act(world))
         world.checkMaps()

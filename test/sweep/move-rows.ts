@@ -18,7 +18,11 @@ const taken: Act = async (world) => {
 }
 
 const recoverNet: Act = (world) =>
-  recoverDevice(the(world, 'net'), { driver: the(world, 'driver'), control: the(world, 'control'), timeout: 50 })
+  recoverDevice(the(world, 'net'), {
+    driver: the(world, 'driver'),
+    control: the(world, 'control'),
+    timeout: world.patience,
+  })
 
 export const moveRows: readonly Row[] = [
   { verb: 'recoverDevice()', before: running, act: recoverNet },
@@ -38,7 +42,7 @@ export const moveRows: readonly Row[] = [
     act: async (world) => {
       const { snapshot, memories, driver } = the(world, 'taken')
       compareSnapshot(the(world, 'net'), snapshot)
-      await restoreDevice(the(world, 'net'), snapshot, { memories, driver, timeout: 50 })
+      await restoreDevice(the(world, 'net'), snapshot, { memories, driver, timeout: world.patience })
     },
   },
 ]

@@ -70,7 +70,7 @@ export const ownSpace: Act = async (world) => {
 export const startControl: Act = async (world) => {
   const net = the(world, 'net')
   const space = net.addressSpace(net.groups.asidOf(1))
-  world.things.control = await NetControlQueue.start(net, space, { timeout: 50 })
+  world.things.control = await NetControlQueue.start(net, space, { timeout: world.patience })
 }
 /** A guest that lies in the program's memory, and kicks by functions. */
 export function guestOf(world: SweepWorld): GuestControlRing {
@@ -93,7 +93,7 @@ export function guestOf(world: SweepWorld): GuestControlRing {
 export const startShadow: Act = async (world) => {
   const net = the(world, 'net')
   const space = net.addressSpace(net.groups.asidOf(1))
-  world.things.shadow = await ShadowControlQueue.start(net, { space, guest: guestOf(world), timeout: 50 })
+  world.things.shadow = await ShadowControlQueue.start(net, { space, guest: guestOf(world), timeout: world.patience })
 }
 export const startDriver: Act = async (world) =>
   (world.things.driver = await NetDriver.start(the(world, 'net'), { pairs: world.ground.pairs, size: 8 }))

@@ -58,6 +58,7 @@ export interface Ground {
 
 export class SweepWorld {
   readonly ground: Ground
+  readonly patience: number
   readonly backend: FaultyBackend
   readonly things: Things = {}
   readonly memory: MemoryRegion
@@ -68,8 +69,10 @@ export class SweepWorld {
   /** What is waited for beside the verb. */
   readonly #waits: Promise<unknown>[] = []
 
-  constructor(ground: Ground) {
+  /** `patience`: milliseconds that a device has for a command; short, where some are never answered. */
+  constructor(ground: Ground, patience = 50) {
     this.ground = ground
+    this.patience = patience
     this.#before = ground.descriptors()
     this.memory = ground.backend.allocate(16 * 4096)
     this.backend = new FaultyBackend(ground.backend)
