@@ -13,6 +13,7 @@ import type { RequestName } from '../../lib/uapi/vhost'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
+import { until } from '../until'
 
 const packed = bit(transport.VIRTIO_F_RING_PACKED)
 const eventIdx = bit(transport.VIRTIO_F_RING_EVENT_IDX)
@@ -20,13 +21,6 @@ const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
 const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
 /** No STATUS: rings alone say when to start. */
 const STATUS = bit(16)
-const pause = (milliseconds = 10) => new Promise((resolve) => setTimeout(resolve, milliseconds))
-const until = async (isSo: () => boolean) => {
-  for (let tries = 0; !isSo(); tries++) {
-    expect(tries).toBeLessThan(500)
-    await pause()
-  }
-}
 
 /** A command of a guest, and the acknowledgement. */
 async function command(
@@ -51,9 +45,9 @@ async function command(
 describeNative('a device that is bridged', (backend) => {
   let folder = new TemporaryFolder()
   let before = openDescriptors()
-  afterEach(() => {
+  afterEach(async () => {
     folder[Symbol.dispose]()
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
   const begin = () => {
     backend()

@@ -9,12 +9,9 @@ import { describeNative, openDescriptors, TemporaryFolder } from '../native/supp
 import { attack, attacks, flood, OddDescriptors } from '../vhost-user/attacks'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, words } from '../vhost-user/front-end'
+import { until } from '../until'
 
-const pause = (milliseconds = 5) => new Promise((resolve) => setTimeout(resolve, milliseconds))
-const until = async (isSo: () => boolean) => {
-  for (let tries = 0; !isSo() && tries < 1000; tries++) await pause()
-  expect(isSo()).toBe(true)
-}
+const turn = () => new Promise((resolve) => setTimeout(resolve))
 
 describeNative('front ends of a bridge that mean harm', (backend) => {
   const folders: TemporaryFolder[] = []
@@ -103,7 +100,7 @@ describeNative('front ends of a bridge that mean harm', (backend) => {
           count++
         } catch {
           // The backlog is full.
-          await pause(0)
+          await turn()
         }
       }
       expect((await first.ask('GET_CONFIG', words(0, 8, 0, 0n))).payload.length).toBe(20)

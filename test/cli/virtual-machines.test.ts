@@ -5,6 +5,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { run } from '../../lib/cli/program'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { FrontEnd } from '../vhost-user/front-end'
+import { until } from '../until'
 
 describeNative('devices for virtual machines from a shell', (backend) => {
   it.each([
@@ -46,7 +47,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
       expect(out).toContain('refused: ')
       expect(existsSync(socket)).toBe(false)
     }
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
 
   const said = async (words: string) => {

@@ -2,8 +2,9 @@
 
 import { expect } from '@jest/globals'
 import type { NetlinkSocket } from '../../lib/backend/backend.js'
-import { expectMisuse, refusalOf, turns, until } from './support.js'
+import { expectMisuse, refusalOf, turns } from './support.js'
 import type { Scene, Suite } from './target.js'
+import { until } from '../until.js'
 
 export const eventfdContract: Suite = {
   title: 'eventfds',

@@ -13,7 +13,8 @@ import { openDevice } from '../../lib/open.js'
 import { Simulator } from '../../lib/simulator/index.js'
 import { GuestDriver } from '../iommu/guest-driver.js'
 import { frameNumber, numberedFrame } from './net-frames.js'
-import { turns, until } from './support.js'
+import { turns } from './support.js'
+import { until } from '../until.js'
 
 export interface IommuTarget {
   readonly name: string

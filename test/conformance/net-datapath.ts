@@ -10,7 +10,7 @@ import { NetDriver, type NetDriverOptions } from '../../lib/drivers/net-driver.j
 import type { NetFeature } from '../../lib/index.js'
 import { openDevice } from '../../lib/open.js'
 import { frameNumber, numberedFrame, udpFrame, udpPayload } from './net-frames.js'
-import { until } from './support.js'
+import { until } from '../until.js'
 
 /** The other end of a device's wire. */
 export interface Wire {
@@ -140,7 +140,7 @@ function collect(driver: NetDriver, count: number): { numbers: number[]; done: P
       stop?.()
       outcome()
     }
-    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))), 30_000)
+    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))))
     const stop: (() => void) | undefined = driver.onFrame(
       (frame) => {
         const number = frameNumber(frame)
@@ -228,9 +228,9 @@ function defineWireTests(scene: DatapathScene): void {
     for (let number = 0; number < count; number++) {
       await sendWhenRoom(driver, datagram(scene, number))
       // A socket loses what it has no room for, and a hub has none at all.
-      if (number % 16 === 15) await until(() => wire.arrived.length > number, 30_000)
+      if (number % 16 === 15) await until(() => wire.arrived.length > number)
     }
-    await until(() => wire.arrived.length >= count, 30_000)
+    await until(() => wire.arrived.length >= count)
     expect(wire.arrived.map(hex)).toEqual(range(count).map((number) => hex(numberedPayload(number))))
     const { captured } = wire
     if (captured === undefined) return
@@ -239,7 +239,7 @@ function defineWireTests(scene: DatapathScene): void {
       captured()
         .slice(before)
         .filter((frame) => udpPayload(frame, wire.port) !== undefined)
-    await until(() => seen().length >= count, 30_000)
+    await until(() => seen().length >= count)
     expect(seen().map(hex)).toEqual(sent)
   })
 
@@ -267,9 +267,9 @@ function defineWireTests(scene: DatapathScene): void {
     for (let number = 0; number < 200; number++) {
       wire.send(numberedPayload(number))
       await sendWhenRoom(driver, datagram(scene, number))
-      if (number % 16 === 15) await until(() => came.length > number && wire.arrived.length > number, 30_000)
+      if (number % 16 === 15) await until(() => came.length > number && wire.arrived.length > number)
     }
-    await until(() => came.length >= 200 && wire.arrived.length >= 200, 30_000)
+    await until(() => came.length >= 200 && wire.arrived.length >= 200)
     for (const stop of stops) stop()
     expect(came.toSorted((a, b) => a - b)).toEqual(range(200))
     expect(driver.counters).toMatchObject({ sentFrames: 200, droppedFrames: 0, invalidFrames: 0 })
@@ -302,7 +302,7 @@ function definePairTests(scene: DatapathScene): void {
     await driver.usePairs(control)
     for (let number = 0; number < 40; number++) {
       expect(driver.send(datagram(scene, number), number % pairs)).toBe(true)
-      await until(() => wire.arrived.length > number, 30_000)
+      await until(() => wire.arrived.length > number)
     }
     expect(wire.arrived.map((payload) => payload.byteLength)).toEqual(
       range(40).map((n) => numberedPayload(n).byteLength),
@@ -352,7 +352,7 @@ async function survivesRestore(scene: DatapathScene): Promise<void> {
     let stop = driver.onFrame(see, 0, (failure) => failures.push(failure))
     // What is under way never exceeds the receive buffers: more would be lost for want of one, by the device's law.
     for (const end = next + 40 + 3 * cycle; next < end; next++) {
-      await until(() => next - numbers.length < 48, 30_000)
+      await until(() => next - numbers.length < 48)
       await sendWhenRoom(driver, numberedFrame(addresses, next))
     }
     await device.suspend()
@@ -366,7 +366,7 @@ async function survivesRestore(scene: DatapathScene): Promise<void> {
     await device.start()
     stop = driver.onFrame(see, 0, (failure) => failures.push(failure))
     driver.kickReceive()
-    await until(() => numbers.length >= next, 30_000)
+    await until(() => numbers.length >= next)
     stop()
     expect(failures).toEqual([])
     expect(numbers).toEqual(range(next))

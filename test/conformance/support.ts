@@ -81,15 +81,6 @@ export function countMapped(handle: Handle, memory: MemoryRegion, iova: bigint, 
   return mapped
 }
 
-/** Waits until `isTrue`, turn by turn of the event loop; fails after `milliseconds`. */
-export async function until(isTrue: () => boolean, milliseconds = 10_000): Promise<void> {
-  const deadline = performance.now() + milliseconds
-  while (!isTrue()) {
-    if (performance.now() > deadline) throw new Error(`still not so after ${milliseconds} ms`)
-    await new Promise((resolve) => setTimeout(resolve, 1))
-  }
-}
-
 /** Turns of the event loop in which something could happen that must not. */
 export async function turns(count = 5): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setTimeout(resolve, 1))

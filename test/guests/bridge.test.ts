@@ -7,8 +7,9 @@ import { blockDevice, networkDevice, pair, Simulator } from '../../lib/simulator
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { openDescriptors, TemporaryFolder } from '../native/support'
-import { describeGuest, eventually, filled, Guest } from './guest'
+import { describeGuest, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
+import { until } from '../until'
 
 const MAC = '02:00:00:00:00:01'
 
@@ -39,7 +40,7 @@ describeGuest('a guest on a bridged network device', () => {
       expect([a.refusals, b.refusals]).toEqual([[], []])
       expect(one.violations).toEqual([])
     }
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
 
   it('sets addresses, filters, VLANs and queue pairs at the device, which the next driver does not have', async () => {
@@ -118,9 +119,9 @@ say address $(cat /sys/class/net/eth0/address)`,
       expect([bridge.frontEnds, bridge.isRunning]).toEqual([1, true])
       if (way === 'switched off') await guest.end()
       else await guest.kill()
-      await eventually(() => bridge.frontEnds === 0 && !bridge.isRunning)
-      await eventually(() => device.addressSpace(0).size === 0)
-      await eventually(() => openDescriptors() === before)
+      await until(() => bridge.frontEnds === 0 && !bridge.isRunning)
+      await until(() => device.addressSpace(0).size === 0)
+      await until(() => openDescriptors() === before)
     }
   })
 })

@@ -109,10 +109,3 @@ export async function filled(guest: Guest): Promise<string> {
   await guest.end()
   return sum
 }
-
-/** What a guest brings about soon: a model is told by its rings, and the last descriptors of one that left are closed in a turn of their own. */
-export async function eventually(isSo: () => boolean): Promise<void> {
-  for (const end = Date.now() + 30_000; !isSo() && Date.now() < end;)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  expect(isSo()).toBe(true)
-}

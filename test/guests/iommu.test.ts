@@ -7,7 +7,8 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { GuestMemory } from '../../lib/memory/guest-memory'
 import { serveVhostUser } from '../../lib/serve'
 import { TemporaryFolder } from '../native/support'
-import { describeGuest, eventually, Guest } from './guest'
+import { describeGuest, Guest } from './guest'
+import { until } from '../until'
 
 const ENDPOINTS = [0x20, 0x28] as const
 const MEMORY_BYTES = 192 << 20
@@ -45,7 +46,7 @@ describeGuest(
       expect(before).toBeGreaterThanOrEqual(4)
       expect(await guest.saying('unbound')).toBe('0')
       // Its ring goes with its driver, which gathers what it unmaps and sends it later. The buffer that waited in it is left mapped by virtio_rng.
-      await eventually(() => iommu.size < before)
+      await until(() => iommu.size < before)
       const said = await guest.end()
       expect(said).toContain('driver virtio_iommu')
       expect(said.filter((line) => /^group[45] [01]$/.test(line))).toHaveLength(2)

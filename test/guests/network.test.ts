@@ -4,8 +4,9 @@ import { expect, it } from '@jest/globals'
 import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUserServer } from '../../lib/serve'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { openDescriptors, TemporaryFolder } from '../native/support'
-import { describeGuest, eventually, Guest } from './guest'
+import { describeGuest, Guest } from './guest'
 import { filters, pings, ringFeatures } from './scripts'
+import { until } from '../until'
 
 function served(folder: TemporaryFolder, name: string, device: NetworkDevice): VhostUserServer {
   return serveVhostUser(device, { socket: folder.file(name) })
@@ -36,7 +37,7 @@ describeGuest('a guest on a network device', () => {
       expect(one.counters.rxPackets).toBeGreaterThan(40)
       expect(one.violations).toEqual([])
     }
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
 
   it('sets its address and filters, which outlive no driver, and is told of the link', async () => {
@@ -84,7 +85,7 @@ say again $(cat /sys/class/net/eth0/address)`,
       expect(server.frontEnds).toBe(1)
       if (way === 'switched off') await guest.end()
       else await guest.kill()
-      await eventually(() => server.frontEnds === 0 && openDescriptors() === before)
+      await until(() => server.frontEnds === 0 && openDescriptors() === before)
     }
   })
 })

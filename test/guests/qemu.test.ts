@@ -6,6 +6,7 @@ import { transportFeatureBits as transport } from '../../lib/uapi/virtio-feature
 import { openDescriptors, TemporaryFolder } from '../native/support'
 import { describeGuest, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
+import { until } from '../until'
 
 const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02'] as const
 
@@ -37,13 +38,12 @@ describeGuest(
           await b.end()
           await a.saying('waits')
           await a.kill()
-          for (let tries = 0; first.frontEnds > 0 && tries < 500; tries++)
-            await new Promise((resolve) => setTimeout(resolve, 20))
+          await until(() => first.frontEnds === 0)
           expect([first.frontEnds, first.refusals, second.refusals]).toEqual([0, [], []])
           expect(one.counters.rxPackets).toBeGreaterThan(40)
           expect(one.violations).toEqual([])
         }
-        expect(openDescriptors()).toBe(before)
+        await until(() => openDescriptors() === before)
       },
     )
   },

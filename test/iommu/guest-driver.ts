@@ -14,7 +14,7 @@ import {
   virtioIommuReqProbe,
   virtioIommuReqUnmap,
 } from '../../lib/uapi/virtio-iommu.js'
-import { until } from '../conformance/support.js'
+import { until } from '../until.js'
 
 const ANSWER_AT = 1024
 const TAIL_BYTES = 4

@@ -10,6 +10,7 @@ import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
 import { openDescriptors, TemporaryFolder } from '../native/support'
 import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
 import { labVariable, restoreMac } from './support'
+import { until } from '../until'
 
 /** EVENT_IDX, packed rings and IN_ORDER, which this front end's rings are not made for. */
 const WITHOUT = (1n << 29n) | (1n << 34n) | (1n << 35n)
@@ -67,7 +68,7 @@ async function bridged(
       expect(bridge.refusals).toEqual([])
     }
   }
-  expect(openDescriptors()).toBe(before)
+  await until(() => openDescriptors() === before)
 }
 
 /** The address in the configuration space. */

@@ -15,6 +15,7 @@ import { VirtioIommu } from '../../lib/iommu/virtio-iommu.js'
 import type { VhostNetOptions } from '../../lib/vhost-net/options.js'
 import type { VhostNet } from '../../lib/vhost-net/vhost-net.js'
 import { labVariable } from './support.js'
+import { until } from '../until'
 
 jest.setTimeout(120_000)
 
@@ -52,12 +53,6 @@ async function hasReply(net: VhostNet, timeoutMs = 20_000): Promise<boolean> {
     if ((failure as { code?: string }).code === 'ERR_VDPA_CANCELED') return false
     throw failure
   }
-}
-
-const until = async (holds: () => boolean) => {
-  const deadline = Date.now() + 60_000
-  while (!holds() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
-  expect(holds()).toBe(true)
 }
 
 let open: VhostNet | undefined

@@ -12,6 +12,7 @@ import { ChannelBackend } from '../../lib/vfio-channel/channel-backend'
 import type { ChannelServer } from '../../lib/vfio-channel/server'
 import { SocketRegion } from '../../lib/vfio-channel/socket-region'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { until } from '../until'
 
 const MOST_CALLS = 400
 /** Milliseconds for what a refusal may have made impossible, and for what must be possible, however slow the machine is. */
@@ -79,8 +80,7 @@ describeNative('a channel at a socket', (backend) => {
     } finally {
       server?.close()
     }
-    for (const end = Date.now() + LONG; openDescriptors() !== before && Date.now() < end;) await pause(5)
-    if (openDescriptors() !== before) left.push(`${openDescriptors() - before} descriptors are open`)
+    await until(() => openDescriptors() === before).catch((failure: unknown) => left.push(String(failure)))
     return fault.hits === 0 && left.length === 0 ? undefined : left
   }
 

@@ -7,12 +7,7 @@ import { describeNative, openDescriptors, TemporaryFolder } from '../native/supp
 import { attack, attacks, OddDescriptors } from './attacks'
 import { sectorReader } from './disk-requests'
 import { FrontEnd, words } from './front-end'
-
-const pause = (milliseconds = 5) => new Promise((resolve) => setTimeout(resolve, milliseconds))
-const until = async (isSo: () => boolean) => {
-  for (let tries = 0; !isSo() && tries < 1000; tries++) await pause()
-  expect(isSo()).toBe(true)
-}
+import { until } from '../until'
 
 describeNative('front ends that mean harm', (backend) => {
   const folders: TemporaryFolder[] = []
@@ -58,7 +53,7 @@ describeNative('front ends that mean harm', (backend) => {
         await isWell()
         bad.close()
         await until(() => server.frontEnds === 1)
-        expect(openDescriptors()).toBe(before)
+        await until(() => openDescriptors() === before)
       }),
       { numRuns: 300 },
     )
@@ -84,7 +79,7 @@ describeNative('front ends that mean harm', (backend) => {
     }
     await until(() => server.frontEnds === 1)
     memory.close()
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
     expect(server.refusalCount).toBeGreaterThan(900)
     await isWell()
   })
@@ -102,7 +97,7 @@ describeNative('front ends that mean harm', (backend) => {
     await until(() => server.frontEnds === 1)
     expect(server.refusals.filter((refusal) => refusal.startsWith('ERR_VDPA_TIMEOUT'))).toHaveLength(60)
     for (const socket of silent) socket.close()
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
     await isWell()
   })
 })

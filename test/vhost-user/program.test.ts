@@ -6,12 +6,7 @@ import { blockDevice, serveVhostUser } from '../../lib/serve'
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { hearUncaught } from '../uncaught'
 import { FrontEnd, words } from './front-end'
-
-const pause = (milliseconds = 10) => new Promise((resolve) => setTimeout(resolve, milliseconds))
-const until = async (isSo: () => boolean) => {
-  for (let tries = 0; !isSo() && tries < 500; tries++) await pause()
-  expect(isSo()).toBe(true)
-}
+import { until } from '../until'
 
 describeNative('the program behind a vhost-user server', (backend) => {
   let folder: TemporaryFolder
@@ -24,10 +19,10 @@ describeNative('the program behind a vhost-user server', (backend) => {
     before = openDescriptors()
     uncaught = hearUncaught()
   })
-  afterEach(() => {
+  afterEach(async () => {
     jest.restoreAllMocks()
     folder[Symbol.dispose]()
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
 
   /** Whether the other side ended the connection. */
@@ -35,7 +30,7 @@ describeNative('the program behind a vhost-user server', (backend) => {
     let isGone = false
     const gone = () => (isGone = true)
     front.answer().then(gone, gone)
-    for (let tries = 0; !isGone && tries < 500; tries++) await pause()
+    await until(() => isGone)
     front.close()
     return isGone
   }

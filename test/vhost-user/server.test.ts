@@ -16,21 +16,18 @@ import { transportFeatureBits as transport } from '../../lib/uapi/virtio-feature
 import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
 import { readSector } from './disk-requests'
 import { FrontEnd, GUEST, USER, words } from './front-end'
+import { until } from '../until'
 
 const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
 const packed = bit(transport.VIRTIO_F_RING_PACKED)
 const eventIdx = bit(transport.VIRTIO_F_RING_EVENT_IDX)
-const pause = (milliseconds = 10) => new Promise((resolve) => setTimeout(resolve, milliseconds))
-const until = async (isSo: () => boolean) => {
-  for (let tries = 0; !isSo() && tries < 500; tries++) await pause()
-  expect(isSo()).toBe(true)
-}
+const turn = () => new Promise((resolve) => setTimeout(resolve))
 
 /** Asks, and never reads an answer, until the other side has enough. */
 async function flood(front: FrontEnd): Promise<void> {
   for (;;) {
     try {
-      if (front.socket.send(words(1, 1, 0)) === 0) await pause(0)
+      if (front.socket.send(words(1, 1, 0)) === 0) await turn()
     } catch {
       return
     }
@@ -40,9 +37,9 @@ async function flood(front: FrontEnd): Promise<void> {
 describeNative('a device served by vhost-user', (backend) => {
   let folder = new TemporaryFolder()
   let before = openDescriptors()
-  afterEach(() => {
+  afterEach(async () => {
     folder[Symbol.dispose]()
-    expect(openDescriptors()).toBe(before)
+    await until(() => openDescriptors() === before)
   })
   const serve = (model: ServedModel, options: Partial<ServeVhostUserOptions> = {}) => {
     backend()
@@ -262,7 +259,7 @@ describeNative('a device served by vhost-user', (backend) => {
         backend().sockets.connect(server.path).close()
         connected++
       } catch {
-        await pause(0)
+        await turn()
       }
     }
     await until(() => server.frontEnds === 0)

@@ -8,9 +8,10 @@ import { NetDriver } from '../../../lib/drivers/net-driver.js'
 import { customDevice, networkDevice } from '../../../lib/simulator/index.js'
 import { netFeatureBits } from '../../../lib/uapi/virtio-features.js'
 import { netCommands } from '../../../lib/uapi/virtio-net-commands.js'
-import { frameTo, macCommand, turns, until } from '../support.js'
+import { frameTo, macCommand, turns } from '../support.js'
 import { AT, codeOf, laterCodeOf, type Bench } from './bench.js'
 import type { Row } from './row.js'
+import { until } from '../../until.js'
 
 const newMac = '02:11:22:33:44:01'
 const otherMac = '02:11:22:33:44:99'
@@ -30,7 +31,7 @@ async function framesBack(driver: NetDriver, count: number): Promise<number> {
   if (count === 0) {
     await turns(20)
     receive()
-  } else await until(receive, 5000)
+  } else await until(receive)
   return seen
 }
 
@@ -73,7 +74,7 @@ async function secondPair(bench: Bench): Promise<void> {
   expect([receive.ring.take(), transmit.ring.take()]).toEqual([-1, -1])
   await queue.setQueuePairs(2)
   transmit.kick()
-  await until(() => receive.ring.take() === 1, 5000)
+  await until(() => receive.ring.take() === 1)
   await device.reset()
   await device.negotiate([...control, 'VIRTIO_NET_F_MQ'])
   const driver = await NetDriver.start(device, { pairs: 2, size: 16 })

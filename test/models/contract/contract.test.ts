@@ -16,6 +16,7 @@ import { deviceIds } from '../../../lib/uapi/virtio-ids.js'
 import { parseMac } from '../../../lib/uapi/virtio-net.js'
 import { packageRoot } from '../../native/support.js'
 import { hosts, pause, type ContractQueue, type Host, type Hosted } from './hosts.js'
+import { until } from '../../until.js'
 
 const { addon, reason } = tryLoadAddon()
 const backend = addon === undefined ? undefined : new KernelBackend(addon)
@@ -50,14 +51,11 @@ function the<T>(thing: T | undefined): T {
   return thing
 }
 
-/** The next chain that comes back; -1 when none does. */
+/** The next chain that comes back. */
 async function taken({ ring }: ContractQueue): Promise<number> {
-  for (let tries = 0; tries < 500; tries++) {
-    const token = ring.take()
-    if (token >= 0) return token
-    await pause()
-  }
-  return -1
+  let token = -1
+  await until(() => (token = ring.take()) >= 0)
+  return token
 }
 
 /** Asks a disk, and waits: its status and the data. */
@@ -157,8 +155,7 @@ describe.each(disks)('a disk %s', (_kind, disk) => {
         const hosted = await hostedBy(host, disk())
         const queue = the((await hosted.begin(VERSION_1 | FLUSH | more, [0]))[0])
         expect((await ask(hosted, queue, IN, 9n)).data.every((byte) => byte === 9)).toBe(true)
-        await pause(5)
-        expect(queue.interrupts()).toBeGreaterThan(0)
+        await until(() => queue.interrupts() > 0)
         expect(await ask(hosted, queue, OUT, 9n, new Uint8Array(512).fill(0xa5))).toMatchObject({ status: 0 })
         expect(await ask(hosted, queue, IN_FLUSH, 0n)).toMatchObject({ status: 0 })
         expect((await ask(hosted, queue, IN, 9n)).data.every((byte) => byte === 0xa5)).toBe(true)
@@ -244,8 +241,7 @@ describe('a network device', () => {
           expect(await taken(the(receive))).toBe(1)
           expect(buffer.slice(HEADER, HEADER + 60)).toEqual(frame(seed))
         }
-        await pause(5)
-        expect(the(receive).interrupts()).toBeGreaterThan(0)
+        await until(() => the(receive).interrupts() > 0)
         expect(await hosted.position(1)).toBe(more === 0n ? 3 : 0x8003_8003)
       })
 

@@ -18,6 +18,7 @@ import type { DriverRing, RingFormat } from '../../../lib/virtqueue/virtqueue.js
 import { TemporaryFolder } from '../../native/support.js'
 import { PretendedKernel } from '../../vduse/pretended-kernel.js'
 import { FrontEnd, words } from '../../vhost-user/front-end.js'
+import { until } from '../../until.js'
 
 const SIZE = 1 << 20
 const GUEST = 0x4000_0000n
@@ -233,12 +234,12 @@ function vhostUser(backend: KernelBackend | undefined, missing: string): Host {
           new DataView((await front.ask('GET_VRING_BASE', words(index, 0))).payload.buffer).getUint32(4, true),
         leave: async () => {
           front.close()
-          await pause(20)
+          await until(() => server.frontEnds === 0)
           front = new FrontEnd(backend, server.path)
         },
         close: async () => {
           front.close()
-          await pause(20)
+          await until(() => server.frontEnds === 0)
           server.close()
           folder[Symbol.dispose]()
         },
