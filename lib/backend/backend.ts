@@ -64,6 +64,8 @@ export interface Handle extends Closeable {
   readonly path: string
   /** The descriptor, for passing on or for polling by others; throws ERR_VDPA_CLOSED after close. */
   readonly fd: number
+  /** Whether the device behind the node is another program's, or this one's own (VDUSE); undefined where nobody says. */
+  readonly isServedByProgram?: boolean | undefined
   /** One ioctl. The bytes of `argument` are updated in place; a number is passed as the value itself. Returns what the call returned. */
   ioctl(request: number, argument: Uint8Array | number): number
   /** The same, off the event loop's thread. `argument` must not be touched until it settles. */

@@ -103,12 +103,14 @@ class InterceptedHandle implements Handle {
   readonly pread?: (bytes: Uint8Array, offset: bigint) => number
   readonly pwrite?: (bytes: Uint8Array, offset: bigint) => number
   readonly mapDoorbell?: (offset: bigint) => Doorbell
+  readonly isServedByProgram: boolean | undefined
 
   constructor(inner: Handle, name: string, witness: Witness) {
     this.#inner = inner
     this.#witness = witness
     const on = { target: name, path: inner.path }
     this.#on = on
+    this.isServedByProgram = inner.isServedByProgram
     const read = inner.read?.bind(inner)
     const onReadable = inner.onReadable?.bind(inner)
     const pread = inner.pread?.bind(inner)

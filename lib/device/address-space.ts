@@ -424,13 +424,19 @@ export class AddressSpace {
   }
 
   #planOptions(): PlanOptions {
-    const { backendFeatures } = this.#context
+    const { backendFeatures, facts } = this.#context
     const hasV2 = backendFeatures.has('VHOST_BACKEND_F_IOTLB_MSG_V2')
     if (this.asid !== 0 && !(hasV2 && backendFeatures.has('VHOST_BACKEND_F_IOTLB_ASID'))) {
       const text = `asid ${this.asid} needs the backend features IOTLB_MSG_V2 and IOTLB_ASID: the kernel would map in asid 0`
       throw refusal(this.#context, 'ERR_VDPA_NOT_SUPPORTED', text)
     }
-    return { version: hasV2 ? 2 : 1, batch: backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH') }
+    return {
+      version: hasV2 ? 2 : 1,
+      batch: backendFeatures.has('VHOST_BACKEND_F_IOTLB_BATCH'),
+      // The kernel waits for the program's answer, for a mapping that stands alone with the table of this process's memory locked: where the program is a thread
+      // of this very process, it can map and unmap nothing then. The end of a batch waits without the lock.
+      isAloneBatch: facts.isServedByProgram,
+    }
   }
 
   #checkChange(options: ChangeOptions): void {

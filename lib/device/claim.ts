@@ -49,6 +49,7 @@ export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, opt
     groupCount: absent(() => transport.groupNum()) ?? 1,
     addressSpaceCount: absent(() => transport.asNum()) ?? 1,
     pageSize: backend.pageSize,
+    isServedByProgram: transport.handle.isServedByProgram === true,
   }
   const offered = new FeatureSet<BackendFeature>(absent(() => transport.backendFeatures()) ?? 0n, backendFeatureBits)
   if (wasOwned) yield* forgetEarlierUse(transport, facts, offered.bits)

@@ -26,6 +26,8 @@ export interface DeviceFacts {
   readonly groupCount: number
   readonly addressSpaceCount: number
   readonly pageSize: number
+  /** VDUSE: a mapping is told to a program, which answers. */
+  readonly isServedByProgram: boolean
 }
 
 export interface DeviceContext {

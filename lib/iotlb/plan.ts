@@ -24,6 +24,8 @@ export interface PlanOptions {
   readonly version: 1 | 2
   /** Whether VHOST_BACKEND_F_IOTLB_BATCH was acknowledged. */
   readonly batch: boolean
+  /** Whether a message that would stand alone is a batch too, where there are batches. Default false. */
+  readonly isAloneBatch?: boolean
 }
 
 const { VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE, VHOST_IOTLB_BATCH_BEGIN } = iotlbMessageTypes
@@ -114,10 +116,11 @@ export class Plan {
     this.#hasInvalidations = true
   }
 
-  /** Ends the steps of an address space. A batch of less than two is none. */
+  /** Ends the steps of an address space. A batch of less than two is none, unless that is asked for. */
   end(): void {
-    if (!this.#options.batch) return
-    if (this.count - this.#begin > 2) this.#writer.batchEnd(this.#asid)
+    const { batch, isAloneBatch = false } = this.#options
+    if (!batch) return
+    if (this.count - this.#begin > (isAloneBatch ? 1 : 2)) this.#writer.batchEnd(this.#asid)
     else this.#dropBatch()
   }
 

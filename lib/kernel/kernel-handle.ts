@@ -10,6 +10,7 @@ import { SubscriptionSlot } from './kernel-subscription.js'
 import { warnIfCollected } from './leak-warning.js'
 import type { NativeDescriptor } from './native.js'
 import { closedError, madeOr, type Refuse, type RefusedCall } from './refusal.js'
+import { isVduseNode } from './vduse-node.js'
 import { outcomeOf, writeEachAsync } from './write-each.js'
 
 /** An open file. A handle that was lost without close() is closed with a warning. */
@@ -58,6 +59,11 @@ export class KernelHandle implements Handle {
   get fd(): number {
     this.#checkOpen()
     return this.#native.fd
+  }
+
+  /** By what sysfs says of the node. */
+  get isServedByProgram(): boolean | undefined {
+    return this.isClosed ? undefined : isVduseNode(this.#native.fd)
   }
 
   /**

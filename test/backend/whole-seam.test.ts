@@ -79,6 +79,7 @@ const socketListener: Table<SocketListener> = {
 const handle: Table<Handle> = {
   path: { is: '/dev/vhost-vdpa-0' },
   fd: { is: 15 },
+  isServedByProgram: { is: true },
   isClosed: { is: false },
   ioctl: { args: [1, bytes], gives: 5 },
   ioctlAsync: { args: [1, bytes], gives: Promise.resolve(5) },

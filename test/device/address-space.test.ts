@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import fc from 'fast-check'
+import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { IntervalTable } from '../../lib/iotlb/interval-table.js'
@@ -47,6 +48,28 @@ describe('an address space', () => {
       offset: index * page,
       size: page,
     }))
+
+  test('changes of a device that a program serves are batches, also of one mapping', async () => {
+    const served = new Simulator()
+    served.add(networkDevice({ path, mac: '02:11:22:33:44:55' }))
+    const open = served.open.bind(served)
+    jest.spyOn(served, 'open').mockImplementation((node) => Object.assign(open(node), { isServedByProgram: true }))
+    const recording = new RecordingBackend(served)
+    const region = served.allocate(page)
+    const other = openDeviceSync(path, { backend: recording })
+    try {
+      const begin = recording.trace.events.length
+      await other.addressSpace(0).map({ iova: 0x10_0000n, region })
+      await other.addressSpace(0).unmap({ iova: 0x10_0000n, size: BigInt(page) })
+      const messages = recording.trace.events
+        .slice(begin)
+        .map((event) => (event.op === 'writeEach' ? event.bytes.length / 2 / event.stride : 0))
+      expect(messages.filter((count) => count > 0)).toEqual([3, 3])
+    } finally {
+      await other.close()
+      region.close()
+    }
+  })
 
   describe('thousands of regions', () => {
     let looks: { mockRestore(): void; mock: { calls: unknown[] } }[]

@@ -210,3 +210,19 @@ test('a plan that begins anew takes nothing away, whatever it took before', () =
   plan.end()
   expect([plan.count, plan.hasInvalidations, plan.verb(0)]).toEqual([1, false, 'update'])
 })
+
+test.each(['update', 'invalidate'] as const)('an %s that stands alone is a batch where that is asked for', (verb) => {
+  const entry = new Uint32Array(ENTRY_WORDS)
+  const verbsOf = (options: PlanOptions) => {
+    const plan = new Plan(options)
+    for (const asid of [0, 1]) {
+      plan.begin(asid)
+      if (asid === 1) plan[verb](entry)
+      plan.end()
+    }
+    return Array.from({ length: plan.count }, (_, step) => plan.verb(step))
+  }
+  expect(verbsOf({ version: 2, batch: true, isAloneBatch: true })).toEqual(['batch', verb, 'batch'])
+  expect(verbsOf({ version: 2, batch: true })).toEqual([verb])
+  expect(verbsOf({ version: 2, batch: false, isAloneBatch: true })).toEqual([verb])
+})
