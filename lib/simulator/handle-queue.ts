@@ -2,9 +2,7 @@
 // loop, when it is his turn, and a synchronous call has all of it done on the spot.
 
 import { Fifo } from '../base/fifo.js'
-
-/** Milliseconds for which short requests follow one another before the event loop gets its turn. */
-const TURN_MILLISECONDS = 4
+import { isLoopTurnOver, whenLoopAllows } from '../base/loop-turn.js'
 
 /** One asynchronous request. */
 export interface HandleRequest {
@@ -20,8 +18,6 @@ export class HandleQueue {
   readonly #wakes = new Map<HandleRequest, () => void>()
   /** Requests that let nobody in. */
   #shut = 0
-  /** When the short requests that follow one another now began. */
-  #began = -Infinity
 
   get isEmpty(): boolean {
     return this.#requests.size === 0
@@ -46,8 +42,8 @@ export class HandleQueue {
     const next = this.#requests.first
     const wake = next && this.#wakes.get(next)
     if (wake === undefined) return
-    if (performance.now() - this.#began < TURN_MILLISECONDS) wake()
-    else this.#wakeLater(wake)
+    if (isLoopTurnOver()) void whenLoopAllows().then(wake)
+    else wake()
   }
 
   /** Has everything done on the spot, oldest first. */
@@ -66,12 +62,5 @@ export class HandleQueue {
     this.#wakes.delete(request)
     if (!request.letsIn) this.#shut--
     return true
-  }
-
-  #wakeLater(wake: () => void): void {
-    setImmediate(() => {
-      this.#began = performance.now()
-      wake()
-    })
   }
 }

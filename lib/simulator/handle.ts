@@ -4,12 +4,13 @@ import type { Doorbell, Handle, WriteEachOptions, WriteEachOutcome } from '../ba
 import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkBytesLong, checkInteger, plainBytes, toU64, trueLength, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
+import { whenLoopAllows } from '../base/loop-turn.js'
 import { errno } from '../uapi/errno.js'
 import { argumentBytes, encodedSize } from '../uapi/argument-length.js'
 import type { Argument, OpenFile } from './chardev.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import type { Faults } from './faults.js'
-import { HandleQueue } from './handle-queue.js'
+import { HandleQueue, type HandleRequest } from './handle-queue.js'
 import { ShortRequest, WriteSequence } from './handle-requests.js'
 import { writeRecord } from './iotlb-writes.js'
 import { PAGE_BYTES, type ProcessMemory } from './process-memory.js'
@@ -29,7 +30,10 @@ export interface HandleHost {
 /** Records of a long sequence between two looks at its signal. */
 const RECORDS_A_TURN = 64
 
-/** An open node of the pretended /dev. There is no thread: asynchronous forms do their work in turns of the event loop. */
+/**
+ * An open node of the pretended /dev. There is no thread: asynchronous forms do what is short at the call, and the rest in turns of the event loop, which has its
+ * turn also where a program awaits one short call after the other.
+ */
 export class SimulatedHandle implements Handle {
   readonly path: string
   readonly #host: HandleHost
@@ -74,8 +78,11 @@ export class SimulatedHandle implements Handle {
     const prepared = this.#prepare(request, argument)
     this.#checkOpen()
     const ask = this.#queue.isEmpty ? () => this.#answer(request, prepared) : this.#askLater(request, prepared)
-    const answer = await this.#inTurn(new ShortRequest(ask))
+    const asked = new ShortRequest(ask)
+    await this.#inTurn(asked)
     await this.#late(request)
+    await whenLoopAllows()
+    const answer = asked.result()
     if (typeof answer !== 'number') throw answer
     return answer
   }
@@ -120,6 +127,7 @@ export class SimulatedHandle implements Handle {
     }
     this.#queue.done(sequence)
     await this.#late('write')
+    await whenLoopAllows()
     if (thrown !== undefined) return { completed: sequence.completed, ...thrown }
     return sequence.isDone ? this.#outcomeOf(sequence) : canceledAfter(sequence.completed, this.path, signal)
   }
@@ -152,7 +160,7 @@ export class SimulatedHandle implements Handle {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#inTurn(this.#beginClose())
+    this.#closing ??= this.#closeLater(this.#beginClose())
     return this.#closing
   }
 
@@ -168,6 +176,12 @@ export class SimulatedHandle implements Handle {
     return this.close()
   }
 
+  async #closeLater(request: ShortRequest<void>): Promise<void> {
+    await this.#inTurn(request)
+    await whenLoopAllows()
+    request.result()
+  }
+
   #beginClose(): ShortRequest<void> {
     for (const doorbell of this.#doorbells) doorbell.close()
     return new ShortRequest(() => {
@@ -175,13 +189,12 @@ export class SimulatedHandle implements Handle {
     })
   }
 
-  /** What a short request comes to when its turn is: now, where nothing is under way. */
-  async #inTurn<T>(request: ShortRequest<T>): Promise<T> {
-    if (this.#queue.isEmpty) return request.result()
+  /** Has a short request done when its turn is: now, where nothing is under way. */
+  async #inTurn(request: HandleRequest): Promise<void> {
+    if (this.#queue.isEmpty) return request.finish()
     await this.#queue.turnOf(request)
     request.finish()
     this.#queue.done(request)
-    return request.result()
   }
 
   /** An ioctl for later, on a copy of its argument as it is now; the caller has the answer, unless his memory went meanwhile. */

@@ -3,6 +3,7 @@
 import type { NetlinkSocket } from '../backend/backend.js'
 import { checkBytes, checkFunction, checkInteger } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
+import { whenLoopAllows } from '../base/loop-turn.js'
 import { EventCounter, SimulatedSubscription } from './descriptor-table.js'
 import type { Scheduler } from './scheduler.js'
 
@@ -48,6 +49,15 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
     })
   }
 
+  /** The same when the event loop allows: who asks one question after the other leaves turns to others. */
+  async sendAsync(message: Uint8Array): Promise<void> {
+    checkBytes(message, 'message')
+    this.#checkOpen()
+    const own = message.slice()
+    await whenLoopAllows()
+    this.send(own)
+  }
+
   receive(): Uint8Array | undefined {
     this.#checkOpen()
     return this.#received.shift()
@@ -87,7 +97,7 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
       this.#subscription?.close()
       this.#host.descriptor.remove(this.#fd)
     }
-    return Promise.resolve()
+    return whenLoopAllows()
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -2,6 +2,7 @@
 // management.ts.
 
 import type { FileAttributes, HostFiles } from '../backend/host-files.js'
+import { whenLoopAllows } from '../base/loop-turn.js'
 import { errno } from '../uapi/errno.js'
 
 /** Who may open a file, which can be changed. */
@@ -29,27 +30,29 @@ const LINKS_MOST = 40
 /** The files of a host, as a process sees them. */
 export function simulatedFiles(host: TreeHost): HostFiles {
   const refuse = (number: number, syscall: string, path: string) => host.refuse(number, { syscall, path: `/${path}` })
-  const look = <T>(
+  const look = async <T>(
     syscall: string,
     path: string,
     follow: boolean,
     see: (place: string, tree: Tree) => T | undefined,
   ) => {
+    await whenLoopAllows()
     const tree = host.entries()
     const place = resolveIn(tree, path, follow)
     const seen = typeof place === 'number' ? undefined : see(place, tree)
-    if (seen !== undefined) return Promise.resolve(seen)
-    return Promise.reject(refuse(typeof place === 'number' ? place : errno.ENOENT, syscall, path))
+    if (seen !== undefined) return seen
+    throw refuse(typeof place === 'number' ? place : errno.ENOENT, syscall, path)
   }
   return {
     list: (path) => look('scandir', path, true, namesIn),
     read: (path) => look('open', path, true, (place, tree) => textOf(tree.get(place))),
     link: (path) => look('readlink', path, false, (place, tree) => linkOf(tree.get(place))),
     resolve: (path) => look('realpath', path, true, (place, tree) => (isThere(tree, place) ? `/${place}` : undefined)),
-    isAllowed: (path) => {
+    isAllowed: async (path) => {
+      await whenLoopAllows()
       const tree = host.entries()
       const place = resolveIn(tree, path, true)
-      return Promise.resolve(typeof place === 'string' && textOf(tree.get(place)) !== undefined)
+      return typeof place === 'string' && textOf(tree.get(place)) !== undefined
     },
     attributes: (path) => look('stat', path, true, (place, tree) => accessOf(tree.get(place))?.attributes),
     setAttributes: async (path, change) => {

@@ -5,6 +5,7 @@ import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkObject, checkOneOf, checkString, rangeError, typeError } from '../base/checks.js'
 import { diagnosticsChannels } from '../base/diagnostics.js'
 import { systemError } from '../base/errors.js'
+import { whenLoopAllows } from '../base/loop-turn.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { showViolation } from '../models/driver-law.js'
 import type { DeviceOps } from '../models/device-ops.js'
@@ -147,9 +148,9 @@ export class Simulator implements Backend {
     return this.#handle(file, path, this.#table.add({ kind: 'node', path, node: file }))
   }
 
-  /** The same; nothing sleeps here. */
+  /** The same; nothing sleeps here, and the event loop has its turn where many are opened one after the other. */
   async openAsync(path: string): Promise<SimulatedHandle> {
-    await Promise.resolve()
+    await whenLoopAllows()
     return this.open(path)
   }
 
