@@ -64,6 +64,7 @@ export function* claimSteps(backend: Backend, transport: VhostVdpaTransport, opt
     changes: new Fifo(),
     doesPin: undefined,
     asidOfGroup: new Map(),
+    writtenConfig: new Map(),
     spaces: new Map(),
     vrings: new Map(),
     queues: new QueueBook(),

@@ -6,6 +6,9 @@ import { deviceIds } from '../uapi/virtio-ids.js'
 import { decodeNetConfig, virtioNetConfig, type NetConfig } from '../uapi/virtio-net.js'
 import { checkOpen, checkThere, refusal, type DeviceContext } from './context.js'
 
+/** Bytes that snapshots keep: a PCI device's configuration is a window of thousands, of which the first mean something. */
+export const CONFIG_BYTES = 256
+
 /** The configuration space of a device: VdpaDevice.config. Every multi-byte field is little-endian. (spec section 2.5) */
 export class ConfigSpace {
   /** Bytes; undefined where the kernel is older than VHOST_VDPA_GET_CONFIG_SIZE (5.18). */
@@ -30,6 +33,9 @@ export class ConfigSpace {
     checkBytes(bytes, 'bytes')
     this.#check(offset, bytes.byteLength)
     this.#context.transport.writeConfig(offset, bytes)
+    // No more than a snapshot keeps.
+    for (const [at, byte] of bytes.subarray(0, Math.max(0, CONFIG_BYTES - offset)).entries())
+      this.#context.writtenConfig.set(offset + at, byte)
   }
 
   /** The network configuration. Throws ERR_VDPA_WRONG_DEVICE on another kind of device. */

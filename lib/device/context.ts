@@ -45,6 +45,8 @@ export interface DeviceContext {
   doesPin: boolean | undefined
   /** The address space of each group, by group. */
   readonly asidOfGroup: Map<number, number>
+  /** What was written to the configuration space since the device was reset, by offset: what it was told, whatever it says of itself. */
+  readonly writtenConfig: Map<number, number>
   /** Address spaces that were asked for, by number. */
   readonly spaces: Map<number, AddressSpace>
   /** Vrings that were asked for, by index. */

@@ -51,6 +51,7 @@ function* statusZero(context: DeviceContext): Steps<void> {
 /** What the device forgets, we forget as well, whether it told us that it did or not. */
 export function* forgetSteps(context: DeviceContext, failures: Failures): Steps<void> {
   context.asidOfGroup.clear()
+  context.writtenConfig.clear()
   for (const vring of context.vrings.values()) vring.forget()
   yield* failures.attempt(context.queues.endAll())
 }

@@ -8,7 +8,7 @@ import { deviceIds } from '../uapi/virtio-ids.js'
 import { slotsBetween } from '../virtqueue/layout.js'
 import type { DriverSnapshot, RingFormat, RingState } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
-import type { ConfigSpace } from './config-space.js'
+import { CONFIG_BYTES, type ConfigSpace } from './config-space.js'
 import { checkNegotiated, checkUnchanging, refusal, type DeviceContext } from './context.js'
 import type { DeviceQueue } from './device-queue.js'
 import { absent } from './groups.js'
@@ -129,8 +129,6 @@ export interface ControlBook {
   commands(): readonly { readonly name: string; readonly payload: Uint8Array }[]
 }
 
-/** Bytes of the configuration that are kept: a PCI device's is a window of thousands, of which the first mean something. */
-const CONFIG_BYTES = 256
 /** What every device of these kinds has, where the kernel does not tell the size. */
 const headBytes = new Map<number, number>([
   [deviceIds.net, 12],
@@ -151,6 +149,8 @@ export interface SnapshotWish extends SnapshotOptions {
   readonly isInside?: true
   /** What was taken before of the same device: where nothing was mapped or unmapped since, its mappings are not looked at again. */
   readonly previous?: TakenSnapshot
+  /** Of a device that may have forgotten what it was told: what was written to its configuration stands, whatever is read. */
+  readonly isBroken?: true
   /** Without the mappings, for who does not tell them to anybody. */
   readonly hasSpaces?: false
 }
@@ -177,7 +177,7 @@ export function takeSnapshot(context: DeviceContext, config: ConfigSpace, wish: 
     deviceId: context.facts.deviceId,
     features: hex(features.bits),
     status: context.transport.status(),
-    config: hexBytes(configOf(context, config)),
+    config: hexBytes(configOf(context, config, wish)),
     groups: [...context.asidOfGroup].map(([group, asid]) => ({ group, asid })).sort((a, b) => a.group - b.group),
     spaces: wish.hasSpaces === false ? [] : writer.spaces(),
     queues,
@@ -198,9 +198,17 @@ function sameSpaces(
   return isSame ? previous : undefined
 }
 
-function configOf({ facts, transport }: DeviceContext, { size }: ConfigSpace): Uint8Array {
+function configOf(
+  { facts, transport, writtenConfig }: DeviceContext,
+  { size }: ConfigSpace,
+  { isBroken }: SnapshotWish,
+): Uint8Array {
   const length = Math.min(size ?? headBytes.get(facts.deviceId) ?? 0, CONFIG_BYTES)
-  return length === 0 ? new Uint8Array(0) : transport.readConfig(0, length)
+  const bytes = length === 0 ? new Uint8Array(0) : transport.readConfig(0, length)
+  // A disk takes what was written or nothing; other devices may have taken parts of it.
+  if (isBroken === true && facts.deviceId === deviceIds.block)
+    for (const [at, byte] of writtenConfig) if (at < length) bytes[at] = byte
+  return bytes
 }
 
 class SnapshotWriter {

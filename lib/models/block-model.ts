@@ -75,6 +75,8 @@ export class BlockModel implements DeviceModel {
   // How drivers are held to the specification; undefined: they are not.
   #law: BlockLaw | undefined
   #context: QueueContext | undefined
+  // What the switch of the cache was before a driver switched it.
+  #cacheBefore: number | undefined
   readonly #queues = new RoundRobin()
   // By queue index; of use while the queue says that it holds its chain.
   readonly #held: Transfer[] = []
@@ -112,11 +114,18 @@ export class BlockModel implements DeviceModel {
     return true
   }
 
+  /** The cache is as it was before a driver switched it. */
+  reset(device: ModelDevice): void {
+    if (this.#cacheBefore !== undefined) device.config[WRITE_CACHE_AT] = this.#cacheBefore
+    this.#cacheBefore = undefined
+  }
+
   /** Only the write-back switch is the driver's (section 5.2.5). */
   writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
     const value = bytes[WRITE_CACHE_AT - offset]
-    if (value !== undefined && device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE))
-      device.config[WRITE_CACHE_AT] = value
+    if (value === undefined || !device.hasFeature(blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE)) return
+    this.#cacheBefore ??= device.config[WRITE_CACHE_AT]
+    device.config[WRITE_CACHE_AT] = value
   }
 
   #serve(device: ModelDevice, index: number): boolean {

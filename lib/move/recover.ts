@@ -72,7 +72,7 @@ function* recoverSteps(device: VdpaDevice, wish: RecoverOptions): Steps<Restored
   checkRecoverable(device, wish)
   const book = wish.shadowControl ?? wish.control
   // What is mapped stays the address spaces' own, which a reset maps again where that is needed.
-  const wanted = { isRunning: true, isInside: true, hasSpaces: false } as const
+  const wanted = { isRunning: true, isInside: true, isBroken: true, hasSpaces: false } as const
   const outline = device.takeSnapshot({ ...wanted, ...(book !== undefined && { control: book }) })
   const recovery = new Recovery(device, wish, outline)
   recovery.checkGuests()

@@ -107,7 +107,7 @@ describe('a block device', () => {
     const { VIRTIO_BLK_F_CONFIG_WCE: wce, VIRTIO_BLK_F_FLUSH: flush } = blockFeatureBits
     const { device, client } = disk({ moreFeatures: [wce] })
     const at = 32
-    device.writeConfig(at, Uint8Array.of(1))
+    device.changeConfig(at, Uint8Array.of(1))
     expect(device.config[at]).toBe(1)
     const negotiate = (features: bigint) => {
       client.set('VHOST_VDPA_SET_STATUS', 0)
@@ -115,6 +115,10 @@ describe('a block device', () => {
       client.set('VHOST_SET_FEATURES', features)
     }
     const all = DEFAULT_BLOCK_FEATURES | (1n << BigInt(wce))
+    negotiate(all)
+    // What a driver switched is forgotten with it.
+    device.writeConfig(at, Uint8Array.of(0))
+    expect(device.config[at]).toBe(0)
     negotiate(all)
     expect(device.config[at]).toBe(1)
     negotiate(all & ~(1n << BigInt(wce)) & ~(1n << BigInt(flush)))

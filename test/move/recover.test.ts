@@ -6,6 +6,8 @@ import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import { recoverDevice } from '../../lib/move/recover.js'
 import { openDevice } from '../../lib/open.js'
+import { blockFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import type { ShownCall } from '../../lib/backend/call.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
@@ -14,6 +16,7 @@ import type { FeatureName } from '../drivers/features.js'
 import { A, address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
+const writeCacheAt = virtioBlkConfig.fields.find(({ name }) => name === 'wce')?.offset ?? 0
 const devices: VdpaDevice[] = []
 
 async function run(setup?: PairSetup): Promise<Pair> {
@@ -132,7 +135,7 @@ async function reopened(device: VdpaDevice, backend: Pair['backend']): Promise<V
 describe('a disk', () => {
   async function disk(waitsForRecovery: boolean) {
     const simulator = new Simulator({ scheduler: 'manual' })
-    simulator.add(blockDevice({ path: A, capacity: 256 }))
+    simulator.add(blockDevice({ path: A, capacity: 256, moreFeatures: [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE] }))
     const device = await openDevice(A, { backend: simulator, expect: 'block' })
     devices.push(device)
     await device.negotiate([])
@@ -180,6 +183,31 @@ describe('a disk', () => {
     await drained(simulator, next.write(2, sector(2)))
     expect((await drained(simulator, next.read(2, 1)))[7]).toBe(2)
   })
+
+  test.each([true, false])(
+    'the write cache that was switched %s is so again, whatever the device made of it',
+    async (isOn) => {
+      const { simulator, device } = await disk(true)
+      await device.reset()
+      await device.negotiate(['VIRTIO_BLK_F_CONFIG_WCE', 'VIRTIO_BLK_F_FLUSH'])
+      const switching = await BlockDriver.start(device, { size: 16, waitsForRecovery: true })
+      await device.start()
+      await switching.setWriteCache(!isOn)
+      await switching.setWriteCache(isOn)
+      // A device that breaks down may begin anew at once.
+      simulator.faults.changeConfig(A, writeCacheAt, Uint8Array.of(isOn ? 0 : 1))
+      simulator.faults.needsReset(A)
+      const { driver: again } = await drained(simulator, recoverDevice(device, { driver: switching }))
+      expect([(again as BlockDriver).limits.hasWriteCache, device.config.block().writeCache]).toEqual([isOn, isOn])
+      // And what a reset of the program's own forgot is not set again.
+      await device.reset()
+      await device.negotiate(['VIRTIO_BLK_F_CONFIG_WCE', 'VIRTIO_BLK_F_FLUSH'])
+      const third = await BlockDriver.start(device, { size: 16 })
+      await device.start()
+      const { driver: fourth } = await drained(simulator, recoverDevice(device, { driver: third }))
+      expect((fourth as BlockDriver).limits.hasWriteCache).toBe(false)
+    },
+  )
 
   test('who waits is told when the device is closed instead', async () => {
     const { simulator, device, driver } = await disk(true)

@@ -3,11 +3,12 @@
 import { afterEach, describe, expect, test } from '@jest/globals'
 import { restoreDevice } from '../../lib/move/restore.js'
 import { compareSnapshot } from '../../lib/move/differences.js'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice } from '../../lib/open.js'
-import { networkDevice } from '../../lib/simulator/index.js'
-import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { blockFeatureBits, netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import type { FeatureName } from '../drivers/features.js'
 import { address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
@@ -59,6 +60,25 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
     await restored.control?.setMacAddress('02:00:00:00:00:09')
     expect(models[1]?.mac).toBe('02:00:00:00:00:09')
   })
+})
+
+test.each([true, false])('a write cache that was switched %s is so on the other disk', async (isOn) => {
+  const simulator = new Simulator()
+  const moreFeatures = [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE]
+  for (const path of ['/dev/vhost-vdpa-4', '/dev/vhost-vdpa-5'])
+    simulator.add(blockDevice({ path, capacity: 64, moreFeatures }))
+  const source = await openDevice('/dev/vhost-vdpa-4', { backend: simulator, expect: 'block' })
+  const target = await openDevice('/dev/vhost-vdpa-5', { backend: simulator, expect: 'block' })
+  await source.negotiate(['VIRTIO_BLK_F_CONFIG_WCE', 'VIRTIO_BLK_F_FLUSH'])
+  const driver = await BlockDriver.start(source, { size: 16 })
+  await source.start()
+  await driver.setWriteCache(!isOn)
+  await driver.setWriteCache(isOn)
+  await source.suspend()
+  const { snapshot, memories } = source.takeSnapshot({})
+  const { driver: moved } = await restoreDevice(target, snapshot, { memories, driver: await driver.save() })
+  expect((moved as BlockDriver).limits.hasWriteCache).toBe(isOn)
+  for (const device of [source, target]) await device.close()
 })
 
 test('data queues are served only when the commands were acknowledged, where they can be enabled late', async () => {
