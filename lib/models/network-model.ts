@@ -218,7 +218,9 @@ export class NetworkModel implements DeviceModel {
     // What is longer than any frame is not sent in part.
     const length = wanted > FRAME_BYTES_LAST ? -1 : transmit.read(frame, 0, wanted)
     const { tally } = transmit
-    if (length < 0) {
+    if (length < this.#headerBytes) {
+      if (length >= 0 && this.#isStrict)
+        device.violate(`${length} bytes were sent, a header alone has ${this.#headerBytes}`, '5.1.6')
       counters.txErrors++
       tally.drops++
       tally.missed++
@@ -233,7 +235,7 @@ export class NetworkModel implements DeviceModel {
       frame[NUM_BUFFERS_AT] === 0 &&
       frame[NUM_BUFFERS_AT + 1] === 0 &&
       length <= this.#offloads.plainBytesLast
-    if (isPlain || !this.#isStrict || length < this.#headerBytes) return length
+    if (isPlain || !this.#isStrict) return length
     const problem = this.#offloads.violation(frame, length)
     if (problem === undefined) return length
     device.violate(problem.what, problem.section)
@@ -247,7 +249,7 @@ export class NetworkModel implements DeviceModel {
 
   /** A frame in the scratch area comes from the wire. Where the device does not run, it is lost. */
   #accept(device: ModelDevice, pair: number, headerBytes: number, length: number): void {
-    if (!device.isRunning || length < headerBytes) {
+    if (!device.isRunning) {
       this.counters.rxDrops++
       return
     }
@@ -358,7 +360,8 @@ export class NetworkModel implements DeviceModel {
       counters.rxPackets++
       counters.rxBytes += written
       queue.tally.packets++
-      queue.tally.bytes += written - this.#headerBytes
+      // vdpa_sim_net cuts a frame to its buffer, and if need be its header.
+      queue.tally.bytes += Math.max(written - this.#headerBytes, 0)
     }
     queue.complete()
     return true

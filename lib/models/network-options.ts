@@ -53,7 +53,10 @@ export interface NetCounters {
   txPackets: number
   /** Bytes read from transmit queues, headers of virtio_net included. */
   txBytes: number
-  /** Chains whose memory could not be read, that are longer than any frame, or whose frame the driver was not allowed to send (`violations` says why). */
+  /**
+   * Chains whose memory could not be read, that are shorter than a header or longer than any frame, or whose frame the driver was not allowed to send (`violations`
+   * says why).
+   */
   txErrors: number
   /** Frames written to receive queues whole. */
   rxPackets: number
