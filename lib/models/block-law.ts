@@ -23,6 +23,14 @@ const features: readonly (readonly [type: number, feature: keyof typeof blockFea
   [types.VIRTIO_BLK_T_DISCARD, 'VIRTIO_BLK_F_DISCARD'],
   [types.VIRTIO_BLK_T_WRITE_ZEROES, 'VIRTIO_BLK_F_WRITE_ZEROES'],
   [types.VIRTIO_BLK_T_SECURE_ERASE, 'VIRTIO_BLK_F_SECURE_ERASE'],
+  [types.VIRTIO_BLK_T_GET_LIFETIME, 'VIRTIO_BLK_F_LIFETIME'],
+  [types.VIRTIO_BLK_T_ZONE_APPEND, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_REPORT, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_OPEN, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_CLOSE, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_FINISH, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_RESET, 'VIRTIO_BLK_F_ZONED'],
+  [types.VIRTIO_BLK_T_ZONE_RESET_ALL, 'VIRTIO_BLK_F_ZONED'],
 ]
 
 /** Sectors of a disk, as its configuration says now: a device may change it while it runs (section 5.2.6.2). */
@@ -71,6 +79,13 @@ export class BlockLaw {
     if (problem === undefined) return undefined
     this.#device.violate(problem.what, problem.section)
     return problem.status
+  }
+
+  /** A chain that is no request (section 5.2.6): its head is too short, or there is no place for the status. */
+  noteForm(readable: number, writable: number): void {
+    const { size } = virtioBlkOutHdr
+    const what = `a request has ${readable} bytes to read, where its head alone has ${size}, and ${writable} to write, its status among them`
+    this.#device.violate(what, '5.2.6')
   }
 
   /** The flags of a range, which the device reads after the rest was in order. What it answers is its own law. */

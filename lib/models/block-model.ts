@@ -19,6 +19,13 @@ import type { QueueContext } from './queue-context.js'
 import { RoundRobin } from './turn-meter.js'
 
 const REQUESTS_A_TURN = 64
+/** Requests that are carried out and have no sector in their head. */
+const withoutSector: ReadonlySet<number> = new Set([
+  blockRequestTypes.VIRTIO_BLK_T_FLUSH,
+  blockRequestTypes.VIRTIO_BLK_T_GET_ID,
+  blockRequestTypes.VIRTIO_BLK_T_DISCARD,
+  blockRequestTypes.VIRTIO_BLK_T_WRITE_ZEROES,
+])
 const header = new Uint8Array(virtioBlkOutHdr.size)
 const headerView = new DataView(header.buffer)
 const range = new Uint8Array(virtioBlkDiscardWriteZeroes.size * CLEAR_SEGMENTS_MAX)
@@ -153,11 +160,21 @@ export class BlockModel implements DeviceModel {
 
   /** Whether the request in hand is answered. It may be held as well, when the turn is over before its data has moved. */
   #request(queue: DeviceQueue): boolean {
-    if (queue.writableLength < 1 || queue.read(header, 0, header.byteLength) !== header.byteLength) return false
+    const isWhole = queue.writableLength > 0 && queue.readableLength >= header.byteLength
+    if (!isWhole && !this.#isVdpaSim) return this.#refuseForm(queue)
+    if (!isWhole || queue.read(header, 0, header.byteLength) !== header.byteLength) return false
     const type = headerView.getUint32(0, true)
     // Sectors from 2^53 on lie past the end of any disk.
     const sector = headerView.getUint32(12, true) * 0x1_0000_0000 + headerView.getUint32(8, true)
     return this.#answer(queue, this.#law?.refusal(queue, type, sector) ?? this.#carryOut(queue, type, sector))
+  }
+
+  /** A chain that is no request is the driver's again: with IOERR where it has a place for a status. One that can be reached is never lost. */
+  #refuseForm(queue: DeviceQueue): boolean {
+    this.#law?.noteForm(queue.readableLength, queue.writableLength)
+    if (queue.writableLength > 0) return this.#answer(queue, blockStatus.VIRTIO_BLK_S_IOERR)
+    this.counters.errors++
+    return true
   }
 
   /** Goes on with a request that was held. */
@@ -182,8 +199,8 @@ export class BlockModel implements DeviceModel {
     if (type === types.VIRTIO_BLK_T_IN) return this.#readSectors(queue, sector, queue.writableLength - 1)
     if (type === types.VIRTIO_BLK_T_OUT)
       return this.#writeSectors(queue, sector, queue.readableLength - header.byteLength)
-    // Only reads and writes are of a sector: others have 0 there (section 5.2.6.1).
-    if (sector !== 0) return blockStatus.VIRTIO_BLK_S_IOERR
+    // What is not carried out is UNSUPP, whatever sector it is of: requests for zones are of one (section 5.2.6.2). vdpa_sim_blk looks at the sector first.
+    if (sector !== 0 && (this.#isVdpaSim || withoutSector.has(type))) return blockStatus.VIRTIO_BLK_S_IOERR
     switch (type) {
       case types.VIRTIO_BLK_T_FLUSH:
         return this.#start(queue, 'flush', 0, 0)

@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block.js'
 import type { Profile } from '../../lib/simulator/profiles.js'
 import { blockRequestTypes as types, blockStatus } from '../../lib/uapi/virtio-blk.js'
-import { blockFeatureBits as bits } from '../../lib/uapi/virtio-features.js'
+import { blockFeatureBits as bits, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { VERSION_AND_PLATFORM } from '../simulator/support.js'
 import { drive, type Segments } from './support.js'
 
@@ -114,6 +114,27 @@ describe('is refused, by rule', () => {
       UNSUPP,
       /type 13 has flags 2/,
     ],
+    [
+      'a zone to be opened that was not negotiated',
+      [],
+      { type: types.VIRTIO_BLK_T_ZONE_OPEN, sector: 8 },
+      UNSUPP,
+      /VIRTIO_BLK_F_ZONED was not/,
+    ],
+    [
+      'a report of zones that was not negotiated',
+      [],
+      { type: types.VIRTIO_BLK_T_ZONE_REPORT, sector: 8, data: read(1, 512) },
+      UNSUPP,
+      /VIRTIO_BLK_F_ZONED was not/,
+    ],
+    [
+      'a lifetime that was not negotiated',
+      [],
+      { type: types.VIRTIO_BLK_T_GET_LIFETIME, data: read(1, 6) },
+      UNSUPP,
+      /VIRTIO_BLK_F_LIFETIME was not/,
+    ],
     ['half a sector', [], { type: types.VIRTIO_BLK_T_OUT, data: given(100) }, IOERR, /not of whole sectors/],
     [
       'a read past the end',
@@ -163,4 +184,34 @@ test.each([8, 12])('a limit of 0 (at %i) is none, as our driver takes it', (at) 
   bytes.fill(0, Number(HEAD), Number(HEAD) + 16)
   driven.exchange(0, [[HEAD, 16, false], ...read(2, 512), [BigInt(STATUS), 1, true]])
   expect([bytes[STATUS], device.violations]).toEqual([OK, []])
+})
+
+describe('requests for zones, on a disk that has none (section 5.2.6.2)', () => {
+  const zones = Object.entries(types).filter(([name]) => name.startsWith('VIRTIO_BLK_T_ZONE_'))
+  test.each(zones)('%s is UNSUPP, whatever its sector', (_, type) => {
+    for (const profile of ['strict', 'kernel'] as const)
+      for (const sector of [0, 8]) expect(ask([], { type, sector, data: read(1, 512) }, profile).status).toBe(UNSUPP)
+  })
+})
+
+describe('a chain that is no request (section 5.2.6) comes back', () => {
+  test.each<[string, Segments, number | undefined, number]>([
+    ['with half a head', [[HEAD, 8, false], ...read(1, 512), [BigInt(STATUS), 1, true]], IOERR, 1],
+    ['without a head', [[BigInt(STATUS), 1, true]], IOERR, 1],
+    ['without a status', [[HEAD, 16, false], ...given(512)], undefined, 0],
+  ])('%s', (_, chain, status, used) => {
+    for (const features of [[], [transport.VIRTIO_F_IN_ORDER], [transport.VIRTIO_F_RING_PACKED]]) {
+      const device = blockDevice({ capacity: 1024, moreFeatures: features })
+      const word = features.reduce((all, number) => all | (1n << BigInt(number)), VERSION_AND_PLATFORM)
+      const driven = drive(device, { features: word, size: 128 })
+      const { bytes } = driven
+      bytes[STATUS] = 0xee
+      new DataView(bytes.buffer).setUint32(Number(HEAD), types.VIRTIO_BLK_T_OUT, true)
+      expect(driven.exchange(0, chain)).toBe(used)
+      expect(bytes[STATUS]).toBe(status ?? 0xee)
+      expect(device.violations).toEqual([expect.stringMatching(/^a request has .* section 5\.2\.6$/)])
+      expect(driven.exchange(0, [[HEAD, 16, false], ...given(512), [BigInt(STATUS), 1, true]])).toBe(1)
+      expect([bytes[STATUS], device.status()]).toEqual([OK, 0x0f])
+    }
+  })
 })

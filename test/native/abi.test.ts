@@ -193,6 +193,7 @@ const mayBeUnknown: ReadonlySet<string> = new Set([
   // In the specification, and in no header of user space
   'VIRTIO_NET_F_HASH_TUNNEL',
   'VIRTIO_BLK_F_LIFETIME',
+  'VIRTIO_BLK_T_GET_LIFETIME',
   // Numbers that the kernel keeps to itself, and that reach user space all the same
   'ENOIOCTLCMD',
   'ENOTSUPP',

@@ -10,6 +10,7 @@ test('request types, statuses and sizes are those of section 5.2.6', () => {
     VIRTIO_BLK_T_OUT: 1,
     VIRTIO_BLK_T_FLUSH: 4,
     VIRTIO_BLK_T_GET_ID: 8,
+    VIRTIO_BLK_T_GET_LIFETIME: 10,
     VIRTIO_BLK_T_DISCARD: 11,
     VIRTIO_BLK_T_WRITE_ZEROES: 13,
     VIRTIO_BLK_T_SECURE_ERASE: 14,
