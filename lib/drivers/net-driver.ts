@@ -212,7 +212,10 @@ export class NetDriver implements Closeable {
     return this.#activePairs
   }
 
-  /** The longest frame that can be sent. With VIRTIO_NET_F_MTU only one that the device cuts into segments may be longer than the MTU, link header and VLAN tag. */
+  /**
+   * The longest frame that can be sent. With VIRTIO_NET_F_MTU only one that the device cuts into segments may be longer than the MTU and its link header, to which a VLAN tag
+   * belongs where the frame has one (spec section 5.1.4.2).
+   */
   get frameBytesLast(): number {
     return this.#pair(0).transmitter.frameBytesLast
   }

@@ -7,8 +7,10 @@ import type { HasFeature, NetHeaders } from './net-header.js'
 /** A link header, a header of IPv6, and the longest payload behind it: 14 + 40 + 65,535 (section 5.1.6.3.1). */
 export const LONGEST_FRAME_BYTES = 65_589
 
-/** An Ethernet header with a VLAN tag: the MTU does not count them. */
-const LINK_BYTES = 18
+/** An Ethernet header, and a VLAN tag, where a frame has one: the MTU does not count them. */
+const ETHERNET_BYTES = 14
+const TAG_BYTES = 4
+const LINK_BYTES = ETHERNET_BYTES + TAG_BYTES
 
 /** The smallest MTU of a device. */
 const MTU_FIRST = 68
@@ -55,6 +57,8 @@ export interface SendLimits {
   readonly frameBytesLast: number
   /** The longest that goes out as it is, because no header asks the device to cut it. */
   readonly plainBytesLast: number
+  /** The longest of those that have no VLAN tag. */
+  readonly untaggedBytesLast: number
 }
 
 /** What fits into a buffer; where there is an MTU, what that allows, but for frames that the device cuts into segments (5.1.4.2). */
@@ -62,7 +66,14 @@ export function sendLimits(has: HasFeature, headers: NetHeaders, { bufferBytes, 
   const room = bufferBytes - headers.size
   const isCut = SEND_FEATURES.some((name) => has(`VIRTIO_NET_F_HOST_${name}`))
   const plainBytesLast = mtu === undefined ? room : Math.min(room, mtu + LINK_BYTES)
-  return { frameBytesLast: isCut ? room : plainBytesLast, plainBytesLast }
+  const untaggedBytesLast = mtu === undefined ? room : Math.min(room, mtu + ETHERNET_BYTES)
+  return { frameBytesLast: isCut ? room : plainBytesLast, plainBytesLast, untaggedBytesLast }
+}
+
+/** Whether a frame has a VLAN tag (IEEE 802.1Q or 802.1ad). */
+export function hasTag(frame: Uint8Array): boolean {
+  const type = ((frame[12] ?? 0) << 8) | (frame[13] ?? 0)
+  return type === 0x8100 || type === 0x88a8
 }
 
 /** The MTU that counts: that of the configuration where it was negotiated, and is one that a device may have (5.1.4.1). As Linux, nobody is held to another. */

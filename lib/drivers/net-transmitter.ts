@@ -1,10 +1,10 @@
 // One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
 
-import { checkBytes, checkInteger, trueLength } from '../base/checks.js'
+import { checkBytes, checkInteger, rangeError, trueLength } from '../base/checks.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
-import type { SendLimits } from './net-sizes.js'
+import { hasTag, type SendLimits } from './net-sizes.js'
 
 /** The sending half of a queue pair. */
 export class NetTransmitter {
@@ -13,6 +13,8 @@ export class NetTransmitter {
   readonly frameBytesLast: number
   /** The longest that goes out as it is. */
   readonly #plainBytesLast: number
+  /** The longest of those without a VLAN tag. */
+  readonly #untaggedBytesLast: number
   readonly #headers: NetHeaders
   readonly #counters: MutableNetCounters
   // A stack of free buffers.
@@ -31,6 +33,7 @@ export class NetTransmitter {
     this.buffers = buffers
     this.frameBytesLast = limits.frameBytesLast
     this.#plainBytesLast = limits.plainBytesLast
+    this.#untaggedBytesLast = limits.untaggedBytesLast
     this.#headers = headers
     this.#counters = counters
     this.#free = new Int32Array(buffers.queue.ring.size)
@@ -58,12 +61,19 @@ export class NetTransmitter {
     checkBytes(frame, 'frame')
     const length = trueLength(frame)
     this.checkLength(length, header)
+    if (length > this.#untaggedBytesLast) this.#checkTag(frame, length, header)
     return length
   }
 
   checkLength(length: number, header: PacketHeader | undefined): void {
     const last = header !== undefined && isSegmented(header) ? this.frameBytesLast : this.#plainBytesLast
     checkInteger(length, 'frame.byteLength', 1, last)
+  }
+
+  /** The four bytes more than the MTU allows are for a tag (spec section 5.1.4.2). */
+  #checkTag(frame: Uint8Array, length: number, header: PacketHeader | undefined): void {
+    if (hasTag(frame) || (header !== undefined && isSegmented(header))) return
+    throw rangeError('frame.byteLength', `at most ${this.#untaggedBytesLast} without a VLAN tag`, length)
   }
 
   /** Puts a checked frame of `length` bytes in a buffer and in the ring, to be published; false when there is no buffer. */
@@ -81,8 +91,10 @@ export class NetTransmitter {
     if (header !== undefined) this.#headers.checkSendable(header, length)
     const index = this.#begin(header)
     if (index < 0) return false
+    const frame = this.buffers.view(index, this.#headers.size, length)
     try {
-      write(this.buffers.view(index, this.#headers.size, length))
+      write(frame)
+      if (length > this.#untaggedBytesLast && !this.buffers.queue.isClosed) this.#checkTag(frame, length, header)
     } catch (failure) {
       this.#free[this.#freeCount++] = index
       throw failure

@@ -171,7 +171,7 @@ function framesThrough(
   const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters)
   const buffers = new FrameBuffers(transmit, bufferBytes)
   const frameBytesLast = bufferBytes - HEADER_BYTES
-  const limits = { frameBytesLast, plainBytesLast: frameBytesLast }
+  const limits = { frameBytesLast, plainBytesLast: frameBytesLast, untaggedBytesLast: frameBytesLast }
   const transmitter = new NetTransmitter(buffers, headers, counters, { idle: buffers.idle(), isNew: true, limits })
   receiver.post(receiver.buffers.idle())
   return {

@@ -83,13 +83,19 @@ describe('with MRG_RXBUF', () => {
 test('the longest frame that is sent: what has room, or what the MTU allows, but for segments that are cut', () => {
   const bare = negotiated()
   const sizes = { bufferBytes: 2048, size: 4 }
-  const both = (bytes: number) => ({ frameBytesLast: bytes, plainBytesLast: bytes })
-  expect(sendLimits(...bare, { ...sizes, mtu: undefined })).toEqual(both(2036))
-  expect(sendLimits(...bare, { ...sizes, mtu: 1500 })).toEqual(both(1518))
-  expect(sendLimits(...bare, { ...sizes, mtu: 9000 })).toEqual(both(2036))
+  const limits = (frameBytesLast: number, plainBytesLast: number, untaggedBytesLast: number) => ({
+    frameBytesLast,
+    plainBytesLast,
+    untaggedBytesLast,
+  })
+  const room = limits(2036, 2036, 2036)
+  expect(sendLimits(...bare, { ...sizes, mtu: undefined })).toEqual(room)
+  expect(sendLimits(...bare, { ...sizes, mtu: 1500 })).toEqual(limits(1518, 1518, 1514))
+  expect(sendLimits(...bare, { ...sizes, mtu: 2020 })).toEqual(limits(2036, 2036, 2034))
+  expect(sendLimits(...bare, { ...sizes, mtu: 9000 })).toEqual(room)
   const cutting = negotiated('VIRTIO_NET_F_HOST_USO')
-  expect(sendLimits(...cutting, { ...sizes, mtu: 1500 })).toEqual({ frameBytesLast: 2036, plainBytesLast: 1518 })
-  expect(sendLimits(...cutting, { ...sizes, mtu: undefined })).toEqual(both(2036))
+  expect(sendLimits(...cutting, { ...sizes, mtu: 1500 })).toEqual(limits(2036, 1518, 1514))
+  expect(sendLimits(...cutting, { ...sizes, mtu: undefined })).toEqual(room)
 })
 
 const segmented = {
@@ -119,6 +125,42 @@ describe('an MTU', () => {
     expect(() => driver.send(numbered(1, 8181), 0, segmented)).toThrow('from 1 to 8180')
     simulator.drain()
     expect(driver.counters.sentFrames).toBe(2)
+    await device.close()
+  })
+
+  test.each([
+    [1514, undefined, true],
+    [1515, undefined, false],
+    [1518, undefined, false],
+    [1518, 0x8100, true],
+    [1518, 0x88a8, true],
+  ])('of 1500 lets %i bytes with tag %p pass: %p', async (length, tag, passes) => {
+    const simulator = new Simulator()
+    const model = networkDevice({ path, mac, moreFeatures: [netFeatureBits.VIRTIO_NET_F_CSUM] })
+    simulator.add(model)
+    const device = await openDevice(path, { backend: simulator, expect: 'net' })
+    await device.negotiate(['VIRTIO_NET_F_MTU', 'VIRTIO_NET_F_CSUM'])
+    const driver = await NetDriver.start(device, { size: 4 })
+    await device.start()
+    driver.kickReceive()
+    const frame = numbered(7, length)
+    if (tag !== undefined) frame.set([tag >> 8, tag & 0xff], 12)
+    const plain = { ...segmented, gsoType: netGsoTypes.VIRTIO_NET_HDR_GSO_NONE, gsoSize: 0 }
+    const sends = [
+      () => driver.send(frame),
+      () => driver.send(frame, 0, plain),
+      () => driver.sendInPlace(length, (view) => view.set(frame)),
+      () => driver.sendBatch([frame]) === 1,
+    ]
+    for (const send of sends) {
+      if (passes) expect(send()).toBe(true)
+      else expect(send).toThrow('frame.byteLength must be at most 1514 without a VLAN tag')
+    }
+    // Buffers of frames that were refused are free again.
+    expect(driver.sendBatch(Array.from({ length: 4 }, () => numbered(1)))).toBe(passes ? 0 : 4)
+    simulator.drain()
+    expect(driver.counters.sentFrames).toBe(4)
+    expect(model.violations).toEqual([])
     await device.close()
   })
 
