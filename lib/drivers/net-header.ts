@@ -39,7 +39,7 @@ export type HasFeature = (name: NetFeatureName) => boolean
 export type NetFeatureName =
   | `VIRTIO_NET_F_${'CSUM' | 'GUEST_CSUM' | 'MRG_RXBUF' | 'HASH_REPORT' | 'RSC_EXT' | 'MQ' | 'RSS' | 'MTU'}`
   | `VIRTIO_NET_F_HOST_${'TSO4' | 'TSO6' | 'ECN' | 'UFO' | 'USO'}`
-  | `VIRTIO_NET_F_GUEST_${'TSO4' | 'TSO6' | 'ECN' | 'UFO' | 'USO4' | 'USO6'}`
+  | `VIRTIO_NET_F_GUEST_${'TSO4' | 'TSO6' | 'ECN' | 'UFO' | 'USO4' | 'USO6' | 'HDRLEN'}`
 
 const { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_RSC_INFO } = netHeaderFlags
 const { VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_ECN } = netGsoTypes
@@ -56,6 +56,9 @@ const CHECKSUM_OFFSET_AT = 8
 const NUM_BUFFERS_AT = 10
 const HASH_VALUE_AT = 12
 const HASH_REPORT_AT = 16
+/** Where the header of TCP says how many words it has, in its upper half; that of UDP is as long as any. */
+const TCP_WORDS_AT = 12
+const UDP_BYTES = 8
 
 /** The flags and segment types of one direction, as bits: type n is bit n. */
 interface Accepted {
@@ -142,10 +145,12 @@ export class NetHeaders {
   readonly #transmit: Accepted
   readonly #receive: Accepted
   readonly #hasHash: boolean
+  readonly #hasExactLengths: boolean
   #isPlain = true
 
   constructor(has: HasFeature) {
     this.#hasHash = has('VIRTIO_NET_F_HASH_REPORT')
+    this.#hasExactLengths = has('VIRTIO_NET_F_GUEST_HDRLEN')
     this.size = netHeaderSize(this.#hasHash)
     this.isMergeable = has('VIRTIO_NET_F_MRG_RXBUF')
     this.received = this.#received
@@ -235,6 +240,19 @@ export class NetHeaders {
       throw rangeError('header.checksumStart', `such that the checksum lies in the frame`, checksumStart)
     if (gsoType !== VIRTIO_NET_HDR_GSO_NONE && !needsChecksum)
       throw rangeError('header.flags', 'with VIRTIO_NET_HDR_F_NEEDS_CSUM for a frame that is to be segmented', flags)
+  }
+
+  /**
+   * With VIRTIO_NET_F_GUEST_HDRLEN, of a frame that is to be segmented: RangeError where the length of its headers is not what it says, which is up to the
+   * payload behind that of TCP or UDP, where the checksum begins (section 5.1.6.2.1).
+   */
+  checkHeaderLength({ headerLength, gsoType, checksumStart }: PacketHeader, frame: Uint8Array): void {
+    if (!this.#hasExactLengths) return
+    const type = gsoType & ~VIRTIO_NET_HDR_GSO_ECN
+    const isTcp = type === VIRTIO_NET_HDR_GSO_TCPV4 || type === VIRTIO_NET_HDR_GSO_TCPV6
+    const own = isTcp ? 4 * ((frame[checksumStart + TCP_WORDS_AT] ?? 0) >> 4) : UDP_BYTES
+    if (headerLength !== checksumStart + own)
+      throw rangeError('header.headerLength', `${checksumStart + own}, as the frame has it`, headerLength)
   }
 
   /** Writes a header that was checked. */

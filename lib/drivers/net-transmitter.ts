@@ -61,7 +61,8 @@ export class NetTransmitter {
     checkBytes(frame, 'frame')
     const length = trueLength(frame)
     this.checkLength(length, header)
-    if (length > this.#untaggedBytesLast) this.#checkTag(frame, length, header)
+    if (length > this.#untaggedBytesLast && (header === undefined || !isSegmented(header)))
+      this.#checkTag(frame, length)
     return length
   }
 
@@ -71,14 +72,15 @@ export class NetTransmitter {
   }
 
   /** The four bytes more than the MTU allows are for a tag (spec section 5.1.4.2). */
-  #checkTag(frame: Uint8Array, length: number, header: PacketHeader | undefined): void {
-    if (hasTag(frame) || (header !== undefined && isSegmented(header))) return
+  #checkTag(frame: Uint8Array, length: number): void {
+    if (hasTag(frame)) return
     throw rangeError('frame.byteLength', `at most ${this.#untaggedBytesLast} without a VLAN tag`, length)
   }
 
   /** Puts a checked frame of `length` bytes in a buffer and in the ring, to be published; false when there is no buffer. */
   stage(frame: Uint8Array, length: number, header: PacketHeader | undefined): boolean {
     if (header !== undefined) this.#headers.checkSendable(header, length)
+    if (header !== undefined && isSegmented(header)) this.#headers.checkHeaderLength(header, frame)
     const index = this.#begin(header)
     if (index < 0) return false
     this.buffers.bytes.set(frame, this.buffers.at(index) + this.#headers.size)
@@ -92,9 +94,11 @@ export class NetTransmitter {
     const index = this.#begin(header)
     if (index < 0) return false
     const frame = this.buffers.view(index, this.#headers.size, length)
+    // A copy: `write` may send another frame, and headers are all in one object.
+    const segmented = header !== undefined && isSegmented(header) ? { ...header } : undefined
     try {
       write(frame)
-      if (length > this.#untaggedBytesLast && !this.buffers.queue.isClosed) this.#checkTag(frame, length, header)
+      if (!this.buffers.queue.isClosed) this.#checkWritten(frame, length, segmented)
     } catch (failure) {
       this.#free[this.#freeCount++] = index
       throw failure
@@ -102,6 +106,12 @@ export class NetTransmitter {
     if (this.buffers.queue.isClosed) return false
     this.#end(index, length)
     return true
+  }
+
+  /** What can be told of a frame by its bytes alone. */
+  #checkWritten(frame: Uint8Array, length: number, segmented: PacketHeader | undefined): void {
+    if (segmented !== undefined) this.#headers.checkHeaderLength(segmented, frame)
+    else if (length > this.#untaggedBytesLast) this.#checkTag(frame, length)
   }
 
   /** Takes a free buffer and writes its header. */

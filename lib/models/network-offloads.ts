@@ -15,12 +15,16 @@ const bits = netFeatureBits
 
 const FLAGS_AT = 0
 const TYPE_AT = 1
+const LENGTH_AT = 2
 const GSO_SIZE_AT = 4
 const CHECKSUM_START_AT = 6
 const CHECKSUM_OFFSET_AT = 8
 const NUM_BUFFERS_AT = 10
 const ETHERNET_BYTES = 14
 const TAG_BYTES = 4
+/** Where the header of TCP says how many words it has, in its upper half; that of UDP is as long as any. */
+const TCP_WORDS_AT = 12
+const UDP_BYTES = 8
 /** Where the type, or the first tag of a VLAN, is in a frame. */
 const ETHERTYPE_AT = 12
 
@@ -93,43 +97,61 @@ export class NetOffloads {
     const needsChecksum = (flags & NEEDS_CSUM) !== 0
     if (needsChecksum && !this.#has(bits.VIRTIO_NET_F_CSUM))
       return 'a frame was sent with NEEDS_CSUM, and VIRTIO_NET_F_CSUM was not negotiated'
-    const checksumEnd = word(frame, CHECKSUM_START_AT) + word(frame, CHECKSUM_OFFSET_AT) + 2
-    if (needsChecksum && checksumEnd > length - this.#headerBytes)
+    if (needsChecksum && this.#checksumEnd(frame) > length)
       return 'a frame was sent whose checksum would lie behind its end'
     if (type === NONE) return undefined
     if (!segments.some(([known, host]) => known === type && this.#has(host)))
       return `a frame was sent with gso_type ${type}, which was not negotiated`
     if (!needsChecksum || word(frame, GSO_SIZE_AT) === 0)
       return 'a frame that is to be segmented was sent without NEEDS_CSUM, or with gso_size 0'
+    const headers = this.#has(bits.VIRTIO_NET_F_GUEST_HDRLEN) ? this.#headersOf(frame, type) : word(frame, LENGTH_AT)
+    if (headers !== word(frame, LENGTH_AT))
+      return `a frame that is to be segmented was sent with hdr_len ${word(frame, LENGTH_AT)}, its headers have ${headers} bytes`
     return undefined
+  }
+
+  /** Bytes of the headers of a frame to be segmented: up to the payload behind that of TCP or UDP, where its checksum begins. */
+  #headersOf(frame: Uint8Array, type: number): number {
+    const start = word(frame, CHECKSUM_START_AT)
+    const isTcp = type === VIRTIO_NET_HDR_GSO_TCPV4 || type === VIRTIO_NET_HDR_GSO_TCPV6
+    const words = (frame[this.#headerBytes + start + TCP_WORDS_AT] ?? 0) >> 4
+    return start + (isTcp ? 4 * words : UDP_BYTES)
   }
 
   /**
    * Makes the header what the driver of the receiving end accepted (section 5.1.6.4.1), and computes the checksum where that is left to the device. False
-   * for a frame that must be dropped: it would have to be cut into segments, or exceeds the MTU.
+   * for a frame that must be dropped: it would have to be cut into segments, exceeds the MTU, or has a header that no device may give a driver.
    */
   receive(frame: Uint8Array, length: number): boolean {
     if (this.exceedsMtu(frame, length)) return false
-    const flags = frame[FLAGS_AT] ?? 0
+    const needsChecksum = ((frame[FLAGS_AT] ?? 0) & NEEDS_CSUM) !== 0
+    const takesChecksum = this.#accepts(bits.VIRTIO_NET_F_GUEST_CSUM)
     const type = (frame[TYPE_AT] ?? 0) & ~ECN
     if (type === NONE) frame.fill(0, TYPE_AT, CHECKSUM_START_AT)
+    // Segments go with a checksum that is not complete, and with a size, to who takes both.
+    else if (!needsChecksum || !takesChecksum || word(frame, GSO_SIZE_AT) === 0) return false
     else if (!segments.some(([known, , guest]) => known === type && guest.some(this.#accepts))) return false
     else if (((frame[TYPE_AT] ?? 0) & ECN) !== 0 && !this.#accepts(bits.VIRTIO_NET_F_GUEST_ECN)) return false
-    if ((flags & NEEDS_CSUM) !== 0 && this.#accepts(bits.VIRTIO_NET_F_GUEST_CSUM)) {
+    if (needsChecksum && this.#checksumEnd(frame) > length) return false
+    if (needsChecksum && takesChecksum) {
       frame[FLAGS_AT] = NEEDS_CSUM
       return true
     }
-    if ((flags & NEEDS_CSUM) !== 0 && !this.#complete(frame, length)) return false
+    if (needsChecksum) this.#complete(frame, length)
     frame[FLAGS_AT] = 0
     frame.fill(0, CHECKSUM_START_AT, CHECKSUM_OFFSET_AT + 2)
     return true
   }
 
+  /** Where the place of the checksum ends in the array. */
+  #checksumEnd(frame: Uint8Array): number {
+    return this.#headerBytes + word(frame, CHECKSUM_START_AT) + word(frame, CHECKSUM_OFFSET_AT) + 2
+  }
+
   /** Puts the ones' complement checksum where it is due. */
-  #complete(frame: Uint8Array, length: number): boolean {
+  #complete(frame: Uint8Array, length: number): void {
     const start = this.#headerBytes + word(frame, CHECKSUM_START_AT)
     const at = start + word(frame, CHECKSUM_OFFSET_AT)
-    if (at + 2 > length) return false
     let sum = 0
     for (let index = start; index < length; index++) sum += (frame[index] ?? 0) << ((index - start) % 2 === 0 ? 8 : 0)
     while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x1_0000)
@@ -137,6 +159,5 @@ export class NetOffloads {
     const checksum = ~sum & 0xffff || 0xffff
     frame[at] = checksum >> 8
     frame[at + 1] = checksum & 0xff
-    return true
   }
 }

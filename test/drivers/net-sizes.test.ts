@@ -188,6 +188,37 @@ describe('an MTU', () => {
   })
 })
 
+test.each([true, false])(
+  'the headers of a segmented frame are as long as they say with HDRLEN (%p)',
+  async (isExact) => {
+    const offloads = ['VIRTIO_NET_F_CSUM', 'VIRTIO_NET_F_HOST_TSO4', 'VIRTIO_NET_F_GUEST_HDRLEN'] as const
+    const simulator = new Simulator()
+    const model = networkDevice({ path, mac, moreFeatures: offloads.map((name) => netFeatureBits[name]) })
+    simulator.add(model)
+    const device = await openDevice(path, { backend: simulator, expect: 'net' })
+    await device.negotiate(isExact ? [...offloads] : offloads.slice(0, 2))
+    const driver = await NetDriver.start(device, { size: 4, bufferBytes: 8192 })
+    await device.start()
+    driver.kickReceive()
+    const frame = numbered(1, 4000)
+    frame[34 + 12] = 0x50
+    const wrong = { ...segmented, headerLength: 34 }
+    const nested = () => driver.send(frame, 0, segmented)
+    for (const send of [
+      () => driver.send(frame, 0, wrong),
+      // A frame that is sent meanwhile has a header of its own.
+      () => driver.sendInPlace(4000, (view) => (view.set(frame), nested()), 0, wrong),
+    ]) {
+      if (isExact) expect(send).toThrow('header.headerLength must be 54, as the frame has it')
+      else expect(send()).toBe(true)
+    }
+    expect(driver.send(frame, 0, segmented)).toBe(true)
+    simulator.drain()
+    expect([driver.counters.sentFrames, model.violations]).toEqual([isExact ? 2 : 4, []])
+    await device.close()
+  },
+)
+
 test('the longest frame comes back whole, and a longer one not at all', async () => {
   const { device, driver, simulator } = await run({
     features: ['VIRTIO_NET_F_MRG_RXBUF'],
