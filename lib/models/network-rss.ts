@@ -22,6 +22,8 @@ export const RSS_CONTEXTS = 8
 const ETHERTYPE_AT = 12
 const [IPV4, IPV6, VLAN, SERVICE_VLAN] = [0x0800, 0x86dd, 0x8100, 0x88a8]
 const [TCP, UDP] = [6, 17]
+/** Headers of IPv6 that say what follows them, and how long they are in units of 8 bytes: hop-by-hop options, routing, destination options. */
+const extensions: ReadonlySet<number> = new Set([0, 43, 60])
 /** The UDP port of VXLAN, where it is in a packet, and the bytes of the three headers before the inner frame: IPv4, UDP, VXLAN. */
 const [VXLAN_PORT, UDP_PORT_AT, VXLAN_BYTES] = [4789, 22, 36]
 /** More fragments, or an offset: ports are in the first fragment alone, so that none of them counts. */
@@ -134,12 +136,18 @@ function inputOfIpv4(hashTypes: number, frame: Uint8Array, at: number, end: numb
   return gather(frame, addresses, undefined, reports.VIRTIO_NET_HASH_REPORT_IPv4)
 }
 
-/** Of a packet without extension headers the ports count, too. */
+/** Extension headers are passed over, as their own kinds of hash are none of the model's (section 5.1.6.4.3). */
 function inputOfIpv6(hashTypes: number, frame: Uint8Array, at: number, end: number): number {
   if (at + 40 > end) return 0
-  const [wanted, report] = ipv6Ports[frame[at + 6] ?? 0] ?? noPorts
   const addresses = { from: at + 8, bytes: 32 }
-  if ((hashTypes & wanted) !== 0 && at + 40 + PORTS_BYTES <= end) return gather(frame, addresses, at + 40, report)
+  let [protocol, ports] = [frame[at + 6] ?? 0, at + 40]
+  while (extensions.has(protocol) && ports + 8 <= end) {
+    protocol = frame[ports] ?? 0
+    ports += 8 + 8 * (frame[ports + 1] ?? 0)
+  }
+  // Of a fragment ports do not count: its header is no extension here.
+  const [wanted, report] = ipv6Ports[protocol] ?? noPorts
+  if ((hashTypes & wanted) !== 0 && ports + PORTS_BYTES <= end) return gather(frame, addresses, ports, report)
   if ((hashTypes & types.VIRTIO_NET_RSS_HASH_TYPE_IPv6) === 0) return 0
   return gather(frame, addresses, undefined, reports.VIRTIO_NET_HASH_REPORT_IPv6)
 }

@@ -79,7 +79,7 @@ test.each([
   bytes[6] = 34
   bytes[HEADER + 34 + 12] = 0x50
   const withLengths = new NetOffloads(() => true, HEADER, 1500)
-  expect(withLengths.violation(bytes, bytes.length)?.what).toEqual(rule && (expect.stringContaining(rule)))
+  expect(withLengths.violation(bytes, bytes.length)?.what).toEqual(rule && expect.stringContaining(rule))
   const without = new NetOffloads((number) => number !== netFeatureBits.VIRTIO_NET_F_GUEST_HDRLEN, HEADER, 1500)
   expect(without.violation(bytes, bytes.length)).toBeUndefined()
 })

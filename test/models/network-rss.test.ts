@@ -128,3 +128,43 @@ test('of a frame in VXLAN the inner packet is hashed where that was asked for, a
   expect([hash(0), hash(geneve)]).toEqual([frameHash(config, outer, 0, outer.length)?.value, hash(0)])
   for (let end = 0; end < bytes.length - inner.length + 34; end++) expect(hash(vxlan, end)).toBeUndefined()
 })
+
+describe('extension headers of IPv6 are passed over (section 5.1.6.4.3)', () => {
+  const [from, source, to, destination, ofAddresses, ofPorts] = vectors[5]
+  const plain = frame(from, to, [source, destination])
+  /** The frame with other headers between that of IPv6 and the ports. */
+  const behind = (...headers: readonly (readonly [protocol: number, words: number])[]) => {
+    const bytes = [...plain.subarray(0, 54)]
+    let next = 14 + 6
+    for (const [protocol, words] of headers) {
+      bytes[next] = protocol
+      next = bytes.length
+      bytes.push(6, words, ...new Array<number>(6 + 8 * words).fill(0))
+    }
+    return Uint8Array.from([...bytes, ...plain.subarray(54)])
+  }
+  const [hop, routing, fragment, destinationOptions] = [0, 43, 44, 60]
+  const hashOf = (hashTypes: number, bytes: Uint8Array) => frameHash({ hashTypes, key }, bytes, 0, bytes.length)?.value
+
+  test('up to the ports, however many and long they are', () => {
+    expect(hashOf(tcp, plain)).toBe(ofPorts)
+    for (const headers of [
+      [[hop, 0]],
+      [[destinationOptions, 2]],
+      [
+        [hop, 1],
+        [routing, 2],
+        [destinationOptions, 0],
+      ],
+    ] as const)
+      expect(hashOf(tcp | ip, behind(...headers))).toBe(ofPorts)
+  })
+
+  test('not behind the header of a fragment, nor where the frame ends in one', () => {
+    expect(hashOf(tcp | ip, behind([fragment, 0]))).toBe(ofAddresses)
+    const long = behind([hop, 255])
+    for (const length of [56, 62, 100, long.length - 9])
+      expect(frameHash({ hashTypes: tcp | ip, key }, long, 0, length)?.value).toBe(ofAddresses)
+    expect(hashOf(tcp, long)).toBe(ofPorts)
+  })
+})
