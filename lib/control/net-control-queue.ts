@@ -16,7 +16,7 @@ import {
   type NetCommandName,
   type NetCommandPayload,
 } from '../uapi/virtio-net-commands.js'
-import type { Coalescing, MacTable } from '../uapi/virtio-net-payloads.js'
+import { checkMacTable, type Coalescing, type MacTable } from '../uapi/virtio-net-payloads.js'
 import type { QueueStats, QueueStatsWish } from '../uapi/virtio-net-stats.js'
 import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
 import type { BreakdownHost } from './breakdown.js'
@@ -126,6 +126,18 @@ export class NetControlQueue implements Closeable {
   ): Promise<NetCommandAnswer<N>> {
     const command = tableCommand(name) as unknown as NetCommand<NetCommandPayload<N>, NetCommandAnswer<N>>
     const bytes = command.encode(payload)
+    const table = netCommands.VIRTIO_NET_CTRL_MAC_TABLE_SET
+    if (name === table.name) checkMacTable(table.decode(bytes))
+    return this.#send(name, payload, bytes, options)
+  }
+
+  async #send<N extends NetCommandName>(
+    name: N,
+    payload: NetCommandPayload<N>,
+    bytes: Uint8Array,
+    options: CommandOptions,
+  ): Promise<NetCommandAnswer<N>> {
+    const command = tableCommand(name) as unknown as NetCommand<NetCommandPayload<N>, NetCommandAnswer<N>>
     this.#checkFeatures(name, command.feature, payload)
     const answerBytes = command.answer?.bytes(payload) ?? 0
     const { ack, answer } = await this.#exchange(command, bytes, { ...options, answerBytes })
@@ -177,9 +189,12 @@ export class NetControlQueue implements Closeable {
     if (!isList) throw typeError('commands', 'an array', commands)
     const decoded = commands.map((command) => {
       checkObject(command, 'a command')
-      return { name: command.name, value: tableCommand(command.name).decode(command.payload) }
+      const { name } = command
+      const payload = plainBytes(command.payload, 'payload').slice()
+      return { name, value: tableCommand(name).decode(payload), payload }
     })
-    for (const { name, value } of decoded) await this.send(name, value, options)
+    // What a device has taken once, from a guest perhaps, is not refused here.
+    for (const { name, value, payload } of decoded) await this.#send(name, value, payload, options ?? {})
   }
 
   /** Sends a command, and tells who sends frames what it says of queue pairs: before the device knows, and when it has answered. */
@@ -238,7 +253,7 @@ export class NetControlQueue implements Closeable {
     return this.send('VIRTIO_NET_CTRL_MAC_ADDR_SET', mac, options)
   }
 
-  /** Which addresses to receive besides the device's own. Needs VIRTIO_NET_F_CTRL_RX. */
+  /** Which addresses to receive besides the device's own. RangeError for one that is in the wrong of the two lists. Needs VIRTIO_NET_F_CTRL_RX. */
   setMacTable(table: MacTable, options?: CommandOptions): Promise<void> {
     return this.send('VIRTIO_NET_CTRL_MAC_TABLE_SET', table, options)
   }

@@ -109,6 +109,15 @@ export const macTable: NetPayload<MacTable> = {
   },
 }
 
+/** @internal What a driver must put into a table (section 5.1.6.5.2): addresses of one station in the first list, of groups in the second. RangeError. */
+export function checkMacTable(table: MacTable): void {
+  const isGroup = (address: string) => ((parseMac(address)[0] ?? 0) & 1) === 1
+  for (const [index, address] of table.unicast.entries())
+    if (isGroup(address)) throw rangeError(`unicast[${index}]`, 'an address of one station', address)
+  for (const [index, address] of table.multicast.entries())
+    if (!isGroup(address)) throw rangeError(`multicast[${index}]`, 'an address of a group', address)
+}
+
 /** @internal A word of bits. */
 export const offloads: NetPayload<bigint> = {
   encode(value) {

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { openDeviceSync } from '../../lib/open.js'
+import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { netCommands } from '../../lib/uapi/virtio-net-commands.js'
 import { networkDevice, Simulator, type NetworkDevice } from '../../lib/simulator/index.js'
 
@@ -59,6 +60,29 @@ test.each([
 ])('%s is refused before anything is sent', async (_, ask) => {
   const control = await start()
   await expect(ask(control)).rejects.toThrow(/must be/)
+})
+
+test('a MAC table has addresses of stations first and of groups second (5.1.6.5.2); what was taken once is sent again as it was', async () => {
+  model = networkDevice({ path: '/dev/vhost-vdpa-1', moreFeatures: [netFeatureBits.VIRTIO_NET_F_CTRL_RX] })
+  simulator.add(model)
+  await device.close()
+  device = openDeviceSync('/dev/vhost-vdpa-1', { backend: simulator, expect: 'net' })
+  const control = await start()
+  const [station, group, all] = ['02:00:00:00:00:01', '01:00:5e:00:00:01', 'ff:ff:ff:ff:ff:ff']
+  const name = 'VIRTIO_NET_CTRL_MAC_TABLE_SET'
+  for (const [table, place] of [
+    [{ unicast: [station, group], multicast: [] }, /^unicast\[1\] must be an address of one station/],
+    [{ unicast: [all], multicast: [] }, /^unicast\[0\]/],
+    [{ unicast: [], multicast: [group, all, station] }, /^multicast\[2\] must be an address of a group/],
+  ] as const) {
+    await expect(control.setMacTable(table)).rejects.toThrow(place)
+    await expect(control.send(name, table)).rejects.toBeInstanceOf(RangeError)
+  }
+  expect(model.counters.commands).toBe(0)
+  await control.setMacTable({ unicast: [station], multicast: [group, all] })
+  const odd = { unicast: [group], multicast: [station] }
+  await control.replay([{ name, payload: netCommands[name].encode(odd) }])
+  expect(model.control.table).toEqual(odd)
 })
 
 test('a table of more addresses than a command can hold is a RangeError', async () => {
