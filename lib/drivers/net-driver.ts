@@ -176,7 +176,8 @@ export class NetDriver implements Closeable {
     checkReceiveSizes(has, headers, { bufferBytes, size, mtu })
     const limits = sendLimits(has, headers, { bufferBytes, size, mtu })
     const counters = newNetCounters()
-    const wish = { ...options, bufferBytes, limits, pairs, headers, counters }
+    const asksByPosition = features.has('VIRTIO_F_RING_EVENT_IDX')
+    const wish = { ...options, bufferBytes, limits, pairs, headers, counters, asksByPosition }
     return yield* makePairs(
       device,
       wish,

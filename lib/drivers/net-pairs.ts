@@ -30,6 +30,8 @@ export interface PairOptions {
   readonly limits: SendLimits
   readonly headers: NetHeaders
   readonly counters: MutableNetCounters
+  /** VIRTIO_F_RING_EVENT_IDX. */
+  readonly asksByPosition: boolean
   readonly addressSpace?: AddressSpace
   readonly size?: number
   readonly notifyBy?: NotifyBy
@@ -70,7 +72,7 @@ function queueOptions(device: VdpaDevice<'net'>, index: number, options: PairOpt
 
 function pairOf(path: string, receive: DeviceQueue, transmit: DeviceQueue, options: PairOptions): QueuePair {
   const { bufferBytes, headers, counters } = options
-  const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters)
+  const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters, options.asksByPosition)
   receiver.post(receiver.buffers.idle())
   const buffers = new FrameBuffers(transmit, bufferBytes)
   const idle = buffers.idle()

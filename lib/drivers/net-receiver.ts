@@ -31,22 +31,25 @@ export class NetReceiver {
   #failure: string | undefined
   // Lengths that the ring has cut so far.
   #overlongCount = 0
-  // Buffers in the ring that the device was not shown yet, and how many are shown at once.
-  #unpublished = 0
-  readonly #publishAt: number
+  // Buffers that the device may see and was not told of, how many are told of at once, and whether it wants to be told.
+  #untold = 0
+  readonly #tellAt: number
+  #isTellingWanted = false
   readonly #longestBytes: number
 
-  constructor(buffers: FrameBuffers, headers: NetHeaders, counters: MutableNetCounters) {
+  /** `asksByPosition`: the device says at which buffer it wants to be told (VIRTIO_F_RING_EVENT_IDX). */
+  constructor(buffers: FrameBuffers, headers: NetHeaders, counters: MutableNetCounters, asksByPosition: boolean) {
     this.buffers = buffers
     this.#headers = headers
     this.#counters = counters
     this.#taken = new Int32Array(buffers.queue.ring.size)
     this.#written = new Float64Array(buffers.queue.ring.size)
-    // A quarter of the ring at once, as a notification may cost more than a frame. The device keeps three quarters, which must do for the longest frame.
+    // A quarter of the ring at once, as a notification may cost more than a frame. A device that looks only when it is told keeps three quarters, which must do
+    // for the longest frame. One that asks by position asks when it has none left, and is told then.
     const rest = buffers.queue.ring.size - (buffers.queue.ring.size >>> 2)
     const isEnough = !headers.isMergeable || rest * buffers.bufferBytes >= headers.size + LONGEST_FRAME_BYTES
     this.#longestBytes = Math.max(buffers.bufferBytes, LONGEST_FRAME_BYTES)
-    this.#publishAt = isEnough ? Math.max(1, buffers.queue.ring.size >>> 2) : 1
+    this.#tellAt = isEnough && !asksByPosition ? Math.max(1, buffers.queue.ring.size >>> 2) : 1
   }
 
   /** Puts buffers that are not in the ring there. */
@@ -92,10 +95,7 @@ export class NetReceiver {
         }
         this.#post()
       }
-      if (this.#unpublished >= this.#publishAt && !queue.isClosed) {
-        this.#unpublished = 0
-        queue.publish()
-      }
+      if (this.#untold > 0 && !queue.isClosed) this.#publish()
     } catch (failure) {
       calls.keep(failure)
     } finally {
@@ -203,9 +203,20 @@ export class NetReceiver {
     const first = this.#first
     if (!queue.isClosed) {
       for (let part = first; part < this.#end; part++) this.buffers.add(this.#taken[part] as number, bufferBytes, true)
-      this.#unpublished += this.#end - first
+      this.#untold += this.#end - first
     }
     this.#end = first
+  }
+
+  /** Shows the device the buffers that were put back, and tells it of them where it asked for that and they are many enough. */
+  #publish(): void {
+    const { queue } = this.buffers
+    if (queue.ring.publish()) this.#isTellingWanted = true
+    if (this.#untold < this.#tellAt) return
+    // What was not told, because that failed, is told the next time.
+    if (this.#isTellingWanted) queue.kick()
+    this.#isTellingWanted = false
+    this.#untold = 0
   }
 
   #break(what: string, section: string): never {

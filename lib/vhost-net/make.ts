@@ -168,7 +168,7 @@ function framesThrough(
 ): Pick<VhostNetParts, 'receive' | 'transmit' | 'counters'> {
   const headers = new NetHeaders(() => false)
   const counters = newNetCounters()
-  const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters)
+  const receiver = new NetReceiver(new FrameBuffers(receive, bufferBytes), headers, counters, false)
   const buffers = new FrameBuffers(transmit, bufferBytes)
   const frameBytesLast = bufferBytes - HEADER_BYTES
   const limits = { frameBytesLast, plainBytesLast: frameBytesLast, untaggedBytesLast: frameBytesLast }

@@ -188,18 +188,16 @@ function defineLoopTests(scene: DatapathScene): void {
   test('batches come back, and nothing is lost while there are buffers', async () => {
     const size = 128
     const driver = await scene.start({ size })
-    // What the device always has: the receiver shows it buffers by quarters of the ring.
-    const count = (3 * size) / 4
     const addresses = { from: strange, to: scene.mac }
     let next = 0
     for (let batch = 0; batch < 30; batch++) {
-      const { numbers, done } = collect(driver, count)
-      const frames = range(count).map((number) => numberedFrame(addresses, next + number))
-      for (let sent = 0; sent < count; sent += driver.sendBatch(frames.slice(sent)))
+      const { numbers, done } = collect(driver, size)
+      const frames = range(size).map((number) => numberedFrame(addresses, next + number))
+      for (let sent = 0; sent < size; sent += driver.sendBatch(frames.slice(sent)))
         if (sent > 0) await driver.room({ signal: patience() })
       await done
-      expect(numbers).toEqual(range(count).map((number) => next + number))
-      next += count
+      expect(numbers).toEqual(range(size).map((number) => next + number))
+      next += size
       await driver.room({ signal: patience() })
     }
   })

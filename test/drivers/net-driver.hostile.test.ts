@@ -330,7 +330,7 @@ test('whatever a device writes, the driver gives frames, counts losses, or names
   )
 })
 
-test('buffers that are too few for the longest frame when a quarter is held back are given back one by one', async () => {
+test('buffers that are too few for the longest frame where a quarter is not told of are told of one by one', async () => {
   let seen = 0
   const result = await runHostile(
     mergeable,
