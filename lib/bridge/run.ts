@@ -100,6 +100,7 @@ export class Run {
     } catch (failure) {
       const failures = new Failures()
       failures.keep(failure)
+      for (const { vring } of plan.queues) vring.isLive = false
       for (const wire of wires.values()) failures.now(() => wire.close())
       await device.reset().catch((met: unknown) => failures.keep(met))
       await shadow?.[Symbol.asyncDispose]().catch((met: unknown) => failures.keep(met))

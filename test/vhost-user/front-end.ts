@@ -51,8 +51,8 @@ export class FrontEnd {
 
   constructor(backend: KernelBackend, path: string) {
     this.#backend = backend
-    this.memory = backend.allocate(SIZE)
     this.socket = backend.sockets.connect(path)
+    this.memory = backend.allocate(SIZE)
   }
 
   /** Sends one message; `flags` is REPLY_ACK's. */
