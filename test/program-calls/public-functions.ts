@@ -2,11 +2,11 @@
 
 import { join } from 'node:path'
 import ts from 'typescript'
+import { doors } from '../doors.js'
+import { packageRoot } from '../native/support.js'
 
-const root = join(__dirname, '..', '..')
-const doors = ['lib/index.ts', 'lib/simulator/index.ts', 'lib/serve.ts', 'lib/plan/index.ts'].map((door) =>
-  join(root, door),
-)
+const root = packageRoot()
+const sources = doors().map(([, source]) => join(root, source))
 
 /** `NetDriver.receive(handler)`, `RecordingOptions.onEvent` …, in order. */
 export function publicFunctions(): string[] {
@@ -15,10 +15,10 @@ export function publicFunctions(): string[] {
     ts.sys,
     root,
   )
-  const program = ts.createProgram(doors, options)
+  const program = ts.createProgram(sources, options)
   const checker = program.getTypeChecker()
   const found = new Set<string>()
-  for (const door of doors) {
+  for (const door of sources) {
     const source = program.getSourceFile(door)
     const module = source && checker.getSymbolAtLocation(source)
     if (module === undefined) throw new Error(`${door} exports nothing`)
