@@ -140,7 +140,7 @@ function collect(driver: NetDriver, count: number): { numbers: number[]; done: P
       stop?.()
       outcome()
     }
-    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))))
+    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))), 60_000)
     const stop: (() => void) | undefined = driver.onFrame(
       (frame) => {
         const number = frameNumber(frame)

@@ -73,7 +73,10 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
   ShadowControlQueue: ['like'],
-  ShadowQueue: ['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go', 'settles', 'noteAttached', 'holdAll', 'letGo'],
+  ShadowQueue: [
+    ...['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go', 'settles', 'noteAttached', 'holdAll', 'letGo'],
+    ...['of', 'partSteps', 'rejoinSteps', 'workAgain', 'giveUp'],
+  ],
   VdpaDevice: [
     'takeSnapshot',
     'haltSteps',
@@ -105,6 +108,7 @@ const computing: readonly string[] = [
   'decodeMiss',
   'describeHolder',
   'describeNeed',
+  'describeProbe',
   'describeStep',
   'dirtyRanges',
   'formatPlan',
