@@ -41,7 +41,9 @@ export interface FamilyHost {
   /** Management devices. */
   readonly parents: readonly SimulatedParent[]
   /** All devices, also those without a parent. */
-  devices(): readonly FamilyDevice[]
+  devices(): Iterable<FamilyDevice>
+  /** The one of this name. */
+  device(name: string): FamilyDevice | undefined
   /** Makes one. */
   make(name: string, parent: SimulatedParent, wishes: DeviceWishes): void
   /** Takes one away; `done` is called when that is done, which is when nobody has its node open. */
@@ -113,7 +115,7 @@ export class SimulatedFamily {
       return { errno: errno.EOPNOTSUPP }
     const name = asked.get(attributes.VDPA_ATTR_DEV_NAME)
     if (name === undefined) return { errno: errno.EINVAL }
-    const device = this.#host.devices().find((one) => one.name === attributeText(name))
+    const device = this.#host.device(attributeText(name))
     if (device === undefined) return { errno: errno.ENODEV, text: 'vdpa: device not found' }
     return this.#ofDevice(command, device, asked)
   }
@@ -136,7 +138,7 @@ export class SimulatedFamily {
   }
 
   #dump(command: number): Result {
-    const managed = this.#host.devices().filter(({ parent }) => parent !== undefined)
+    const managed = [...this.#host.devices()].filter(({ parent }) => parent !== undefined)
     if (command === commands.VDPA_CMD_MGMTDEV_GET) return { messages: this.#host.parents.map(parentAnswer) }
     if (command === commands.VDPA_CMD_DEV_GET) return { messages: managed.map(deviceAnswer) }
     if (command !== commands.VDPA_CMD_DEV_CONFIG_GET) return { errno: errno.EOPNOTSUPP }
@@ -164,7 +166,7 @@ export class SimulatedFamily {
     if (parent === undefined) return { errno: errno.ENODEV, text: 'vdpa: Fail to find the specified management device' }
     const refused = refusedWishes(parent, asked)
     if (refused !== undefined) return refused
-    if (this.#host.devices().some((device) => device.name === name)) return { errno: errno.EEXIST }
+    if (this.#host.device(name) !== undefined) return { errno: errno.EEXIST }
     const mac = asked.get(attributes.VDPA_ATTR_DEV_NET_CFG_MACADDR)
     const features = asked.get(attributes.VDPA_ATTR_DEV_FEATURES)
     this.#host.make(name, parent, {

@@ -1,5 +1,5 @@
-// The small files of the pretended host, made anew at each look: links are followed here, and what is written is passed on. What the files say comes from
-// management.ts.
+// The small files of the pretended host as a process sees them: links are followed here, and what is written is passed on. Which files there are and what they
+// say comes from management-files.ts.
 
 import type { FileAttributes, HostFiles } from '../backend/host-files.js'
 import { whenLoopAllows } from '../base/loop-turn.js'
@@ -14,10 +14,17 @@ export interface TreeAccess {
 /** A file by its whole path without the leading slash: its text, and who may open it, or where its link leads (from the root, without the leading slash). */
 export type TreeEntry = { readonly text: string; readonly access?: TreeAccess } | { readonly link: string }
 
+/** The files of the moment; folders follow from them. */
+export interface TreeFiles {
+  /** What a path is; undefined for a folder and for what is not there. */
+  entry(path: string): TreeEntry | undefined
+  /** The paths of all that lies in a folder, and perhaps of more. One that ends in a slash is a folder. */
+  under(folder: string): Iterable<string>
+}
+
 /** What the tree needs of its host. */
 export interface TreeHost {
-  /** All files of the moment; folders follow from them. A path that ends in a slash is an empty folder. */
-  entries(): ReadonlyMap<string, TreeEntry>
+  readonly files: TreeFiles
   /** Takes a write: 0 or a negative errno, at once or when the kernel has done what was written. */
   write(path: string, text: string): number | Promise<number>
   /** Makes the error of a refused call. */
@@ -29,53 +36,45 @@ const LINKS_MOST = 40
 
 /** The files of a host, as a process sees them. */
 export function simulatedFiles(host: TreeHost): HostFiles {
+  const tree = host.files
   const refuse = (number: number, syscall: string, path: string) => host.refuse(number, { syscall, path: `/${path}` })
-  const look = async <T>(
-    syscall: string,
-    path: string,
-    follow: boolean,
-    see: (place: string, tree: Tree) => T | undefined,
-  ) => {
+  const look = async <T>(syscall: string, path: string, follow: boolean, see: (place: string) => T | undefined) => {
     await whenLoopAllows()
-    const tree = host.entries()
     const place = resolveIn(tree, path, follow)
-    const seen = typeof place === 'number' ? undefined : see(place, tree)
+    const seen = typeof place === 'number' ? undefined : see(place)
     if (seen !== undefined) return seen
     throw refuse(typeof place === 'number' ? place : errno.ENOENT, syscall, path)
   }
   return {
-    list: (path) => look('scandir', path, true, namesIn),
-    read: (path) => look('open', path, true, (place, tree) => textOf(tree.get(place))),
-    link: (path) => look('readlink', path, false, (place, tree) => linkOf(tree.get(place))),
-    resolve: (path) => look('realpath', path, true, (place, tree) => (isThere(tree, place) ? `/${place}` : undefined)),
+    list: (path) => look('scandir', path, true, (place) => namesIn(place, tree)),
+    read: (path) => look('open', path, true, (place) => textOf(tree.entry(place))),
+    link: (path) => look('readlink', path, false, (place) => linkOf(tree.entry(place))),
+    resolve: (path) => look('realpath', path, true, (place) => (isThere(tree, place) ? `/${place}` : undefined)),
     isAllowed: async (path) => {
       await whenLoopAllows()
-      const tree = host.entries()
       const place = resolveIn(tree, path, true)
-      return typeof place === 'string' && textOf(tree.get(place)) !== undefined
+      return typeof place === 'string' && textOf(tree.entry(place)) !== undefined
     },
-    attributes: (path) => look('stat', path, true, (place, tree) => accessOf(tree.get(place))?.attributes),
+    attributes: (path) => look('stat', path, true, (place) => accessOf(tree.entry(place))?.attributes),
     setAttributes: async (path, change) => {
-      const access = await look('chmod', path, true, (place, tree) => changeable(tree.get(place)))
+      const access = await look('chmod', path, true, (place) => changeable(tree.entry(place)))
       access.attributes = { ...access.attributes, ...change }
     },
     label: async (path) => {
-      const access = await look('getxattr', path, true, (place, tree) => accessOf(tree.get(place)))
+      const access = await look('getxattr', path, true, (place) => accessOf(tree.entry(place)))
       return access.label
     },
     setLabel: async (path, label) => {
-      const access = await look('setxattr', path, true, (place, tree) => changeable(tree.get(place)))
+      const access = await look('setxattr', path, true, (place) => changeable(tree.entry(place)))
       access.label = label
     },
     write: async (path, text) => {
-      const place = await look('open', path, true, (found, tree) => (tree.has(found) ? found : undefined))
+      const place = await look('open', path, true, (found) => (tree.entry(found) === undefined ? undefined : found))
       const result = await host.write(place, text)
       if (result < 0) throw refuse(-result, 'write', path)
     },
   }
 }
-
-type Tree = ReadonlyMap<string, TreeEntry>
 
 function textOf(entry: TreeEntry | undefined): string | undefined {
   return entry !== undefined && 'text' in entry ? entry.text : undefined
@@ -96,16 +95,16 @@ function linkOf(entry: TreeEntry | undefined): string | undefined {
   return entry !== undefined && 'link' in entry ? `/${entry.link}` : undefined
 }
 
-function isThere(tree: Tree, place: string): boolean {
-  return tree.has(place) || namesIn(place, tree) !== undefined
+function isThere(tree: TreeFiles, place: string): boolean {
+  return tree.entry(place) !== undefined || namesIn(place, tree) !== undefined
 }
 
 /** The names in a folder; undefined for what is none. */
-function namesIn(place: string, tree: Tree): string[] | undefined {
+function namesIn(place: string, tree: TreeFiles): string[] | undefined {
   const prefix = place === '' ? '' : `${place}/`
   const names = new Set<string>()
   let isFolder = false
-  for (const path of tree.keys()) {
+  for (const path of tree.under(place)) {
     if (!path.startsWith(prefix)) continue
     isFolder = true
     const [name = ''] = path.slice(prefix.length).split('/')
@@ -115,13 +114,13 @@ function namesIn(place: string, tree: Tree): string[] | undefined {
 }
 
 /** Where a path leads, or the errno of why it leads nowhere. `follow`: also when its last part is a link. */
-function resolveIn(tree: Tree, path: string, follow: boolean): string | number {
+function resolveIn(tree: TreeFiles, path: string, follow: boolean): string | number {
   let done = ''
   let rest = path.split('/').filter((part) => part !== '')
   for (let links = 0; rest.length > 0;) {
     const [part = '', ...after] = rest
     const place = done === '' ? part : `${done}/${part}`
-    const entry = tree.get(place)
+    const entry = tree.entry(place)
     rest = after
     if (entry === undefined || !('link' in entry) || (after.length === 0 && !follow)) {
       done = place

@@ -30,6 +30,8 @@ import { Scheduler, type SchedulerMode } from './scheduler.js'
 /** Rules of the specification that drivers broke, as `{ path, violation }`: `diagnostics_channel.subscribe('vhost-vdpa:violation', …)`. */
 const violations = channel(diagnosticsChannels.violation)
 
+const NODE_PREFIX = '/dev/vhost-vdpa-'
+
 /** What kind of world a simulator pretends. */
 export interface SimulatorOptions {
   /** Default `'strict'`: the law, the kernel's and the specification's. `'linux-6.12'`, `'linux-7'`: with these kernels' deviations. */
@@ -59,6 +61,8 @@ export class Simulator implements Backend {
    * `inventory({ backend: simulator, root: simulator.management.files })`.
    */
   readonly management: SimulatedManagement
+  /** Numbers of nodes below this one are taken. */
+  #freeFrom = 0
   readonly #deviations: ReadonlySet<string>
   readonly #scheduler: Scheduler
   readonly #memory: ProcessMemory
@@ -85,7 +89,6 @@ export class Simulator implements Backend {
       table: this.#table,
       scheduler: this.#scheduler,
       refuse: this.#refuse,
-      nodes: () => this.#nodes.values(),
       add: (device) => this.#add(device),
       drop: (node) => this.#remove(node),
       hide: (node) => move(node, this.#nodes, this.#hidden),
@@ -95,7 +98,9 @@ export class Simulator implements Backend {
 
   /** Gives a device a node: the path it wants, or the next free `/dev/vhost-vdpa-N`. Returns the path. RangeError for a path or device that is there already. */
   add<D extends DeviceOps>(device: D): string {
-    return this.#add(device).path
+    const node = this.#add(device)
+    this.management.appear(node)
+    return node.path
   }
 
   #add(device: DeviceOps): DeviceNode {
@@ -298,13 +303,16 @@ export class Simulator implements Backend {
     node.dma.clear()
     this.#nodes.delete(node.path)
     this.#hidden.delete(node.path)
+    if (node.path.startsWith(NODE_PREFIX)) {
+      const number = Number(node.path.slice(NODE_PREFIX.length))
+      if (number < this.#freeFrom) this.#freeFrom = number
+    }
+    this.management.vanish(node)
   }
 
   #freePath(): string {
-    for (let number = 0; ; number++) {
-      const path = `/dev/vhost-vdpa-${number}`
-      if (!this.#isTaken(path)) return path
-    }
+    while (this.#isTaken(`${NODE_PREFIX}${this.#freeFrom}`)) this.#freeFrom++
+    return `${NODE_PREFIX}${this.#freeFrom}`
   }
 
   readonly #refuse: Refuse = (number, { syscall, path, request, reason }) =>
