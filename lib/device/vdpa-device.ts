@@ -1,6 +1,6 @@
 // The control plane of one open vhost-vdpa device: what the user holds. It owns the order of things; each part knows its own law.
 
-import { EventEmitter, on } from 'node:events'
+import { EventEmitter } from 'node:events'
 import { checkInteger, checkObject, checkSignal, show } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
@@ -34,6 +34,7 @@ import { closeSteps, resumeSteps, startSteps, stopSteps, suspendSteps } from './
 import { alwaysWanted, decideFeatures, negotiationSteps } from './negotiation.js'
 import { claimSteps, type Claimed, type ClaimOptions } from './claim.js'
 import { ConfigCall } from './config-call.js'
+import { ConfigChanges } from './config-changes.js'
 import { queueSteps } from './queue-making.js'
 import { queueWish, type DeviceQueueOptions } from './queue-options.js'
 import { haltSteps, resetSteps } from './reset.js'
@@ -93,6 +94,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   readonly #context: DeviceContext
   readonly #configCall: ConfigCall
+  readonly #configChanges: ConfigChanges
   #closing: Promise<void> | undefined
 
   /** Claims an open handle: takes ownership, reads what the device is, acknowledges backend features. The handle is closed when that fails. */
@@ -139,6 +141,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     this.offeredBackendFeatures = offeredBackendFeatures
     this.config = new ConfigSpace(context, configSize)
     this.groups = new VirtqueueGroups(context, () => this.#usedQueues())
+    this.#configChanges = new ConfigChanges(this.events)
     this.#configCall = new ConfigCall(context, (event) => tell(this.events, context.facts.path, event))
     ;(this.events as EventEmitter).on('newListener', (event: string | symbol) => {
       if (event === 'config' || event === 'needsReset') this.#configCall.arm()
@@ -379,14 +382,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     checkSignal(signal)
     const canceled = () =>
       vdpaError('ERR_VDPA_CANCELED', 'the call was canceled', { path: this.path, cause: signal?.reason })
-    const isCanceled = () => signal?.aborted === true
-    if (isCanceled()) throw canceled()
-    if (this.#context.state.isClosed) return
-    try {
-      for await (const _ of on(this.events, 'config', { ...options, close: ['close'] })) yield
-    } catch (failure) {
-      throw isCanceled() ? canceled() : failure
-    }
+    if (signal?.aborted === true) throw canceled()
+    if (!this.#context.state.isClosed) yield* this.#configChanges.iterate(signal, canceled)
   }
 
   /**
