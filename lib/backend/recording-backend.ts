@@ -220,7 +220,8 @@ class Recorder implements Interceptor {
   }
 
   #drop(entry: Entry): void {
-    const index = this.#entries.indexOf(entry)
+    // Mostly one of the last.
+    const index = this.#entries.lastIndexOf(entry)
     if (index >= 0) this.#entries.splice(index, 1)
     this.#tell()
   }

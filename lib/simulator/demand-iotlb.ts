@@ -3,6 +3,7 @@
 
 import { checkBytes, checkFunction, checkInteger, checkString, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
+import { Fifo } from '../base/fifo.js'
 import { overlaps, rangeOf, type Range } from '../base/ranges.js'
 import { errno } from '../uapi/errno.js'
 import { iotlbMessageTypes, vhostAccess, vhostMessageTypes, vhostMsgV2 } from '../uapi/vhost-types.js'
@@ -64,7 +65,7 @@ export class DemandIotlb {
   readonly #entryLimit: number
   /** Oldest first. */
   readonly #entries: Entry[] = []
-  readonly #unread: Miss[] = []
+  readonly #unread = new Fifo<Miss>()
   readonly #pending = new Set<Miss>()
   readonly #counters = { misses: 0, updates: 0, invalidations: 0, errors: 0 }
   #listener: (() => void) | undefined
@@ -92,14 +93,15 @@ export class DemandIotlb {
 
   /** Accesses that stand still. */
   get waiting(): number {
-    return this.#unread.length + this.#pending.size
+    return this.#unread.size + this.#pending.size
   }
 
   /** The next miss, as a record of version 2; undefined when there is none. EBADFD after end(). */
   read(): Uint8Array | undefined {
     if (this.#isGone) throw this.#refused(errno.EBADFD, 'read')
-    const miss = this.#unread.shift()
+    const miss = this.#unread.first
     if (miss === undefined) return undefined
+    this.#unread.delete(miss)
     this.#pending.add(miss)
     const { iova, perm } = miss
     const message = vhostMessageTypes.VHOST_IOTLB_MSG_V2
@@ -151,7 +153,12 @@ export class DemandIotlb {
     if (this.#isGone) return
     this.#isGone = true
     this.#entries.length = 0
-    const waiting = [...this.#unread.splice(0), ...this.#pending]
+    const waiting: Miss[] = []
+    for (let miss = this.#unread.first; miss !== undefined; miss = this.#unread.first) {
+      this.#unread.delete(miss)
+      waiting.push(miss)
+    }
+    waiting.push(...this.#pending)
     this.#pending.clear()
     for (const miss of waiting) miss.fail(this.#refused(errno.EBADFD, 'read'))
     this.#schedule()
@@ -250,7 +257,7 @@ export class DemandIotlb {
 
   /** Calls the listener in a turn of its own, and again while there is something to be read. */
   #schedule(): void {
-    const isReadable = this.#unread.length > 0 || this.#isGone
+    const isReadable = this.#unread.size > 0 || this.#isGone
     if (this.#isScheduled || this.#listener === undefined || !isReadable) return
     this.#isScheduled = true
     this.#host.scheduler.schedule(() => {

@@ -68,12 +68,18 @@ export class DescriptorTable {
 
 const COUNTER_LAST = 0xffff_ffff_ffff_fffen
 
+interface Watcher {
+  wake: (() => void) | undefined
+}
+
 /** What is behind an eventfd: it lives while a descriptor or a device has it. */
 export class EventCounter {
   // A number while it is exact; beyond 2^53-1 the rest is kept beside it.
   #count = 0
   #beyond = 0n
-  readonly #wakes: (() => void)[] = []
+  // Who is woken, oldest first. Who stopped has its place until half of them are such: thousands may stop one after the other.
+  #watchers: Watcher[] = []
+  #stopped = 0
 
   /** False when the counter would pass 2^64-2. */
   add(count: number): boolean {
@@ -86,7 +92,8 @@ export class EventCounter {
       this.#beyond = beyond
       this.#count = count
     }
-    for (let index = 0; index < this.#wakes.length; index++) this.#wakes[index]?.()
+    const watchers = this.#watchers
+    for (let index = 0; index < watchers.length; index++) watchers[index]?.wake?.()
     return true
   }
 
@@ -105,10 +112,14 @@ export class EventCounter {
 
   /** Calls `wake` at each addition, as a waiter of the file is woken; returns how to stop. */
   watch(wake: () => void): () => void {
-    this.#wakes.push(wake)
+    const watcher: Watcher = { wake }
+    this.#watchers.push(watcher)
     return () => {
-      const index = this.#wakes.indexOf(wake)
-      if (index >= 0) this.#wakes.splice(index, 1)
+      if (watcher.wake === undefined) return
+      watcher.wake = undefined
+      if (++this.#stopped * 2 <= this.#watchers.length) return
+      this.#watchers = this.#watchers.filter((other) => other.wake !== undefined)
+      this.#stopped = 0
     }
   }
 }

@@ -3,6 +3,7 @@
 import type { NetlinkSocket } from '../backend/backend.js'
 import { checkBytes, checkFunction, checkInteger } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
+import { Fifo } from '../base/fifo.js'
 import { whenLoopAllows } from '../base/loop-turn.js'
 import { EventCounter, SimulatedSubscription } from './descriptor-table.js'
 import type { Scheduler } from './scheduler.js'
@@ -21,7 +22,7 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
   readonly #host: SocketHost
   readonly #fd: number
   readonly #counter = new EventCounter()
-  readonly #received: Uint8Array[] = []
+  readonly #received = new Fifo<Uint8Array>()
   #subscription: SimulatedSubscription | undefined
   #isClosed = false
 
@@ -60,7 +61,9 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
 
   receive(): Uint8Array | undefined {
     this.#checkOpen()
-    return this.#received.shift()
+    const datagram = this.#received.first
+    if (datagram !== undefined) this.#received.delete(datagram)
+    return datagram
   }
 
   onReadable(listener: () => void): SimulatedSubscription {
@@ -77,11 +80,11 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
 
   /** Tells again while there is something left, as the kernel does. */
   #tell(listener: () => void): void {
-    if (this.#received.length === 0) return
+    if (this.#received.size === 0) return
     try {
       listener()
     } finally {
-      if (this.#received.length > 0) this.#counter.add(1)
+      if (this.#received.size > 0) this.#counter.add(1)
     }
   }
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { networkDevice } from '../../lib/models/network.js'
+import { EventCounter } from '../../lib/simulator/descriptor-table.js'
 import { Client, codeOf } from './support.js'
 
 describe('eventfds of the pretended process', () => {
@@ -111,5 +112,37 @@ describe('nodes by descriptor', () => {
     const simulator = new Simulator()
     expect(codeOf(() => simulator.openFd(simulator.eventfd().fd))).toBe('EBADF')
     expect(codeOf(() => simulator.eventfd(simulator.memoryFile(4096)))).toBe('ERR_OUT_OF_RANGE')
+  })
+})
+
+describe('who watches a counter', () => {
+  test('may stop when it is woken, itself and others, and nobody else is passed over', () => {
+    const counter = new EventCounter()
+    const woken: string[] = []
+    const stopFirst = counter.watch(() => {
+      woken.push('first')
+      stopFirst()
+      stopThird()
+    })
+    counter.watch(() => woken.push('second'))
+    const stopThird = counter.watch(() => woken.push('third'))
+    counter.watch(() => woken.push('fourth'))
+    counter.add(1)
+    expect(woken.splice(0)).toEqual(['first', 'second', 'fourth'])
+    stopFirst()
+    counter.add(1)
+    expect(woken).toEqual(['second', 'fourth'])
+  })
+
+  test.each(['oldest', 'newest'])('is woken in the order of coming when thousands stopped, the %s first', (which) => {
+    const counter = new EventCounter()
+    const woken: number[] = []
+    const stops = Array.from({ length: 5000 }, (_, number) => counter.watch(() => woken.push(number)))
+    const left = [0, 1, 2500, 4998, 4999]
+    const going = stops.filter((_, number) => !left.includes(number))
+    for (const stop of which === 'newest' ? going.reverse() : going) stop()
+    counter.watch(() => woken.push(5000))
+    counter.add(1)
+    expect(woken).toEqual([...left, 5000])
   })
 })
