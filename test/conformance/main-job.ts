@@ -122,7 +122,7 @@ export function describeMainJob(target: MainJobTarget): void {
 
     test('a command whose feature is missing is not sent, one that is sent all the same is refused by the device', async () => {
       const { own } = await isolate()
-      const control = await NetControlQueue.start(device, own, { timeout: 5000 })
+      const control = await NetControlQueue.start(device, own, { timeout: 60_000 })
       await device.start()
       await expect(control.send('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', 0x7fff)).rejects.toMatchObject({
         code: 'ERR_VDPA_NOT_SUPPORTED',

@@ -103,7 +103,7 @@ export function macCommand(mac: string): Uint8Array {
 export async function sendCommand(
   queue: DeviceQueue,
   commandIova: bigint,
-  milliseconds = 5000,
+  milliseconds = 60_000,
 ): Promise<number | undefined> {
   const ackAt = 0x800
   queue.buffers.setU8(ackAt, 0xff)

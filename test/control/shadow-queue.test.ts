@@ -229,10 +229,10 @@ describe('a MAC table beyond the device', () => {
 describe('the device', () => {
   test('suspended in the middle answers after it goes on, however late', async () => {
     const guest = new Guest(world)
-    await startShadow(world, { guest: guest.queue(), timeout: 20 })
+    await startShadow(world, { guest: guest.queue(), timeout: 500 })
     await world.device.suspend()
     const answer = guest.command('VIRTIO_NET_CTRL_VLAN_ADD', 1)
-    await new Promise((resolve) => setTimeout(resolve, 70))
+    await new Promise((resolve) => setTimeout(resolve, 600))
     expect(world.audited).toEqual([])
     await world.device.resume()
     expect(await answer).toMatchObject({ ack: 0 })

@@ -16,8 +16,8 @@ interface Pace {
   readonly quiet: number
 }
 
-const quick: Pace = { patience: 300, quiet: 3 }
-const slow: Pace = { patience: 2000, quiet: 40 }
+const quick: Pace = { patience: 5000, quiet: 3 }
+const slow: Pace = { patience: 10_000, quiet: 40 }
 
 /**
  * Looks until a difference is one. The kernel itself is of two minds at times: RESUME kicks each queue, and its worker makes one turn of these kicks or two, as

@@ -11,6 +11,7 @@ import { blockDevice, customDevice, Simulator, type BlockDeviceOptions } from '.
 import { blockZoneModels, virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
 import { blockFeatureBits, transportFeatureBits, type BlockFeature } from '../../lib/uapi/virtio-features.js'
 import { deviceIds } from '../../lib/uapi/virtio-ids.js'
+import { until } from '../until.js'
 
 const path = '/dev/vhost-vdpa-0'
 const capacity = 1024
@@ -213,10 +214,13 @@ describe('how a block driver waits', () => {
   })
 
   test('a lost interrupt loses no answer: the next one brings both', async () => {
-    const { simulator, device, driver } = await begin(disk())
+    const { simulator, device, driver } = await begin(disk({}, 'manual'))
     simulator.faults.dropInterrupts(path, 0, 1)
     const first = driver.read(0, 1)
-    await new Promise((resolve) => setTimeout(resolve, 5))
+    // It goes to the device at the end of this turn.
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(simulator.drain()).toBeGreaterThan(0)
+    setImmediate(() => simulator.drain())
     const answers = await Promise.all([first, driver.read(1, 1)])
     expect(answers.map((bytes) => bytes.length)).toEqual([512, 512])
     await device.close()
@@ -325,8 +329,7 @@ describe('a device that fails or lies', () => {
     new DataView(grown.buffer).setBigUint64(0, BigInt(capacity + 8), true)
     await expect(driver.read(capacity, 8)).rejects.toThrow(RangeError)
     simulator.faults.changeConfig(path, 0, grown)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-    expect(driver.capacity).toBe(capacity + 8)
+    await until(() => driver.capacity === capacity + 8)
     expect(await driver.read(capacity, 8)).toHaveLength(4096)
     await device.close()
   })

@@ -16,6 +16,7 @@ import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { Traffic } from '../move/support.js'
 import { NetGuest } from '../shadow/guest.js'
+import { until } from '../until.js'
 import { labVariable } from './support.js'
 
 const backend = new KernelBackend()
@@ -40,10 +41,10 @@ afterAll(async () => {
 const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
 async function settle(traffic: Traffic, driver: NetDriver): Promise<void> {
-  for (let look = 0; look < 2000 && traffic.seen.length < traffic.sent.length; look++) {
-    await pause(5)
+  await until(() => {
     traffic.receive(driver)
-  }
+    return traffic.seen.length >= traffic.sent.length
+  })
 }
 
 async function startNet(device: VdpaDevice<'net'>, features: readonly 'VIRTIO_F_RING_PACKED'[] = []) {
@@ -180,14 +181,14 @@ describe('a guest whose queues are shadowed', () => {
     }
   })
 
-  /** So many frames more, and all that were sent back, as far as they come. */
+  /** So many frames more, and all that were sent back. */
   async function exchange(guest: NetGuest, frames: number): Promise<void> {
     let left = frames
-    for (let look = 0; look < 2000 && (left > 0 || guest.received.length < guest.sent); look++) {
+    await until(() => {
       while (left > 0 && guest.send()) left--
-      await pause(5)
       guest.collect()
-    }
+      return left === 0 && guest.received.length >= guest.sent
+    })
   }
 })
 

@@ -7,6 +7,7 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openDevice } from '../../lib/open'
 import { serveVduse, type ModelModule, type ServeVduseOptions } from '../../lib/serve'
 import { labProfile } from './support'
+import { until } from '../until'
 
 const hasGroups = () => labProfile() === 'linux-7'
 const model: ModelModule = { module: require.resolve('./two-groups'), export: 'twoGroups' }
@@ -25,10 +26,7 @@ async function echo(queue: DeviceQueue, value: number): Promise<number> {
   queue.ring.pushAddress(queue.buffersIova + 64n, 16, true)
   queue.ring.commit(1)
   queue.publish()
-  for (let tries = 0; queue.ring.take() < 0; tries++) {
-    if (tries > 5000) throw new Error('the chain did not come back')
-    await new Promise((resolve) => setTimeout(resolve, 2))
-  }
+  await until(() => queue.ring.take() >= 0)
   expect(queue.ring.usedLength).toBe(16)
   return queue.buffers.bytes(64, 16)[15] ?? -1
 }

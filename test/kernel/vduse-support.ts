@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { until } from '../until'
 
 export const pattern = (length: number, seed: number) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
 
@@ -16,12 +17,12 @@ export const run = (command: string, ...words: string[]) => execFileSync(command
 
 /** The disk that was not there before. */
 export async function newDisk(before: readonly string[]): Promise<string> {
-  for (let count = 0; count < 500; count++) {
-    const found = readdirSync('/sys/block').find((name) => !before.includes(name))
-    if (found !== undefined && existsSync(`/dev/${found}`)) return `/dev/${found}`
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  throw new Error('no disk appeared')
+  let disk = ''
+  await until(() => {
+    disk = `/dev/${readdirSync('/sys/block').find((name) => !before.includes(name)) ?? 'none'}`
+    return existsSync(disk)
+  })
+  return disk
 }
 
 /** Files of many lengths in some folders, and the sum of each. */

@@ -6,6 +6,7 @@ import { RegionTranslator } from '../../lib/misses/region-translator.js'
 import type { MissRequest, MissVerdict, Translator } from '../../lib/misses/translator.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { hearUncaught } from '../uncaught.js'
+import { until } from '../until.js'
 import { missRecord, page, TestPort } from './support.js'
 
 type Translate = (request: MissRequest) => MissVerdict | PromiseLike<MissVerdict>
@@ -232,7 +233,7 @@ describe('an answer that does not come in time', () => {
     const { asked, translate } = later()
     const { port, server, reasons } = serve(translate, { timeoutMs: 1 })
     port.miss(0x1000n)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await until(() => reasons().length > 0)
     expect(reasons()).toEqual(['timeout'])
     expect(server.unanswered).toHaveLength(1)
     asked[0]?.answer(page(0x1000n))
@@ -244,9 +245,9 @@ describe('an answer that does not come in time', () => {
 
   test('does not keep the same miss from being asked for again', async () => {
     const { asked, translate } = later()
-    const { port } = serve(translate, { timeoutMs: 1 })
+    const { port, reasons } = serve(translate, { timeoutMs: 1 })
     port.miss(0x1000n)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await until(() => reasons().length > 0)
     port.miss(0x1000n)
     expect(asked).toHaveLength(2)
     asked[1]?.answer(page(0x1000n))

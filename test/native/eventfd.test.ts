@@ -4,6 +4,7 @@ import { expect, it, jest } from '@jest/globals'
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { describeNative, failureOf, openDescriptors } from './support'
+import { until } from '../until'
 
 const pause = (milliseconds = 20) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
@@ -31,10 +32,10 @@ describeNative('an eventfd', (backend) => {
     const listener = jest.fn<(count: number) => void>()
     const subscription = eventfd.onSignal(listener).ref()
     eventfd.signal(3)
-    await pause()
+    await until(() => listener.mock.calls.length === 1)
     eventfd.signal(1)
     eventfd.signal(1)
-    await pause()
+    await until(() => listener.mock.calls.length === 2)
     expect(listener.mock.calls).toEqual([[3], [2]])
     expect(eventfd.take()).toBe(0)
     expect(await failureOf(() => eventfd.onSignal(() => {}))).toMatchObject({ code: 'ERR_VDPA_STATE' })
@@ -46,7 +47,7 @@ describeNative('an eventfd', (backend) => {
     expect(listener).toHaveBeenCalledTimes(2)
     const second = jest.fn()
     using next = eventfd.onSignal(second)
-    await pause()
+    await until(() => second.mock.calls.length > 0)
     expect(second.mock.calls).toEqual([[5]])
     expect(next.isClosed).toBe(false)
     expect(() => eventfd.onSignal(7 as unknown as () => void)).toThrow(TypeError)
@@ -61,7 +62,6 @@ describeNative('an eventfd', (backend) => {
       })
     })
     eventfd.signal()
-    await pause()
     expect(await called).toBe(1)
   })
 
@@ -109,7 +109,7 @@ describeNative('an eventfd', (backend) => {
     const listener = jest.fn()
     wrapper.onSignal(listener)
     wrapper.signal(2)
-    await pause()
+    await until(() => listener.mock.calls.length > 0)
     expect(listener.mock.calls).toEqual([[2]])
     // Fills the counter: 2048 times 2^53-1 have room, the next has not.
     for (let times = 0; times < 2050; times++) wrapper.signal(Number.MAX_SAFE_INTEGER)

@@ -10,6 +10,7 @@ import { Worker } from 'node:worker_threads'
 import { tryLoadAddon } from '../../lib/kernel/addon'
 import type { NativeAddon } from '../../lib/kernel/native'
 import { collectGarbage, describeNative, mappingsOf, openDescriptors, TemporaryFolder } from './support'
+import { until } from '../until'
 
 /** The file that was loaded; `bindings` notes it on what it loads. */
 const addonPath = (tryLoadAddon().addon as (NativeAddon & { readonly path?: string }) | undefined)?.path ?? ''
@@ -110,7 +111,7 @@ describeNative('the garbage collector', (backend) => {
     })()
     await collectGarbage()
     kick.signal()
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await until(() => calls > 0)
     expect([calls, warnings.filter((warning) => warning.startsWith('eventfd'))]).toEqual([1, []])
     kick.close()
   })
@@ -219,7 +220,7 @@ describeNative('an environment', (backend) => {
       else worker.postMessage(end)
       await ended
     }
-    expect([openDescriptors(), mappingsOf('memfd:in-worker')]).toEqual([before, 0])
+    await until(() => openDescriptors() === before && mappingsOf('memfd:in-worker') === 0)
     own.signal()
     expect(own.take()).toBe(1)
   })

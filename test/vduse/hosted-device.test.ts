@@ -8,6 +8,7 @@ import { virtioNetConfig } from '../../lib/uapi/virtio-net'
 import { offeredFeatures } from '../../lib/vduse/host'
 import { PretendedKernel } from './pretended-kernel'
 import { DATA, disk, host, IOVA, request, stage, turns, useStage } from './stage'
+import { until } from '../until'
 
 useStage()
 
@@ -152,12 +153,8 @@ describe('a device of VDUSE', () => {
     new DataView(memory.buffer).setUint32(DATA, 4, true)
     ring.commit(3)
     ring.publish()
-    let token = -1
-    for (let count = 0; count < 200 && token < 0; count++) {
-      await new Promise((resolve) => setTimeout(resolve, 5))
-      token = ring.take()
-    }
-    expect(token).toBe(3)
+    await until(() => ring.take() === 3)
+    expect(ring.take()).toBe(-1)
   })
 
   it('is told of queues and of suspending by a kernel that does', async () => {

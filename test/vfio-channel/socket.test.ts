@@ -54,7 +54,7 @@ describeNative('a channel at a socket', (backend) => {
   }
 
   /** A client's end whose waiting lets the server of the same thread work. */
-  function connect(server: ChannelServer, timeout = 1000): SocketRegion {
+  function connect(server: ChannelServer, timeout = 60_000): SocketRegion {
     const socket = backend().sockets.connect(server.path)
     return new SocketRegion(socket, { path: 'vfio-channel:test', timeout, rest: () => server.serve() })
   }

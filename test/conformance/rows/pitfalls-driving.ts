@@ -38,7 +38,7 @@ async function framesBack(driver: NetDriver, count: number): Promise<number> {
 /** What the device says to a big table of addresses and, afterwards, to the order to receive everything. */
 async function tableAnswers(device: VdpaDevice<'net'>, isOffered: boolean): Promise<readonly unknown[]> {
   await device.negotiate(isOffered ? [...control, 'VIRTIO_NET_F_CTRL_RX'] : control)
-  const queue = await NetControlQueue.start(device, device.addressSpace(0), { timeout: 5000 })
+  const queue = await NetControlQueue.start(device, device.addressSpace(0), { timeout: 60_000 })
   await device.start()
   const table = { unicast: manyAddresses, multicast: ['01:00:5e:00:00:01'] }
   if (isOffered)
@@ -132,7 +132,7 @@ export const pitfallsOfDriving: Readonly<Record<number, Row>> = {
       const mute = customDevice({ deviceId: 1, queues: 3, features, config: new Uint8Array(24), onKick: () => true })
       const other = await bench.network({ path: bench.scene.add(mute) })
       await other.negotiate(['VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR'])
-      const control2 = await NetControlQueue.start(other, other.addressSpace(0), { timeout: 5000 })
+      const control2 = await NetControlQueue.start(other, other.addressSpace(0), { timeout: 60_000 })
       await other.start()
       expect(await laterCodeOf(() => control2.setMacAddress(newMac))).toBe('ERR_VDPA_REFUSED')
     },

@@ -82,7 +82,7 @@ export class Twins {
   }
 
   /** Kicks queues and gives the device time: until each has used its chain somewhere, or for as long as `patience` turns of the event loop. */
-  async run(indexes: readonly number[], patience = 400): Promise<void> {
+  async run(indexes: readonly number[], patience = 12_000): Promise<void> {
     for (const index of indexes) this.#kicks.get(index)?.()
     for (let turn = 0; turn < patience; turn++) {
       if (indexes.every((index) => this.reach(index).rings.length > 0)) return
