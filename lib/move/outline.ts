@@ -53,10 +53,28 @@ export function withGuestRings(taken: TakenSnapshot, shadows: readonly ShadowQue
       position: shadow.state ?? null,
     }
   })
-  const isBounce = (memory: number) => bounces.has(memories[memory] as MemoryRegion)
-  const cut = ({ asid, mappings }: SpaceState) => ({ asid, mappings: mappings.filter((one) => !isBounce(one.memory)) })
-  const spaces = bounces.size === 0 ? snapshot.spaces : snapshot.spaces.map(cut)
+  const spaces = bounces.size === 0 ? snapshot.spaces : withoutBounces(snapshot.spaces, memories, bounces)
   return { ...taken, snapshot: { ...snapshot, queues, spaces } }
+}
+
+/** What was left of address spaces the last time: who asks again about the same ones gets the same answer, and nothing of many mappings is looked at while a guest stands still. */
+const cuts = new WeakMap<
+  readonly SpaceState[],
+  { readonly bounces: ReadonlySet<MemoryRegion>; readonly left: readonly SpaceState[] }
+>()
+
+function withoutBounces(
+  spaces: readonly SpaceState[],
+  memories: readonly MemoryRegion[],
+  bounces: ReadonlySet<MemoryRegion>,
+): readonly SpaceState[] {
+  const known = cuts.get(spaces)
+  if (known?.bounces.size === bounces.size && [...bounces].every((bounce) => known.bounces.has(bounce)))
+    return known.left
+  const isBounce = (memory: number) => bounces.has(memories[memory] as MemoryRegion)
+  const left = spaces.map(({ asid, mappings }) => ({ asid, mappings: mappings.filter((one) => !isBounce(one.memory)) }))
+  cuts.set(spaces, { bounces, left })
+  return left
 }
 
 /** The same for a device that has a guest's memory for itself. */

@@ -84,7 +84,8 @@ async function frames(isShadowed) {
   }
   const run = async (ms) => {
     const [start, before] = [now(), received]
-    while (now() - start < ms * 1e6) await round()
+    // The clock is a system call, and no part of what is measured.
+    while (now() - start < ms * 1e6) for (let count = 0; count < 64; count++) await round()
     return ((received - before) * 1e9) / (now() - start)
   }
   await run(2000)
