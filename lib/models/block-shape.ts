@@ -1,7 +1,7 @@
 // What a block device says of itself: features and configuration (specification, sections 5.2.3 and 5.2.4). By default they are those of Linux' vdpa_sim_blk.
 
 import { bit } from '../base/bits.js'
-import { rangeError, typeError } from '../base/checks.js'
+import { checkInteger, rangeError, typeError } from '../base/checks.js'
 import { BLOCK_ID_BYTES, SECTOR_BYTES, virtioBlkConfig } from '../uapi/virtio-blk.js'
 import { blockFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
 
@@ -22,6 +22,10 @@ export const DEFAULT_BLOCK_FEATURES = [
 
 const SIZE_MAX = 4096
 const SEGMENTS_MAX = 32
+/** Descriptors of a request besides its data. */
+const HEAD_AND_STATUS = 2
+/** Descriptors of the largest ring where nothing is said. */
+const DEFAULT_QUEUE_SIZE = 256
 /** Ranges in one discard or write-zeroes request. */
 export const CLEAR_SEGMENTS_MAX = 1
 /** Bytes of the configuration space with the secure-erase and zone fields, which are all zero here. */
@@ -38,15 +42,18 @@ export interface BlockShape {
   readonly clearSectorsMax: number
   /** Bytes of the blocks that suit it best. */
   readonly blockSize: number
+  /** Descriptors of the largest ring; default 256. A chain is not longer (section 2.7.5.3.1), and so a request has that much fewer segments. */
+  readonly maxQueueSize: number | undefined
 }
 
 /** The configuration space. */
-export function configOf({ capacity, queues, clearSectorsMax, blockSize }: BlockShape): Uint8Array {
+export function configOf({ capacity, queues, clearSectorsMax, blockSize, maxQueueSize }: BlockShape): Uint8Array {
+  if (maxQueueSize !== undefined) checkInteger(maxQueueSize, 'maxQueueSize', 1, 0x8000)
   const config = new Uint8Array(CONFIG_BYTES)
   const value = {
     capacity: BigInt(capacity),
     size_max: SIZE_MAX,
-    seg_max: SEGMENTS_MAX,
+    seg_max: Math.max(1, Math.min(SEGMENTS_MAX, (maxQueueSize ?? DEFAULT_QUEUE_SIZE) - HEAD_AND_STATUS)),
     cylinders: 0,
     heads: 0,
     sectors: 0,

@@ -117,6 +117,7 @@ describe('a block device', () => {
     const all = DEFAULT_BLOCK_FEATURES | (1n << BigInt(wce))
     negotiate(all)
     // What a driver switched is forgotten with it.
+    client.set('VHOST_VDPA_SET_STATUS', 11)
     device.writeConfig(at, Uint8Array.of(0))
     expect(device.config[at]).toBe(0)
     negotiate(all)
@@ -230,6 +231,18 @@ describe('a block device', () => {
       }
     },
   )
+
+  test.each([
+    [undefined, 32],
+    [256, 32],
+    [32, 30],
+    [16, 14],
+    [4, 2],
+    [1, 1],
+  ])('says that a request has no more segments than a ring of %p has room for: %i', (maxQueueSize, segments) => {
+    const options = maxQueueSize === undefined ? {} : { maxQueueSize }
+    expect(decodeBlockConfig(blockDevice(options).config).segMax).toBe(segments)
+  })
 
   test('refuses options that no disk can have', () => {
     expect(() => blockDevice({ capacity: -1 })).toThrow(RangeError)
