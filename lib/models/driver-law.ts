@@ -38,6 +38,8 @@ const steps: readonly (readonly [name: keyof typeof virtioStatus, needs: keyof t
 
 /** What is wrong with a status that a driver writes (section 3.1.1); bits may come together as long as those before them come, too. */
 export function statusViolation(old: number, next: number): Violation | undefined {
+  if ((old & virtioStatus.FAILED) !== 0 && (next & ~old) !== 0)
+    return { what: 'the status was changed after FAILED, which a reset must follow', section: '2.1.1' }
   const section = '3.1.1'
   for (const [name, needs] of steps) {
     const isNew = (next & virtioStatus[name]) !== 0 && (old & virtioStatus[name]) === 0

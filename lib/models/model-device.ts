@@ -252,6 +252,10 @@ export class ModelDevice implements DeviceOps {
   }
 
   writeConfig(offset: number, bytes: Uint8Array): void {
+    if (this.isStrict && (this.#status & virtioStatus.FEATURES_OK) === 0) {
+      this.violate('the configuration was written before FEATURES_OK', '3.1.1')
+      return
+    }
     this.#model.writeConfig?.(this, offset, bytes)
   }
 

@@ -115,7 +115,9 @@ export class NetworkModel implements DeviceModel {
     if (device.host.deviates('net-writable-config')) config.set([netStatus.VIRTIO_NET_S_LINK_UP, 0], 6)
   }
 
+  /** All of it is for drivers to read only. */
   writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
+    if (device.isStrict) device.violate('the configuration of a network device was written', '5.1.4.2')
     if (device.host.deviates('net-writable-config')) device.config.set(bytes, offset)
   }
 

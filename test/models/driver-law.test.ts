@@ -3,13 +3,16 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
+import { blockDevice } from '../../lib/models/block.js'
 import { customDevice } from '../../lib/models/custom.js'
 import { VIOLATIONS_KEPT } from '../../lib/models/driver-law.js'
 import { networkDevice } from '../../lib/models/network.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import type { Profile } from '../../lib/simulator/profiles.js'
 import { missingFeatureNeed } from '../../lib/uapi/feature-needs.js'
-import { netFeatureBits as net } from '../../lib/uapi/virtio-features.js'
+import { requests } from '../../lib/uapi/vhost.js'
+import { virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
+import { blockFeatureBits, netFeatureBits as net } from '../../lib/uapi/virtio-features.js'
 import { Client, codeOf, VERSION_AND_PLATFORM } from '../simulator/support.js'
 
 const numbers: readonly number[] = Object.values(net)
@@ -77,6 +80,7 @@ describe('the status', () => {
     [[2], /DRIVER was set without ACKNOWLEDGE/],
     [[1, 9], /FEATURES_OK was set without DRIVER/],
     [[1, 3, 15], /together with FEATURES_OK, which was not read back/],
+    [[1, 3, 11, 11 + 128, 15 + 128], /after FAILED, which a reset must follow.* 2\.1\.1/],
   ])('%j is out of order', (statuses, rule) => {
     const { client, device } = start()
     const answers = statuses.map((status) => messageOf(() => client.set('VHOST_VDPA_SET_STATUS', status)))
@@ -99,6 +103,42 @@ describe('the status', () => {
     const { client, device } = start()
     for (const status of statuses) client.set('VHOST_VDPA_SET_STATUS', status)
     expect(device.violations).toEqual([])
+  })
+})
+
+describe('the configuration', () => {
+  const write = (bytes: readonly number[]) => Uint8Array.from([0, 0, 0, 0, bytes.length, 0, 0, 0, ...bytes])
+
+  test('is not written before FEATURES_OK (3.1.1)', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const device = blockDevice({ moreFeatures: [blockFeatureBits.VIRTIO_BLK_F_CONFIG_WCE] })
+    const client = new Client(simulator, simulator.add(device)).owner()
+    const cache = virtioBlkConfig.fields.find(({ name }) => name === 'wce')?.offset ?? 0
+    const on = write([1])
+    on[0] = cache
+    client.set('VHOST_VDPA_SET_STATUS', 3)
+    client.set('VHOST_SET_FEATURES', client.get('VHOST_GET_FEATURES'))
+    client.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, on)
+    expect(device.violations).toEqual([expect.stringMatching(/written before FEATURES_OK.* 3\.1\.1/)])
+    expect(device.config[cache]).toBe(0)
+    client.set('VHOST_VDPA_SET_STATUS', 11)
+    client.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, on)
+    expect([device.violationCount, device.config[cache]]).toEqual([1, 1])
+  })
+
+  test.each([
+    ['strict', 1],
+    ['kernel', 0],
+  ] as const)('of a network device is not written at all (%s: %i)', (profile, count) => {
+    const { client, device } = start(profile, [])
+    client.set('VHOST_VDPA_SET_STATUS', 3)
+    client.set('VHOST_SET_FEATURES', VERSION_AND_PLATFORM)
+    client.set('VHOST_VDPA_SET_STATUS', 11)
+    client.handle.ioctl(requests.VHOST_VDPA_SET_CONFIG.number, write([2, 0, 0, 0, 0, 1]))
+    expect(device.violations).toEqual(
+      Array.from({ length: count }, () => expect.stringMatching(/network device was written.* 5\.1\.4\.2/) as unknown),
+    )
+    expect(device.mac).toBe('00:00:00:00:00:00')
   })
 })
 
