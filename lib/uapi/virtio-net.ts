@@ -115,9 +115,9 @@ export interface NetConfig {
   readonly maxVirtqueuePairs?: number
   /** Bytes. */
   readonly mtu?: number
-  /** Mbit/s; 0xffffffff is unknown. */
+  /** Mbit/s up to 0x7fffffff; 0xffffffff is unknown, as is whatever else a device says (section 5.1.4.2). */
   readonly speed?: number
-  /** 0 is half, 1 full, 0xff unknown; means something with VIRTIO_NET_F_SPEED_DUPLEX, as `speed`. */
+  /** 0 is half, 1 full, 0xff unknown, as is whatever else a device says; means something with VIRTIO_NET_F_SPEED_DUPLEX, as `speed`. */
   readonly duplex?: number
   /** Bytes of the longest hash key; means something with VIRTIO_NET_F_RSS or VIRTIO_NET_F_HASH_REPORT. */
   readonly rssMaxKeySize?: number
@@ -131,6 +131,12 @@ export interface NetConfig {
 
 /** Where `supported_tunnel_types` is: behind the fields that Linux names. */
 const TUNNEL_TYPES_AT = 24
+
+/** A driver must take what a device may not say of its speed and duplex for unknown (section 5.1.4.2). */
+function known(name: string, value: number): number {
+  if (name === 'speed') return value > 0x7fff_ffff ? 0xffff_ffff : value
+  return name === 'duplex' && value > 1 ? 0xff : value
+}
 
 /** Reads a configuration of any length from 6 bytes up; RangeError below. Which fields mean something depends on the negotiated features. */
 export function decodeNetConfig(config: Uint8Array): NetConfig {
@@ -153,7 +159,7 @@ export function decodeNetConfig(config: Uint8Array): NetConfig {
   for (const field of virtioNetConfig.fields) {
     if (field.name === 'mac' || field.offset + field.size > config.byteLength) continue
     const name = field.name as keyof typeof names
-    result[names[name]] = value[name]
+    result[names[name]] = known(name, value[name])
   }
   if (config.byteLength >= TUNNEL_TYPES_AT + 4) {
     const view = new DataView(config.buffer, config.byteOffset, config.byteLength)

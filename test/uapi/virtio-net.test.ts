@@ -347,3 +347,19 @@ describe('a configuration', () => {
     )
   })
 })
+
+test.each([
+  [0, 0, 0, 0],
+  [0x7fff_ffff, 1, 0x7fff_ffff, 1],
+  [0x8000_0000, 2, 0xffff_ffff, 0xff],
+  [0xffff_ffff, 0xff, 0xffff_ffff, 0xff],
+])(
+  'a speed of %i and a duplex of %i are %i and %i for a driver (5.1.4.2)',
+  (speed, duplex, knownSpeed, knownDuplex) => {
+    const config = new Uint8Array(24)
+    const view = new DataView(config.buffer)
+    view.setUint32(12, speed, true)
+    view.setUint8(16, duplex)
+    expect(net.decodeNetConfig(config)).toMatchObject({ speed: knownSpeed, duplex: knownDuplex })
+  },
+)
