@@ -44,7 +44,8 @@ export function* queueSteps(
     undo.push(() => kick.close())
     const call = context.backend.eventfd()
     undo.push(() => call.close())
-    const doorbell = mapDoorbell(context, vring.index, wish)
+    const hasNotificationData = features.has('VIRTIO_F_NOTIFICATION_DATA')
+    const doorbell = mapDoorbell(context, vring.index, wish, hasNotificationData)
     undo.push(() => doorbell?.close())
     undo.push(() => vring.forget())
     const at = (offset: number) => iova + BigInt(offset)
@@ -56,7 +57,6 @@ export function* queueSteps(
     })
     undo.pushSteps(() => takeBackSteps(context, vring))
     if (!wish.isLate) vring.enableOwned()
-    const hasNotificationData = features.has('VIRTIO_F_NOTIFICATION_DATA')
     const parts = { vring, ring, wish, groups, layout, memory, iova, kick, call, doorbell, hasNotificationData }
     const queue = new DeviceQueue(context, parts)
     context.queues.add(queue)
@@ -131,9 +131,17 @@ function* mapSteps(
   return iova
 }
 
-/** The page, or undefined for who is content with an eventfd. A parent may refuse by any errno: EINVAL, ENXIO, 524 … */
-function mapDoorbell(context: DeviceContext, index: number, { notifyBy }: QueueWish): Doorbell | undefined {
-  if (notifyBy === 'eventfd') return undefined
+/**
+ * The page, or undefined for who is content with an eventfd. A parent may refuse by any errno: EINVAL, ENXIO, 524 … With NOTIFICATION_DATA a notification says where
+ * the ring stands (spec section 2.9), which an eventfd cannot.
+ */
+function mapDoorbell(
+  context: DeviceContext,
+  index: number,
+  { notifyBy }: QueueWish,
+  hasNotificationData: boolean,
+): Doorbell | undefined {
+  if (notifyBy === 'eventfd' && !hasNotificationData) return undefined
   const { backend, transport, facts } = context
   let cause: unknown
   try {
@@ -143,8 +151,9 @@ function mapDoorbell(context: DeviceContext, index: number, { notifyBy }: QueueW
     if (!isVdpaError(failure) || failure.errno === undefined) throw failure
     cause = failure
   }
-  if (notifyBy === 'auto') return undefined
-  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `queue ${index} has no doorbell page`, {
+  if (notifyBy === 'auto' && !hasNotificationData) return undefined
+  const why = hasNotificationData ? ', and an eventfd does not carry what VIRTIO_F_NOTIFICATION_DATA asks for' : ''
+  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `queue ${index} has no doorbell page${why}`, {
     path: facts.path,
     ...(cause === undefined ? {} : { cause }),
   })

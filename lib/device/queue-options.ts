@@ -6,7 +6,10 @@ import type { DriverSnapshot } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
 import { refusal, type DeviceContext } from './context.js'
 
-/** How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. */
+/**
+ * How the device is told that there is work: by eventfd, by writing its doorbell page, or by the page where the device has one. With VIRTIO_F_NOTIFICATION_DATA it is the page
+ * in any case.
+ */
 export type NotifyBy = 'eventfd' | 'doorbell' | 'auto'
 
 /** How a queue that this process drives is made. */
@@ -22,7 +25,10 @@ export interface DeviceQueueOptions {
   readonly size?: number
   /** Bytes of buffer memory to map beside the ring; default 0. */
   readonly bufferBytes?: number
-  /** `'eventfd'` by default. `'doorbell'` throws ERR_VDPA_NOT_SUPPORTED where the device has none, `'auto'` takes it where it has one. */
+  /**
+   * `'eventfd'` by default. `'doorbell'` throws ERR_VDPA_NOT_SUPPORTED where the device has none, `'auto'` takes it where it has one. With VIRTIO_F_NOTIFICATION_DATA
+   * each is as `'doorbell'`.
+   */
   readonly notifyBy?: NotifyBy
   /** The IOVA where ring and buffers are mapped; chosen from the top of the device's window by default. */
   readonly iova?: bigint
