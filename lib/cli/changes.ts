@@ -7,8 +7,8 @@ import type { Host } from './host.js'
 import { findDevice } from './looks.js'
 import type { Report } from './output.js'
 
-/** How long to wait for whoever has a node open. */
-export type Patience = Pick<ReleaseOptions, 'wait' | 'timeout'>
+/** How long to wait for whoever has a node open, and what ends it. */
+export type Patience = Pick<ReleaseOptions, 'wait' | 'timeout' | 'signal'>
 
 /** `add`: makes a device and says which node it has. */
 export async function add(host: Host, wish: NewDevice): Promise<Report> {

@@ -10,7 +10,7 @@ import { topologyMermaid, topologyText } from '../topology/text.js'
 import { topologyOf, type Topology } from '../topology/topology.js'
 import type { Host } from './host.js'
 import { findDevice } from './looks.js'
-import { table, type Paint, type Report } from './output.js'
+import { progressOn, table, type Paint, type Report, type Sink } from './output.js'
 
 /** The node of a device. ENODEV; ERR_VDPA_STATE where it has none. */
 export async function nodeOf(host: Host, name: string): Promise<string> {
@@ -74,7 +74,14 @@ const MAPPINGS = 1000
 const PAGE = 4096
 
 /** `bench`: how fast this device answers from here: its status, and mappings of 4 KiB, a thousand in a batch. Milliseconds are measured, and nothing is asserted. */
-export async function bench(host: Host, name: string, milliseconds: number, paint: Paint): Promise<Report> {
+export async function bench(
+  host: Host,
+  name: string,
+  milliseconds: number,
+  paint: Paint,
+  stderr: Sink,
+): Promise<Report> {
+  const progress = progressOn(stderr)
   const backend = host.backend()
   const node = await nodeOf(host, name)
   await using device = await openDevice(node, { backend })
@@ -82,20 +89,27 @@ export async function bench(host: Host, name: string, milliseconds: number, pain
   const region = backend.allocate(PAGE)
   const space = device.addressSpace(0)
   const wishes = Array.from({ length: MAPPINGS }, (_, index) => ({ iova: BigInt(index * 2 * PAGE), region }))
-  try {
-    const results = [
-      { what: 'status (VHOST_VDPA_GET_STATUS)', perSecond: await rate(milliseconds, 1, () => device.status) },
-      {
-        what: 'mappings made and unmade, in batches',
-        perSecond: await rate(milliseconds, MAPPINGS, async () => {
-          await space.map(wishes)
-          await space.unmapAll()
-        }),
+  const works = [
+    { what: 'status (VHOST_VDPA_GET_STATUS)', each: 1, work: () => device.status },
+    {
+      what: 'mappings made and unmade, in batches',
+      each: MAPPINGS,
+      work: async () => {
+        await space.map(wishes)
+        await space.unmapAll()
       },
-    ]
+    },
+  ]
+  try {
+    const results: { readonly what: string; readonly perSecond: number }[] = []
+    for (const { what, each, work } of works) {
+      progress(results.length / works.length, what)
+      results.push({ what, perSecond: await rate(milliseconds, each, work) })
+    }
     const rows = results.map(({ what, perSecond }) => [what, perSecond.toLocaleString('en')])
     return { data: { node, milliseconds, results }, lines: table(['WHAT', 'A SECOND'], rows, paint) }
   } finally {
+    progress(undefined)
     await device.close()
     region.close()
   }

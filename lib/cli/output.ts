@@ -32,6 +32,18 @@ export function paintFor(sink: Sink, environment: NodeJS.ProcessEnv): Paint {
   return isColoured ? (style, text) => styleText(style, text, { validateStream: false }) : (_style, text) => text
 }
 
+const BAR = 20
+
+/** A bar on a terminal while long work goes on: how much is done, 0..1, and of what; undefined takes it away. Elsewhere nothing is written. */
+export function progressOn(sink: Sink): (done: number | undefined, what?: string) => void {
+  if (sink.isTTY !== true) return () => undefined
+  return (done, what = '') => {
+    const full = Math.round((done ?? 0) * BAR)
+    const bar = `[${'#'.repeat(full)}${'.'.repeat(BAR - full)}] ${what}`
+    sink.write(`\r\u001b[K${done === undefined ? '' : bar.slice(0, 79)}`)
+  }
+}
+
 /** Columns under a heading, each as wide as its widest cell. */
 export function table(heading: readonly string[], rows: readonly (readonly string[])[], paint: Paint): string[] {
   const widths = heading.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)))

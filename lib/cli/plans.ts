@@ -18,7 +18,8 @@ import {
 } from '../plan/index.js'
 import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
-import type { Paint, Report } from './output.js'
+import { progressOn, type Paint, type Report } from './output.js'
+import type { Stage } from './perform.js'
 
 /** How `apply` goes about it. */
 export interface ApplyWords {
@@ -46,22 +47,26 @@ export function schema(): Report {
   return { data: { schema: planSchema }, lines: [JSON.stringify(planSchema, undefined, 2)] }
 }
 
-/** `apply`: makes the host as the plan says, or leaves it as it was. A dry run does it on a pretended host. */
-export async function apply(host: Host, file: string, words: ApplyWords): Promise<Report> {
+/** `apply`: makes the host as the plan says, or leaves it as it was, also at an interrupt. A dry run does it on a pretended host. */
+export async function apply(host: Host, file: string, words: ApplyWords, stage: Stage): Promise<Report> {
   const wanted = await read(file)
   const { journal, dryRun = false, wait, timeout } = words
   const memlock = memlockNeeds(wanted)
   const target = dryRun ? await rehearsal(host) : host
-  const { steps, before, probes } = await applyPlan(wanted, planHost(target), {
+  const progress = progressOn(stage.stderr)
+  const applied = applyPlan(wanted, planHost(target), {
+    signal: stage.interrupt(),
+    onStep: (step, index, count) => progress(index / count, describeStep(step)),
     ...(wait !== undefined && { wait }),
     ...(timeout !== undefined && { timeout }),
     ...(journal !== undefined && !dryRun && { onJournal: (was: Plan) => keep(journal, was) }),
   })
-  const done = steps.map((step) => `${dryRun ? 'would ' : ''}${describeStep(step)}`)
+  const { steps, before, probes } = await applied.finally(() => progress(undefined))
+  const said = steps.map((step) => `${dryRun ? 'would ' : ''}${describeStep(step)}`)
   return {
     data: { file, dryRun, steps, before, probes, memlock },
     lines: [
-      ...(steps.length === 0 ? ['nothing was to be done'] : done),
+      ...(steps.length === 0 ? ['nothing was to be done'] : said),
       ...probes.map(describeProbe),
       ...memlock.map(describeNeed),
     ],

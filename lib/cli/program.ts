@@ -1,15 +1,16 @@
 // The command `vhost-vdpa`: its words, and how each of them ends. What they do is in the files beside this one.
 
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { isVdpaError } from '../base/errors.js'
+import { isVdpaError, type VdpaError } from '../base/errors.js'
 import { add, bind, remove, set, unbind, type Patience } from './changes.js'
 import { completionScript, shells } from './completion.js'
 import { doctor } from './doctor.js'
 import { realHost, simulatedHost, type Host } from './host.js'
 import { isolate } from './isolate.js'
 import { list, show, stats } from './looks.js'
+import { nextStep } from './next-steps.js'
 import { jsonLine, paintFor, type Sink } from './output.js'
-import type { Perform, SharedOptions } from './perform.js'
+import type { Perform, SharedOptions, Stage } from './perform.js'
 import { addMonitor, addOpened, addPlans, addTraces, addViews, addVirtualMachines, integer } from './words.js'
 
 /** What a run of the command has of its surroundings. */
@@ -44,15 +45,20 @@ export async function run(words: readonly string[], surroundings: Surroundings):
       exitCode = report.exitCode ?? exitCodes.done
     } catch (failure) {
       exitCode = isMisuse(failure) ? exitCodes.misused : exitCodes.failed
-      if (isJson) stdout.write(jsonLine({ error: errorData(failure) }))
-      else stderr.write(`vhost-vdpa: ${errorData(failure).message}\n`)
+      const { message, hint, ...error } = errorData(failure)
+      const isSaid = hint === undefined || message.includes(hint)
+      if (isJson) stdout.write(jsonLine({ error: { ...error, message, hint } }))
+      else stderr.write(`vhost-vdpa: ${message}${isSaid ? '' : ` (${hint})`}\n`)
     }
   }
-  const program = makeProgram(perform, stdout, stderr)
+  // Whoever asks for a document gets one of misuse, too, and no words beside it.
+  const wantsJson = words.includes('--json')
+  const program = makeProgram(perform, stdout, wantsJson ? { write: () => true } : stderr)
   try {
     await program.parseAsync([...words], { from: 'user' })
   } catch (failure) {
     if (!(failure instanceof CommanderError)) throw failure
+    if (failure.exitCode !== 0 && wantsJson) stdout.write(jsonLine({ error: misuseData(failure) }))
     return failure.exitCode === 0 ? exitCodes.done : exitCodes.misused
   }
   return exitCode
@@ -64,8 +70,28 @@ function isMisuse(failure: unknown): boolean {
 
 function errorData(failure: unknown): { readonly code?: string; readonly message: string; readonly hint?: string } {
   const message = failure instanceof Error ? failure.message : String(failure)
-  if (!isVdpaError(failure)) return { message }
-  return { code: failure.code, message, ...(failure.hint !== undefined && { hint: failure.hint }) }
+  const found = causeOf(failure)
+  if (found === undefined) return { message }
+  // Several failures in one sentence: all of them are said.
+  const all = found === failure ? message : `${message}: ${messagesOf(failure)}`
+  return { code: found.code, message: all, hint: nextStep(found) }
+}
+
+/** The refusal itself, or the first of several. */
+function causeOf(failure: unknown): VdpaError | undefined {
+  if (isVdpaError(failure)) return failure
+  return failure instanceof AggregateError ? failure.errors.find((each) => isVdpaError(each)) : undefined
+}
+
+function messagesOf(failure: unknown): string {
+  if (!(failure instanceof AggregateError)) return ''
+  return failure.errors.map((each: unknown) => (each instanceof Error ? each.message : String(each))).join('; ')
+}
+
+/** Words that make no sense. Without any, commander's own sentence is no sentence. */
+function misuseData({ code, message }: CommanderError) {
+  const sentence = code === 'commander.help' ? 'a command is missing' : message.replace(/^error: /, '')
+  return { code: 'ERR_INVALID_ARG_VALUE', message: sentence, hint: '`vhost-vdpa help` shows the commands' }
 }
 
 function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
@@ -92,7 +118,10 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
     .command('completion')
     .description('a script that completes commands in a shell: source it')
     .addArgument(program.createArgument('<shell>', 'the shell').choices(shells))
-    .action((shell: (typeof shells)[number]) => void stdout.write(`${completionScript(program, shell)}\n`))
+    .action((shell: (typeof shells)[number]) => {
+      const script = completionScript(program, shell)
+      return perform(program.opts<SharedOptions>(), () => Promise.resolve({ data: { shell, script }, lines: [script] }))
+    })
   return program
 }
 
@@ -139,8 +168,13 @@ interface PatienceOptions {
 const waitOption = () => new Option('--wait', 'wait until nobody has the node open')
 const timeoutOption = () => new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(integer)
 
-function patience({ wait, timeout }: PatienceOptions): Patience {
-  return { ...(wait !== undefined && { wait }), ...(timeout !== undefined && { timeout }) }
+/** An interrupt ends the waiting in order: a driver_override is taken back. */
+function patience({ wait, timeout }: PatienceOptions, { interrupt }: Stage): Patience {
+  return {
+    signal: interrupt(),
+    ...(wait !== undefined && { wait }),
+    ...(timeout !== undefined && { timeout }),
+  }
 }
 
 function addChanges(program: Command, perform: Perform): void {
@@ -173,7 +207,7 @@ function addChanges(program: Command, perform: Perform): void {
     .addOption(waitOption())
     .addOption(timeoutOption())
     .action((device: string, options: PatienceOptions) =>
-      perform(shared(), (host) => remove(host, device, patience(options))),
+      perform(shared(), (host, _paint, stage) => remove(host, device, patience(options, stage))),
     )
   program
     .command('set')
@@ -189,7 +223,9 @@ function addChanges(program: Command, perform: Perform): void {
     .addOption(waitOption())
     .addOption(timeoutOption())
     .action((device: string, driver: string, options: PatienceOptions) =>
-      perform(shared(), (host) => bind(host, device, driver.replaceAll('-', '_'), patience(options))),
+      perform(shared(), (host, _paint, stage) =>
+        bind(host, device, driver.replaceAll('-', '_'), patience(options, stage)),
+      ),
     )
   program
     .command('unbind')
@@ -198,7 +234,7 @@ function addChanges(program: Command, perform: Perform): void {
     .addOption(waitOption())
     .addOption(timeoutOption())
     .action((device: string, options: PatienceOptions) =>
-      perform(shared(), (host) => unbind(host, device, patience(options))),
+      perform(shared(), (host, _paint, stage) => unbind(host, device, patience(options, stage))),
     )
 }
 

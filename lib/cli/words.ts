@@ -74,7 +74,7 @@ export function addOpened(program: Command, perform: Perform): void {
     .argument('<device>', DEVICE)
     .option('--time <milliseconds>', 'for each row', milliseconds, 1000)
     .action((device: string, { time }: { readonly time: number }) =>
-      perform(shared(), (host, paint) => bench(host, device, time, paint)),
+      perform(shared(), (host, paint, { stderr }) => bench(host, device, time, paint, stderr)),
     )
 }
 
@@ -213,5 +213,7 @@ export function addPlans(program: Command, perform: Perform): void {
     .option('--journal <file>', 'writes there first the plan that brings back what is there now')
     .addOption(new Option('--wait', 'wait until nobody has a device open that must be deleted or moved'))
     .addOption(new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(milliseconds))
-    .action((file: string, options: ApplyWords) => perform(shared(), (host) => apply(host, file, options)))
+    .action((file: string, options: ApplyWords) =>
+      perform(shared(), (host, _paint, stage) => apply(host, file, options, stage)),
+    )
 }

@@ -1,6 +1,6 @@
 // Makes a host as a plan says, step by step, and as it was before when a step fails.
 
-import { checkFunction, checkObject } from '../base/checks.js'
+import { checkFunction, checkObject, checkSignal } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { moveToDriver, unbindDriver } from '../management/binding.js'
@@ -12,11 +12,11 @@ import { describeStep, openFamily, standings, stepsTo, type PlanHost, type PlanS
 import { checkPlan, type Plan, type PlannedDevice } from './plan.js'
 
 /** How to apply. */
-export interface ApplyOptions extends Pick<ReleaseOptions, 'wait' | 'timeout'> {
+export interface ApplyOptions extends Pick<ReleaseOptions, 'wait' | 'timeout' | 'signal'> {
   /** Called before the first change with the plan that brings back what is there now: keep it. What it throws ends the whole, and nothing was changed. */
   readonly onJournal?: (before: Plan) => void
-  /** Called before each step. What it throws undoes the steps before. */
-  readonly onStep?: (step: PlanStep) => void
+  /** Called before each step, the `index`th of `count`. What it throws undoes the steps before. */
+  readonly onStep?: (step: PlanStep, index: number, count: number) => void
 }
 
 /** What was done. */
@@ -33,7 +33,8 @@ export interface Applied {
  * Makes the host as the plan says. Devices are deleted and moved only when nobody has them open (`wait` waits for that). When a step fails, those before are undone in
  * reverse and the failure is thrown; what could not be undone is part of the sentence. At the end the host is looked at again: ERR_VDPA_REFUSED where a device
  * does not show what it was told, and where it is not what the plan expects of it, which is undone as well. Devices of which something is expected are opened for that, and reset by it, unless somebody has
- * them open. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; ERR_VDPA_PLAN; those of VdpaFamily. Since 0.1.0.
+ * them open. Errors: ERR_VDPA_STATE and ERR_VDPA_TIMEOUT name who has a device; ERR_VDPA_PLAN; those of VdpaFamily; ERR_VDPA_CANCELED when
+ * `signal` ends it between two steps or while it waits, and what was done is undone. Since 0.1.0.
  */
 export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOptions = {}): Promise<Applied> {
   const wanted = checkPlan(plan)
@@ -41,6 +42,7 @@ export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOption
   const { onJournal, onStep } = options
   if (onJournal !== undefined) checkFunction(onJournal, 'options.onJournal')
   if (onStep !== undefined) checkFunction(onStep, 'options.onStep')
+  checkSignal(options.signal, 'options.signal')
   const was = await standings(host)
   const steps = await stepsTo(wanted, host)
   const before = planBefore(steps, was)
@@ -48,8 +50,9 @@ export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOption
   onJournal?.(before)
   let begun = 0
   try {
-    for (const step of steps) {
-      onStep?.(step)
+    for (const [index, step] of steps.entries()) {
+      throwIfCanceled(options)
+      onStep?.(step, index, steps.length)
       begun++
       await perform(step, host, options)
     }
@@ -60,6 +63,11 @@ export async function applyPlan(plan: Plan, host: PlanHost, options: ApplyOption
   } catch (failure) {
     return await undo(steps.slice(0, begun), was, host, options, failure)
   }
+}
+
+function throwIfCanceled({ signal }: ApplyOptions): void {
+  if (signal?.aborted === true)
+    throw vdpaError('ERR_VDPA_CANCELED', 'the applying was canceled', { cause: signal.reason as unknown })
 }
 
 /** Devices that steps touch, as they were. */
@@ -78,6 +86,7 @@ async function perform(step: PlanStep, host: PlanHost, options: ApplyOptions): P
   const release = {
     ...(options.wait !== undefined && { wait: options.wait }),
     ...(options.timeout !== undefined && { timeout: options.timeout }),
+    ...(options.signal !== undefined && { signal: options.signal }),
     root,
   }
   await using family = openFamily(host)
@@ -116,12 +125,14 @@ async function undo(
   options: ApplyOptions,
   failure: unknown,
 ): Promise<never> {
+  // What ended the applying does not end this.
+  const { signal: _signal, ...patience } = options
   const failures = new Failures()
   failures.keep(failure)
   for (const device of new Set(steps.map((step) => step.device).reverse())) {
     try {
       const back = planBefore([{ do: 'delete', device, why: '' }], was)
-      for (const step of await stepsTo(back, host)) await bringBack(step, host, options)
+      for (const step of await stepsTo(back, host)) await bringBack(step, host, patience)
     } catch (another) {
       failures.keep(another)
     }

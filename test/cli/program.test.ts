@@ -1,11 +1,16 @@
 // The command by its words: what it prints, as a table and as JSON, and its exit codes; on the simulator and on hosts that lack something.
 
-import { describe, expect, it } from '@jest/globals'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from '@jest/globals'
 import { vdpaError } from '../../lib/base/errors'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
+import { ensureBuilt } from '../scripts/support'
 
 interface Ran {
   readonly code: number
@@ -183,6 +188,37 @@ describe('misuse', () => {
     expect(err).not.toBe('')
   })
 
+  it.each(['', 'lst', 'show', 'list --frob', 'completion tcsh', 'stats net0 x', 'plan'])(
+    '%j with --json is a document and nothing else',
+    async (words) => {
+      const { code, error } = await document(words)
+      expect(code).toBe(2)
+      expect(error).toMatchObject({
+        code: 'ERR_INVALID_ARG_VALUE',
+        message: expect.not.stringMatching(/^error|^\(/) as unknown,
+        hint: '`vhost-vdpa help` shows the commands',
+      })
+    },
+  )
+
+  it.each([
+    ['stats net0 0', 'EAGAIN', 'a driver counts from when'],
+    ['stats blk0 0', 'EOPNOTSUPP', 'counts nothing'],
+    ['add x nothing', 'ENODEV', '`vhost-vdpa list` names what can make devices'],
+    ['add net0 vdpasim_net', 'EEXIST', '`vhost-vdpa show`'],
+    ['isolate blk0', 'ERR_VDPA_WRONG_DEVICE', '`vhost-vdpa list`'],
+    ['plan /nowhere', 'ENOENT', 'look whether the file is there'],
+    ['plan /', 'EISDIR', 'name a file in that folder'],
+    ['plan /dev/null', 'ERR_VDPA_PLAN', '`vhost-vdpa plan --schema`'],
+    ['trace show /etc/passwd', 'ERR_VDPA_TRACE', '`vhost-vdpa trace record`'],
+    ['bind net0 frob', 'ENOENT', 'modprobe frob'],
+    ['trace record /dev/full net0', 'ENOSPC', 'make room there'],
+  ])('%s is refused with a next step', async (words, code, step) => {
+    const { error } = await document(`${words} --simulator`)
+    expect(error).toMatchObject({ code, hint: expect.stringContaining(step) as unknown })
+    expect((await command(`${words} --simulator`)).err).toContain(step)
+  })
+
   it('suggests what may have been meant', async () => {
     expect((await command('lis')).err).toContain('Did you mean list?')
   })
@@ -259,6 +295,49 @@ describe('doctor', () => {
 
   it('looks at this host without failing', async () => {
     expect([0, 1]).toContain((await document('doctor')).code)
+  })
+})
+
+describe('a terminal', () => {
+  it('sees how far long work is, on stderr, and nothing of it afterwards', async () => {
+    let err = ''
+    const words = ['bench', 'net0', '--time', '1', '--simulator']
+    const stderr = { write: (text: string) => (err += text), isTTY: true }
+    expect(await run(words, { stdout: { write: () => true }, stderr, environment: {} })).toBe(0)
+    expect(err).toContain('\r\u001b[K[....................] status')
+    expect(err).toContain('\r\u001b[K[##########..........] mappings')
+    expect(err.endsWith('\r\u001b[K')).toBe(true)
+    expect((await command('bench net0 --time 1 --simulator')).err).toBe('')
+  })
+})
+
+describe('the process', () => {
+  beforeAll(ensureBuilt, 120_000)
+  const main = (...words: string[]) => [join(__dirname, '../../dist/cli/main.js'), ...words, '--simulator']
+
+  it('says that a full disk took nothing, in a sentence', () => {
+    const full = openSync('/dev/full', 'w')
+    const { status, stderr } = spawnSync(process.execPath, main('list'), { stdio: ['ignore', full, 'pipe'] })
+    closeSync(full)
+    expect({ status, stderr: stderr.toString() }).toEqual({
+      status: 1,
+      stderr: 'vhost-vdpa: what there was to say could not be written: ENOSPC: no space left on device, write\n',
+    })
+  })
+
+  it('ends in order when nobody reads any more, and when it is interrupted', async () => {
+    const monitor = main('monitor', '--interval', '1', '--json')
+    for (const end of ['close', 'interrupt'] as const) {
+      const child = spawn(process.execPath, monitor, { stdio: ['ignore', 'pipe', 'pipe'] })
+      let err = ''
+      child.stderr.on('data', (bytes: Buffer) => (err += bytes.toString()))
+      await once(child.stdout, 'data')
+      const ended = once(child, 'exit')
+      if (end === 'close') child.stdout.destroy()
+      else child.kill('SIGINT')
+      child.stdout.resume()
+      expect({ end, ended: await ended, err }).toEqual({ end, ended: [0, null], err: '' })
+    }
   })
 })
 

@@ -19,6 +19,7 @@ import {
   planSteps,
   type Plan,
   type PlanHost,
+  type PlanStep,
   type PlannedDevice,
 } from '../../lib/plan/index.js'
 import { Simulator } from '../../lib/simulator/index.js'
@@ -350,6 +351,31 @@ describe('applying', () => {
     await applyPlan(parsePlan(text), host)
     await using _device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator })
     await expect(applyPlan(parsePlan(text.replace('9000', '1500')), host)).rejects.toThrow(`pid ${process.pid}`)
+    expect(await does(parsePlan(text))).toEqual([])
+  })
+
+  it('ends when it is told to, between two steps and while it waits, and leaves the host as it was', async () => {
+    const controller = new AbortController()
+    const counted: unknown[] = []
+    const onStep = (step: PlanStep, index: number, count: number) => {
+      counted.push([index, count])
+      if (step.device === 'blk0') controller.abort(new Error('enough'))
+    }
+    await expect(applyPlan(parsePlan(text), host, { signal: controller.signal, onStep })).rejects.toMatchObject({
+      code: 'ERR_VDPA_CANCELED',
+      cause: { message: 'enough' },
+    })
+    expect(counted).toEqual([
+      [0, 4],
+      [1, 4],
+      [2, 4],
+    ])
+    expect(await (await opened()).devices()).toEqual([])
+    await applyPlan(parsePlan(text), host)
+    await using _device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator })
+    const signal = AbortSignal.timeout(20)
+    const waiting = applyPlan(parsePlan(text.replace('9000', '1500')), host, { wait: true, timeout: 60_000, signal })
+    await expect(waiting).rejects.toMatchObject({ code: 'ERR_VDPA_CANCELED' })
     expect(await does(parsePlan(text))).toEqual([])
   })
 
