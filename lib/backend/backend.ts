@@ -37,6 +37,12 @@ export interface Backend {
    */
   adopt(fd: number, options: AdoptOptions): MemoryRegion
   /**
+   * Whether devices of this backend find the bytes of `region` at its address. A kernel's reach all memory of the operating system, whichever object allocated
+   * or adopted it; a simulator's reach what it allocated, adopted or shares, because its addresses are numbers of its own. Optional: absent where any memory will do.
+   * ERR_VDPA_CLOSED for a region that is closed.
+   */
+  reaches?(region: MemoryRegion): boolean
+  /**
    * A new eventfd, or a wrapper of the caller's own (KVM's irqfd, ioeventfd), which then stays the caller's to close. EMFILE, EBADF; RangeError for an
    * fd of another kind.
    */

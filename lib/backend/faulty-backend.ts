@@ -54,11 +54,13 @@ export class FaultyBackend implements Backend {
   readonly #backend: InterceptedBackend
   readonly netlink?: (protocol: number) => NetlinkSocket
   readonly sockets?: UnixSockets
+  readonly reaches?: (region: MemoryRegion) => boolean
 
   constructor(inner: Backend) {
     this.#backend = intercept(inner, `faulty(${inner.name})`, this.#saboteur)
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
     if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
+    if (this.#backend.reaches !== undefined) this.reaches = this.#backend.reaches
   }
 
   get name(): string {

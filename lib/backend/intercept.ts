@@ -29,12 +29,15 @@ export class InterceptedBackend implements Backend {
   readonly #witness: Witness
   readonly netlink?: (protocol: number) => NetlinkSocket
   readonly sockets?: UnixSockets
+  /** A question about memory, not a call on a device: it is not shown. */
+  readonly reaches?: (region: MemoryRegion) => boolean
 
   constructor(inner: Backend, name: string, witness: Witness) {
     this.#inner = inner
     this.name = name
     this.#witness = witness
     if (inner.netlink !== undefined) this.netlink = (protocol) => this.#netlink(protocol)
+    if (inner.reaches !== undefined) this.reaches = inner.reaches.bind(inner)
     if (inner.sockets !== undefined) this.sockets = new InterceptedSockets(inner.sockets, witness)
   }
 

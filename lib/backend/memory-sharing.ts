@@ -1,7 +1,6 @@
 // Beside the seam: what a backend has whose devices know only addresses and descriptors of their own. The operating system's reach all memory that there is.
 
 import type { MemoryRegion } from '../memory/memory-region.js'
-import type { Backend } from './backend.js'
 
 /** A pretended system that shows memory of another to its devices. */
 export interface MemorySharing {
@@ -10,8 +9,6 @@ export interface MemorySharing {
 }
 
 /** The sharing of a backend; undefined where its devices are the operating system's. A decorator shows none. */
-export function sharingOf(backend: Backend): MemorySharing | undefined {
-  return typeof (backend as Partial<MemorySharing>).share === 'function'
-    ? (backend as Backend & MemorySharing)
-    : undefined
+export function sharingOf(backend: object): MemorySharing | undefined {
+  return typeof (backend as Partial<MemorySharing>).share === 'function' ? (backend as MemorySharing) : undefined
 }

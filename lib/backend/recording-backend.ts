@@ -41,6 +41,7 @@ export class RecordingBackend implements Backend {
   readonly #innerName: string
   readonly netlink?: (protocol: number) => NetlinkSocket
   readonly sockets?: UnixSockets
+  readonly reaches?: (region: MemoryRegion) => boolean
 
   constructor(inner: Backend, options: RecordingOptions = {}) {
     this.#recorder = new Recorder(options)
@@ -49,6 +50,7 @@ export class RecordingBackend implements Backend {
     this.#innerName = inner.name
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
     if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
+    if (this.#backend.reaches !== undefined) this.reaches = this.#backend.reaches
   }
 
   get name(): string {

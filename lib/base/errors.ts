@@ -93,7 +93,7 @@ export type VdpaErrorCode =
   | 'ERR_VDPA_BATCH' // another address space's batch is open
   | 'ERR_VDPA_ENTRY_LIMIT' // the device's IOTLB has no room left
   | 'ERR_VDPA_MEMLOCK' // RLIMIT_MEMLOCK does not allow pinning so much
-  | 'ERR_VDPA_NOT_SHARED' // memory that the kernel would skip without saying so
+  | 'ERR_VDPA_NOT_SHARED' // memory that the kernel would skip without saying so, or that is another backend's
   | 'ERR_VDPA_NO_SPACE' // an allocator, arena or ring is full
   | 'ERR_VDPA_MEMORY_HELD' // memory is mapped for DMA and cannot be freed
   | 'ERR_VDPA_RING_BROKEN' // the other side of a virtqueue broke a rule; the queue is out of use

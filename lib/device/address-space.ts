@@ -303,7 +303,7 @@ export class AddressSpace {
     const window = this.#window
     const entry = this.#entry
     const contents = this.#contents
-    const writer = new RequestWriter(this.#context.facts.pageSize)
+    const writer = new RequestWriter(this.#context.facts.pageSize, this.#context.backend)
     this.#checkLimit(requests.length)
     try {
       for (let at = 0; at < requests.length; at++) {
@@ -342,9 +342,10 @@ export class AddressSpace {
   *#followSteps(follower: MemoryFollower, options: ChangeOptions): Steps<void> {
     this.#checkChange(options)
     const contents = this.#contents
-    const { pageSize } = this.#context.facts
+    const { facts, backend } = this.#context
+    const { pageSize } = facts
     const isMapped = (entry: Uint32Array) => contents.hasExactly(entry)
-    const space = { asid: this.asid, pageSize, options: this.#planOptions(), isMapped }
+    const space = { asid: this.asid, pageSize, backend, options: this.#planOptions(), isMapped }
     const { plan, regions, done } = follower.plan(space)
     contents.identify(plan)
     contents.detach(plan)

@@ -1,6 +1,8 @@
 // What is asked to be mapped, checked and taken apart into the words of a table entry. Bigints in this loop would cost an allocation a step, and the
 // loop is where the start-up time of a large guest goes.
 
+import type { Backend } from '../backend/backend.js'
+import { sharingOf } from '../backend/memory-sharing.js'
 import { checkFunction, checkObject, rangeError, show, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Range } from '../base/ranges.js'
@@ -86,18 +88,23 @@ const [HIGH, LOW] = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1 ? ([1, 0] 
 const TWO_32 = 0x1_0000_0000
 const READ_WRITE = permOf('rw')
 
+/** What a backend says of memory. */
+export type MemoryReach = Pick<Backend, 'name' | 'reaches'>
+
 /** The last region that was written, because the next request is mostly of the same. Good for one change only: a region may be closed between two. */
 export class RequestWriter {
   readonly #pageSize: number
+  readonly #backend: MemoryReach
   readonly #mask: number
   #region: MemoryRegion | undefined
   #length = 0
   #high = 0
   #low = 0
 
-  /** `pageSize` is what everything must be a multiple of: a power of two. */
-  constructor(pageSize: number) {
+  /** `pageSize` is what everything must be a multiple of: a power of two. `backend` is the device's. */
+  constructor(pageSize: number, backend: MemoryReach) {
     this.#pageSize = pageSize
+    this.#backend = backend
     this.#mask = pageSize - 1
   }
 
@@ -107,7 +114,7 @@ export class RequestWriter {
     return this.#region
   }
 
-  /** Checks one request and writes it into an entry, all but its object. Misuse throws TypeError or RangeError; memory of another kind ERR_VDPA_NOT_SHARED. */
+  /** Checks one request and writes it into an entry, all but its object. Misuse throws TypeError or RangeError; memory of another kind, or of another backend, ERR_VDPA_NOT_SHARED. */
   write(request: MappingRequest, entry: Uint32Array): void {
     if (typeof request !== 'object' || request === null) throw typeError('a mapping', 'an object', request)
     const { iova, region, access } = request
@@ -132,6 +139,7 @@ export class RequestWriter {
 
   #use(region: MemoryRegion): void {
     checkRegion(region)
+    if (this.#backend.reaches?.(region) === false) throw notReached(region, this.#backend)
     scratch64[0] = region.address
     this.#high = scratch32[HIGH] as number
     this.#low = scratch32[LOW] as number
@@ -195,6 +203,19 @@ function noRegion(region: unknown): Error {
     'ERR_VDPA_NOT_SHARED',
     `region must be a MemoryRegion (got ${show(region)}): other memory is private to the process, and some parents skip it without a word`,
     { hint: "allocate it with backend.allocate(), or adopt() somebody's memfd" },
+  )
+}
+
+function notReached(region: MemoryRegion, backend: MemoryReach): Error {
+  return vdpaError(
+    'ERR_VDPA_NOT_SHARED',
+    `region must be memory of the device's backend '${backend.name}' (got ${show(region)} of another): its devices find other bytes, or none, at 0x${region.address.toString(16)}`,
+    {
+      hint:
+        sharingOf(backend) === undefined
+          ? 'allocate or adopt it by the backend that the device was opened with'
+          : "allocate it by the device's simulator, or show it to that by share()",
+    },
   )
 }
 

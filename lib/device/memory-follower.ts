@@ -7,7 +7,7 @@ import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IntervalTable } from '../iotlb/interval-table.js'
 import { planChanges, type Plan, type PlanOptions } from '../iotlb/plan.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import { RequestWriter, requestsOf, type MemoryTable } from './mapping-request.js'
+import { RequestWriter, requestsOf, type MemoryReach, type MemoryTable } from './mapping-request.js'
 import type { ChangeOptions } from './send-plan.js'
 
 /** A memory table that tells of its changes, such as `GuestMemory`. */
@@ -34,6 +34,7 @@ interface FollowerHost {
 interface FollowedSpace {
   readonly asid: number
   readonly pageSize: number
+  readonly backend: MemoryReach
   readonly options: PlanOptions
   readonly isMapped: (entry: Uint32Array) => boolean
 }
@@ -118,18 +119,18 @@ export class MemoryFollower implements Closeable {
    * have unmapped it.
    */
   plan(space: FollowedSpace): FollowerPlan {
-    const { asid, pageSize, options, isMapped } = space
+    const { asid, options, isMapped } = space
     this.#waiting = undefined
     this.#have = filtered(this.#have, isMapped)
-    const want = this.#isStopped ? new IntervalTable() : this.#wanted(pageSize)
+    const want = this.#isStopped ? new IntervalTable() : this.#wanted(space)
     const plan = planChanges([{ asid, have: this.#have, want }], options)
     return { plan, regions: this.#regions, done: () => (this.#have = want) }
   }
 
-  #wanted(pageSize: number): IntervalTable {
+  #wanted({ pageSize, backend }: FollowedSpace): IntervalTable {
     const want = new IntervalTable()
     const entry = new Uint32Array(ENTRY_WORDS)
-    const writer = new RequestWriter(pageSize)
+    const writer = new RequestWriter(pageSize, backend)
     for (const request of requestsOf(this.#table)) {
       writer.write(request, entry)
       entry[EntryWord.object] = this.#numberOf(writer.region)

@@ -4,7 +4,7 @@ import { readlinkSync } from 'node:fs'
 import type { Backend } from '../backend/backend.js'
 import { checkInteger, checkString, rangeError } from '../base/checks.js'
 import { systemError, vdpaError, type VdpaError } from '../base/errors.js'
-import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
 import { requestByNumber } from '../uapi/vhost.js'
 import { loadAddon } from './addon.js'
@@ -69,6 +69,11 @@ export class KernelBackend implements Backend {
 
   adopt(fd: number, options: AdoptOptions): KernelRegion {
     return this.#memory.adopt(fd, options)
+  }
+
+  /** Memory of the operating system has a file: what has none lies at an address of somebody's own numbering. */
+  reaches(region: MemoryRegion): boolean {
+    return typeof region.fd === 'number'
   }
 
   /** A new eventfd, or a duplicate of the caller's own. EMFILE, EBADF; RangeError when the fd is no eventfd. */

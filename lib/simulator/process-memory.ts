@@ -322,6 +322,14 @@ export class ProcessMemory {
     return this.#map(part, part, PAGE_BYTES)
   }
 
+  /** Whether the bytes of a region, of whichever object (a decorator's), are those at its address. */
+  has(region: MemoryRegion): boolean {
+    const start = Number(region.address)
+    const own = this.at(start)
+    if (own === undefined || own.start !== start || own.length !== region.length) return false
+    return own === region || own.view(0, 0).buffer === region.view(0, 0).buffer
+  }
+
   /** The region that has the address, or the first one above it; undefined when there is none. */
   at(address: number): SimulatedRegion | undefined {
     const cached = this.#lastFound

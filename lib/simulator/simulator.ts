@@ -198,6 +198,11 @@ export class Simulator implements Backend {
     return this.#memory.adopt(target.file, options)
   }
 
+  /** Memory that this simulator allocated, adopted or shares. Another one has the same addresses, and the operating system others: `share()` shows both. */
+  reaches(region: MemoryRegion): boolean {
+    return this.#memory.has(region)
+  }
+
   /**
    * Shows memory of another backend at an address of this process, so that devices reach it: a real guest's, in front of a pretended device. It is held until the
    * region is closed. RangeError for what is not in whole pages of 4 KiB; ERR_VDPA_CLOSED.

@@ -2,7 +2,7 @@
 
 import type { Backend, Eventfd } from '../backend/backend.js'
 import { vdpaError } from '../base/errors.js'
-import type { AdoptOptions, AllocateOptions } from '../memory/memory-region.js'
+import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { ChannelHandle } from './channel-handle.js'
 import type { ChannelRegion } from './region.js'
 import { SharedMemory, type SharedRegion } from './shared-region.js'
@@ -54,6 +54,12 @@ export class ChannelBackend implements Backend {
 
   adopt(fd: number, options: AdoptOptions): SharedRegion {
     return this.#memory.add(this.#inner.adopt(fd, options), options.offset ?? 0n)
+  }
+
+  /** Memory that was allocated or adopted here: no other can be shown to a far end. */
+  reaches(region: MemoryRegion): boolean {
+    const found = this.#memory.find(region.address, BigInt(region.length))
+    return found !== undefined && found.view(0, 0).buffer === region.view(0, 0).buffer
   }
 
   eventfd(fd?: number): Eventfd {

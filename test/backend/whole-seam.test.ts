@@ -109,6 +109,7 @@ const backend: Table<Backend> = {
   openFd: { args: [3, 'a path'], gives: inner(handle) },
   allocate: { args: [4096, { name: 'a name' }], gives: inner(region) },
   adopt: { args: [3, { length: 4096, guarded: true }], gives: inner(region) },
+  reaches: { args: [inner(region)], gives: true },
   eventfd: { args: [3], gives: inner(eventfd) },
   netlink: { args: [16], gives: inner(netlink) },
   sockets: { is: inner(sockets) },

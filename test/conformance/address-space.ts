@@ -10,6 +10,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice, openDeviceSync } from '../../lib/open.js'
+import { Simulator } from '../../lib/simulator/index.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import type { ControlPlaneTarget } from './control-plane.js'
 import { taken } from '../write-outcome.js'
@@ -163,6 +164,20 @@ export function describeAddressSpace(target: ControlPlaneTarget): void {
       test('memory that is not shared', () => {
         for (const region of [Buffer.alloc(page), new ArrayBuffer(page), new SharedArrayBuffer(page)])
           expect(() => space.mapSync({ iova: 0n, region: region as never })).toThrow(code('ERR_VDPA_NOT_SHARED'))
+      })
+
+      test("memory of another backend, which has bytes of its own at the same address or is no memory of the device's at all", () => {
+        const other = new Simulator()
+        const foreign = other.allocate(page)
+        for (const region of [foreign, new RecordingBackend(other).allocate(page)])
+          expect(() =>
+            space.mapSync([
+              { iova: 0n, region: memory, size: page },
+              { iova: 0x10_0000n, region },
+            ]),
+          ).toThrow(code('ERR_VDPA_NOT_SHARED'))
+        expect(space.size).toBe(0)
+        expect(foreign.holders).toEqual([])
       })
 
       test('what only the kernel knows to be occupied, and say which piece it was', () => {

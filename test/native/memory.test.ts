@@ -2,7 +2,28 @@
 
 import { expect, it } from '@jest/globals'
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { RecordingBackend } from '../../lib/backend/recording-backend.js'
+import { KernelBackend } from '../../lib/kernel/kernel-backend.js'
+import { Simulator } from '../../lib/simulator/index.js'
 import { describeNative, failureOf, mappingsOf, openDescriptors, TemporaryFolder } from './support'
+
+describeNative('memory of the operating system', (backend) => {
+  it('is whatever has a file of it, from whichever backend; not what a simulator numbers', () => {
+    using region = new KernelBackend().allocate(4096)
+    using adopted = backend().adopt(region.fd, { length: 4096 })
+    using recorded = new RecordingBackend(backend()).allocate(4096)
+    using simulated = new Simulator().allocate(4096)
+    expect([region, adopted, recorded, simulated].map((one) => backend().reaches(one))).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ])
+    expect(new Simulator().reaches(region)).toBe(false)
+    region.close()
+    expect(() => backend().reaches(region)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_CLOSED' }))
+  })
+})
 
 describeNative('an allocated region', (backend) => {
   it('is zeroed, shared, aligned and as long as its pages', () => {
