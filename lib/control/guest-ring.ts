@@ -6,6 +6,7 @@ import { bit } from '../base/bits.js'
 import { vdpaError } from '../base/errors.js'
 import type { Subscription } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
+import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { createDeviceRing } from '../virtqueue/create.js'
@@ -59,7 +60,7 @@ export class GuestRing {
   // The tables of indirect descriptors that lie in several pieces are gathered here.
   #scratch = new RingMemory(new ArrayBuffer(0))
 
-  /** Errors: TypeError and RangeError for a ring that is none, ERR_VDPA_RING_BROKEN where it does not lie in the guest's memory in one piece. */
+  /** Errors: TypeError and RangeError for a ring that is none, ERR_VDPA_RING_BROKEN where it does not lie in the guest's memory. */
   constructor(guest: GuestControlRing) {
     if (typeof guest !== 'object' || guest === null) throw typeError('guest', 'an object', guest)
     const features = toU64(guest.features, 'guest.features')
@@ -161,15 +162,16 @@ export class GuestRing {
     }
   }
 
-  #locateAreas(): RingAreas {
+  #locateAreas(): RingAreas<RingBytes> {
     const { addresses, size } = this.#guest
     const sizes = areaSizes(this.#format, size)
     const locate = (name: 'descriptor' | 'driver' | 'device') => {
       const parts = this.#parts(toU64(addresses[name], `guest.addresses.${name}`), sizes[name])
-      const [first] = parts ?? []
-      if (first?.length === sizes[name]) return new RingMemory(first.buffer, first.byteOffset, first.length)
-      const text = `the ${name} area of the guest's ring does not lie in its memory in one piece`
-      throw vdpaError('ERR_VDPA_RING_BROKEN', text)
+      if (parts === undefined)
+        throw vdpaError('ERR_VDPA_RING_BROKEN', `the ${name} area of the guest's ring does not lie in its memory`)
+      const windows = parts.map((part) => new RingMemory(part.buffer, part.byteOffset, part.length))
+      const [whole] = windows
+      return windows.length === 1 && whole !== undefined ? whole : new PartedRingMemory(windows)
     }
     return { descriptor: locate('descriptor'), driver: locate('driver'), device: locate('device') }
   }

@@ -1,13 +1,15 @@
 // One virtqueue of a model: its registers, the device ring over guest memory while it can be reached, and a cursor over the chain in hand. It knows no
 // device kind. Nothing here allocates per chain.
 
+import { isGone, isSamePlace, type RingBytes } from '../memory/parted-ring-memory.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, ENTRIES_AT, initialState } from '../virtqueue/layout.js'
-import type { DeviceRing, RingAreas, RingFormat, RingState, TableLocation } from '../virtqueue/virtqueue.js'
+import type { DeviceRing, RingAreas, RingFormat, RingState } from '../virtqueue/virtqueue.js'
 import { AheadRing } from './ahead-ring.js'
 import { dmaAccess } from './device-ops.js'
 import type { QueueContext, VringStateKind } from './queue-context.js'
+import { locateArea } from './queue-areas.js'
 import { tablesOf } from './queue-tables.js'
 
 interface AreaAddresses {
@@ -38,11 +40,9 @@ export interface ChainAside {
   readonly parts: readonly AsidePart[]
 }
 
-const areaNames = ['descriptor', 'driver', 'device'] as const
+const WORD = 0x1_0000_0000
 
-function isSamePlace(one: RingMemory, other: RingMemory): boolean {
-  return one.buffer === other.buffer && one.byteOffset === other.byteOffset && one.buffer.byteLength > 0
-}
+const areaNames = ['descriptor', 'driver', 'device'] as const
 
 /** Where a device that serves a ring whose used area it cannot write puts what it would write. */
 function ownDeviceArea(bytes: number): RingMemory {
@@ -75,7 +75,7 @@ export class DeviceQueue {
   // The queue became ready, and nothing was done with it yet.
   #isFresh = false
   #ring: DeviceRing | undefined
-  #areas: RingAreas | undefined
+  #areas: RingAreas<RingBytes> | undefined
   // The used ring is not the driver's, which therefore stays where it was.
   #isUnwritable = false
   #ringVersion = -1
@@ -114,9 +114,7 @@ export class DeviceQueue {
     return (
       this.#ring !== undefined &&
       areas !== undefined &&
-      (areas.descriptor.buffer.byteLength === 0 ||
-        areas.driver.buffer.byteLength === 0 ||
-        areas.device.buffer.byteLength === 0)
+      (isGone(areas.descriptor) || isGone(areas.driver) || isGone(areas.device))
     )
   }
 
@@ -453,14 +451,16 @@ export class DeviceQueue {
   #locateAreas(
     { dma, format }: QueueContext,
     asid: number,
-    otherwise?: (bytes: number) => RingMemory,
-  ): RingAreas | undefined {
+    otherwise?: (bytes: number) => RingBytes,
+  ): RingAreas<RingBytes> | undefined {
     const sizes = areaSizes(format, this.#ringSize)
     const eventBytes = format === 'split' ? 0 : 4
-    const locate = ([high, low]: readonly [number, number], length: number, access: number) => {
-      const found: TableLocation | undefined = dma.locate(asid, high, low, length, access)
-      return found?.memory.slice(found.offset, length)
-    }
+    const locate = ([high, low]: readonly [number, number], length: number, access: number) =>
+      locateArea(
+        (at, bytes) => dma.locate(asid, high + Math.floor((low + at) / WORD), (low + at) % WORD, bytes, access),
+        low,
+        length,
+      )
     const descriptorAccess = format === 'split' ? dmaAccess.READ : dmaAccess.READ | dmaAccess.WRITE
     const descriptor = locate(this.#ringAddresses.descriptor, sizes.descriptor, descriptorAccess)
     const driver = locate(this.#ringAddresses.driver, Math.max(sizes.driver, eventBytes), dmaAccess.READ)

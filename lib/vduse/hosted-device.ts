@@ -19,7 +19,7 @@ import {
   vduseVqReady,
   vduseVqState,
 } from '../uapi/vduse.js'
-import { areaSizes, INDEX_AT } from '../virtqueue/layout.js'
+import { ENTRIES_AT, INDEX_AT } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { IovaMemory } from './iova-memory.js'
 import type { DeviceNode, VduseMessage } from './nodes.js'
@@ -316,10 +316,9 @@ export class HostedDevice {
     queue.isLive = true
   }
 
-  #usedIndex(index: number, { size, device }: { readonly size: number; readonly device: bigint }): number {
+  #usedIndex(index: number, { device }: { readonly device: bigint }): number {
     const asid = this.#options.ops.groupAsid?.(this.#options.ops.queueGroup?.(index) ?? 0) ?? 0
-    const length = areaSizes('split', size).device
-    const found = this.#memory.locate(asid, Number(device >> 32n), Number(device & 0xffff_ffffn), length, 1)
+    const found = this.#memory.locate(asid, Number(device >> 32n), Number(device & 0xffff_ffffn), ENTRIES_AT, 1)
     if (found === undefined) throw vdpaError('ERR_VDPA_NOT_MAPPED', `the used ring of queue ${index} cannot be reached`)
     const [low = 0, high = 0] = found.memory.bytes(found.offset + INDEX_AT, 2)
     return low | (high << 8)

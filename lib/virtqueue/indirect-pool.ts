@@ -2,6 +2,7 @@
 
 import { checkInteger, rangeError, toU64 } from '../base/checks.js'
 import { rangeOf } from '../base/ranges.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 import * as layout from './layout.js'
 import type { StagedChain } from './staged-chain.js'
@@ -97,7 +98,7 @@ export class IndirectPool {
 }
 
 /** A descriptor that lies in memory, as it was pushed; its flags are at byte 12 (split) or 14 (packed). */
-export function readSegment(memory: RingMemory, at: number, flagsAt: number): ChainSegment {
+export function readSegment(memory: RingBytes, at: number, flagsAt: number): ChainSegment {
   return {
     iovaHigh: memory.u32(at + 4),
     iovaLow: memory.u32(at),

@@ -1,6 +1,7 @@
 // Numbers of the two ring formats: flags, where fields lie, how long areas are. No algorithm.
 
 import { checkInteger, checkObject, checkOneOf, rangeError } from '../base/checks.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import type { RingAreas, RingFormat, RingState } from './virtqueue.js'
 
 /** A flag of a descriptor (sections 2.7.5 and 2.8.13): the chain goes on at `next` (split), or in the descriptor that follows (packed). */
@@ -74,7 +75,7 @@ export function checkRingSize(format: RingFormat, size: number): void {
 }
 
 /** Areas that are long enough and lie so that their 16-bit fields can be reached atomically. */
-export function checkAreas(format: RingFormat, size: number, areas: RingAreas): void {
+export function checkAreas(format: RingFormat, size: number, areas: RingAreas<RingBytes>): void {
   const sizes = areaSizes(format, size)
   for (const name of ['descriptor', 'driver', 'device'] as const) {
     const { byteLength, byteOffset } = areas[name]
@@ -118,10 +119,10 @@ export function passes(event: number, next: number, old: number): boolean {
  * Writes a packed ring of `size` with nothing available and nothing used at `position` (offset, wrap counter in bit 15), both sides wanting notifications. From
  * the position on, descriptors look as used in the lap before, those before it as used in this lap: all 0 in a new ring (section 2.8.13).
  */
-export function writeEmptyPackedRing(areas: RingAreas, size: number, position: number): void {
+export function writeEmptyPackedRing(areas: RingAreas<RingBytes>, size: number, position: number): void {
   const offset = position & 0x7fff
   const wrap = position >>> 15
-  areas.descriptor.bytes(0, size * DESCRIPTOR_BYTES).fill(0)
+  for (let at = 0; at < size * DESCRIPTOR_BYTES; at += 4) areas.descriptor.setU32(at, 0)
   for (let index = 0; index < size; index++) {
     const lap = index < offset ? wrap : wrap ^ 1
     areas.descriptor.store16(index * DESCRIPTOR_BYTES + 14, lap === 1 ? AVAIL_USED : 0)

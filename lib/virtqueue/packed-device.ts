@@ -1,7 +1,7 @@
 // The device's side of a packed virtqueue (virtio 1.2 section 2.8). The driver may write anything anywhere at any time: each field is read
 // once, into columns of our own, and checked there.
 
-import type { RingMemory } from '../memory/ring-memory.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
@@ -19,9 +19,9 @@ const NOT_HELD = -1
 export class PackedDeviceRing implements DeviceRing {
   readonly format = 'packed'
   readonly size: number
-  readonly #ring: RingMemory
-  readonly #driverEvent: RingMemory
-  readonly #deviceEvent: RingMemory
+  readonly #ring: RingBytes
+  readonly #driverEvent: RingBytes
+  readonly #deviceEvent: RingBytes
   readonly #hasEventIdx: boolean
   readonly #isInOrder: boolean
   readonly #translateTable: TranslateTable | undefined

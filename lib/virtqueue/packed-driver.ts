@@ -2,7 +2,7 @@
 // in flight is in our own columns, by buffer id.
 
 import { rangeError } from '../base/checks.js'
-import type { RingMemory } from '../memory/ring-memory.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool } from './indirect-pool.js'
 import * as layout from './layout.js'
@@ -31,10 +31,10 @@ const NOT_USED = -1
 export class PackedDriverRing implements DriverRing {
   readonly format = 'packed'
   readonly size: number
-  readonly #areas: RingAreas
-  readonly #ring: RingMemory
-  readonly #driverEvent: RingMemory
-  readonly #deviceEvent: RingMemory
+  readonly #areas: RingAreas<RingBytes>
+  readonly #ring: RingBytes
+  readonly #driverEvent: RingBytes
+  readonly #deviceEvent: RingBytes
   readonly #hasEventIdx: boolean
   readonly #isInOrder: boolean
   readonly #pool: IndirectPool | undefined

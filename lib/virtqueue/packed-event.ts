@@ -1,21 +1,21 @@
 // Event suppression structures of packed rings (virtio 1.2 sections 2.8.10 and 2.8.14): asking the other side for a notification, and finding
 // out whether it asked. Both sides do both; only whose structure is whose differs.
 
-import type { RingMemory } from '../memory/ring-memory.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import * as layout from './layout.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
 const { EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS_AT, EVENT_POSITION_AT } = layout
 
 /** Asks for a notification when the descriptor at `position` (offset, wrap counter in bit 15) is moved; without EVENT_IDX, for all of them. */
-export function enableEvents(event: RingMemory, hasEventIdx: boolean, position: number): void {
+export function enableEvents(event: RingBytes, hasEventIdx: boolean, position: number): void {
   // The position before the flags that make it valid: a reader takes them the other way round.
   if (hasEventIdx) event.store16(EVENT_POSITION_AT, position)
   event.store16(EVENT_FLAGS_AT, hasEventIdx ? EVENT_DESCRIPTOR : EVENT_ENABLE)
 }
 
 /** Says that no notification is wanted. */
-export function disableEvents(event: RingMemory): void {
+export function disableEvents(event: RingBytes): void {
   event.store16(EVENT_FLAGS_AT, EVENT_DISABLE)
 }
 
@@ -24,7 +24,7 @@ export function disableEvents(event: RingMemory): void {
  * a feature that was not negotiated, count as "always": a notification too many does no harm.
  */
 export function isEventWanted(
-  event: RingMemory,
+  event: RingBytes,
   hasEventIdx: boolean,
   position: number,
   moved: number,

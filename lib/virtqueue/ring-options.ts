@@ -1,6 +1,7 @@
 // What a ring is made of: the arguments of createDriverRing and createDeviceRing, and the checks that both formats share.
 
 import { checkFunction, checkInteger, checkObject, checkOneOf, rangeError, typeError } from '../base/checks.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { checkAreas, checkRingState, initialState } from './layout.js'
 import { StagedChain } from './staged-chain.js'
 import type {
@@ -23,7 +24,7 @@ export interface RingOptions {
   /** Descriptors: a power of two up to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number
   /** As long as `areaSizes()` says or longer, each at an even offset of its buffer. */
-  readonly areas: RingAreas
+  readonly areas: RingAreas<RingBytes>
   /** What was negotiated. Default: none of them. */
   readonly features?: RingFeatures
   /** Where the queue begins. Default: as a new one (0 for split, 0x8000 in both halves for packed). */

@@ -1,7 +1,7 @@
 // The device's side of a split virtqueue (virtio 1.2 section 2.7). The driver may write anything anywhere at any time: each field is read
 // once, into columns of our own, and checked there.
 
-import type { RingMemory } from '../memory/ring-memory.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
@@ -18,9 +18,9 @@ export class SplitDeviceRing implements DeviceRing {
   readonly format = 'split'
   readonly size: number
   readonly #mask: number
-  readonly #descriptors: RingMemory
-  readonly #available: RingMemory
-  readonly #used: RingMemory
+  readonly #descriptors: RingBytes
+  readonly #available: RingBytes
+  readonly #used: RingBytes
   readonly #usedEventAt: number
   readonly #availableEventAt: number
   readonly #hasEventIdx: boolean

@@ -2,7 +2,7 @@
 // numbers per used chain, checked against them.
 
 import { rangeError } from '../base/checks.js'
-import type { RingMemory } from '../memory/ring-memory.js'
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool, readSegment } from './indirect-pool.js'
 import * as layout from './layout.js'
@@ -21,9 +21,9 @@ export class SplitDriverRing implements DriverRing {
   readonly format = 'split'
   readonly size: number
   readonly #mask: number
-  readonly #descriptors: RingMemory
-  readonly #available: RingMemory
-  readonly #used: RingMemory
+  readonly #descriptors: RingBytes
+  readonly #available: RingBytes
+  readonly #used: RingBytes
   readonly #usedEventAt: number
   readonly #availableEventAt: number
   readonly #hasEventIdx: boolean

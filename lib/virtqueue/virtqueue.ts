@@ -2,19 +2,20 @@
 // chains and completes them. The algorithms are in split-*.ts and packed-*.ts; memory is injected. Addresses are two 32-bit halves and
 // nothing here allocates per buffer, because this is the hot path. Section numbers are those of virtio 1.2.
 
+import type { RingBytes } from '../memory/parted-ring-memory.js'
 import type { RingMemory } from '../memory/ring-memory.js'
 
 /** `'split'` (section 2.7) or `'packed'` (section 2.8, VIRTIO_F_RING_PACKED). */
 export type RingFormat = 'split' | 'packed'
 
 /** The three areas of a queue, in virtio's words (section 2.6): bytes as this side can reach them. `areaSizes()` says how long they are. */
-export interface RingAreas {
+export interface RingAreas<Bytes extends RingBytes = RingMemory> {
   /** Descriptor table (split) or descriptor ring (packed): 16 bytes × size. */
-  readonly descriptor: RingMemory
+  readonly descriptor: Bytes
   /** Driver area: available ring, or driver event suppression structure. */
-  readonly driver: RingMemory
+  readonly driver: Bytes
   /** Device area: used ring, or device event suppression structure. */
-  readonly device: RingMemory
+  readonly device: Bytes
 }
 
 /** Negotiated features that change how a ring is used. All default to false. */
