@@ -97,7 +97,10 @@ export class ControlState {
     this.#entries.set(`${name} ${about}`, { name, payload: payload.slice() })
   }
 
+  /** What was set, or may have been, does not count any more. */
   #forget(name: NetCommandName, isMeant: (about: number) => boolean = () => true): void {
+    for (const doubt of this.#doubts)
+      if (doubt.name === name && isMeant(subject(doubt.payload))) this.#doubts.delete(doubt)
     for (const [key, entry] of this.#entries)
       if (entry.name === name && isMeant(Number(key.slice(name.length + 1)))) this.#entries.delete(key)
   }
