@@ -82,7 +82,7 @@ export type VdpaErrorCode =
   | 'ERR_VDPA_STATE' // the device or object is not in a state that allows this
   | 'ERR_VDPA_NOT_SUPPORTED' // this device, kernel or backend has no such capability
   | 'ERR_VDPA_NO_ADDON' // the native addon is not there; only the simulator works
-  | 'ERR_VDPA_WRONG_DEVICE' // the device is not of the kind that was asked for
+  | 'ERR_VDPA_WRONG_DEVICE' // the device is not of the kind that was asked for, or not the one that is meant
   | 'ERR_VDPA_FEATURES' // features were not offered, not accepted, or contradict each other
   | 'ERR_VDPA_NO_OWNER' // the handle has not claimed the device
   | 'ERR_VDPA_IOVA_RANGE' // outside the addresses that the device can reach

@@ -109,6 +109,11 @@ export class NetControlQueue implements Closeable {
     return this.#queue.isClosed
   }
 
+  /** @internal Whether it is the control queue of a device. */
+  isOf(device: object): boolean {
+    return this.#device === device
+  }
+
   /** Bytes of the longest payload. */
   get maxPayloadBytes(): number {
     return this.#queue.maxCommandBytes - HEAD_BYTES

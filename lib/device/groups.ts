@@ -1,8 +1,9 @@
 // Virtqueue groups: which queues must share an address space, which space each group is in, and whether a queue can be alone.
 
-import { checkInteger, typeError } from '../base/checks.js'
+import { checkInteger, rangeError, typeError } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
+import { AddressSpace } from './address-space.js'
 import { checkNegotiated, checkThere, checkUnchanging, isRunning, refusal, type DeviceContext } from './context.js'
 
 /** Whether a queue can have an address space of its own, and if not, why not. */
@@ -89,6 +90,8 @@ export class VirtqueueGroups {
     this.#checkGroup(group)
     const asid = typeof space === 'object' && space !== null ? space.asid : space
     if (typeof asid !== 'number') throw typeError('space', 'an address space or its number', space)
+    if (space instanceof AddressSpace && this.#context.spaces.get(asid) !== space)
+      throw rangeError('space', 'an address space of this device', space)
     const { addressSpaceCount } = this.#context.facts
     const request = 'VHOST_VDPA_SET_GROUP_ASID'
     if (!Number.isInteger(asid) || asid < 0 || asid >= addressSpaceCount) {

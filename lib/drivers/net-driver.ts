@@ -234,12 +234,18 @@ export class NetDriver implements Closeable {
 
   /**
    * Has the device spread traffic over the first `count` pairs (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, section 5.1.6.5.5), once it runs. Frames are
-   * refused at once on pairs that are no longer used. Errors: those of a command.
+   * refused at once on pairs that are no longer used. Errors: those of a command; ERR_VDPA_WRONG_DEVICE for another device's control queue.
    */
   async usePairs(control: NetControlQueue, count = this.pairs, options?: CommandOptions): Promise<void> {
     checkInteger(count, 'count', 1, this.pairs)
-    if (typeof (control as Partial<NetControlQueue> | undefined)?.setQueuePairs !== 'function')
+    if (typeof (control as Partial<NetControlQueue> | null | undefined)?.isOf !== 'function')
       throw typeError('control', 'a NetControlQueue', control)
+    if (!control.isOf(this.#device))
+      throw vdpaError(
+        'ERR_VDPA_WRONG_DEVICE',
+        'the control queue is that of another device, whose pairs it would set',
+        { path: this.#path },
+      )
     await control.setQueuePairs(count, options)
   }
 

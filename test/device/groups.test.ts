@@ -162,6 +162,12 @@ describe('descriptor groups', () => {
 })
 
 describe('assigning', () => {
+  test('takes no address space of another device, though it has the same number', () => {
+    const [{ device }, { device: other }] = [deviceOf({}), deviceOf({})]
+    expect(() => device.groups.assign(1, other.addressSpace(1))).toThrow(RangeError)
+    expect(device.groups.asidOf(1)).toBe(0)
+  })
+
   test('is seen by the device, and forgotten at a reset', async () => {
     const { simulator, device } = deviceOf({})
     device.groups.assign(1, device.addressSpace(1))

@@ -345,6 +345,16 @@ describe('queue pairs', () => {
     expect(driver.activePairs).toBe(2)
   })
 
+  test("another device's control queue is not told of them", async () => {
+    const { driver } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
+    const { driver: other, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
+    if (control === undefined) throw new Error('no control queue')
+    await expect(driver.usePairs(control)).rejects.toMatchObject({ code: 'ERR_VDPA_WRONG_DEVICE' })
+    expect([driver.activePairs, other.activePairs, control.commands()]).toEqual([1, 1, []])
+    await other.usePairs(control)
+    expect([driver.activePairs, other.activePairs]).toEqual([1, 3])
+  })
+
   test('pairs that a command was given up for are not believed', async () => {
     const { driver, control } = await run({ features, device: { queuePairs: 3 }, hasControl: true, pairs: 3 })
     if (control === undefined) throw new Error('no control queue')

@@ -65,7 +65,7 @@ const parts: Readonly<Record<string, readonly string[]>> = {
     'release',
   ],
   ControlQueue: ['exchangeTold'],
-  NetControlQueue: ['queueOptions', 'over'],
+  NetControlQueue: ['queueOptions', 'over', 'isOf'],
   NetDriver: ['startSteps', 'saveSteps', 'anew'],
   BlockDriver: ['startSteps', 'saveSteps', 'anew'],
   VirtqueueGroups: ['assignOwned'],
