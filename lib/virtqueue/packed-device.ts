@@ -130,7 +130,14 @@ export class PackedDeviceRing implements DeviceRing {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     // Undefined for an id that no chain can have, and then not >= 0 either.
     const writable = this.#writable[id] as number
-    if (!(writable >= 0) || written >>> 0 !== written || written > writable) throw misuse(id, writable, written)
+    if (
+      typeof id !== 'number' ||
+      !(writable >= 0) ||
+      typeof written !== 'number' ||
+      written >>> 0 !== written ||
+      written > writable
+    )
+      throw misuse(id, writable, written)
     if (this.#isInOrder) {
       this.#completeInOrder(id, written, written === writable)
     } else {

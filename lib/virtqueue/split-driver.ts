@@ -1,9 +1,9 @@
 // The driver's side of a split virtqueue (virtio 1.2 section 2.7). All it believes is in its own columns: what it reads from the ring is two
 // numbers per used chain, checked against them.
 
-import { rangeError } from '../base/checks.js'
+import { checkInteger } from '../base/checks.js'
 import type { RingBytes } from '../memory/parted-ring-memory.js'
-import { ringBroken, ringFull, rule, wrongTime } from './broken.js'
+import { notToken, ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool, readSegment } from './indirect-pool.js'
 import * as layout from './layout.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
@@ -120,13 +120,13 @@ export class SplitDriverRing implements DriverRing {
 
   commit(token: number): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    if ((token | 0) !== token || token < 0) throw rangeError('token', 'an integer from 0 to 2^31-1', token)
+    if (typeof token !== 'number' || (token | 0) !== token || token < 0) throw notToken(token)
     const staged = this.#staged
     const count = staged.count
     if (count === 0) throw wrongTime('a chain without a segment cannot be committed')
     const table = count > 1 && count <= this.size && this.#freeCount > 0 ? this.#takeTable(count) : -1
     const slots = table < 0 ? count : 1
-    if (slots > this.#freeCount) throw ringFull(slots, this.#freeCount)
+    if (slots > this.#freeCount) throw ringFull(slots, this.#freeCount, this.size)
     this.#place(token, count, slots, table)
   }
 
@@ -197,7 +197,8 @@ export class SplitDriverRing implements DriverRing {
   }
 
   notificationData(queueIndex: number): number {
-    return ((this.#published << 16) | (queueIndex & 0xffff)) >>> 0
+    checkInteger(queueIndex, 'queueIndex', 0, 0xffff)
+    return ((this.#published << 16) | queueIndex) >>> 0
   }
 
   state(): RingState {

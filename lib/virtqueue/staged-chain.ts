@@ -1,6 +1,6 @@
 // A chain that a driver is putting together: segments in columns, checked as they come. Nothing here is visible to the device.
 
-import { rangeError, toU64 } from '../base/checks.js'
+import { rangeError, toU64, typeError } from '../base/checks.js'
 import * as layout from './layout.js'
 import type { ChainSegment } from './virtqueue.js'
 
@@ -42,7 +42,11 @@ export class StagedChain {
   push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
     const at = this.count
     // One test, so that this function stays small enough to be inlined. Sums of two numbers below 2^32 are exact.
+    // The types first: a bigint in arithmetic throws, and not by name.
     if (
+      typeof length !== 'number' ||
+      typeof iovaLow !== 'number' ||
+      typeof iovaHigh !== 'number' ||
       length >>> 0 !== length ||
       length === 0 ||
       iovaLow >>> 0 !== iovaLow ||
@@ -66,7 +70,10 @@ export class StagedChain {
     this.lengths[at] = length
   }
 
-  #refusal(iovaHigh: number, iovaLow: number, length: number): RangeError {
+  #refusal(iovaHigh: number, iovaLow: number, length: number): Error {
+    if (typeof length !== 'number') return typeError('length', 'an integer from 1 to 2^32-1', length)
+    if (typeof iovaLow !== 'number') return typeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
+    if (typeof iovaHigh !== 'number') return typeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
     if (length >>> 0 !== length || length === 0) return rangeError('length', 'an integer from 1 to 2^32-1', length)
     if (iovaLow >>> 0 !== iovaLow) return rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
     if (iovaHigh >>> 0 !== iovaHigh) return rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)

@@ -110,7 +110,7 @@ export interface DriverRing {
   /** Like push, for bigint addresses (allocates nothing that lasts, but is slower). */
   pushAddress(iova: bigint, length: number, deviceWrites: boolean): void
   /**
-   * Puts the chain in the ring under `token` (0..2^31-1), which take() will give back. Throws ERR_VDPA_NO_SPACE, ring unchanged, when it does not fit;
+   * Puts the chain in the ring under `token` (0..2^31-1), which take() will give back. Throws ERR_VDPA_NO_SPACE, ring unchanged, when it does not fit now, and RangeError for a chain of more segments than the ring has descriptors, which never fits;
    * the chain stays started, so that commit() may be tried again after take(). A chain of more than one segment goes to an indirect table when there is a free one.
    */
   commit(token: number): void
@@ -126,7 +126,7 @@ export interface DriverRing {
   enableCalls(): boolean
   /** Says that interrupts are not wanted. Some may come nevertheless (section 2.7.7: suppression is advice). */
   disableCalls(): void
-  /** The 32-bit notification of VIRTIO_F_NOTIFICATION_DATA (section 2.9): queue index in the low half, position in the high half. */
+  /** The 32-bit notification of VIRTIO_F_NOTIFICATION_DATA (section 2.9): queue index (0..65535) in the low half, position in the high half. */
   notificationData(queueIndex: number): number
   /** Where the queue stands: chains published, chains taken back. */
   state(): RingState

@@ -154,7 +154,7 @@ export class RingModel {
     const isIndirect = count > 1 && count <= tableSize && count <= this.#size && this.#freeTables > 0 && free > 0
     const slots = isIndirect ? 1 : count
     if (count === 0 || slots > free) {
-      const code = count === 0 ? 'ERR_VDPA_STATE' : 'ERR_VDPA_NO_SPACE'
+      const code = count === 0 ? 'ERR_VDPA_STATE' : count > this.#size ? 'ERR_OUT_OF_RANGE' : 'ERR_VDPA_NO_SPACE'
       expect(() => driver.commit(token)).toThrow(expect.objectContaining({ code }))
       expect(driver.freeCount).toBe(free)
       return
