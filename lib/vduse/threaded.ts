@@ -117,6 +117,8 @@ class ThreadedHost implements VduseHost {
       this.#hasEnded = true
       throwUncaught(error)
     })
+    // Or one that called process.exit(), which ends its thread.
+    worker.once('exit', () => (this.#hasEnded = true))
   }
 
   get isClosed(): boolean {
