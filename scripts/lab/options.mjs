@@ -18,7 +18,7 @@ Boots a Linux with real /dev/vhost-vdpa-N devices under QEMU, runs the command i
   --env NAME[=VALUE]     hand a variable to the command (may be repeated)
   --module NAME.PARAMETER=VALUE
                          load a module with a parameter, as vdpa_sim.use_va=0 (may be repeated)
-  --with strace|dpdk     install these peers as well (may be repeated)
+  --with dpdk            install this peer as well
   --out FOLDER           keep /run/lab of the guest (results, captures, disk image) in this folder
   --keep                 keep the temporary folder and say where it is
   --console              show the machine's serial console while it runs
@@ -99,7 +99,7 @@ export function parseOptions(words) {
   if (options.hugepages * 2 > options.memory - 512)
     throw misuse(`${options.hugepages} hugepages leave less than 512 MiB of ${options.memory} MiB: raise --memory`)
   for (const name of options.with)
-    if (!['strace', 'dpdk'].includes(name)) throw misuse(`--with knows strace and dpdk, not '${name}'`)
+    if (name !== 'dpdk') throw misuse(`--with knows dpdk, not '${name}'`)
   for (const entry of options.env)
     if (!/^[A-Za-z_][A-Za-z0-9_]*(=|$)/.test(entry)) throw misuse(`--env wants NAME or NAME=VALUE, not '${entry}'`)
   return options

@@ -3,15 +3,14 @@ import { environment, isRoot, machineApt } from './apt.mjs'
 import { exitCodes, labError, report } from './progress.mjs'
 import { hasProgram, run } from './processes.mjs'
 
-/** Needed at every run: the machine, its first program, and the tool that makes vDPA devices. */
-export const machinePackages = ['qemu-system-x86', 'qemu-system-common', 'busybox-static', 'iproute2']
+/** Needed at every run: the machine, its first program, the tool that makes vDPA devices, and another witness of what is asked of them. */
+export const machinePackages = ['qemu-system-x86', 'qemu-system-common', 'busybox-static', 'iproute2', 'strace']
 
 /** Needed once for each kernel, to unpack it and to build the modules that Debian leaves out. */
 export const buildPackages = ['gcc', 'make', 'binutils', 'xz-utils', 'kmod', 'libelf1', 'libssl3']
 
 /** Other implementations to compare with, asked for by `--with`. */
 export const peerPackages = {
-  strace: ['strace'],
   dpdk: ['dpdk-dev', 'librte-net-virtio23', 'librte-mempool-ring23'],
 }
 
