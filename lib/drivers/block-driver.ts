@@ -74,6 +74,17 @@ export interface BlockRequestOptions {
   readonly signal?: AbortSignal
 }
 
+/** Saved lanes go on in queues that were made for them: all or none. Until all have one nothing is sent there, so that what fails leaves them as they were saved. */
+function goOn(lanes: readonly BlockTransfers[], made: readonly DeviceQueue[], limits: BlockLimits): void {
+  try {
+    for (const [index, queue] of made.entries()) lanes[index]?.queue.attach(queue, limits)
+  } catch (failure) {
+    for (const { queue } of lanes) queue.parkAgain()
+    throw failure
+  }
+  for (const { queue } of lanes) queue.resume()
+}
+
 /** Where the state of the write cache is in the configuration. */
 const WRITE_CACHE_AT = virtioBlkConfig.fields.find(({ name }) => name === 'wce')?.offset ?? 0
 
@@ -124,7 +135,7 @@ export class BlockDriver implements Closeable {
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
     const wish = { ...options }
     try {
-      return await device.changeQueues('BlockDriver.start()', () => BlockDriver.#startSteps(device, wish))
+      return await device.changeQueues('BlockDriver.start()', () => BlockDriver.startSteps(device, wish))
     } catch (cause) {
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
       const { lanes } = wish.restore ?? {}
@@ -150,15 +161,6 @@ export class BlockDriver implements Closeable {
 
   /** @internal start() as part of a procedure of the device. What waits goes on waiting when it fails: the snapshot may go on elsewhere. */
   static *startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
-    try {
-      return yield* BlockDriver.#startSteps(device, options)
-    } catch (failure) {
-      for (const { queue } of options.restore?.lanes ?? []) queue.parkAgain()
-      throw failure
-    }
-  }
-
-  static *#startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
     const { path } = device
     const features = negotiatedFeatures(device)
     const config = device.config.block()
@@ -188,14 +190,12 @@ export class BlockDriver implements Closeable {
         path,
       })
     const finish = (made: readonly DeviceQueue[]) => {
-      const lanes = made.map((queue, index) => {
-        const lane = restore?.lanes[index]
-        if (lane === undefined)
-          return new BlockTransfers(new BlockQueue(queue, { path, limits, isIndirect, ...shape }), path)
-        lane.queue.attach(queue, limits)
-        return lane
-      })
-      return new BlockDriver(device, limits, shape, made, lanes)
+      const laneOf = (queue: DeviceQueue) =>
+        new BlockTransfers(new BlockQueue(queue, { path, limits, isIndirect, ...shape }), path)
+      const lanes = made.map((queue, index) => restore?.lanes[index] ?? laneOf(queue))
+      const driver = new BlockDriver(device, limits, shape, made, lanes)
+      if (restore !== undefined) goOn(lanes, made, limits)
+      return driver
     }
     const optionsOf = (index: number) => queueOptions(shape, addressSpace, restore?.queues[index])
     return yield* makeQueues(device, count, optionsOf, finish)

@@ -276,7 +276,7 @@ export class BlockQueue {
     this.#stopWatchingClose()
   }
 
-  /** @internal park() of one whose restoring failed: it waits for another. */
+  /** @internal Waits for another queue to go on in, because the restoring in this one failed. Nothing was sent there. */
   parkAgain(): void {
     if (this.#failure === undefined) this.park()
   }
@@ -286,7 +286,7 @@ export class BlockQueue {
     return this.#isParked && this.#failure === undefined
   }
 
-  /** @internal Goes on in a queue that was restored from the parked one. */
+  /** @internal Has a queue to go on in that was restored from the parked one: with resume(). */
   attach(queue: DeviceQueue, limits: BlockLimits): void {
     this.#queue = queue
     this.#ring = queue.ring
@@ -295,8 +295,12 @@ export class BlockQueue {
     this.setLimits(limits)
     // They are sent again: a status that came before the device was stopped answers nothing.
     for (let slot = 0; slot < this.slots; slot++) if (this.#state[slot] === IN_FLIGHT) this.#memory.forgetStatus(slot)
-    this.#isParked = false
     this.#listen()
+  }
+
+  /** @internal Goes on after attach(). */
+  resume(): void {
+    this.#isParked = false
     if (this.#inFlight > 0) this.#reference(true)
     this.#onRoom?.()
   }

@@ -1,13 +1,14 @@
 // A running device moves to another one in the middle of traffic, and goes on where it was when any call of it is refused.
 
 import { afterEach, describe, expect, test } from '@jest/globals'
+import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import { moveDevice } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
 import type { FeatureName } from '../drivers/features.js'
-import { A, address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
+import { A, address, B, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
 const pairs: Pair[] = []
@@ -112,6 +113,49 @@ test('a disk under verified writes: promises settle on the other side', async ()
   await disk.write(9, new Uint8Array(512).fill(9))
   expect((await disk.read(9, 1))[5]).toBe(9)
   await target.close()
+})
+
+test('each call of the target refused in turn, a disk goes on with what was under way, on one side', async () => {
+  const outcomes = new Set<boolean | undefined>()
+  let nth = 1
+  for (; nth < 200; nth++) {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    for (const path of [A, B]) simulator.add(blockDevice({ path, capacity: 64, queues: 2 }))
+    const backend = new FaultyBackend(simulator)
+    const [source, target] = await Promise.all([A, B].map((path) => openDevice(path, { backend, expect: 'block' })))
+    if (source === undefined || target === undefined) throw new Error('no device')
+    await source.negotiate(['VIRTIO_BLK_F_MQ'])
+    const driver = await BlockDriver.start(source, { queues: 2, size: 16, slots: 2 })
+    await source.start()
+    // More than there is room for: some wait.
+    const sent = Array.from({ length: 8 }, (_, at) => driver.write(at, new Uint8Array(512).fill(at + 1)))
+    const written = Promise.all(sent)
+    const fault = backend.fail({
+      with: 'EIO',
+      nth,
+      when: (call) => call.op !== 'close' && (call.op === 'eventfd' || ('path' in call && call.path === B)),
+    })
+    const result = await moveDevice(source, target, { driver }).catch(() => undefined)
+    const { hits } = fault
+    fault.close()
+    outcomes.add(result?.isMoved)
+    const running = [source, target].filter(({ state }) => state === 'running').map(({ path }) => path)
+    expect({ nth, running }).toEqual({ nth, running: [(result?.device ?? source).path] })
+    let isOver = false
+    const over = () => (isOver = true)
+    written.then(over, over)
+    for (let turn = 0; turn < 1000 && !isOver; turn++) {
+      simulator.drain()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect({ nth, isOver }).toEqual({ nth, isOver: true })
+    await written
+    for (const one of [source, target]) await one.close()
+    expect(simulator.descriptors).toEqual([])
+    if (hits === 0) break
+  }
+  expect(nth).toBeLessThan(200)
+  expect(outcomes).toEqual(new Set([true, false, undefined]))
 })
 
 test('is refused before anything is touched where something would be lost', async () => {
