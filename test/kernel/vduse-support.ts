@@ -38,6 +38,9 @@ export function writeTree(folder: string): Map<string, string> {
   return sums
 }
 
+/** Milliseconds in which a program of Node has begun on any machine. */
+const STARTS_IN = 400_000
+
 /** `vhost-vdpa serve …` in a process of its own. */
 export class ServingProcess {
   readonly #child: ChildProcess
@@ -62,11 +65,18 @@ export class ServingProcess {
   /** Starts one and waits until it serves. */
   static async start(...words: string[]): Promise<ServingProcess> {
     const serving = new ServingProcess(words)
-    while (!serving.#out.includes('\n')) {
-      if (serving.#child.exitCode !== null) throw new Error(`it ended: ${serving.#out}${serving.#err}`)
-      await new Promise((resolve) => setTimeout(resolve, 20))
+    const serves = () => serving.#out.includes('\n')
+    await until(() => serves() || serving.#hasEnded, STARTS_IN)
+    if (!serves()) {
+      // What it said may still be in its pipes when it is gone.
+      await serving.#ended
+      throw new Error(`it ended: ${serving.#out}${serving.#err}`)
     }
     return serving
+  }
+
+  get #hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null
   }
 
   /** What it said first. */
@@ -88,6 +98,6 @@ export class ServingProcess {
 
   /** Ends one that was not. */
   async kill(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) await this.end('SIGKILL')
+    if (!this.#hasEnded) await this.end('SIGKILL')
   }
 }

@@ -1,6 +1,6 @@
 // Models as devices of the real kernel, through VDUSE: driven by our own client through vhost-vdpa, and by the kernel's own drivers through virtio_vdpa.
 
-import { afterEach, describe, expect, it } from '@jest/globals'
+import { afterEach, describe, expect, it, jest } from '@jest/globals'
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,6 +14,9 @@ import { blockDevice } from '../../lib/models/block'
 import { openDevice } from '../../lib/open'
 import { serveVduse, type ModelModule, type VduseServer } from '../../lib/serve'
 import { newDisk, pattern, run, sumOf, writeTree } from './vduse-support'
+
+// Several of these start programs, for which an emulated machine takes its time.
+jest.setTimeout(600_000)
 
 const servers: VduseServer[] = []
 
