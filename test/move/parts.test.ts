@@ -115,6 +115,70 @@ test('unknown optional parts are kept, required ones and missing ones are named'
     expect(() => snapshotFromParts(parts.filter((one) => one.type !== type))).toThrow(code('ERR_VDPA_NOT_SUPPORTED'))
 })
 
+describe('each part', () => {
+  // One that has a part of each type.
+  const parts = fc
+    .sample(snapshots, { seed: 11, numRuns: 200 })
+    .map((one) => snapshotToParts(one))
+    .reduce((best, one) => (typesOf(one) > typesOf(best) ? one : best))
+
+  /** The parts with one of them changed, as bytes and back. */
+  const read = (at: number, ...others: readonly DevicePart[]) =>
+    named(() =>
+      snapshotFromParts(
+        decodeDeviceParts(encodeDeviceParts([...parts.slice(0, at), ...others, ...parts.slice(at + 1)])),
+      ),
+    )
+
+  test('is in the sample', () => {
+    // What a device of PCI says of itself, which no driver of ours sets.
+    const { DEV_FEATURES, PCI_COMMON_CFG, VQ_NOTIFY_CFG } = devicePartTypes
+    const ofOthers = [DEV_FEATURES, PCI_COMMON_CFG, VQ_NOTIFY_CFG]
+    const all: readonly number[] = [...Object.values(devicePartTypes), ...Object.values(ownPartTypes)]
+    const there = new Set(parts.map(({ type }) => type))
+    expect(all.filter((type) => !there.has(type))).toEqual(ofOthers)
+  })
+
+  test('missing, twice, or longer is a named error, or parts that are', () => {
+    for (const [at, one] of parts.entries()) {
+      read(at)
+      read(at, one, one)
+      read(at, { ...one, value: Uint8Array.of(...one.value, 0) })
+    }
+    expect(parts.length).toBeGreaterThan(8)
+  })
+
+  test('cut anywhere, or with any byte changed, is a named error, or parts that are', () => {
+    let refused = 0
+    for (const [at, one] of parts.entries()) {
+      // The places of a long one are sampled.
+      const step = Math.ceil(one.value.length / 120)
+      for (let length = 0; length < one.value.length; length += step) {
+        if (read(at, { ...one, value: one.value.slice(0, length) })) refused++
+        for (const bits of [0x01, 0x80, 0xff]) {
+          const value = Uint8Array.from(one.value)
+          value[length] = (value[length] ?? 0) ^ bits
+          read(at, { ...one, value })
+        }
+      }
+      for (let place = 0; place < 8; place++)
+        read(at, { ...one, selector: one.selector.map((byte, index) => (index === place ? ~byte : byte)) })
+    }
+    expect(refused).toBeGreaterThan(100)
+  })
+
+  test('of an unknown type is refused where it is required, by name', () => {
+    for (const [at, one] of parts.entries())
+      for (const type of [0, 0x102, 0x105, 0x1ff, 0x201, 0xfcff, 0xffff])
+        expect([type, read(at, one, { ...one, type, flags: 0 })]).toEqual([type, true])
+  })
+})
+
+/** Of how many types they are. */
+function typesOf(parts: readonly DevicePart[]): number {
+  return new Set(parts.map(({ type }) => type)).size
+}
+
 test('a part of a private type that is not ours is refused', () => {
   const parts = snapshotToParts(sample()).map((one) =>
     one.type === ownPartTypes.STATE ? { ...one, value: new TextEncoder().encode('somebody') } : one,
