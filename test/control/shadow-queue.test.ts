@@ -3,7 +3,8 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
 import type { PolicyVerdict } from '../../lib/control/shadow-policy.js'
-import { Guest, kinds, makeWorld, startShadow, turn, type World } from './guest.js'
+import { BASE, Guest, kinds, makeWorld, MEMORY_BYTES, startShadow, turn, type World } from './guest.js'
+import { until } from '../until.js'
 
 let world: World
 
@@ -270,6 +271,41 @@ describe('the device', () => {
     await shadow.close()
     expect([shadow.isClosed, shadow.isAttached]).toEqual([true, false])
   })
+})
+
+test('a table of descriptors that lies in two pieces of the guest’s memory is read whole, however long', async () => {
+  const guest = new Guest(world, ['VIRTIO_F_RING_INDIRECT_DESC'])
+  // Its ring is written by hand.
+  guest.isHostile = true
+  await startShadow(world, { guest: guest.queue() })
+  const bytes = guest.slotOf(0)
+  const ack = guest.bytes(bytes + 0x100, 1)
+  // The first descriptor ends the one piece; the others begin the other.
+  const table = MEMORY_BYTES / 2 - 16
+  const descriptor = (offset: number, at: number, length: number, flags: number, next = 0) => {
+    const { buffer, byteOffset } = guest.bytes(offset, 16)
+    const view = new DataView(buffer, byteOffset)
+    view.setBigUint64(0, BASE + BigInt(at), true)
+    view.setUint32(8, length, true)
+    view.setUint16(12, flags, true)
+    view.setUint16(14, next, true)
+  }
+  const [NEXT, WRITE, INDIRECT] = [1, 2, 4]
+  for (const [index, pieces] of [2, 4, 1].entries()) {
+    // VIRTIO_NET_CTRL_VLAN_ADD of 5, 6, 7.
+    guest.bytes(bytes, 4).set([2, 0, 5 + index, 0])
+    const length = 4 / pieces
+    for (let piece = 0; piece < pieces; piece++)
+      descriptor(table + 16 * piece, bytes + piece * length, length, NEXT, piece + 1)
+    descriptor(table + 16 * pieces, bytes + 0x100, 1, WRITE)
+    descriptor(0, table, 16 * (pieces + 1), INDIRECT)
+    ack[0] = 0xee
+    guest.bytes(0x1002, 2)[0] = index + 1
+    guest.kick.signal()
+    await until(() => ack[0] !== 0xee)
+    expect(ack[0]).toBe(0)
+  }
+  expect([...world.model.control.vlans]).toEqual([5, 6, 7])
 })
 
 test('a guest that floods does not keep the program from its own commands, nor the loop from turning', async () => {
