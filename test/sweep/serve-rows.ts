@@ -171,8 +171,8 @@ export const serveRows: readonly ServeRow[] = [
     verb: 'serveVfioChannel()',
     refused: 'server',
     codes: [
-      ['EMFILE', 3],
-      ['EIO', 5],
+      ['EMFILE', 7],
+      ['EIO', 11],
     ],
     least: 20,
     begin: serveChannel('today'),
@@ -182,8 +182,8 @@ export const serveRows: readonly ServeRow[] = [
     verb: 'openDevice() of a channel',
     refused: 'client',
     codes: [
-      ['ECONNRESET', 2],
-      ['EIO', 3],
+      ['ECONNRESET', 3],
+      ['EIO', 5],
     ],
     least: 20,
     begin: serveChannel('today'),
