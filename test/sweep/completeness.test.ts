@@ -69,7 +69,9 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   NetDriver: ['startSteps', 'saveSteps', 'anew'],
   BlockDriver: ['startSteps', 'saveSteps', 'anew'],
   VirtqueueGroups: ['assignOwned'],
-  BlockQueue: ['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'setLimits'],
+  BlockQueue: [
+    ...['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'resume', 'setLimits'],
+  ],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
   ShadowControlQueue: ['like'],
