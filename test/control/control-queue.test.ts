@@ -203,6 +203,13 @@ describe('a control queue', () => {
     expect(simulator.drain()).toBe(0)
   })
 
+  test('a signal that is none is refused, and nothing is sent', async () => {
+    await expect(queue.command(setMac(9), { signal: {} as never })).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARG_TYPE',
+    })
+    expect(simulator.drain()).toBe(0)
+  })
+
   test('closing rejects what waits, sent or not, and what comes later', async () => {
     const commands = Array.from({ length: SLOTS + 1 }, () => queue.command(setMac(1)))
     const settled = Promise.allSettled(commands)

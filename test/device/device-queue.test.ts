@@ -183,6 +183,10 @@ describe.each(['split', 'packed'] as const)('a %s queue', (format) => {
     expect(simulator.descriptors).toEqual(before)
   })
 
+  test('may have no buffers beside its ring', async () => {
+    expect((await make({ bufferBytes: 0 })).buffers.byteLength).toBe(0)
+  })
+
   test('is not closed under a running or suspended device, which closes it when it is reset', async () => {
     const queue = await make()
     const closing = [queue.close(), device.start(), queue.close()]

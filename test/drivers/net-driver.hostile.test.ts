@@ -161,6 +161,8 @@ describe.each([
       framed({ gsoType: 1, gsoSize: 100 }),
       framed({ gsoType: 0x7f, gsoSize: 100 }),
       framed({ gsoType: 0x80 }),
+      // A kind that there is none of, whatever its lowest bits say.
+      framed({ gsoType: 32, gsoSize: 100 }),
     ]
     const { driver, simulator } = await answering(format, answers)
     simulator.drain()

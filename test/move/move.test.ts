@@ -158,6 +158,43 @@ test('each call of the target refused in turn, a disk goes on with what was unde
   expect(outcomes).toEqual(new Set([true, false, undefined]))
 })
 
+test.each([1, 2, 3, 4])('listener %i of the target refused, a disk of two queues goes back whole', async (nth) => {
+  const simulator = new Simulator({ scheduler: 'manual' })
+  for (const path of [A, B]) simulator.add(blockDevice({ path, capacity: 64, queues: 2 }))
+  const backend = new FaultyBackend(simulator)
+  const [source, target] = await Promise.all([A, B].map((path) => openDevice(path, { backend, expect: 'block' })))
+  if (source === undefined || target === undefined) throw new Error('no device')
+  await source.negotiate(['VIRTIO_BLK_F_MQ'])
+  const driver = await BlockDriver.start(source, { queues: 2, size: 16 })
+  await source.start()
+  const written = Promise.all([0, 1, 2, 3].map((at) => driver.write(at, new Uint8Array(512).fill(at))))
+  const eventfd = backend.eventfd.bind(backend)
+  let listeners = 0
+  backend.eventfd = (...given) => {
+    const made = eventfd(...given)
+    const onSignal = made.onSignal.bind(made)
+    return Object.assign(made, {
+      onSignal: (listener: () => void) => {
+        if (++listeners === nth) throw new Error('no room to listen')
+        return onSignal(listener)
+      },
+    })
+  }
+  const { isMoved, device } = await moveDevice(source, target, { driver })
+  expect([device.state, isMoved]).toEqual(['running', listeners < nth])
+  let isOver = false
+  const over = () => (isOver = true)
+  written.then(over, over)
+  for (let turn = 0; turn < 1000 && !isOver; turn++) {
+    simulator.drain()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  expect(isOver).toBe(true)
+  await written
+  for (const one of [source, target]) await one.close()
+  expect(simulator.descriptors).toEqual([])
+})
+
 test('is refused before anything is touched where something would be lost', async () => {
   const { source, target, driver, control } = await run()
   await expect(moveDevice(source, target, { driver })).rejects.toThrow(code('ERR_VDPA_STATE'))
