@@ -1,7 +1,9 @@
 // `vhost-vdpa/serve`: devices for virtual machines: models, which are those of the simulator, and vDPA devices that are bridged.
 /// <reference types="node" preserve="true" />
 
+import { checkObject } from './base/checks.js'
 import { bridgeOn, type BridgeVhostUserOptions, type VhostUserBridge } from './bridge/bridge.js'
+import { checkDevice } from './device/check-device.js'
 import type { VdpaDevice } from './device/vdpa-device.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import { serveOn, type ServedModel, type ServeVhostUserOptions, type VhostUserServer } from './vhost-user/server.js'
@@ -58,6 +60,7 @@ export { customDevice, type ChainServer, type CustomDeviceOptions } from './mode
  * Errors: EADDRINUSE, EACCES, ENOENT of the socket; ERR_VDPA_NO_ADDON; ERR_VDPA_NOT_SUPPORTED; TypeError and RangeError. Since 0.1.0.
  */
 export function serveVhostUser(model: ServedModel, options: ServeVhostUserOptions): VhostUserServer {
+  checkObject(options, 'options')
   return serveOn(model, options.backend ?? new KernelBackend(), options)
 }
 
@@ -74,5 +77,7 @@ export function serveVhostUser(model: ServedModel, options: ServeVhostUserOption
  * Errors: ERR_VDPA_STATE for a device that is negotiated, or bridged already; those of serveVhostUser() for the socket; what the device refuses. Since 0.1.0.
  */
 export async function bridgeVhostUser(device: VdpaDevice, options: BridgeVhostUserOptions): Promise<VhostUserBridge> {
+  checkDevice(device, 'device')
+  checkObject(options, 'options')
   return bridgeOn(device, options.backend ?? new KernelBackend(), options)
 }

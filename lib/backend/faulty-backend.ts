@@ -1,10 +1,11 @@
 // The saboteur: a decorator over any backend in which the nth call fails, is short, or is late, on purpose. No chance and no clock:
 // what happens is what was planted.
 
-import { checkInteger, checkOneOf } from '../base/checks.js'
+import { checkInteger, checkObject, checkOneOf } from '../base/checks.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { errno, type ErrnoName } from '../uapi/errno.js'
 import type { Backend, Eventfd, Handle, NetlinkSocket } from './backend.js'
+import { checkBackend } from './check-backend.js'
 import { Turn, type CallMatch } from './fault-plan.js'
 import { intercept, type InterceptedBackend } from './intercept.js'
 import { HeldCalls } from './late-calls.js'
@@ -56,7 +57,9 @@ export class FaultyBackend implements Backend {
   readonly sockets?: UnixSockets
   readonly reaches?: (region: MemoryRegion) => boolean
 
+  /** TypeError for what is no backend. */
   constructor(inner: Backend) {
+    checkBackend(inner, 'inner')
     this.#backend = intercept(inner, `faulty(${inner.name})`, this.#saboteur)
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
     if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
@@ -80,6 +83,7 @@ export class FaultyBackend implements Backend {
    * RangeError for names that do not exist.
    */
   fail(options: FailOptions): PlantedFault {
+    checkObject(options, 'options')
     const { with: code, text, ...match } = options
     checkOneOf(code, 'with', Object.keys(errno) as ErrnoName[])
     return this.#plant({ kind: 'fail', turn: new Turn(match), code, text })
@@ -90,6 +94,7 @@ export class FaultyBackend implements Backend {
    * lost. A short record ends a writeEach as the kernel backend ends it: EIO, with the records before it `completed`. Other calls are not meant.
    */
   shorten(options: ShortenOptions = {}): PlantedFault {
+    checkObject(options, 'options')
     const { length = 0, ...match } = options
     checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
     return this.#plant({ kind: 'short', turn: new Turn(match), length })
@@ -101,6 +106,7 @@ export class FaultyBackend implements Backend {
    * are written at once, and an abort while it is held ends it with ERR_VDPA_CANCELED and their number.
    */
   delay(options: CallMatch = {}): LateFault {
+    checkObject(options, 'options')
     const held = new HeldCalls()
     return new PlantedDelay(this.#plant({ kind: 'late', turn: new Turn(options), held }), held)
   }

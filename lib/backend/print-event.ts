@@ -1,5 +1,6 @@
 // How a recorded call reads to a person: one line, in the kernel's words. The table of requests says what the bytes mean.
 
+import { checkObject, checkString } from '../base/checks.js'
 import type { StructCodec } from '../uapi/struct.js'
 import { vhostAccess, vhostMsg, vhostMsgV2 } from '../uapi/vhost-types.js'
 import { requestByNumber } from '../uapi/vhost.js'
@@ -19,6 +20,8 @@ const shownBytes = 32
  * its code; `(async)` marks the asynchronous form.
  */
 export function printEvent(event: TraceEvent): string {
+  checkObject(event, 'event')
+  checkString(event.op, 'event.op')
   const end = event.outcome === undefined ? '…' : printOutcome(event, event.outcome)
   return `${subjectOf(event)} = ${end}${event.async === true ? ' (async)' : ''}`
 }

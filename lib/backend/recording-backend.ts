@@ -1,10 +1,12 @@
 // The witness: a decorator over any backend that keeps every call and its end as plain data. It changes nothing, and replays nothing.
 
+import { checkObject } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { callUnasked } from '../base/program-calls.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import type { Backend, Eventfd, Handle, NetlinkSocket, WriteEachOutcome } from './backend.js'
 import { socketOps, type Call, type ShownCall, type SocketCall, type WriteEachCall } from './call.js'
+import { checkBackend } from './check-backend.js'
 import { intercept, type InterceptedBackend } from './intercept.js'
 import type { Interceptor, Proceed, ProceedEach } from './interceptor.js'
 import { localFields } from './local-fields.js'
@@ -43,7 +45,10 @@ export class RecordingBackend implements Backend {
   readonly sockets?: UnixSockets
   readonly reaches?: (region: MemoryRegion) => boolean
 
+  /** TypeError for what is no backend. */
   constructor(inner: Backend, options: RecordingOptions = {}) {
+    checkBackend(inner, 'inner')
+    checkObject(options, 'options')
     this.#recorder = new Recorder(options)
     this.#backend = intercept(inner, `recording(${inner.name})`, this.#recorder)
     this.#about = { ...options.about }

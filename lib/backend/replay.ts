@@ -1,6 +1,8 @@
 // Runs the calls of a trace against another backend and says where its answers differ first. It knows which differences it was told to
 // tolerate, and judges nothing else.
 
+import { checkData, checkObject } from '../base/checks.js'
+import { checkBackend } from './check-backend.js'
 import { vdpaError } from '../base/errors.js'
 import type { Backend } from './backend.js'
 import type { Op } from './call.js'
@@ -79,6 +81,9 @@ export async function replay(trace: Trace, backend: Backend, options: ReplayOpti
 
 /** The same, but a difference is part of the report. */
 export async function compareTrace(trace: Trace, backend: Backend, options: ReplayOptions = {}): Promise<ReplayReport> {
+  checkData(trace, 'trace', ['events'])
+  checkBackend(backend, 'backend')
+  checkObject(options, 'options')
   const stage = new Stage(backend, options)
   let report: ReplayReport
   try {

@@ -1,7 +1,7 @@
 // A trace: the calls that crossed the seam, as plain data that means the same in every process, and its text form, JSON lines.
 // It neither records (recording-backend.ts) nor replays (replay.ts).
 
-import { typeError } from '../base/checks.js'
+import { checkData, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { Call, Op } from './call.js'
 import type { Outcome } from './outcome.js'
@@ -38,6 +38,7 @@ const version = 1
 
 /** The text of a trace: a line of JSON about it, then one per event. Bigints are written as hexadecimal strings. */
 export function formatTrace(trace: Trace): string {
+  checkData(trace, 'trace', ['events'])
   const { events, ...rest } = trace
   const lines = [{ format, version, ...rest }, ...events].map((value) =>
     JSON.stringify(value, (_key, field: unknown) => (typeof field === 'bigint' ? `0x${field.toString(16)}` : field)),

@@ -127,6 +127,17 @@ export function checkObject(value: unknown, name: string): asserts value is obje
   if (typeof value !== 'object' || value === null) throw typeError(name, 'an object', value)
 }
 
+/** An array. */
+export function checkArray(value: unknown, name: string): asserts value is readonly unknown[] {
+  if (!Array.isArray(value)) throw typeError(name, 'an array', value)
+}
+
+/** Plain data, as far as whoever takes it must know: an object whose `lists` are arrays. */
+export function checkData(value: unknown, name: string, lists: readonly string[]): void {
+  checkObject(value, name)
+  for (const list of lists) checkArray((value as Readonly<Record<string, unknown>>)[list], `${name}.${list}`)
+}
+
 /** A function. */
 export function checkFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw typeError(name, 'a function', value)

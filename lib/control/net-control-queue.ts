@@ -85,6 +85,7 @@ export class NetControlQueue implements Closeable {
     const { timeout = 10_000, size } = options
     checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
     if (size !== undefined) checkInteger(size, 'size', 2, 0x8000)
+    checkHost(device)
     const port = await device.createQueue('control', NetControlQueue.queueOptions(addressSpace, size))
     try {
       return NetControlQueue.over(device, port, timeout)
@@ -368,4 +369,9 @@ function pairsOf(head: CommandHead, payload: Uint8Array): number | undefined {
     // What cannot be understood is for the device to refuse.
     return undefined
   }
+}
+
+function checkHost(device: unknown): void {
+  if (typeof (device as Partial<ControlHost<unknown>> | null | undefined)?.createQueue !== 'function')
+    throw typeError('device', 'an open device', device)
 }

@@ -21,10 +21,12 @@ export class ConfigSpace {
   }
 
   /** Reads `length` bytes at `offset`; all from `offset` on by default. RangeError outside the space. (VHOST_VDPA_GET_CONFIG) */
-  read(offset = 0, length = this.#rest(offset)): Uint8Array {
+  read(offset = 0, length?: number): Uint8Array {
     checkThere(this.#context)
-    this.#check(offset, length)
-    return this.#context.transport.readConfig(offset, length)
+    checkInteger(offset, 'offset', 0, 0xffff_ffff)
+    const bytes = length ?? this.#rest(offset)
+    this.#check(offset, bytes)
+    return this.#context.transport.readConfig(offset, bytes)
   }
 
   /** Writes bytes at `offset`. What a device lets a driver write is its own affair; most ignore most of it. (VHOST_VDPA_SET_CONFIG) */

@@ -47,17 +47,17 @@ export class FeatureSet<Name extends string = string> {
 
   /** What is in this set and not in the other. */
   without(other: FeatureSet<Name>): FeatureSet<Name> {
-    return new FeatureSet<Name>(this.bits & ~other.bits, this.#names)
+    return new FeatureSet<Name>(this.bits & ~bitsOf(other), this.#names)
   }
 
   /** What is in both. */
   and(other: FeatureSet<Name>): FeatureSet<Name> {
-    return new FeatureSet<Name>(this.bits & other.bits, this.#names)
+    return new FeatureSet<Name>(this.bits & bitsOf(other), this.#names)
   }
 
   /** What is in either. */
   or(other: FeatureSet<Name>): FeatureSet<Name> {
-    return new FeatureSet<Name>(this.bits | other.bits, this.#names)
+    return new FeatureSet<Name>(this.bits | bitsOf(other), this.#names)
   }
 
   /** The word and its names: `0x100000020 (VIRTIO_NET_F_MAC VIRTIO_F_VERSION_1)`. */
@@ -78,4 +78,11 @@ function numberOf(feature: string | number, names: BitNames): number {
     throw rangeError('a feature', `the name of one of this kind of device, or a bit number from 0 to 63`, feature)
   }
   return number
+}
+
+/** Of another set, of whichever names. */
+function bitsOf(other: { readonly bits: bigint }): bigint {
+  if (typeof other !== 'object' || other === null || typeof other.bits !== 'bigint')
+    throw typeError('other', 'a FeatureSet', other)
+  return other.bits
 }

@@ -7,6 +7,7 @@ import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Range } from '../base/ranges.js'
 import { runAsync, runSync, type Steps } from '../base/steps.js'
+import { checkBackend, checkHandle } from '../backend/check-backend.js'
 import type { Backend, Handle } from '../backend/backend.js'
 import { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import type { BackendFeature } from '../uapi/vhost-types.js'
@@ -103,6 +104,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     handle: Handle,
     options: ClaimOptions<K> = {},
   ): VdpaDevice<K> {
+    checkClaim(backend, handle, options)
     try {
       return new VdpaDevice<K>(runSync(claimSteps(backend, new VhostVdpaTransport(handle), options)))
     } catch (failure) {
@@ -118,6 +120,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     handle: Handle,
     options: ClaimOptions<K> = {},
   ): Promise<VdpaDevice<K>> {
+    checkClaim(backend, handle, options)
     try {
       return new VdpaDevice<K>(await runAsync(claimSteps(backend, new VhostVdpaTransport(handle), options)))
     } catch (failure) {
@@ -493,4 +496,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 function signalOf(options: CancelOptions): AbortSignal | undefined {
   checkObject(options, 'options')
   return options.signal
+}
+
+/** What is no handle is not closed either. */
+function checkClaim(backend: Backend, handle: Handle, options: unknown): void {
+  checkHandle(handle, 'handle')
+  checkBackend(backend, 'backend')
+  checkObject(options, 'options')
 }

@@ -7,6 +7,7 @@ import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Steps } from '../base/steps.js'
 import { Breakdown, isUnknownRequest } from '../control/breakdown.js'
+import { checkDevice } from '../device/check-device.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -133,6 +134,7 @@ export class BlockDriver implements Closeable {
    * ERR_VDPA_WRONG_DEVICE, ERR_VDPA_NOT_SUPPORTED for more queues than the device has and for a disk whose zones the host manages, RangeError.
    */
   static async start(device: VdpaDevice<'block'>, options: BlockDriverOptions = {}): Promise<BlockDriver> {
+    checkDevice(device, 'device')
     const wish = { ...options }
     try {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.startSteps(device, wish))

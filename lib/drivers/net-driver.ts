@@ -11,6 +11,7 @@ import type { CommandOptions } from '../control/control-queue.js'
 import { onQueuePairs, UsablePairs } from '../control/queue-pairs.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
+import { checkDevice } from '../device/check-device.js'
 import type { DeviceQueue, NotifyBy, QueueSnapshot } from '../device/device-queue.js'
 import { netQueuePairs } from '../device/device-kinds.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -139,6 +140,7 @@ export class NetDriver implements Closeable {
    * device may give (section 5.1.6.3.1). Nothing stays behind when it fails.
    */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
+    checkDevice(device, 'device')
     const wish = { ...options }
     return device.changeQueues('NetDriver.start()', () => NetDriver.startSteps(device, wish))
   }

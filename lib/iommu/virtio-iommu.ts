@@ -2,7 +2,7 @@
 // Section numbers are those of virtio 1.2, where the IOMMU device is 5.13.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkFunction, checkInteger, checkOneOf, toU64, trueLength } from '../base/checks.js'
+import { checkBytes, checkFunction, checkInteger, checkObject, checkOneOf, toU64, trueLength } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import { Serial } from '../base/serial.js'
@@ -143,11 +143,13 @@ export class VirtioIommu {
 
   /** Carries out a request; resolves with its status, one of `iommuStatus`. It does not reject: what a sink refuses is a status, and told to `onFailure`. */
   async request(request: IommuRequest): Promise<number> {
+    checkObject(request, 'request')
     return this.#serial.run(() => whole(this.#carryOut(request)))
   }
 
   /** request() on the calling thread. ERR_VDPA_STATE while `isBusy`; a device behind a sink that is busy gives the status DEVERR. */
   requestSync(request: IommuRequest): number {
+    checkObject(request, 'request')
     return this.#serial.runSync(() => this.#carryOut(request))
   }
 

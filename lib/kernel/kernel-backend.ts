@@ -2,7 +2,7 @@
 
 import { readlinkSync } from 'node:fs'
 import type { Backend } from '../backend/backend.js'
-import { checkInteger, checkString, rangeError } from '../base/checks.js'
+import { checkInteger, checkObject, checkString, rangeError } from '../base/checks.js'
 import { systemError, vdpaError, type VdpaError } from '../base/errors.js'
 import type { AdoptOptions, AllocateOptions, MemoryRegion } from '../memory/memory-region.js'
 import { errno, errnoName, errnoText } from '../uapi/errno.js'
@@ -73,6 +73,7 @@ export class KernelBackend implements Backend {
 
   /** Memory of the operating system has a file: what has none lies at an address of somebody's own numbering. */
   reaches(region: MemoryRegion): boolean {
+    checkObject(region, 'region')
     return typeof region.fd === 'number'
   }
 

@@ -1,5 +1,6 @@
 // What the family `vdpa` tells, as plain data: from the attributes of its answers, in whatever order they come. It asks nothing.
 
+import { checkObject } from '../base/checks.js'
 import { namesOfBits } from '../base/bits.js'
 import { attributeInteger, attributeText, type GenericMessage } from '../uapi/netlink.js'
 import { vdpaAttributes as attributes } from '../uapi/vdpa.js'
@@ -317,6 +318,10 @@ export function statisticsRates(
   after: QueueStatistics,
   milliseconds: number,
 ): Readonly<Record<string, number>> {
+  for (const [name, one] of Object.entries({ before, after })) {
+    checkObject(one, name)
+    checkObject(one.counters, `${name}.counters`)
+  }
   const rates: Record<string, number> = {}
   for (const [name, value] of Object.entries(after.counters)) {
     const earlier = before.counters[name]

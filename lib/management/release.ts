@@ -2,7 +2,7 @@
 // and a waiting that lasts too long says who it is for.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { checkInteger, checkObject, checkSignal, typeError } from '../base/checks.js'
+import { checkData, checkInteger, checkObject, checkSignal, typeError } from '../base/checks.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { busDevices, nodeHolders, type BusDevice, type HostRoot, type NodeHolder } from './sysfs.js'
 import type { VdpaFamily } from './vdpa-family.js'
@@ -57,7 +57,9 @@ export async function holdersOf(name: string, root?: HostRoot): Promise<readonly
 }
 
 /** `qemu-system-x86 (pid 100, descriptor 7)`. */
-export function describeHolder({ pid, command, descriptors }: NodeHolder): string {
+export function describeHolder(holder: NodeHolder): string {
+  checkData(holder, 'holder', ['descriptors'])
+  const { pid, command, descriptors } = holder
   const own = pid === process.pid ? 'this process, ' : ''
   const plural = descriptors.length === 1 ? 'descriptor' : 'descriptors'
   return `${command === '' ? 'a process' : command} (${own}pid ${pid}, ${plural} ${descriptors.join(', ')})`

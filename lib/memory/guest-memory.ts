@@ -1,6 +1,6 @@
 // A guest's memory: an ordered table of guest-physical ranges and the regions behind them. It knows no device; an address space maps its pieces.
 
-import { checkFunction, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkArray, checkFunction, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import { overlaps, rangeOf, showRange, type Range } from '../base/ranges.js'
 import type { MemoryRegion } from './memory-region.js'
@@ -55,7 +55,9 @@ export class GuestMemory {
   readonly #pieces: GuestPiece[] = []
   readonly #listeners = new Set<(change: GuestMemoryChange) => void>()
 
+  /** TypeError for what is no list of pieces; else as add(). */
   constructor(pieces: readonly GuestPieceOptions[] = []) {
+    checkArray(pieces, 'pieces')
     for (const piece of pieces) this.add(piece)
   }
 

@@ -42,14 +42,18 @@ export class RingMemory {
   readonly #words: Uint16Array
 
   /** Default: from `byteOffset` (default 0) to the end of the buffer. An odd `byteOffset` is allowed, but then `load16` and `store16` throw. */
-  constructor(buffer: ArrayBufferLike, byteOffset = 0, length = buffer.byteLength - byteOffset) {
-    checkInteger(byteOffset, 'byteOffset', 0, buffer.byteLength)
-    checkInteger(length, 'length', 0, buffer.byteLength - byteOffset)
+  constructor(buffer: ArrayBufferLike, byteOffset = 0, length?: number) {
+    const { byteLength } = (buffer ?? {}) as Partial<ArrayBufferLike>
+    if (typeof byteLength !== 'number' || ArrayBuffer.isView(buffer))
+      throw typeError('buffer', 'an ArrayBuffer', buffer)
+    checkInteger(byteOffset, 'byteOffset', 0, byteLength)
+    const bytes = length ?? byteLength - byteOffset
+    checkInteger(bytes, 'length', 0, byteLength - byteOffset)
     this.buffer = buffer
     this.byteOffset = byteOffset
-    this.byteLength = length
-    this.#view = new DataView(buffer, byteOffset, length)
-    this.#words = byteOffset % 2 === 0 ? new Uint16Array(buffer, byteOffset, length >>> 1) : new Uint16Array(0)
+    this.byteLength = bytes
+    this.#view = new DataView(buffer, byteOffset, bytes)
+    this.#words = byteOffset % 2 === 0 ? new Uint16Array(buffer, byteOffset, bytes >>> 1) : new Uint16Array(0)
   }
 
   /** Reads one byte. RangeError past the end, TypeError once the buffer is detached; so do all accesses. */

@@ -1,6 +1,15 @@
 // Answers the misses of one device IOTLB from a translator: one update for each miss that was read, or a fault with a name. It maps nothing on its own.
 
-import { checkFunction, checkInteger, checkObject, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
+import {
+  checkArray,
+  checkFunction,
+  checkInteger,
+  checkObject,
+  checkOneOf,
+  rangeError,
+  toU64,
+  typeError,
+} from '../base/checks.js'
 import type { Releasable } from '../base/closeable.js'
 import { diagnostics, publish } from '../base/diagnostics.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
@@ -118,6 +127,7 @@ export class MissServer implements Releasable {
 
   /** Says where the used rings are now. Translations that the device has already are not changed. */
   setUsedRings(ranges: readonly Range[]): void {
+    checkArray(ranges, 'ranges')
     this.#usedRings = new UsedRings(ranges.map(checkRange))
   }
 

@@ -1,5 +1,6 @@
 // Where misses come from and answers go: a vhost node that can be read, or what stands for one.
 
+import { checkObject } from '../base/checks.js'
 import type { Handle } from '../backend/backend.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { RECORD_BYTES } from '../iotlb/message.js'
@@ -21,6 +22,7 @@ export interface MissPort {
  * ERR_VDPA_NOT_SUPPORTED for a node that cannot be read, as vhost-vdpa, whose mappings are pushed.
  */
 export function missPort(handle: Handle): MissPort {
+  checkObject(handle, 'handle')
   const { path } = handle
   if (handle.read === undefined || handle.onReadable === undefined)
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'it has no misses to be read: its memory is mapped beforehand', { path })

@@ -1,6 +1,6 @@
 // A translator of memory that lies where a table says: what a program without an IOMMU of its own needs, whole or page by page.
 
-import { checkInteger, rangeError, toU64 } from '../base/checks.js'
+import { checkArray, checkInteger, checkObject, rangeError, toU64, typeError } from '../base/checks.js'
 import { U64_LAST } from '../base/ranges.js'
 import { IntervalMap } from '../iotlb/interval-map.js'
 import { accessOf, permOf, type Access } from '../iotlb/mapping.js'
@@ -25,6 +25,7 @@ export class RegionTranslator implements Translator {
 
   /** `granule`: the most bytes of one answer, a power of two, and what answers are aligned to; by default each answer is a whole region. */
   constructor(regions: readonly TranslatedRegion[] = [], granule = 0) {
+    checkArray(regions, 'regions')
     checkInteger(granule, 'granule', 0, 2 ** 52)
     if (granule !== 0 && !Number.isInteger(Math.log2(granule))) throw rangeError('granule', 'a power of two', granule)
     this.#granule = BigInt(granule)
@@ -32,7 +33,11 @@ export class RegionTranslator implements Translator {
   }
 
   /** Puts memory at an address. ERR_VDPA_OVERLAP where there is some; RangeError for what goes past 2^64. */
-  add({ iova, region, access = 'rw' }: TranslatedRegion): void {
+  add(wish: TranslatedRegion): void {
+    checkObject(wish, 'a region')
+    const { iova, region, access = 'rw' } = wish
+    if (typeof region !== 'object' || region === null || typeof region.address !== 'bigint')
+      throw typeError('region', 'a MemoryRegion', region)
     const first = toU64(iova, 'iova')
     const last = first + BigInt(region.length) - 1n
     if (last > U64_LAST) throw rangeError('iova', `below 2^64 by at least ${region.length}`, iova)
@@ -49,7 +54,9 @@ export class RegionTranslator implements Translator {
   }
 
   /** Where an address leads; undefined where there is no memory. */
-  translate({ iova }: Pick<MissRequest, 'iova'>): MissAnswer | undefined {
+  translate(request: Pick<MissRequest, 'iova'>): MissAnswer | undefined {
+    checkObject(request, 'request')
+    const { iova } = request
     const entry = this.#map.find(iova)
     if (entry === undefined) return undefined
     const region = this.#regions.get(entry.first)

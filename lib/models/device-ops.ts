@@ -1,6 +1,7 @@
 // What a device driver's half of vDPA can be asked for, in our words: the shape that every model has and every host (the simulator, VDUSE, a channel)
 // calls. An operation that a device lacks is absent, and the capability bits follow from that.
 
+import { checkObject } from '../base/checks.js'
 import { bit } from '../base/bits.js'
 import type { Range } from '../base/ranges.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
@@ -139,6 +140,7 @@ export interface DeviceOps {
 
 /** The backend features of a device, from what it can do. Messages of version 2, batches and ASIDs are the host's own and always there. */
 export function backendFeaturesOf(ops: DeviceOps): bigint {
+  checkObject(ops, 'ops')
   const bits = backendFeatureBits
   let features =
     bit(bits.VHOST_BACKEND_F_IOTLB_MSG_V2) |

@@ -7,6 +7,7 @@ import { Failures } from '../base/failures.js'
 import type { GuestControlRing } from '../control/guest-ring.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import { checkDevice } from '../device/check-device.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceSnapshot, QueueState, SnapshotOptions, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -108,6 +109,8 @@ export async function prepareMove(
   options: MoveOptions = {},
 ): Promise<DeviceMove> {
   checkObject(options, 'options')
+  checkDevice(source, 'source')
+  checkDevice(target, 'target')
   const wish = { ...options, shadows: [...(options.shadows ?? [])] }
   checkMovable(source, wish)
   checkNew(target)

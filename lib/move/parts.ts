@@ -1,7 +1,7 @@
 // A snapshot as device parts of virtio 1.4, and back. What the specification has a part for is in that part; the rest is in parts that are clearly our own: above the
 // specification's range, and marked.
 
-import { rangeError } from '../base/checks.js'
+import { checkArray, checkObject, rangeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { tableCommand } from '../control/control-state.js'
 import type { ControlCommand, DeviceSnapshot, QueueState } from '../device/snapshot.js'
@@ -63,8 +63,12 @@ export function snapshotToParts(snapshot: DeviceSnapshot, kept: readonly DeviceP
  * and what is missing. Errors of checkSnapshot().
  */
 export function snapshotFromParts(parts: readonly DevicePart[]): ReadParts {
+  checkArray(parts, 'parts')
   const reader = new PartReader()
-  for (const one of parts) reader.read(one)
+  for (const one of parts) {
+    checkObject(one, 'a part')
+    reader.read(one)
+  }
   return { snapshot: checkSnapshot(reader.snapshot()), kept: reader.kept }
 }
 

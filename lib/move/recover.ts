@@ -6,6 +6,7 @@ import { Failures } from '../base/failures.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { ShadowControlQueue } from '../control/shadow-queue.js'
+import { checkDevice } from '../device/check-device.js'
 import type { AddressSpace } from '../device/address-space.js'
 import {
   carriedOutAgain,
@@ -57,6 +58,7 @@ export interface RecoverOptions {
  * see BlockDriverOptions.waitsForRecovery.
  */
 export async function recoverDevice(device: VdpaDevice, options: RecoverOptions = {}): Promise<Restored> {
+  checkDevice(device, 'device')
   checkObject(options, 'options')
   const { driver, control, shadowControl, timeout, eventfds = [] } = options
   if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)

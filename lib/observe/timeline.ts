@@ -1,6 +1,7 @@
 // A trace as a picture of time: tracks, slices on them, and flows between them, as plain data. What a file of it looks like is for perfetto.ts and
 // trace-event-json.ts.
 
+import { checkData, checkObject } from '../base/checks.js'
 import { printEvent, printOutcome, requestNameIn } from '../backend/print-event.js'
 import { recordsOf } from '../backend/local-fields.js'
 import { readPortable } from '../backend/symbols.js'
@@ -62,6 +63,8 @@ const STEP = 1000
  * update that answers it. Calls of one descriptor that were under way together lie on tracks below it. Since 0.1.0.
  */
 export function timelineOf(trace: Trace): Timeline {
+  checkData(trace, 'trace', ['events'])
+  checkObject(trace.about, 'trace.about')
   const drawing = new Drawing()
   trace.events.forEach((event, index) => drawing.draw(event, index))
   const about = Object.entries(trace.about).map(([key, value]) => `${key} ${value}`)

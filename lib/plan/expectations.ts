@@ -1,5 +1,6 @@
 // What plans expect of devices, looked for in the devices themselves. To look opens a device, which resets it: those that somebody has open are left alone.
 
+import { checkObject } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { describeHolder, findDevice, holdersOf } from '../management/release.js'
@@ -88,6 +89,7 @@ function complaintsAbout(expect: PlannedExpectation, probe: DeviceProbe): string
 
 /** What was seen, as a person reads it. */
 export function describeProbe(probe: DeviceProbe): string {
+  checkObject(probe, 'probe')
   if ('heldBy' in probe) return `${probe.device} was not looked at: ${probe.heldBy} has it`
   const { device, groups, addressSpaces, notIsolated } = probe
   const control =

@@ -1,5 +1,6 @@
 // How much memory the processes of a plan must be allowed to lock. It asks nothing of a host, and sets no limit: whoever starts a process does.
 
+import { checkData } from '../base/checks.js'
 import type { Plan } from './plan.js'
 
 /** What one process must be allowed to lock. */
@@ -20,6 +21,7 @@ const units: Readonly<Record<string, bigint>> = { KiB: 2n ** 10n, MiB: 2n ** 20n
  * for rings, buffers and what else the process locks (as libvirt counts). There is no way past the limit, for root neither. Since 0.1.0.
  */
 export function memlockNeeds(plan: Plan): MemlockNeed[] {
+  checkData(plan, 'plan', ['devices'])
   const needs = new Map<string, { devices: string[]; bytes: bigint }>()
   for (const { name, process, memory, state } of plan.devices) {
     if (process === undefined || memory === undefined || state === 'absent') continue
@@ -32,7 +34,9 @@ export function memlockNeeds(plan: Plan): MemlockNeed[] {
 }
 
 /** A need as a person reads it, with what a unit of systemd says. */
-export function describeNeed({ process, devices, bytes }: MemlockNeed): string {
+export function describeNeed(need: MemlockNeed): string {
+  checkData(need, 'need', ['devices'])
+  const { process, devices, bytes } = need
   return `${process} locks up to ${bytes} bytes for ${devices.join(', ')}: LimitMEMLOCK=${bytes}`
 }
 

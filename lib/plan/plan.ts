@@ -118,6 +118,7 @@ function twiceIn({ devices }: Plan): number {
 
 /** The text of a plan in YAML. */
 export function formatPlan(plan: Plan): string {
+  checkObject(plan, 'plan')
   return stringify(plan)
 }
 

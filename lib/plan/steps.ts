@@ -158,6 +158,7 @@ function sameSpelling(features: string | undefined): string | undefined {
 
 /** A step as a person reads it. */
 export function describeStep(step: PlanStep): string {
+  checkObject(step, 'step')
   switch (step.do) {
     case 'make':
       return `make ${step.device} by ${step.wish.managementDevice ?? '?'}`

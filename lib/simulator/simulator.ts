@@ -200,6 +200,7 @@ export class Simulator implements Backend {
 
   /** Memory that this simulator allocated, adopted or shares. Another one has the same addresses, and the operating system others: `share()` shows both. */
   reaches(region: MemoryRegion): boolean {
+    checkObject(region, 'region')
     return this.#memory.has(region)
   }
 

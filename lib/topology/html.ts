@@ -5,7 +5,7 @@ import { pageScript } from './html-script.js'
 import { pageStyle } from './html-style.js'
 import { topologySvg } from './svg.js'
 import { topologyText } from './text.js'
-import type { Topology } from './topology.js'
+import { checkTopology, type Topology } from './topology.js'
 
 /** What a page may load and run: its own script, and `look` beside it. */
 export const pagePolicy = `default-src 'none'; script-src 'sha256-${sha256(pageScript)}'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'`
@@ -15,6 +15,7 @@ export const pagePolicy = `default-src 'none'; script-src 'sha256-${sha256(pageS
  * pointer, beside a list of all mappings. It loads nothing; without scripts it shows the text. Since 0.1.0.
  */
 export function topologyHtml(topology: Topology): string {
+  checkTopology(topology)
   return topologyPage(topology, false)
 }
 

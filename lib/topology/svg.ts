@@ -1,7 +1,7 @@
 // A topology as a picture: a self-contained SVG, whose text can be read by a screen reader and in light and dark surroundings.
 
 import { queueName, queuesOf, shown } from './text.js'
-import type { Topology, TopologySpace } from './topology.js'
+import { checkTopology, type Topology, type TopologySpace } from './topology.js'
 
 const WIDTH = 720
 const LINE = 18
@@ -18,6 +18,7 @@ interface Drawing {
 
 /** The picture as one SVG document. */
 export function topologySvg(topology: Topology): string {
+  checkTopology(topology)
   const title = `${topology.path} (${topology.kind ?? 'device'})`
   let y = 2 * LINE + PAD
   const parts: string[] = []

@@ -1,12 +1,13 @@
 // A topology as lines of text and as a Mermaid flowchart.
 
-import type { Topology, TopologyQueue, TopologySpace } from './topology.js'
+import { checkTopology, type Topology, type TopologyQueue, type TopologySpace } from './topology.js'
 
 /** Mappings of one address space that are shown; the rest is counted. */
 export const SHOWN_MAPPINGS = 16
 
 /** Lines for a person: address spaces, the groups in each with their queues, and what is mapped. */
 export function topologyText(topology: Topology): string[] {
+  checkTopology(topology)
   const { path, kind = 'device', spaces } = topology
   return [`${path} (${kind})`, ...spaces.flatMap((space) => spaceLines(topology, space))]
 }
@@ -25,6 +26,7 @@ function spaceLines(topology: Topology, { asid, mappings }: TopologySpace): stri
 
 /** A flowchart in Mermaid's language: queues lead to groups, groups to address spaces, and those to what is mapped. */
 export function topologyMermaid(topology: Topology): string[] {
+  checkTopology(topology)
   const { queues, groups, spaces } = topology
   return [
     'flowchart LR',

@@ -1,5 +1,7 @@
 // What an open device looks like, as plain data: queues, their groups, the groups' address spaces, and what is mapped there. It draws nothing.
 
+import { checkData } from '../base/checks.js'
+import { checkDevice } from '../device/check-device.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { Access } from '../iotlb/mapping.js'
 
@@ -58,6 +60,7 @@ export interface Topology {
  * (VHOST_VDPA_GET_VRING_GROUP) and for nothing else; mappings are those that this process made. Since 0.1.0.
  */
 export function topologyOf(device: VdpaDevice): Topology {
+  checkDevice(device, 'device')
   const control = device.controlQueueIndex
   const count = device.queueCount ?? (control === undefined ? 1 : control + 1)
   const queues = Array.from({ length: count }, (_, index) => ({
@@ -91,4 +94,10 @@ function mapped(device: VdpaDevice, asid: number): TopologyMapping[] {
       last: `0x${(iova + size - 1n).toString(16)}`,
       access,
     }))
+}
+
+/** Data that may have been stored: what every drawing goes through is there. */
+export function checkTopology(topology: Topology): void {
+  checkData(topology, 'topology', ['queues', 'groups', 'spaces'])
+  for (const [at, space] of topology.spaces.entries()) checkData(space, `topology.spaces[${at}]`, ['mappings'])
 }

@@ -1,7 +1,7 @@
 // The dialect of /dev/vhost-net and /dev/vhost-vsock: devices of the kernel itself, in front of a tap device or the host's sockets. One method a request, numbers and
 // bytes from the one table in uapi/. No policy and no state but the handle; misses are read from the handle itself (misses/).
 
-import { checkInteger, toU64 } from '../base/checks.js'
+import { checkArray, checkBigint, checkInteger, checkObject, toU64 } from '../base/checks.js'
 import type { Handle } from '../backend/backend.js'
 import {
   s32Value,
@@ -71,6 +71,7 @@ export class VhostChardevTransport {
 
   /** VHOST_SET_FEATURES_ARRAY (vhost-net, since Linux 6.17): bits 0 to 127, otherwise as setFeatures(). */
   setFeaturesArray(features: bigint): void {
+    checkBigint(features, 'features')
     toU64(features >> U64_BITS, 'features >> 64')
     ask(this.handle, requests.VHOST_SET_FEATURES_ARRAY.number, featureWords(features))
   }
@@ -90,6 +91,7 @@ export class VhostChardevTransport {
    * setNetBackend() (EFAULT). E2BIG for more than max_mem_regions (64).
    */
   setMemTable(entries: readonly MemoryTableEntry[]): void {
+    checkArray(entries, 'entries')
     const argument = new Uint8Array(vhostMemory.size + entries.length * vhostMemoryRegion.size)
     vhostMemory.encodeInto({ nregions: entries.length, padding: 0 }, argument)
     entries.forEach(({ guestAddress, size, userAddress }, index) =>
@@ -119,7 +121,9 @@ export class VhostChardevTransport {
   }
 
   /** VHOST_SET_VRING_ADDR: where the three areas lie: IOVAs with an IOTLB, addresses in this process otherwise. EINVAL for driver areas that are not aligned to 2, device areas to 4. */
-  setVringAddr(index: number, { descriptor, driver, device }: VringAddresses, flags = 0, logAddress = 0n): void {
+  setVringAddr(index: number, addresses: VringAddresses, flags = 0, logAddress = 0n): void {
+    checkObject(addresses, 'addresses')
+    const { descriptor, driver, device } = addresses
     this.#set('VHOST_SET_VRING_ADDR', vhostVringAddr, {
       index,
       flags,

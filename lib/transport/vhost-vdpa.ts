@@ -1,7 +1,7 @@
 // The dialect of /dev/vhost-vdpa-N: one method a request, numbers and bytes from the one table in uapi/. No policy and no state but the handle.
 // Argument buffers are kept and used again, because a register read must cost little more than its system call.
 
-import { checkBytes, checkInteger, toU64 } from '../base/checks.js'
+import { checkArray, checkBytes, checkInteger, checkObject, toU64 } from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
 import type { Handle, WriteEachOptions, WriteEachOutcome } from '../backend/backend.js'
 import { requests } from '../uapi/vhost.js'
@@ -228,6 +228,7 @@ export class VhostVdpaTransport {
    * descriptors is not checked), or while the device runs and is not suspended; EOPNOTSUPP for flags but VHOST_VRING_F_LOG.
    */
   setVringAddr(index: number, addresses: VringAddresses, flags = 0): void {
+    checkObject(addresses, 'addresses')
     const argument = vhostVringAddr.encode({
       index,
       flags,
@@ -299,6 +300,7 @@ export class VhostVdpaTransport {
 
   /** VHOST_SET_MEM_TABLE: taken and not used, because vDPA maps memory by IOTLB messages. E2BIG above 64 entries. */
   setMemTable(entries: readonly MemoryTableEntry[]): void {
+    checkArray(entries, 'entries')
     const argument = new Uint8Array(vhostMemory.size + entries.length * vhostMemoryRegion.size)
     vhostMemory.encodeInto({ nregions: entries.length, padding: 0 }, argument)
     entries.forEach(({ guestAddress, size, userAddress }, index) => {

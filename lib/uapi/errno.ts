@@ -153,10 +153,10 @@ const byNumber = new Map<number, readonly [string, string]>(
 
 /** The name of a positive errno; `'ERRNO_<n>'` for one without a name here. */
 export function errnoName(number: number): string {
-  return byNumber.get(number)?.[0] ?? `ERRNO_${number}`
+  return byNumber.get(number)?.[0] ?? `ERRNO_${String(number)}`
 }
 
 /** What the errno means, in a few words. */
 export function errnoText(number: number): string {
-  return byNumber.get(number)?.[1] ?? `errno ${number}`
+  return byNumber.get(number)?.[1] ?? `errno ${String(number)}`
 }

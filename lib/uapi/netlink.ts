@@ -1,7 +1,7 @@
 // Netlink and generic netlink in the kernel's words (<linux/netlink.h>, <linux/genetlink.h>): headers, flags, and attributes as bytes. Integers are in the
 // order of the host, which is little-endian on all hosts of this package. No family is known here but the controller.
 
-import { checkBytes, checkInteger, rangeError } from '../base/checks.js'
+import { checkArray, checkBytes, checkInteger, checkObject, rangeError, toU64, typeError } from '../base/checks.js'
 import { struct, u16, u32, u8 } from './struct.js'
 
 /** The protocol of `netlink()` that carries generic netlink. */
@@ -92,7 +92,10 @@ export interface GenericMessage {
 
 /** Attributes one after another, each padded to four bytes. RangeError for what no attribute can carry. */
 export function encodeAttributes(attributes: readonly NetlinkAttribute[]): Uint8Array {
-  const parts = attributes.map(({ type, bytes }) => {
+  checkArray(attributes, 'attributes')
+  const parts = attributes.map((attribute) => {
+    checkObject(attribute, 'an attribute')
+    const { type, bytes } = attribute
     checkInteger(type, 'an attribute type', 0, TYPE_MASK)
     checkBytes(bytes, 'an attribute')
     if (bytes.length > 0xffff - ATTRIBUTE_HEAD)
@@ -107,6 +110,7 @@ export function encodeAttributes(attributes: readonly NetlinkAttribute[]): Uint8
 
 /** The attributes in `bytes`. RangeError when a length is a lie: shorter than its own head, or longer than what is there. */
 export function decodeAttributes(bytes: Uint8Array): NetlinkAttribute[] {
+  checkBytes(bytes, 'bytes')
   const result: NetlinkAttribute[] = []
   // Fewer bytes than a head are padding.
   for (let at = 0; bytes.length - at >= ATTRIBUTE_HEAD;) {
@@ -121,7 +125,9 @@ export function decodeAttributes(bytes: Uint8Array): NetlinkAttribute[] {
 
 /** A whole message: head and payload. */
 export function encodeMessage(message: NetlinkMessage): Uint8Array {
+  checkObject(message, 'message')
   const { type, flags, sequence, payload } = message
+  checkBytes(payload, 'message.payload')
   const result = new Uint8Array(padded(HEAD + payload.length))
   const nlmsg_len = HEAD + payload.length
   nlmsghdr.encodeInto({ nlmsg_len, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: sequence, nlmsg_pid: 0 }, result)
@@ -131,6 +137,7 @@ export function encodeMessage(message: NetlinkMessage): Uint8Array {
 
 /** The messages of one datagram. RangeError when a length is a lie, as of decodeAttributes(). */
 export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
+  checkBytes(datagram, 'datagram')
   const result: NetlinkMessage[] = []
   for (let at = 0; datagram.length - at >= HEAD;) {
     const head = nlmsghdr.decode(datagram, at)
@@ -146,12 +153,14 @@ export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
 
 /** The payload of a generic message; the version is always 1. */
 export function encodeGeneric(message: GenericMessage): Uint8Array {
+  checkObject(message, 'message')
   const head = genlmsghdr.encode({ cmd: message.command, version: 1, reserved: 0 })
   return join([head, encodeAttributes(message.attributes)])
 }
 
 /** The generic message in a payload. RangeError when it has no head, or an attribute lies. */
 export function decodeGeneric(payload: Uint8Array): GenericMessage {
+  checkBytes(payload, 'payload')
   const { cmd } = genlmsghdr.decode(payload)
   return { command: cmd, attributes: decodeAttributes(payload.subarray(GENERIC_HEAD)) }
 }
@@ -166,7 +175,9 @@ export interface NetlinkVerdict {
 
 /** Reads an NLMSG_ERROR or NLMSG_DONE. RangeError when it is too short or an attribute lies. */
 export function decodeVerdict(message: NetlinkMessage): NetlinkVerdict {
+  checkObject(message, 'message')
   const { type, flags, payload } = message
+  checkBytes(payload, 'message.payload')
   // A DONE that carries no word at all is one without a failure.
   const errno = type === netlinkTypes.NLMSG_DONE && payload.length < 4 ? 0 : 0 - s32At(payload)
   if ((flags & netlinkFlags.NLM_F_ACK_TLVS) === 0) return { errno }
@@ -192,23 +203,27 @@ function endOfRequest(flags: number, payload: Uint8Array): number {
 
 /** An NLA_NUL_STRING: the bytes up to the first NUL, or all, as UTF-8; what is none becomes U+FFFD. */
 export function attributeText(bytes: Uint8Array): string {
+  checkBytes(bytes, 'bytes')
   const end = bytes.indexOf(0)
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
 }
 
 /** The payload of an NLA_NUL_STRING. */
 export function textAttribute(text: string): Uint8Array {
+  if (typeof text !== 'string') throw typeError('text', 'a string', text)
   return new TextEncoder().encode(`${text}\0`)
 }
 
 /** An unsigned integer of any width, as kernels may widen one. */
 export function attributeInteger(bytes: Uint8Array): bigint {
+  checkBytes(bytes, 'bytes')
   return bytes.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n)
 }
 
 /** The payload of an NLA_U8 to NLA_U64: `value` in `width` bytes. RangeError when it does not fit. */
 export function integerAttribute(value: number | bigint, width: 1 | 2 | 4 | 8): Uint8Array {
-  const word = BigInt(value)
+  const word = toU64(value, 'an attribute')
+  checkInteger(width, 'width', 1, 8)
   if (word < 0n || word >> BigInt(width * 8) !== 0n)
     throw rangeError('an attribute', `an integer of ${width} bytes`, value)
   return Uint8Array.from({ length: width }, (_, index) => Number((word >> BigInt(index * 8)) & 0xffn))

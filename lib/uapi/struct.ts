@@ -1,6 +1,6 @@
 // C structs as values: a codec from a list of fields, laid out by the rules of the 64-bit little-endian Linux ABI. It knows no struct itself.
 
-import { checkBytes, checkInteger, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkBytes, checkInteger, checkObject, rangeError, toU64, typeError } from '../base/checks.js'
 
 /** One kind of field: its size and alignment in bytes, and how its value is read and written. */
 export interface FieldType<T> {
@@ -62,6 +62,7 @@ export function bytes(length: number): FieldType<Uint8Array> {
 
 /** A struct inside a struct. */
 export function nested<T extends object>(codec: StructCodec<T>): FieldType<T> {
+  checkObject(codec, 'codec')
   return {
     size: codec.size,
     align: codec.align,
@@ -126,10 +127,13 @@ export function struct<F extends Fields>(
   fields: F,
   options: StructOptions = {},
 ): StructCodec<StructValue<F>> {
+  checkObject(fields, 'fields')
+  checkObject(options, 'options')
   const layout: { name: string; offset: number; size: number; type: FieldType<unknown> }[] = []
   let end = 0
   let align = options.align ?? 1
   for (const [fieldName, type] of Object.entries(fields)) {
+    checkObject(type, `fields.${fieldName}`)
     const fieldAlign = options.packed === true ? 1 : type.align
     const offset = options.at?.[fieldName] ?? roundUp(end, fieldAlign)
     layout.push({ name: fieldName, offset, size: type.size, type: type })

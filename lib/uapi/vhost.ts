@@ -1,5 +1,6 @@
 // THE table of requests of <linux/vhost.h>: one row a request, from which encoders, the simulator's dispatch, traces and tests are made.
 
+import { checkInteger, checkOneOf } from '../base/checks.js'
 import type { StructCodec } from './struct.js'
 import {
   s32Value,
@@ -66,6 +67,13 @@ const directionBits: Readonly<Record<RequestDirection, number>> = { none: 0, wri
 
 /** `_IOC(direction, type, nr, size)` of <asm-generic/ioctl.h>, unsigned: direction in bits 30 and 31, size in bytes in 16 to 29, type in 8 to 15. */
 export function ioctlNumber(direction: RequestDirection, type: number, nr: number, size: number): number {
+  checkOneOf(direction, 'direction', Object.keys(directionBits) as RequestDirection[])
+  for (const [name, value, last] of [
+    ['type', type, 0xff],
+    ['nr', nr, 0xff],
+    ['size', size, 0x3fff],
+  ] as const)
+    checkInteger(value, name, 0, last)
   return directionBits[direction] * 2 ** 30 + size * 2 ** 16 + type * 2 ** 8 + nr
 }
 

@@ -1,6 +1,7 @@
 // THE table of a network device's control commands (spec section 5.1.6.5; numbers of <linux/virtio_net.h>): class, number, the feature that each needs, and
 // payloads. The driver's end and the device's end both use it.
 
+import { typeError } from '../base/checks.js'
 import { netFeatureBits } from './virtio-features.js'
 import * as payloads from './virtio-net-payloads.js'
 import * as stats from './virtio-net-stats.js'
@@ -181,5 +182,7 @@ const byHead = new Map<number, NetCommand<unknown, unknown>>(
 
 /** The command of a two-byte head, or undefined when the table has none. */
 export function netCommandOf(commandClass: number, number: number): NetCommand<unknown, unknown> | undefined {
+  if (typeof commandClass !== 'number') throw typeError('commandClass', 'a number', commandClass)
+  if (typeof number !== 'number') throw typeError('number', 'a number', number)
   return byHead.get((commandClass << 8) | number)
 }

@@ -106,8 +106,10 @@ export const statsReplies: NetPayload<readonly QueueStats[]> = {
 
 /** Bytes of the answer to a wish, as far as its kinds are known. */
 export function statsReplyBytes(wishes: readonly QueueStatsWish[]): number {
+  checkArray(wishes, 'wishes')
   let bytes = 0
   for (const wish of wishes) {
+    checkObject(wish, 'a wish')
     const types = toU64(wish.types, 'types')
     for (const [type, counters] of Object.entries(netStatsCounters))
       if (((types >> BigInt(type)) & 1n) === 1n) bytes += HEAD_BYTES + 8 * counters.length

@@ -7,6 +7,7 @@ import * as serve from '../../lib/serve.js'
 import * as simulator from '../../lib/simulator/index.js'
 import * as vocabulary from '../../lib/uapi/index.js'
 import { doors } from '../doors.js'
+import { parts } from './internal-verbs.js'
 import { managementRows } from './management-rows.js'
 import { rows } from './rows.js'
 import { serveRows } from './serve-rows.js'
@@ -50,52 +51,6 @@ const quiet: Readonly<Record<string, readonly string[]>> = {
   VdpaDevice: ['addressSpace', 'vring'],
   VirtioIommu: ['domainOf', 'accept', 'translate', 'reportFault', 'onFault'],
   VirtqueueGroups: ['asidOf'],
-}
-
-/** What other rooms call and types do not show (`@internal`): parts of the verbs that have rows. */
-const parts: Readonly<Record<string, readonly string[]>> = {
-  AddressSpace: [
-    'mapSteps',
-    'mapRegionSteps',
-    'unmapSteps',
-    'batchSteps',
-    'replaySteps',
-    'stopFollowing',
-    'closeSteps',
-    'release',
-  ],
-  ControlQueue: ['exchangeTold'],
-  NetControlQueue: ['queueOptions', 'over', 'isOf'],
-  NetDriver: ['startSteps', 'saveSteps', 'anew'],
-  BlockDriver: ['startSteps', 'saveSteps', 'anew'],
-  VirtqueueGroups: ['assignOwned'],
-  BlockQueue: [
-    ...['take', 'submit', 'setWaiting', 'fail', 'takeAnswers', 'park', 'parkAgain', 'attach', 'resume', 'setLimits'],
-  ],
-  DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
-  MemoryFollower: ['begin', 'stop', 'plan'],
-  ShadowControlQueue: ['like'],
-  ShadowQueue: [
-    ...['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go', 'settles', 'noteAttached', 'holdAll', 'letGo'],
-    ...['of', 'partSteps', 'rejoinSteps', 'workAgain', 'giveUp'],
-  ],
-  VdpaDevice: [
-    'takeSnapshot',
-    'haltSteps',
-    'negotiateSteps',
-    'startOrHaltSteps',
-    'resetSteps',
-    'onEnding',
-    'checkNoResetDue',
-    'createQueueSteps',
-    'lateQueueSteps',
-    'suspendSteps',
-    'resumeSteps',
-    'stopSteps',
-    'changeQueues',
-  ],
-  VirtioIommu: ['parse', 'report', 'changeTogetherSync'],
-  Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
 }
 
 /** Functions that ask nothing of the system: they compute, make an object in this process, or turn words into other words. */
