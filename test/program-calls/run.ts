@@ -4,6 +4,7 @@ import { expect, jest } from '@jest/globals'
 import { isVdpaError } from '../../lib/base/errors.js'
 import { SimulatedWorld } from '../sweep/simulated-world.js'
 import { settled } from '../sweep/world.js'
+import { until } from '../until.js'
 import { turns, type Place, type Scene } from './place.js'
 
 /** What the program does at one of its calls. */
@@ -56,7 +57,8 @@ export async function play(place: Place, deed?: Deed): Promise<Report> {
   try {
     await settled(Promise.resolve().then(() => scene.act())).catch((failure: unknown) => byCaller.push(failure))
     await turns(5)
-    world.checkMaps()
+    // The program's verbs were not awaited, and may be under way.
+    await until(() => world.unknownMaps().length === 0)
     const seen = calls
     const ownLeft = await Promise.resolve(scene.end?.()).catch(() => undefined)
     const left = await world.leftovers()
