@@ -3,13 +3,23 @@
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals'
 import { execFile } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { promisify } from 'node:util'
 import { BlockDriver } from '../../lib/drivers/block-driver'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { busDevices } from '../../lib/management/sysfs'
 import { openDevice } from '../../lib/open'
 import { TemporaryFolder } from '../native/support'
+import { until } from '../until'
 import { newDisk, pattern, run, ServingProcess, sumOf, writeTree } from './vduse-support'
 
 const BLOCK = 4096
@@ -47,6 +57,15 @@ async function withDisk(server: ServingProcess, work: (disk: BlockDriver) => Pro
   await using disk = await BlockDriver.start(device)
   await device.start()
   await work(disk)
+}
+
+/** What a copy writes first; the rest of the file is not read for it. */
+function firstByteOf(file: string): number | undefined {
+  const byte = new Uint8Array(1)
+  const fd = openSync(file, 'r')
+  readSync(fd, byte, 0, 1, 0)
+  closeSync(fd)
+  return byte[0]
 }
 
 const blockOf = (file: string, block: number) => readFileSync(file).subarray(BLOCK * block, BLOCK * (block + 1))
@@ -99,6 +118,26 @@ describe('served by `vhost-vdpa serve block --file --vduse`', () => {
         }
       })
       expect(await server.end('SIGTERM')).toEqual([0, DONE])
+    },
+    TIME,
+  )
+
+  it(
+    'a file that one server has is refused to the next, which leaves no device behind',
+    async () => {
+      const file = folder.file('disk.img')
+      const words = ['block', '--file', file, '--driver', 'vhost_vdpa']
+      const server = await serve(...words, '--size', '4', '--vduse', 'file3')
+      await expect(serve(...words, '--vduse', 'file4')).rejects.toThrow(/EAGAIN.*another program uses the file/s)
+      expect((await busDevices()).map(({ name }) => name)).not.toContain('file4')
+      expect(readdirSync('/dev/vduse')).not.toContain('file4')
+      await withDisk(server, async (disk) => {
+        await disk.write(0, pattern(BLOCK, 5))
+        expect(sumOf(await disk.read(0, 8))).toBe(sumOf(pattern(BLOCK, 5)))
+      })
+      expect(await server.end('SIGTERM')).toEqual([0, DONE])
+      const next = await serve(...words, '--vduse', 'file4')
+      expect(await next.end('SIGTERM')).toEqual([0, DONE])
     },
     TIME,
   )
@@ -177,7 +216,8 @@ describe('killed with -9 under load', () => {
       const first = await serve(...words, '--size', '8')
       const disk = await newDisk(before)
       const copied = promisify(execFile)('dd', [`if=${source}`, `of=${disk}`, 'bs=16384', 'oflag=direct', 'conv=fsync'])
-      await new Promise((resolve) => setTimeout(resolve, 300))
+      // The first of its 256 pieces has come.
+      await until(() => firstByteOf(file) !== 0, TIME / 2)
       await first.end('SIGKILL')
       expect((await busDevices()).map(({ name }) => name)).toContain('file6')
       expect(run('cat', '/proc/uptime')).toMatch(/\d/)

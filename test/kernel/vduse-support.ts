@@ -67,7 +67,8 @@ export class ServingProcess {
     const serving = new ServingProcess(words)
     const serves = () => serving.#out.includes('\n')
     await until(() => serves() || serving.#hasEnded, STARTS_IN)
-    if (!serves()) {
+    // A refusal is a line of its own on stdout, as what it serves is.
+    if (!serves() || 'error' in serving.begun) {
       // What it said may still be in its pipes when it is gone.
       await serving.#ended
       throw new Error(`it ended: ${serving.#out}${serving.#err}`)
