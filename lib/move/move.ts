@@ -235,6 +235,7 @@ export class DeviceMove {
     if (source.isSuspended) {
       const frame = source.takeSnapshot({ ...bookOf(this.#wish), previous: this.#frame })
       this.#taken = withGuestRings(frame, this.#shadows)
+      checkPositions(source, this.#taken)
     } else {
       const lost = `${source.path} cannot be suspended: what it had taken and not answered is carried out again`
       this.#taken = { ...this.#taken, snapshot: { ...this.#taken.snapshot, lost: [lost] } }
@@ -425,6 +426,16 @@ async function resumed(device: VdpaDevice): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/** ERR_VDPA_NOT_SUPPORTED where a guest's ring would begin anew on the target, because nobody can tell where it stands. */
+function checkPositions({ path }: VdpaDevice, { snapshot }: TakenSnapshot): void {
+  const lost = snapshot.queues.find(({ position, books, isControl, isEnabled }) => {
+    return isEnabled && position === null && books === undefined && isControl !== true
+  })
+  if (lost === undefined) return
+  const text = `nobody can tell where queue ${lost.index} stands: the device does not say it, and its ring does not show it`
+  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path })
 }
 
 /** Refuses before anything is touched what would be lost on the way. */

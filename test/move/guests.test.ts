@@ -5,6 +5,7 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
+import type { DeviceCapabilities } from '../../lib/models/device-shape.js'
 import { moveDevice, prepareMove, type MoveResult } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
 import { DirtyLog } from '../../lib/shadow/dirty-log.js'
@@ -31,10 +32,14 @@ interface World {
   readonly log: DirtyLog
 }
 
-async function world(kind: (typeof kinds)[number][1], isShadowed: boolean): Promise<World> {
+async function world(
+  kind: (typeof kinds)[number][1],
+  isShadowed: boolean,
+  capabilities: DeviceCapabilities = {},
+): Promise<World> {
   const simulator = new Simulator()
   for (const path of [A, B])
-    simulator.add(networkDevice({ path, mac: '02:00:00:00:00:0a', moreFeatures: extraNetFeatures }))
+    simulator.add(networkDevice({ path, mac: '02:00:00:00:00:0a', moreFeatures: extraNetFeatures, capabilities }))
   const backend = new FaultyBackend(simulator)
   const source = await openDevice(A, { backend, expect: 'net' })
   const target = await openDevice(B, { backend, expect: 'net' })
@@ -73,6 +78,47 @@ describe.each(kinds)('%s', (_name, kind) => {
     await settle(guest)
     expect(guest.received).toEqual(upTo(guest.sent))
     if (isShadowed) await ShadowQueue.endAll(moved.shadows)
+  })
+})
+
+describe.each<[string, DeviceCapabilities]>([
+  ['take chains ahead', { takesAhead: 8 }],
+  ['say what they have answered', { vringState: 'used index' }],
+  ['take chains ahead and say what they have answered', { takesAhead: 8, vringState: 'used index' }],
+])('between devices that %s', (_name, capabilities) => {
+  test.each(kinds)('a guest moves and loses or doubles no frame, shadowed or not: %s', async (__, kind) => {
+    for (const isShadowed of [true, false]) {
+      const { source, target, guest, shadows } = await world(kind, isShadowed, capabilities)
+      await sendFrames(guest, 60)
+      while (guest.send());
+      const eventfds = [0, 1].map((index) => ({ index, kick: guest.queue(index).kick, call: guest.queue(index).call }))
+      const moved = await moveDevice(source, target, isShadowed ? { shadows } : { eventfds })
+      expect([moved.isMoved, moved.failure, target.state]).toEqual([true, undefined, 'running'])
+      await sendFrames(guest, 60)
+      await settle(guest)
+      expect(guest.received).toEqual(upTo(guest.sent))
+    }
+  })
+})
+
+describe('between devices that do not say where rings stand', () => {
+  test.each(kinds)('a guest stays where it is, and loses nothing: %s', async (_, kind) => {
+    // Shadowing does not begin there on a packed ring.
+    for (const isShadowed of kind.includes('VIRTIO_F_RING_PACKED') ? [false] : [true, false]) {
+      const { source, target, guest, shadows } = await world(kind, isShadowed, { takesAhead: 8, vringState: 'none' })
+      await sendFrames(guest, 60)
+      const eventfds = [0, 1].map((index) => ({ index, kick: guest.queue(index).kick, call: guest.queue(index).call }))
+      const moved = await moveDevice(source, target, isShadowed ? { shadows } : { eventfds }).catch(
+        (failure: unknown) => failure,
+      )
+      // They take no ring that stands elsewhere than at its beginning.
+      const refused = moved instanceof Error ? moved : (moved as MoveResult).failure
+      expect(refused).toMatchObject({ code: expect.stringMatching(/^E/) as unknown })
+      expect([source.state, target.isClosed]).toEqual(['running', true])
+      await sendFrames(guest, 60)
+      await settle(guest)
+      expect(guest.received).toEqual(upTo(guest.sent))
+    }
   })
 })
 
