@@ -98,8 +98,7 @@ export function parseOptions(words) {
   if (!['6.12', '7'].includes(options.kernel)) throw misuse(`--kernel knows 6.12 and 7, not '${options.kernel}'`)
   if (options.hugepages * 2 > options.memory - 512)
     throw misuse(`${options.hugepages} hugepages leave less than 512 MiB of ${options.memory} MiB: raise --memory`)
-  for (const name of options.with)
-    if (name !== 'dpdk') throw misuse(`--with knows dpdk, not '${name}'`)
+  for (const name of options.with) if (name !== 'dpdk') throw misuse(`--with knows dpdk, not '${name}'`)
   for (const entry of options.env)
     if (!/^[A-Za-z_][A-Za-z0-9_]*(=|$)/.test(entry)) throw misuse(`--env wants NAME or NAME=VALUE, not '${entry}'`)
   return options
