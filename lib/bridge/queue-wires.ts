@@ -2,6 +2,7 @@
 
 import type { Backend, Eventfd, Subscription } from '../backend/backend.js'
 import { sharingOf } from '../backend/memory-sharing.js'
+import { callUnasked } from '../base/program-calls.js'
 import type { EventfdLike, Vring as DeviceVring } from '../device/vring.js'
 import type { Notifier } from '../vhost-user/notifier.js'
 import type { Vring } from '../vhost-user/vring.js'
@@ -67,7 +68,7 @@ export class QueueWires {
     // A device that is pretended knows no descriptor of the operating system.
     if (sharingOf(this.#device) === undefined) return kick
     const relay = (this.#kickRelay ??= this.#device.eventfd())
-    this.#kicks = kick.onSignal(() => relay.signal()).ref()
+    this.#kicks = kick.onSignal(() => callUnasked(() => relay.signal())).ref()
     return relay
   }
 
@@ -85,7 +86,7 @@ export class QueueWires {
     const relay = (this.#callRelay = this.#device.eventfd())
     this.#calls = relay
       .onSignal(() => {
-        this.#vring.call?.signal()
+        callUnasked(() => this.#vring.call?.signal())
         this.#onInterrupt()
       })
       .ref()

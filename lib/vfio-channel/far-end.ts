@@ -3,6 +3,7 @@
 
 import type { Backend, Eventfd, Handle, Subscription } from '../backend/backend.js'
 import type { Releasable } from '../base/closeable.js'
+import { callUnasked } from '../base/program-calls.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 
 /** One opening of a node. */
@@ -42,7 +43,8 @@ export class Relay implements Releasable {
   /** `far` is this one's to close. */
   constructor(near: Eventfd, far: Eventfd) {
     this.#far = far
-    this.#subscription = far.onSignal(() => near.signal())
+    // Whom the client's eventfd is refused to is nobody who called.
+    this.#subscription = far.onSignal(() => callUnasked(() => near.signal()))
   }
 
   /** The descriptor for the far end. */
