@@ -24,7 +24,7 @@ export class ConfigSpace {
   read(offset = 0, length?: number): Uint8Array {
     checkThere(this.#context)
     checkInteger(offset, 'offset', 0, 0xffff_ffff)
-    const bytes = length ?? this.#rest(offset)
+    const bytes = length === undefined ? this.#rest(offset) : length
     this.#check(offset, bytes)
     return this.#context.transport.readConfig(offset, bytes)
   }
