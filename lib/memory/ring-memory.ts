@@ -47,7 +47,7 @@ export class RingMemory {
     if (typeof byteLength !== 'number' || ArrayBuffer.isView(buffer))
       throw typeError('buffer', 'an ArrayBuffer', buffer)
     checkInteger(byteOffset, 'byteOffset', 0, byteLength)
-    const bytes = length ?? byteLength - byteOffset
+    const bytes = length === undefined ? byteLength - byteOffset : length
     checkInteger(bytes, 'length', 0, byteLength - byteOffset)
     this.buffer = buffer
     this.byteOffset = byteOffset
