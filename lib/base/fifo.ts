@@ -23,6 +23,13 @@ export class Fifo<T extends object> {
     this.#places.set(item, this.#items.push(item) - 1)
   }
 
+  /** Takes the one out that waits longest; undefined when there is none. */
+  shift(): T | undefined {
+    const { first } = this
+    if (first !== undefined) this.delete(first)
+    return first
+  }
+
   /** Takes one out, wherever it stands; false when it is not there. */
   delete(item: T): boolean {
     const place = this.#places.get(item)

@@ -99,9 +99,8 @@ export class DemandIotlb {
   /** The next miss, as a record of version 2; undefined when there is none. EBADFD after end(). */
   read(): Uint8Array | undefined {
     if (this.#isGone) throw this.#refused(errno.EBADFD, 'read')
-    const miss = this.#unread.first
+    const miss = this.#unread.shift()
     if (miss === undefined) return undefined
-    this.#unread.delete(miss)
     this.#pending.add(miss)
     const { iova, perm } = miss
     const message = vhostMessageTypes.VHOST_IOTLB_MSG_V2
@@ -154,10 +153,7 @@ export class DemandIotlb {
     this.#isGone = true
     this.#entries.length = 0
     const waiting: Miss[] = []
-    for (let miss = this.#unread.first; miss !== undefined; miss = this.#unread.first) {
-      this.#unread.delete(miss)
-      waiting.push(miss)
-    }
+    for (let miss = this.#unread.shift(); miss !== undefined; miss = this.#unread.shift()) waiting.push(miss)
     waiting.push(...this.#pending)
     this.#pending.clear()
     for (const miss of waiting) miss.fail(this.#refused(errno.EBADFD, 'read'))

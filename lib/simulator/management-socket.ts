@@ -61,9 +61,7 @@ export class SimulatedNetlinkSocket implements NetlinkSocket {
 
   receive(): Uint8Array | undefined {
     this.#checkOpen()
-    const datagram = this.#received.first
-    if (datagram !== undefined) this.#received.delete(datagram)
-    return datagram
+    return this.#received.shift()
   }
 
   onReadable(listener: () => void): SimulatedSubscription {

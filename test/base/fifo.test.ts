@@ -20,8 +20,9 @@ describe('a queue from which one may be taken out of the middle', () => {
             fifo.push(item)
             list.push(item)
           } else {
-            const item = step === 'shift' ? fifo.first : list[Number(step) % Math.max(1, list.length)]
-            if (item !== undefined) expect(fifo.delete(item)).toBe(true)
+            const item = step === 'shift' ? list[0] : list[Number(step) % Math.max(1, list.length)]
+            if (step === 'shift') expect(fifo.shift()).toBe(item)
+            else if (item !== undefined) expect(fifo.delete(item)).toBe(true)
             list = list.filter((other) => other !== item)
           }
           expect(fifo.first).toBe(list[0])

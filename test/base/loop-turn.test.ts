@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { isLoopTurnOver, whenLoopAllows } from '../../lib/base/loop-turn.js'
+import { turnsDuring } from '../loop-turns.js'
 
 const turnOfTheLoop = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
@@ -36,18 +37,12 @@ describe('the turn of the event loop', () => {
   })
 
   test('ends for who awaits one verb after the other', async () => {
-    let turns = 0
-    let isWanted = true
-    const again = () => {
-      turns++
-      if (isWanted) setImmediate(again)
-    }
-    setImmediate(again)
-    for (let count = 0; count < 100; count++) {
-      await whenLoopAllows()
-      now++
-    }
-    isWanted = false
+    const turns = await turnsDuring(async () => {
+      for (let count = 0; count < 100; count++) {
+        await whenLoopAllows()
+        now++
+      }
+    })
     // Four of them a turn.
     expect(turns).toBeGreaterThanOrEqual(20)
   })
@@ -70,22 +65,17 @@ describe('the turn of the event loop', () => {
   test('lets thousands that wait go on in several turns', async () => {
     expect(isLoopTurnOver()).toBe(false)
     now += 5
-    let turns = 0
     const seen = new Set<number>()
-    const all = Array.from({ length: 5000 }, () =>
-      whenLoopAllows().then(() => {
-        now += 0.01
-        seen.add(turns)
-      }),
+    await turnsDuring((turns) =>
+      Promise.all(
+        Array.from({ length: 5000 }, () =>
+          whenLoopAllows().then(() => {
+            now += 0.01
+            seen.add(turns())
+          }),
+        ),
+      ),
     )
-    let isWanted = true
-    const again = () => {
-      turns++
-      if (isWanted) setImmediate(again)
-    }
-    setImmediate(again)
-    await Promise.all(all)
-    isWanted = false
     expect(seen.size).toBeGreaterThan(10)
   })
 

@@ -7,6 +7,7 @@ import { networkDevice } from '../../lib/simulator/index.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { updates } from '../conformance/support.js'
+import { steppedClock } from '../loop-turns.js'
 import { Client, codeOf, makeQueue, VERSION_AND_PLATFORM } from './support.js'
 
 function start(doorbell: boolean) {
@@ -163,9 +164,7 @@ describe('a long sequence of writes', () => {
     const all = Array.from({ length: 400 }, () =>
       handle.ioctlAsync(requests.VHOST_VDPA_GET_CONFIG.number, Uint8Array.of(0, 0, 0, 0, 1, 0, 0, 0, 0)),
     )
-    // Each look at the clock finds it a tenth of a millisecond later: a turn ends after so many, however fast the machine.
-    let now = performance.now()
-    const clock = jest.spyOn(performance, 'now').mockImplementation(() => (now += 0.1))
+    const clock = steppedClock()
     let most = 0
     for (let before = 0; carriedOut.mock.calls.length < all.length; before = carriedOut.mock.calls.length) {
       await immediate()

@@ -6,6 +6,7 @@ import { networkDevice } from '../../lib/simulator/index.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { controlCommands, GENL_ID_CTRL } from '../../lib/uapi/netlink.js'
 import { requests } from '../../lib/uapi/vhost.js'
+import { steppedClock, turnsDuring } from '../loop-turns.js'
 import { Client } from './support.js'
 
 const VERBS = 400
@@ -15,9 +16,7 @@ describe('the event loop has its turn between', () => {
   let clock: { mockRestore(): void }
 
   beforeEach(async () => {
-    // Each look at the clock finds it a tenth of a millisecond later: a turn ends after so many verbs, however fast the machine.
-    let now = performance.now()
-    clock = jest.spyOn(performance, 'now').mockImplementation(() => (now += 0.1))
+    clock = steppedClock()
     // A turn that began by the real clock ends.
     await new Promise<void>((resolve) => void setImmediate(resolve))
   })
@@ -25,18 +24,10 @@ describe('the event loop has its turn between', () => {
   afterEach(() => clock.mockRestore())
 
   /** Turns that the loop had while so many verbs were awaited. */
-  async function turnsDuring(verb: () => Promise<unknown>): Promise<number> {
-    let turns = 0
-    let isWanted = true
-    const again = () => {
-      turns++
-      if (isWanted) setImmediate(again)
-    }
-    setImmediate(again)
-    for (let count = 0; count < VERBS; count++) await verb()
-    isWanted = false
-    return turns
-  }
+  const turnsOf = (verb: () => Promise<unknown>) =>
+    turnsDuring(async () => {
+      for (let count = 0; count < VERBS; count++) await verb()
+    })
 
   const simulation = () => {
     const simulator = new Simulator()
@@ -47,31 +38,23 @@ describe('the event loop has its turn between', () => {
   test('ioctls', async () => {
     const { handle } = new Client(simulation())
     const argument = new Uint8Array(1)
-    expect(await turnsDuring(() => handle.ioctlAsync(status, argument))).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(() => handle.ioctlAsync(status, argument))).toBeGreaterThanOrEqual(5)
     await handle.close()
   })
 
   test('ioctls that are refused', async () => {
     const { handle } = new Client(simulation())
     const refused = () => handle.ioctlAsync(0xaf77, 0).catch(() => undefined)
-    expect(await turnsDuring(refused)).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(refused)).toBeGreaterThanOrEqual(5)
     await handle.close()
   })
 
   test('ioctls asked for all at once', async () => {
     const { handle } = new Client(simulation())
-    let turns = 0
-    let isWanted = true
-    const again = () => {
-      turns++
-      if (isWanted) setImmediate(again)
-    }
-    setImmediate(again)
     const order: number[] = []
     const ask = (_: unknown, index: number) =>
       handle.ioctlAsync(status, new Uint8Array(1)).then(() => order.push(index))
-    await Promise.all(Array.from({ length: VERBS }, ask))
-    isWanted = false
+    const turns = await turnsDuring(() => Promise.all(Array.from({ length: VERBS }, ask)))
     expect(turns).toBeGreaterThanOrEqual(5)
     expect(order).toEqual(Array.from({ length: VERBS }, (_, index) => index))
     await handle.close()
@@ -79,7 +62,7 @@ describe('the event loop has its turn between', () => {
 
   test('openings and closings', async () => {
     const simulator = simulation()
-    const turns = await turnsDuring(async () => (await simulator.openAsync('/dev/vhost-vdpa-0')).close())
+    const turns = await turnsOf(async () => (await simulator.openAsync('/dev/vhost-vdpa-0')).close())
     expect(turns).toBeGreaterThanOrEqual(5)
     expect(simulator.descriptors).toEqual([])
   })
@@ -87,12 +70,12 @@ describe('the event loop has its turn between', () => {
   test('openings that are refused', async () => {
     const simulator = simulation()
     const refused = () => simulator.openAsync('/dev/vhost-vdpa-7').catch(() => undefined)
-    expect(await turnsDuring(refused)).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(refused)).toBeGreaterThanOrEqual(5)
   })
 
   test('writes of nothing', async () => {
     const { handle } = new Client(simulation())
-    expect(await turnsDuring(() => handle.writeEachAsync(new Uint8Array(0), 72))).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(() => handle.writeEachAsync(new Uint8Array(0), 72))).toBeGreaterThanOrEqual(5)
     await handle.close()
   })
 
@@ -106,21 +89,21 @@ describe('the event loop has its turn between', () => {
       isDump: true,
     }
     const ask = () => netlink.ask(question).catch(() => undefined)
-    expect(await turnsDuring(ask)).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(ask)).toBeGreaterThanOrEqual(5)
     await netlink.close()
   })
 
   test('sockets that are opened and closed', async () => {
     const simulator = simulation()
-    expect(await turnsDuring(() => simulator.netlink(16).close())).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(() => simulator.netlink(16).close())).toBeGreaterThanOrEqual(5)
   })
 
   test('looks at files, and writes to them', async () => {
     const { files } = simulation().management
-    expect(await turnsDuring(() => files.list('/sys/bus/vdpa/devices'))).toBeGreaterThanOrEqual(5)
-    expect(await turnsDuring(() => files.isAllowed('/nothing'))).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(() => files.list('/sys/bus/vdpa/devices'))).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(() => files.isAllowed('/nothing'))).toBeGreaterThanOrEqual(5)
     const write = () => files.write('/sys/bus/vdpa/drivers_probe', 'vdpa0')
-    expect(await turnsDuring(write)).toBeGreaterThanOrEqual(5)
+    expect(await turnsOf(write)).toBeGreaterThanOrEqual(5)
   })
 })
 
