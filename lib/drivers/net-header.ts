@@ -4,6 +4,7 @@
 import { checkInteger, checkObject, rangeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import type { RingMemory } from '../memory/ring-memory.js'
+import { segmentHeaderBytes } from '../uapi/net-frame.js'
 import { netGsoTypes, netHeaderFlags, netHeaderSize } from '../uapi/virtio-net.js'
 
 /** What a frame asks of who handles it next: a checksum, or a cut into segments. All 0 for a frame that is complete. */
@@ -56,9 +57,6 @@ const CHECKSUM_OFFSET_AT = 8
 const NUM_BUFFERS_AT = 10
 const HASH_VALUE_AT = 12
 const HASH_REPORT_AT = 16
-/** Where the header of TCP says how many words it has, in its upper half; that of UDP is as long as any. */
-const TCP_WORDS_AT = 12
-const UDP_BYTES = 8
 
 /** The flags and segment types of one direction, as bits: type n is bit n. */
 interface Accepted {
@@ -248,11 +246,9 @@ export class NetHeaders {
    */
   checkHeaderLength({ headerLength, gsoType, checksumStart }: PacketHeader, frame: Uint8Array): void {
     if (!this.#hasExactLengths) return
-    const type = gsoType & ~VIRTIO_NET_HDR_GSO_ECN
-    const isTcp = type === VIRTIO_NET_HDR_GSO_TCPV4 || type === VIRTIO_NET_HDR_GSO_TCPV6
-    const own = isTcp ? 4 * ((frame[checksumStart + TCP_WORDS_AT] ?? 0) >> 4) : UDP_BYTES
-    if (headerLength !== checksumStart + own)
-      throw rangeError('header.headerLength', `${checksumStart + own}, as the frame has it`, headerLength)
+    const headers = segmentHeaderBytes(frame, 0, gsoType & ~VIRTIO_NET_HDR_GSO_ECN, checksumStart)
+    if (headerLength !== headers)
+      throw rangeError('header.headerLength', `${headers}, as the frame has it`, headerLength)
   }
 
   /** Writes a header that was checked. */

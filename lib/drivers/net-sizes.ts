@@ -2,14 +2,13 @@
 
 import { rangeError } from '../base/checks.js'
 import type { NetConfig } from '../uapi/virtio-net.js'
+import { ETHERNET_BYTES, TAG_BYTES } from '../uapi/net-frame.js'
 import type { HasFeature, NetHeaders } from './net-header.js'
 
 /** A link header, a header of IPv6, and the longest payload behind it: 14 + 40 + 65,535 (section 5.1.6.3.1). */
 export const LONGEST_FRAME_BYTES = 65_589
 
 /** An Ethernet header, and a VLAN tag, where a frame has one: the MTU does not count them. */
-const ETHERNET_BYTES = 14
-const TAG_BYTES = 4
 const LINK_BYTES = ETHERNET_BYTES + TAG_BYTES
 
 /** The smallest MTU of a device. */
@@ -68,12 +67,6 @@ export function sendLimits(has: HasFeature, headers: NetHeaders, { bufferBytes, 
   const plainBytesLast = mtu === undefined ? room : Math.min(room, mtu + LINK_BYTES)
   const untaggedBytesLast = mtu === undefined ? room : Math.min(room, mtu + ETHERNET_BYTES)
   return { frameBytesLast: isCut ? room : plainBytesLast, plainBytesLast, untaggedBytesLast }
-}
-
-/** Whether a frame has a VLAN tag (IEEE 802.1Q or 802.1ad). */
-export function hasTag(frame: Uint8Array): boolean {
-  const type = ((frame[12] ?? 0) << 8) | (frame[13] ?? 0)
-  return type === 0x8100 || type === 0x88a8
 }
 
 /** The MTU that counts: that of the configuration where it was negotiated, and is one that a device may have (5.1.4.1). As Linux, nobody is held to another. */

@@ -1,10 +1,11 @@
 // One transmit queue: frames into free buffers, behind their headers, and the buffers back when the device has sent them. It does not wait.
 
 import { checkBytes, checkInteger, rangeError, trueLength } from '../base/checks.js'
+import { ETHERTYPE_AT, isVlanTag } from '../uapi/net-frame.js'
 import type { FrameBuffers } from './frame-buffers.js'
 import type { MutableNetCounters } from './net-counters.js'
 import { isSegmented, type NetHeaders, type PacketHeader } from './net-header.js'
-import { hasTag, type SendLimits } from './net-sizes.js'
+import type { SendLimits } from './net-sizes.js'
 
 /** The sending half of a queue pair. */
 export class NetTransmitter {
@@ -73,7 +74,7 @@ export class NetTransmitter {
 
   /** The four bytes more than the MTU allows are for a tag (spec section 5.1.4.2). */
   #checkTag(frame: Uint8Array, length: number): void {
-    if (hasTag(frame)) return
+    if (isVlanTag(frame, ETHERTYPE_AT)) return
     throw rangeError('frame.byteLength', `at most ${this.#untaggedBytesLast} without a VLAN tag`, length)
   }
 

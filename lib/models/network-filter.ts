@@ -1,11 +1,9 @@
 // The receive filter of a network device (spec section 5.1.6.5.1 to 5.1.6.5.3): which frames its driver is given, by what commands have set.
 
+import { ETHERTYPE_AT } from '../uapi/net-frame.js'
 import { formatMac } from '../uapi/virtio-net.js'
 import type { MacTable } from '../uapi/virtio-net-payloads.js'
 import type { NetControlState } from './network-control-state.js'
-
-/** Where the type, or the tag of a VLAN, is in an Ethernet frame. */
-const ETHERTYPE_AT = 12
 
 /** The filter of one device: own address, broadcast and multicast unless commands say otherwise. */
 export class NetFilter {

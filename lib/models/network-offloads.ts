@@ -1,6 +1,7 @@
 // What headers may say between a network device and its driver (spec section 5.1.6): what the driver may ask of the device, and what the device must do
 // itself because the receiving driver did not accept it. Frames lie behind their header in one array.
 
+import { ETHERNET_BYTES, ETHERTYPE_AT, isVlanTag, segmentHeaderBytes, TAG_BYTES } from '../uapi/net-frame.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import { netGsoTypes, netHeaderFlags } from '../uapi/virtio-net.js'
 import type { Violation } from './driver-law.js'
@@ -20,13 +21,6 @@ const GSO_SIZE_AT = 4
 const CHECKSUM_START_AT = 6
 const CHECKSUM_OFFSET_AT = 8
 const NUM_BUFFERS_AT = 10
-const ETHERNET_BYTES = 14
-const TAG_BYTES = 4
-/** Where the header of TCP says how many words it has, in its upper half; that of UDP is as long as any. */
-const TCP_WORDS_AT = 12
-const UDP_BYTES = 8
-/** Where the type, or the first tag of a VLAN, is in a frame. */
-const ETHERTYPE_AT = 12
 
 const { VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP, VIRTIO_NET_HDR_GSO_UDP_L4 } =
   netGsoTypes
@@ -40,11 +34,6 @@ const segments: readonly (readonly [type: number, host: number, guest: readonly 
 
 function word(bytes: Uint8Array, at: number): number {
   return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8)
-}
-
-function isTag(bytes: Uint8Array, at: number): boolean {
-  const type = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
-  return type === 0x8100 || type === 0x88a8
 }
 
 /** What was negotiated, as far as headers are concerned. */
@@ -71,7 +60,7 @@ export class NetOffloads {
   exceedsMtu(frame: Uint8Array, length: number): boolean {
     if (length <= this.plainBytesLast || ((frame[TYPE_AT] ?? 0) & ~ECN) !== NONE) return false
     const at = this.#headerBytes + ETHERTYPE_AT
-    const tags = isTag(frame, at) ? (isTag(frame, at + TAG_BYTES) ? 2 : 1) : 0
+    const tags = isVlanTag(frame, at) ? (isVlanTag(frame, at + TAG_BYTES) ? 2 : 1) : 0
     return length > this.plainBytesLast + tags * TAG_BYTES
   }
 
@@ -104,18 +93,12 @@ export class NetOffloads {
       return `a frame was sent with gso_type ${type}, which was not negotiated`
     if (!needsChecksum || word(frame, GSO_SIZE_AT) === 0)
       return 'a frame that is to be segmented was sent without NEEDS_CSUM, or with gso_size 0'
-    const headers = this.#has(bits.VIRTIO_NET_F_GUEST_HDRLEN) ? this.#headersOf(frame, type) : word(frame, LENGTH_AT)
-    if (headers !== word(frame, LENGTH_AT))
-      return `a frame that is to be segmented was sent with hdr_len ${word(frame, LENGTH_AT)}, its headers have ${headers} bytes`
+    if (!this.#has(bits.VIRTIO_NET_F_GUEST_HDRLEN)) return undefined
+    const said = word(frame, LENGTH_AT)
+    const headers = segmentHeaderBytes(frame, this.#headerBytes, type, word(frame, CHECKSUM_START_AT))
+    if (headers !== said)
+      return `a frame that is to be segmented was sent with hdr_len ${said}, its headers have ${headers} bytes`
     return undefined
-  }
-
-  /** Bytes of the headers of a frame to be segmented: up to the payload behind that of TCP or UDP, where its checksum begins. */
-  #headersOf(frame: Uint8Array, type: number): number {
-    const start = word(frame, CHECKSUM_START_AT)
-    const isTcp = type === VIRTIO_NET_HDR_GSO_TCPV4 || type === VIRTIO_NET_HDR_GSO_TCPV6
-    const words = (frame[this.#headerBytes + start + TCP_WORDS_AT] ?? 0) >> 4
-    return start + (isTcp ? 4 * words : UDP_BYTES)
   }
 
   /**

@@ -1,5 +1,6 @@
 // Receive-side scaling of a network device (spec section 5.1.6.4.3): the Toeplitz hash of a frame's addresses and ports, the receive queue that it chooses, and what is reported of it.
 
+import { ETHERTYPE_AT, isVlanTag, TAG_BYTES } from '../uapi/net-frame.js'
 import { netHashReports as reports, netHashTypes as types, netTunnelTypes as tunnels } from '../uapi/virtio-net.js'
 import type { RssConfig } from '../uapi/virtio-net-steering.js'
 
@@ -19,8 +20,7 @@ export const SUPPORTED_TUNNEL_TYPES: number = tunnels.VIRTIO_NET_HASH_TUNNEL_TYP
 /** RSS contexts that the model keeps. */
 export const RSS_CONTEXTS = 8
 
-const ETHERTYPE_AT = 12
-const [IPV4, IPV6, VLAN, SERVICE_VLAN] = [0x0800, 0x86dd, 0x8100, 0x88a8]
+const [IPV4, IPV6] = [0x0800, 0x86dd]
 const [TCP, UDP] = [6, 17]
 /** Headers of IPv6 that say what follows them, and how long they are in units of 8 bytes: hop-by-hop options, routing, destination options. */
 const extensions: ReadonlySet<number> = new Set([0, 43, 60])
@@ -79,7 +79,7 @@ export function frameHash(
   tunnelTypes = 0,
 ): HashReport | undefined {
   let typeAt = at + ETHERTYPE_AT
-  while (typeAt + 4 <= end && isTag(word(frame, typeAt))) typeAt += 4
+  while (typeAt + TAG_BYTES <= end && isVlanTag(frame, typeAt)) typeAt += TAG_BYTES
   const packet = typeAt + 2
   if (packet > end) return undefined
   const protocol = word(frame, typeAt)
@@ -112,10 +112,6 @@ export function rssQueue(config: RssConfig, frame: Uint8Array, at: number, end: 
   if (hash === undefined) return config.unclassifiedQueue
   const { indirectionTable } = config
   return indirectionTable[hash.value & (indirectionTable.length - 1)] ?? config.unclassifiedQueue
-}
-
-function isTag(type: number): boolean {
-  return type === VLAN || type === SERVICE_VLAN
 }
 
 function word(bytes: Uint8Array, at: number): number {
