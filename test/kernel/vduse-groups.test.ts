@@ -3,6 +3,7 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals'
 import { readdirSync } from 'node:fs'
 import type { DeviceQueue } from '../../lib/device/device-queue'
+import type { VdpaDevice } from '../../lib/device/vdpa-device'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openDevice } from '../../lib/open'
 import { serveVduse, type ModelModule, type ServeVduseOptions } from '../../lib/serve'
@@ -35,6 +36,18 @@ async function echo(queue: DeviceQueue, value: number): Promise<number> {
   return queue.buffers.bytes(64, 16)[15] ?? -1
 }
 
+/** Runs it with a queue in each of its groups, each in an address space of its own where there are two. */
+async function runInTwoSpaces(device: VdpaDevice) {
+  await device.negotiate([])
+  const spaces = [device.addressSpace(0), device.addressSpace(hasGroups() ? 1 : 0)]
+  if (hasGroups()) device.groups.assign(1, 1)
+  const queues: DeviceQueue[] = []
+  for (const [index, addressSpace] of spaces.entries())
+    queues.push(await device.createQueue(index, { addressSpace, size: 8, bufferBytes: 0x1000 }))
+  await device.start()
+  return { spaces, queues }
+}
+
 describe('a device of two groups', () => {
   it('is offered with them by version 1, and with one by version 0', async () => {
     await using server = await serveVduse(model, options('groups0'))
@@ -47,13 +60,7 @@ describe('a device of two groups', () => {
   it('reaches the same address in two memories, where it has two address spaces', async () => {
     await using server = await serveVduse(model, options('groups1'))
     await using device = await openDevice(server.node ?? '', { backend: new KernelBackend() })
-    await device.negotiate([])
-    const spaces = [device.addressSpace(0), device.addressSpace(hasGroups() ? 1 : 0)]
-    if (hasGroups()) device.groups.assign(1, 1)
-    const queues: DeviceQueue[] = []
-    for (const [index, addressSpace] of spaces.entries())
-      queues.push(await device.createQueue(index, { addressSpace, size: 8, bufferBytes: 0x1000 }))
-    await device.start()
+    const { queues } = await runInTwoSpaces(device)
     const [one, other] = queues
     if (one === undefined || other === undefined) throw new Error('there are two queues')
     expect(one.buffersIova === other.buffersIova).toBe(hasGroups())
@@ -66,13 +73,7 @@ describe('a device of two groups', () => {
     await using server = await serveVduse(model, options('groups3'))
     const backend = new KernelBackend()
     await using device = await openDevice(server.node ?? '', { backend })
-    await device.negotiate([])
-    const spaces = [device.addressSpace(0), device.addressSpace(hasGroups() ? 1 : 0)]
-    if (hasGroups()) device.groups.assign(1, 1)
-    const queues: DeviceQueue[] = []
-    for (const [index, addressSpace] of spaces.entries())
-      queues.push(await device.createQueue(index, { addressSpace, size: 8, bufferBytes: 0x1000 }))
-    await device.start()
+    const { spaces, queues } = await runInTwoSpaces(device)
     using region = backend.allocate(0x1000)
     const size = BigInt(region.length)
     for (let round = 1; round <= 10; round++) {

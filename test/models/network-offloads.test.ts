@@ -29,26 +29,16 @@ test('a checksum is handed on while the driver takes it, and computed when it do
   expect([offloads.receive(computed, computed.length), computed[0], computed[HEADER + 22]]).toEqual([true, 0, 0xff])
 })
 
-test('a segment is dropped while the driver does not take it', () => {
+test.each([
+  ['the driver does not take it', netFeatureBits.VIRTIO_NET_F_GUEST_TSO4],
+  ['the driver takes no checksums: it would be given one without (5.1.6.4.1)', netFeatureBits.VIRTIO_NET_F_GUEST_CSUM],
+])('a segment is dropped while %s', (_why, feature) => {
   let isOn = true
   const offloads = new NetOffloads(
     () => true,
     HEADER,
     1500,
-    (number) => isOn || number !== netFeatureBits.VIRTIO_NET_F_GUEST_TSO4,
-  )
-  expect(offloads.receive(frame(NEEDS_CSUM, TCPV4), HEADER + 60)).toBe(true)
-  isOn = false
-  expect(offloads.receive(frame(NEEDS_CSUM, TCPV4), HEADER + 60)).toBe(false)
-})
-
-test('a segment is dropped while the driver takes no checksums: it would be given one without (5.1.6.4.1)', () => {
-  let isOn = true
-  const offloads = new NetOffloads(
-    () => true,
-    HEADER,
-    1500,
-    (number) => isOn || number !== netFeatureBits.VIRTIO_NET_F_GUEST_CSUM,
+    (number) => isOn || number !== feature,
   )
   expect(offloads.receive(frame(NEEDS_CSUM, TCPV4), HEADER + 60)).toBe(true)
   isOn = false

@@ -5,29 +5,21 @@ import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { PartedRingMemory } from '../../lib/memory/parted-ring-memory.js'
 import { RingMemory } from '../../lib/memory/ring-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import { blockDevice } from '../../lib/models/block.js'
 import { locateArea } from '../../lib/models/queue-areas.js'
-import { openDevice } from '../../lib/open.js'
-import { Simulator } from '../../lib/simulator/simulator.js'
-import type { Profile } from '../../lib/simulator/profiles.js'
 import { transportFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { createDriverRing } from '../../lib/virtqueue/create.js'
 import { areaSizes } from '../../lib/virtqueue/layout.js'
+import { PAGE, pagedDisk, type PagedOptions } from './paged-disk.js'
 
-const PAGE = 4096
 const PAGES = 12
 const SIZE = 256
-const path = '/dev/vhost-vdpa-0'
 const devices: VdpaDevice[] = []
 
 afterEach(async () => {
   for (const device of devices.splice(0)) await device.close()
 })
 
-interface Options {
-  readonly profile?: Profile
-  /** Pages that are not mapped. */
-  readonly holes?: readonly number[]
+interface Options extends PagedOptions {
   readonly eventIdx?: boolean
 }
 
@@ -35,23 +27,12 @@ interface Options {
 const at = { descriptor: PAGE - 512, driver: 4 * PAGE - 4, device: 8 * PAGE - 1024 }
 
 /** A disk whose driver has a ring in pages of which each is a region and a mapping of its own. `read()` has the first sector read so many times, and says how many came. */
-async function begin(format: 'split' | 'packed', { profile = 'strict', holes = [], eventIdx = false }: Options = {}) {
-  const simulator = new Simulator({ profile })
+async function begin(format: 'split' | 'packed', { eventIdx = false, ...options }: Options = {}) {
   const { VIRTIO_F_RING_PACKED: packed, VIRTIO_F_RING_EVENT_IDX: event } = transportFeatureBits
   const moreFeatures = [...(format === 'packed' ? [packed] : []), ...(eventIdx ? [event] : [])]
-  const model = blockDevice({ path, moreFeatures, content: new Uint8Array(512).fill(5) })
-  simulator.add(model)
-  const device = await openDevice(path, { backend: simulator, expect: 'block' })
+  const disk = await pagedDisk(PAGES, moreFeatures, options)
+  const { simulator, device, regions } = disk
   devices.push(device)
-  await device.negotiate(device.offeredFeatures.bits)
-  const regions: MemoryRegion[] = []
-  for (let page = 0; page < PAGES; page++) {
-    const region = simulator.allocate(PAGE)
-    regions.push(region)
-    // The regions lie apart, and so nothing makes one piece of two pages.
-    simulator.allocate(PAGE)
-    if (!holes.includes(page)) await device.addressSpace(0).map({ iova: BigInt(page * PAGE), region })
-  }
   const sizes = areaSizes(format, SIZE)
   const area = (name: 'descriptor' | 'driver' | 'device') => {
     const parts: RingMemory[] = []
@@ -87,7 +68,7 @@ async function begin(format: 'split' | 'packed', { profile = 'strict', holes = [
     }
     return [came, buffers[600], buffers.subarray(16, 528).every((byte) => byte === 5)]
   }
-  return { read, model, device, simulator, regions }
+  return { ...disk, read }
 }
 
 describe.each(['split', 'packed'] as const)('a %s ring over several mappings', (format) => {

@@ -3,20 +3,15 @@
 import { afterEach, describe, expect, test } from '@jest/globals'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { RingMemory } from '../../lib/memory/ring-memory.js'
-import type { MemoryRegion } from '../../lib/memory/memory-region.js'
-import { blockDevice } from '../../lib/models/block.js'
 import { tablesOf } from '../../lib/models/queue-tables.js'
 import { TurnMeter } from '../../lib/models/turn-meter.js'
-import { openDevice } from '../../lib/open.js'
-import { Simulator } from '../../lib/simulator/simulator.js'
 import type { Profile } from '../../lib/simulator/profiles.js'
 import { transportFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { createDriverRing } from '../../lib/virtqueue/create.js'
 import { areaSizes } from '../../lib/virtqueue/layout.js'
+import { PAGE, pagedDisk, type PagedOptions } from './paged-disk.js'
 
-const PAGE = 4096
 const PAGES = 8
-const path = '/dev/vhost-vdpa-0'
 const devices: VdpaDevice[] = []
 
 afterEach(async () => {
@@ -24,28 +19,11 @@ afterEach(async () => {
 })
 
 /** A driver that reads sector 0 of a disk by one request in a table at `tableAt`; each page of its memory is a region and a mapping of its own, but for `holes`. */
-async function readBy(
-  format: 'split' | 'packed',
-  tableAt: number,
-  { profile = 'strict', holes = [] }: { readonly profile?: Profile; readonly holes?: readonly number[] } = {},
-) {
-  const simulator = new Simulator({ profile })
+async function readBy(format: 'split' | 'packed', tableAt: number, options: PagedOptions = {}) {
   const { VIRTIO_F_RING_INDIRECT_DESC: indirect, VIRTIO_F_RING_PACKED: packed } = transportFeatureBits
-  const model = blockDevice({
-    path,
-    moreFeatures: format === 'packed' ? [indirect, packed] : [indirect],
-    content: new Uint8Array(512).fill(5),
-  })
-  simulator.add(model)
-  const device = await openDevice(path, { backend: simulator, expect: 'block' })
+  const moreFeatures = format === 'packed' ? [indirect, packed] : [indirect]
+  const { simulator, model, device, regions } = await pagedDisk(PAGES, moreFeatures, options)
   devices.push(device)
-  await device.negotiate(device.offeredFeatures.bits)
-  const regions: MemoryRegion[] = []
-  for (let page = 0; page < PAGES; page++) {
-    const region = simulator.allocate(PAGE)
-    regions.push(region)
-    if (!holes.includes(page)) await device.addressSpace(0).map({ iova: BigInt(page * PAGE), region })
-  }
   const flat = new Uint8Array(PAGES * PAGE)
   const part = (at: number, length: number) => new RingMemory(flat.buffer, at, length)
   const sizes = areaSizes(format, 16)

@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, test } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
-import { BlockDriver } from '../../lib/drivers/block-driver.js'
+import { BlockDriver, type BlockDriverOptions } from '../../lib/drivers/block-driver.js'
 import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import { moveDevice } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
@@ -115,18 +115,36 @@ test('a disk under verified writes: promises settle on the other side', async ()
   await target.close()
 })
 
+/** Two disks of two queues, of which the first runs. */
+async function twoDisks(options: BlockDriverOptions = {}) {
+  const simulator = new Simulator({ scheduler: 'manual' })
+  for (const path of [A, B]) simulator.add(blockDevice({ path, capacity: 64, queues: 2 }))
+  const backend = new FaultyBackend(simulator)
+  const [source, target] = await Promise.all([A, B].map((path) => openDevice(path, { backend, expect: 'block' })))
+  if (source === undefined || target === undefined) throw new Error('no device')
+  await source.negotiate(['VIRTIO_BLK_F_MQ'])
+  const driver = await BlockDriver.start(source, { queues: 2, size: 16, ...options })
+  await source.start()
+  return { simulator, backend, source, target, driver }
+}
+
+/** Whether work ends, well or not, while the devices of a simulator work. */
+async function endsOn(simulator: Simulator, work: Promise<unknown>): Promise<boolean> {
+  let isOver = false
+  const over = () => (isOver = true)
+  work.then(over, over)
+  for (let turn = 0; turn < 1000 && !isOver; turn++) {
+    simulator.drain()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return isOver
+}
+
 test('each call of the target refused in turn, a disk goes on with what was under way, on one side', async () => {
   const outcomes = new Set<boolean | undefined>()
   let nth = 1
   for (; nth < 200; nth++) {
-    const simulator = new Simulator({ scheduler: 'manual' })
-    for (const path of [A, B]) simulator.add(blockDevice({ path, capacity: 64, queues: 2 }))
-    const backend = new FaultyBackend(simulator)
-    const [source, target] = await Promise.all([A, B].map((path) => openDevice(path, { backend, expect: 'block' })))
-    if (source === undefined || target === undefined) throw new Error('no device')
-    await source.negotiate(['VIRTIO_BLK_F_MQ'])
-    const driver = await BlockDriver.start(source, { queues: 2, size: 16, slots: 2 })
-    await source.start()
+    const { simulator, backend, source, target, driver } = await twoDisks({ slots: 2 })
     // More than there is room for: some wait.
     const sent = Array.from({ length: 8 }, (_, at) => driver.write(at, new Uint8Array(512).fill(at + 1)))
     const written = Promise.all(sent)
@@ -141,14 +159,7 @@ test('each call of the target refused in turn, a disk goes on with what was unde
     outcomes.add(result?.isMoved)
     const running = [source, target].filter(({ state }) => state === 'running').map(({ path }) => path)
     expect({ nth, running }).toEqual({ nth, running: [(result?.device ?? source).path] })
-    let isOver = false
-    const over = () => (isOver = true)
-    written.then(over, over)
-    for (let turn = 0; turn < 1000 && !isOver; turn++) {
-      simulator.drain()
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-    expect({ nth, isOver }).toEqual({ nth, isOver: true })
+    expect({ nth, isOver: await endsOn(simulator, written) }).toEqual({ nth, isOver: true })
     await written
     for (const one of [source, target]) await one.close()
     expect(simulator.descriptors).toEqual([])
@@ -159,14 +170,7 @@ test('each call of the target refused in turn, a disk goes on with what was unde
 })
 
 test.each([1, 2, 3, 4])('listener %i of the target refused, a disk of two queues goes back whole', async (nth) => {
-  const simulator = new Simulator({ scheduler: 'manual' })
-  for (const path of [A, B]) simulator.add(blockDevice({ path, capacity: 64, queues: 2 }))
-  const backend = new FaultyBackend(simulator)
-  const [source, target] = await Promise.all([A, B].map((path) => openDevice(path, { backend, expect: 'block' })))
-  if (source === undefined || target === undefined) throw new Error('no device')
-  await source.negotiate(['VIRTIO_BLK_F_MQ'])
-  const driver = await BlockDriver.start(source, { queues: 2, size: 16 })
-  await source.start()
+  const { simulator, backend, source, target, driver } = await twoDisks()
   const written = Promise.all([0, 1, 2, 3].map((at) => driver.write(at, new Uint8Array(512).fill(at))))
   const eventfd = backend.eventfd.bind(backend)
   let listeners = 0
@@ -182,14 +186,7 @@ test.each([1, 2, 3, 4])('listener %i of the target refused, a disk of two queues
   }
   const { isMoved, device } = await moveDevice(source, target, { driver })
   expect([device.state, isMoved]).toEqual(['running', listeners < nth])
-  let isOver = false
-  const over = () => (isOver = true)
-  written.then(over, over)
-  for (let turn = 0; turn < 1000 && !isOver; turn++) {
-    simulator.drain()
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  expect(isOver).toBe(true)
+  expect(await endsOn(simulator, written)).toBe(true)
   await written
   for (const one of [source, target]) await one.close()
   expect(simulator.descriptors).toEqual([])
