@@ -10,7 +10,7 @@ import { blockDevice, networkDevice, Simulator, type BlockDeviceOptions } from '
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { BackendFeature } from '../../lib/uapi/vhost-types'
 import type { RequestName } from '../../lib/uapi/vhost'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
 import { until } from '../until'
@@ -47,7 +47,7 @@ describeNative('a device that is bridged', (backend) => {
   let before = openDescriptors()
   afterEach(async () => {
     folder[Symbol.dispose]()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
   const begin = () => {
     backend()

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser } from '../../lib/serve'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, leftOpen, openDescriptors, TemporaryFolder } from '../native/support'
 import { attack, attacks, flood, OddDescriptors } from '../vhost-user/attacks'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, words } from '../vhost-user/front-end'
@@ -35,7 +35,7 @@ describeNative('front ends of a bridge that mean harm', (backend) => {
     async function isWell(): Promise<void> {
       await until(() => bridge.frontEnds === 0)
       // The device is stopped, and its memory unmapped, after the connection has ended.
-      await until(() => openDescriptors() === before && device.addressSpace(0).size === 0)
+      await until(() => leftOpen(before).length === 0 && device.addressSpace(0).size === 0)
       using good = new FrontEnd(backend(), bridge.path)
       await good.begin(0n, 1n << 16n)
       const queue = good.queue(0)

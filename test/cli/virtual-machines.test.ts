@@ -3,9 +3,8 @@
 import { expect, it } from '@jest/globals'
 import { existsSync, writeFileSync } from 'node:fs'
 import { run } from '../../lib/cli/program'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { FrontEnd } from '../vhost-user/front-end'
-import { until } from '../until'
 
 describeNative('devices for virtual machines from a shell', (backend) => {
   it.each([
@@ -47,7 +46,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
       expect(out).toContain('refused: ')
       expect(existsSync(socket)).toBe(false)
     }
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
 
   const said = async (words: string) => {

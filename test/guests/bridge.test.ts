@@ -6,7 +6,7 @@ import { bridgeVhostUser } from '../../lib/serve'
 import { blockDevice, networkDevice, pair, Simulator } from '../../lib/simulator'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { AuditEvent } from '../../lib/control/shadow-policy'
-import { openDescriptors, TemporaryFolder } from '../native/support'
+import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { describeGuest, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
 import { until } from '../until'
@@ -40,7 +40,7 @@ describeGuest('a guest on a bridged network device', () => {
       expect([a.refusals, b.refusals]).toEqual([[], []])
       expect(one.violations).toEqual([])
     }
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
 
   it('sets addresses, filters, VLANs and queue pairs at the device, which the next driver does not have', async () => {
@@ -121,7 +121,7 @@ say address $(cat /sys/class/net/eth0/address)`,
       else await guest.kill()
       await until(() => bridge.frontEnds === 0 && !bridge.isRunning)
       await until(() => device.addressSpace(0).size === 0)
-      await until(() => openDescriptors() === before)
+      await untilNoneIsOpen(before)
     }
   })
 })

@@ -3,7 +3,7 @@
 import { expect, it } from '@jest/globals'
 import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUserServer } from '../../lib/serve'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
-import { openDescriptors, TemporaryFolder } from '../native/support'
+import { leftOpen, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { describeGuest, Guest } from './guest'
 import { filters, pings, ringFeatures } from './scripts'
 import { until } from '../until'
@@ -37,7 +37,7 @@ describeGuest('a guest on a network device', () => {
       expect(one.counters.rxPackets).toBeGreaterThan(40)
       expect(one.violations).toEqual([])
     }
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
 
   it('sets its address and filters, which outlive no driver, and is told of the link', async () => {
@@ -85,7 +85,7 @@ say again $(cat /sys/class/net/eth0/address)`,
       expect(server.frontEnds).toBe(1)
       if (way === 'switched off') await guest.end()
       else await guest.kill()
-      await until(() => server.frontEnds === 0 && openDescriptors() === before)
+      await until(() => server.frontEnds === 0 && leftOpen(before).length === 0)
     }
   })
 })

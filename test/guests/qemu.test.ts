@@ -3,7 +3,7 @@
 import { expect, it } from '@jest/globals'
 import { blockDevice, networkDevice, pair, serveVhostUser, type NetworkDevice } from '../../lib/serve'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
-import { openDescriptors, TemporaryFolder } from '../native/support'
+import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { describeGuest, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
 import { until } from '../until'
@@ -43,7 +43,7 @@ describeGuest(
           expect(one.counters.rxPackets).toBeGreaterThan(40)
           expect(one.violations).toEqual([])
         }
-        await until(() => openDescriptors() === before)
+        await untilNoneIsOpen(before)
       },
     )
   },

@@ -7,10 +7,9 @@ import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
-import { openDescriptors, TemporaryFolder } from '../native/support'
+import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
 import { labVariable, restoreMac } from './support'
-import { until } from '../until'
 
 /** EVENT_IDX, packed rings and IN_ORDER, which this front end's rings are not made for. */
 const WITHOUT = (1n << 29n) | (1n << 34n) | (1n << 35n)
@@ -68,7 +67,7 @@ async function bridged(
       expect(bridge.refusals).toEqual([])
     }
   }
-  await until(() => openDescriptors() === before)
+  await untilNoneIsOpen(before)
 }
 
 /** The address in the configuration space. */

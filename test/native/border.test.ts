@@ -9,7 +9,7 @@ import { tryLoadAddon } from '../../lib/kernel/addon'
 import type { NativeAddon } from '../../lib/kernel/native'
 import { requests } from '../../lib/uapi/vhost'
 import { emptied, liar, shrinking, withLength } from '../lying-bytes'
-import { describeNative, failureOf, mappingsOf, openDescriptors, TemporaryFolder } from './support'
+import { describeNative, failureOf, leftOpen, mappingsOf, openDescriptors, TemporaryFolder } from './support'
 import { until } from '../until'
 
 const addonPath = (tryLoadAddon().addon as (NativeAddon & { readonly path?: string }) | undefined)?.path ?? ''
@@ -53,7 +53,7 @@ describeNative('a thread that is terminated', (backend) => {
         await worker.terminate()
       }
       // At most: what earlier tests left is collected at any moment.
-      await until(() => openDescriptors() <= before && mappingsOf('memfd:ended') === 0)
+      await until(() => leftOpen(before).length === 0 && mappingsOf('memfd:ended') === 0)
       own.signal()
       expect(own.take()).toBe(1)
     },
@@ -83,7 +83,7 @@ describeNative('memory of another program', (backend) => {
     expect(refused).toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED' })
     expect(refused.message).toContain('F_SEAL_SHRINK')
     expect(() => backend().adopt(fd, { length: 4096, sealed: 1 as never })).toThrow(TypeError)
-    expect(openDescriptors()).toBe(before)
+    expect(leftOpen(before)).toEqual([])
     closeSync(fd)
   })
 

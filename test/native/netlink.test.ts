@@ -1,8 +1,7 @@
 // Netlink sockets of the kernel backend: one question to the controller of generic netlink, which is in every kernel.
 
 import { expect, it } from '@jest/globals'
-import { describeNative, failureOf, openDescriptors } from './support'
-import { until } from '../until'
+import { describeNative, failureOf, leftOpen, openDescriptors, untilNoneIsOpen } from './support'
 
 const NETLINK_GENERIC = 16
 
@@ -53,7 +52,7 @@ describeNative('a netlink socket', (backend) => {
     await socket.close()
     await last
     expect(await failureOf(() => socket.sendAsync(askForFamily('nlctrl')))).toMatchObject({ code: 'ERR_VDPA_CLOSED' })
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
 
   it('joins groups', async () => {
@@ -79,7 +78,7 @@ describeNative('a netlink socket', (backend) => {
     await socket.close()
     await socket.close()
     expect(socket.isClosed).toBe(true)
-    expect(openDescriptors()).toBe(before)
+    expect(leftOpen(before)).toEqual([])
     const verbs = [
       () => socket.fd,
       () => socket.send(askForFamily('nlctrl')),

@@ -1,7 +1,7 @@
 // What the native tests share: the backend, or the reason why they are skipped, and looks at this process from outside.
 
 import { describe } from '@jest/globals'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
@@ -9,6 +9,7 @@ import { runInNewContext } from 'node:vm'
 import { isVdpaError, type VdpaError } from '../../lib/base/errors'
 import { tryLoadAddon } from '../../lib/kernel/addon'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
+import { until } from '../until'
 
 const { addon, reason } = tryLoadAddon()
 
@@ -54,9 +55,33 @@ export function packageRoot(): string {
   return folder
 }
 
-/** How many descriptors this process has open. */
-export function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length
+/** The descriptors this process has open: the number of each, and what it is, so that another one that takes the number over later is told apart. */
+export function openDescriptors(): ReadonlyMap<string, string> {
+  const open = new Map<string, string>()
+  for (const number of readdirSync('/proc/self/fd')) {
+    try {
+      const { dev, ino } = statSync(`/proc/self/fd/${number}`)
+      const event = /^eventfd-id:.*$/m.exec(readFileSync(`/proc/self/fdinfo/${number}`, 'latin1'))?.[0] ?? ''
+      open.set(number, `${readlinkSync(`/proc/self/fd/${number}`)} ${dev}:${ino} ${event}`.trimEnd())
+    } catch {
+      // Closed meanwhile, as the one is that listed them.
+    }
+  }
+  return open
+}
+
+/** What was opened since `before` and is open now. What other tests left to the garbage collector is closed at any moment, so a count would not tell. */
+export function leftOpen(before: ReadonlyMap<string, string>): string[] {
+  return [...openDescriptors()]
+    .filter(([number, what]) => before.get(number) !== what)
+    .map(([number, what]) => `${number}: ${what}`)
+}
+
+/** Resolves once nothing of what was opened since `before` is open. */
+export async function untilNoneIsOpen(before: ReadonlyMap<string, string>): Promise<void> {
+  await until(() => leftOpen(before).length === 0).catch(() => {
+    throw new Error(`still open: ${leftOpen(before).join(', ')}`)
+  })
 }
 
 /** How many mappings of files whose name contains `name` this process has. */

@@ -4,18 +4,18 @@ import { afterEach, beforeEach, describe, expect, it, test } from '@jest/globals
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { openFileStorage } from '../../lib/storage/open-file.js'
-import { describeNative, failureOf, openDescriptors, TemporaryFolder } from '../native/support.js'
+import { describeNative, failureOf, leftOpen, openDescriptors, TemporaryFolder } from '../native/support.js'
 
 const pattern = (length: number) => Uint8Array.from({ length }, (_, at) => (at * 7) & 0xff)
 
 let folder: TemporaryFolder
-let before = 0
+let before = openDescriptors()
 beforeEach(() => {
   folder = new TemporaryFolder()
   before = openDescriptors()
 })
 afterEach(() => {
-  expect(openDescriptors()).toBe(before)
+  expect(leftOpen(before)).toEqual([])
   folder[Symbol.dispose]()
 })
 

@@ -1,11 +1,11 @@
 // The sweep of what serves other processes, on the kernel's own sockets: each call of one end refused in turn while somebody comes, works and goes. No descriptor is
 // left on either side, nobody waits for ever, and who comes next is served.
 
-import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend'
 import type { ErrnoName } from '../../lib/uapi/errno'
 import { until } from '../until'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { collectGarbage, describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { hearUncaught } from '../uncaught'
 import { diskSystem, serveRows, type ServeRow } from './serve-rows'
 
@@ -21,9 +21,11 @@ const besides: readonly string[] = ['close', 'recvmsg']
 
 describeNative('who serves other processes', (backend) => {
   let folder: TemporaryFolder
-  let before = 0
+  let before = openDescriptors()
   /** What the end of a connection met, which nobody waits for. */
   let uncaught: unknown[] = []
+  // What other tests left open is closed before what closes too much is looked for.
+  beforeAll(() => collectGarbage())
   beforeEach(() => {
     uncaught = hearUncaught()
     backend()
@@ -61,8 +63,11 @@ describeNative('who serves other processes', (backend) => {
       // Who cannot begin says so, with the errno.
       if ((failure as { code?: unknown }).code !== code) left.push(String(failure))
     }
-    await until(() => openDescriptors() <= before)
-    if (openDescriptors() !== before) left.push('a descriptor was closed twice')
+    await untilNoneIsOpen(before)
+    const now = openDescriptors()
+    left.push(
+      ...[...before].filter(([number, what]) => now.get(number) !== what).map(([, what]) => `${what} was closed too`),
+    )
     const other = uncaught.splice(0).filter((failure) => fault.hits === 0 || !String(failure).includes(code))
     left.push(...other.map((failure) => `nobody asked for ${String(failure)}`))
     left.push(...disk.descriptors.map(({ what }) => `${what} is open`))

@@ -15,7 +15,7 @@ import { encodeFrame, frameKinds } from '../../lib/vfio-channel/frames'
 import type { ChannelServer } from '../../lib/vfio-channel/server'
 import { SocketRegion } from '../../lib/vfio-channel/socket-region'
 import { answerBytes } from '../../lib/vfio-channel/today'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { hearUncaught } from '../uncaught'
 import { until } from '../until'
 
@@ -23,7 +23,7 @@ const pause = (milliseconds: number) => new Promise<void>((resolve) => void setT
 
 describeNative('a channel at a socket', (backend) => {
   let folder: TemporaryFolder
-  let before = 0
+  let before = openDescriptors()
   const servers: VfioChannelServer[] = []
   const refused: Error[] = []
 
@@ -36,7 +36,7 @@ describeNative('a channel at a socket', (backend) => {
   afterEach(async () => {
     jest.restoreAllMocks()
     for (const server of servers.splice(0)) server.close()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
     folder[Symbol.dispose]()
   })
 

@@ -3,7 +3,7 @@
 import { afterEach, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import { blockDevice, serveVhostUser } from '../../lib/serve'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { attack, attacks, OddDescriptors } from './attacks'
 import { sectorReader } from './disk-requests'
 import { FrontEnd, words } from './front-end'
@@ -53,7 +53,7 @@ describeNative('front ends that mean harm', (backend) => {
         await isWell()
         bad.close()
         await until(() => server.frontEnds === 1)
-        await until(() => openDescriptors() === before)
+        await untilNoneIsOpen(before)
       }),
       { numRuns: 300 },
     )
@@ -79,7 +79,7 @@ describeNative('front ends that mean harm', (backend) => {
     }
     await until(() => server.frontEnds === 1)
     memory.close()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
     expect(server.refusalCount).toBeGreaterThan(900)
     await isWell()
   })
@@ -97,7 +97,7 @@ describeNative('front ends that mean harm', (backend) => {
     await until(() => server.frontEnds === 1)
     expect(server.refusals.filter((refusal) => refusal.startsWith('ERR_VDPA_TIMEOUT'))).toHaveLength(60)
     for (const socket of silent) socket.close()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
     await isWell()
   })
 })

@@ -3,14 +3,14 @@
 import { afterEach, beforeEach, expect, it, jest } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend'
 import { blockDevice, serveVhostUser } from '../../lib/serve'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { hearUncaught } from '../uncaught'
 import { FrontEnd, words } from './front-end'
 import { until } from '../until'
 
 describeNative('the program behind a vhost-user server', (backend) => {
   let folder: TemporaryFolder
-  let before = 0
+  let before = openDescriptors()
   let uncaught: unknown[] = []
   const bug = new Error('a bug of the program')
   beforeEach(() => {
@@ -22,7 +22,7 @@ describeNative('the program behind a vhost-user server', (backend) => {
   afterEach(async () => {
     jest.restoreAllMocks()
     folder[Symbol.dispose]()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
 
   /** Whether the other side ended the connection. */

@@ -13,7 +13,7 @@ import {
 } from '../../lib/serve'
 import { Simulator } from '../../lib/simulator/simulator'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
-import { describeNative, openDescriptors, TemporaryFolder } from '../native/support'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { readSector } from './disk-requests'
 import { FrontEnd, GUEST, USER, words } from './front-end'
 import { until } from '../until'
@@ -39,7 +39,7 @@ describeNative('a device served by vhost-user', (backend) => {
   let before = openDescriptors()
   afterEach(async () => {
     folder[Symbol.dispose]()
-    await until(() => openDescriptors() === before)
+    await untilNoneIsOpen(before)
   })
   const serve = (model: ServedModel, options: Partial<ServeVhostUserOptions> = {}) => {
     backend()
