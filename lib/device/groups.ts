@@ -123,14 +123,16 @@ export class VirtqueueGroups {
   /**
    * Whether `queue` can be put into an address space where the DMA of no other queue in use goes, neither to buffers nor to rings. Ask after negotiate() and before
    * start(): a group is put where it is already, to learn whether groups can be moved at all. A verdict of "no" has the reason as a sentence; only refusals
-   * that say something else throw. (VHOST_VDPA_GET_VRING_GROUP, _GET_VRING_DESC_GROUP, _SET_GROUP_ASID)
+   * that say something else throw. `undefined` is what `device.controlQueueIndex` is where no control queue was negotiated: a "no".
+   * (VHOST_VDPA_GET_VRING_GROUP, _GET_VRING_DESC_GROUP, _SET_GROUP_ASID)
    */
-  isolation(queue: number): IsolationVerdict {
+  isolation(queue: number | undefined): IsolationVerdict {
     checkThere(this.#context)
     checkNegotiated(this.#context, 'the question of isolation')
+    const no = (reason: string, group?: number): IsolationVerdict => ({ isolated: false, reason, group })
+    if (queue === undefined) return no('the device has no such queue under the negotiated features')
     const used = this.#usedQueues()
     checkInteger(queue, 'queue', 0, Math.max(used, this.#context.facts.queueCount ?? 0) - 1)
-    const no = (reason: string, group?: number): IsolationVerdict => ({ isolated: false, reason, group })
     const { backendFeatures, facts } = this.#context
     // A configuration may tell of more queues than there are.
     const { queueCount = Infinity } = facts

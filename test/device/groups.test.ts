@@ -48,6 +48,17 @@ describe('isolation', () => {
     expect(device.groups.isolation(2)).toMatchObject({ isolated: false, group: undefined })
   })
 
+  test('is not where no control queue was negotiated', async () => {
+    const { device } = deviceOf({})
+    await device.reset()
+    await device.negotiate([])
+    expect(device.groups.isolation(device.controlQueueIndex)).toEqual({
+      isolated: false,
+      reason: 'the device has no such queue under the negotiated features',
+      group: undefined,
+    })
+  })
+
   test.each([
     [-1, 'ERR_OUT_OF_RANGE'],
     [3, 'ERR_OUT_OF_RANGE'],
@@ -55,7 +66,7 @@ describe('isolation', () => {
     [Number.NaN, 'ERR_OUT_OF_RANGE'],
     ['2', 'ERR_INVALID_ARG_TYPE'],
     [2n, 'ERR_INVALID_ARG_TYPE'],
-    [undefined, 'ERR_INVALID_ARG_TYPE'],
+    [null, 'ERR_INVALID_ARG_TYPE'],
   ])('of queue %p is no question', (queue, code) => {
     const { device } = deviceOf({})
     expect(() => device.groups.isolation(queue as number)).toThrow(

@@ -123,6 +123,8 @@ export function isolation(): void {
     // @ts-expect-error there is a reason only for a no
     take(verdict.reason)
   } else take<string>(verdict.reason)
+  same<IsolationVerdict, ReturnType<typeof net.groups.isolation>>(true)
+  take<boolean>(net.groups.isolation(net.controlQueueIndex).isolated)
   // @ts-expect-error asid 0, as a string
   net.groups.assign(1, '0')
   // @ts-expect-error the group may not be known
