@@ -1,4 +1,4 @@
-// An IOMMU device on its virtqueues (spec section 5.13.2): requests are taken one after another, faults are put into the buffers of the event queue. Hosts
+// An IOMMU device on its virtqueues (spec section 5.13.2): requests are carried out in the order in which they came, faults are put into the buffers of the event queue. Hosts
 // drive it as any other model.
 
 import { bit } from '../base/bits.js'
@@ -9,7 +9,7 @@ import { ModelDevice, type DeviceModel } from '../models/model-device.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { virtioIommuFault, virtioIommuReqProbe } from '../uapi/virtio-iommu.js'
-import type { DeviceRing } from '../virtqueue/virtqueue.js'
+import type { DeviceRing, RingState } from '../virtqueue/virtqueue.js'
 import { iommuFeatureBits } from './iommu-options.js'
 import { isMappingRequest, type MappingRequest } from './mapping-change.js'
 import { encodeFault, type IommuFault } from './translate.js'
@@ -43,10 +43,13 @@ export interface IommuDevice extends ModelDevice {
   }
 }
 
-/** A request that is under way. */
+/** Requests that are under way: one, or some that are carried out together. */
 interface InHand {
   readonly ring: DeviceRing
-  answer: Uint8Array | undefined
+  /** Chains that were set aside, in order; none where there is one request, whose chain is the queue's. */
+  readonly chains: readonly ChainAside[]
+  /** One for each of them, once they were carried out. */
+  answers: readonly Uint8Array[] | undefined
 }
 
 /** Requests that are carried out together. */
@@ -134,21 +137,32 @@ class IommuModel implements DeviceModel {
     if (queue?.open(device.context) !== true) return false
     if (this.#inHand !== undefined && !this.#end(queue, this.#inHand)) return false
     const together: Together[] = []
+    let from = queue.ring.state()
     while (queue.next()) {
       const length = queue.read(this.#scratch, 0, REQUEST_BYTES)
       const mapping = this.#mappingOf(queue, length)
       if (mapping !== undefined && together.push(mapping) < MOST_TOGETHER) continue
+      if (!this.#isOnTheSpot && together.length > 0) {
+        // What is behind them comes again, after them.
+        if (mapping === undefined) queue.ring.rewind()
+        break
+      }
       if (!this.#finishAll(queue, together)) return false
       if (mapping === undefined && !this.#begin(device, queue, length)) return false
       device.meter.countUnknown()
       if (!device.isRunning || device.meter.isOver) return true
+      from = queue.ring.state()
+    }
+    if (!this.#isOnTheSpot && together.length > 0) {
+      this.#beginAll(device, queue, together, from)
+      return false
     }
     return this.#finishAll(queue, together) && queue.rest()
   }
 
   /** The request in hand, `length` bytes long, where it only changes mappings, and can be carried out with those behind it. */
   #mappingOf(queue: DeviceQueue, length: number): Together | undefined {
-    if (length < 0 || !this.#isOnTheSpot) return undefined
+    if (length < 0) return undefined
     const request = this.#iommu.parse(this.#view, length, queue.writableLength)
     if (request instanceof Uint8Array || !isMappingRequest(request)) return undefined
     const chain = queue.setAside(TAIL_BYTES)
@@ -171,14 +185,28 @@ class IommuModel implements DeviceModel {
     return true
   }
 
-  /** Ends the request in hand when it was carried out. A suspension puts its chain back: it comes again, and has its answer already. */
-  #end(queue: DeviceQueue, { ring, answer }: InHand): boolean {
-    if (answer === undefined) return false
+  /**
+   * Ends what was in hand when it was carried out. A suspension puts the chains back: they come again, and have their answers already. What a driver makes available
+   * meanwhile is gathered after it, so that a slow sink has few batches, however many requests there are.
+   */
+  #end(queue: DeviceQueue, { ring, chains, answers }: InHand): boolean {
+    if (answers === undefined) return false
     this.#inHand = undefined
     if (queue.ring !== ring) return true
-    if (queue.isHolding) queue.takeUp()
-    else if (!queue.next()) return true
-    this.#finish(queue, answer)
+    const areHeld = queue.isHolding
+    if (areHeld) queue.takeUp()
+    for (const [index, answer] of answers.entries()) {
+      const chain = areHeld ? chains[index] : undefined
+      if (chain === undefined && !areHeld && !queue.next()) break
+      this.counters.requests++
+      if (chain !== undefined) {
+        queue.completeAside(chain, answer)
+        continue
+      }
+      if (answer.length > 0) queue.write(answer, 0, answer.length)
+      queue.complete()
+    }
+    queue.publish()
     return true
   }
 
@@ -197,17 +225,30 @@ class IommuModel implements DeviceModel {
       return queue.isOn(ring)
     }
     queue.hold()
-    const inHand: InHand = { ring, answer: undefined }
+    const answers = this.#iommu.answer(readable, writableLength).then((answer) => [answer])
+    this.#keepInHand(device, { ring, chains: [], answers: undefined }, answers, 1)
+    return false
+  }
+
+  /** Carries out what was gathered, whose answers come later. `from`: where the ring stood before. */
+  #beginAll(device: ModelDevice, queue: DeviceQueue, together: readonly Together[], from: RingState): void {
+    queue.hold(from)
+    const statuses = this.#iommu.changeTogether(together.map(({ request }) => request))
+    const answers = statuses.then((all) => all.map((status) => Uint8Array.of(status, 0, 0, 0)))
+    const chains = together.map(({ chain }) => chain)
+    this.#keepInHand(device, { ring: queue.ring, chains, answers: undefined }, answers, chains.length)
+  }
+
+  #keepInHand(device: ModelDevice, inHand: InHand, answers: Promise<readonly Uint8Array[]>, count: number): void {
     this.#inHand = inHand
-    const answered = (answer: Uint8Array) => {
-      inHand.answer = answer
+    const answered = (known: readonly Uint8Array[]) => {
+      inHand.answers = known
       device.wake()
     }
-    this.#iommu.answer(readable, writableLength).then(answered, (failure: unknown) => {
+    answers.then(answered, (failure: unknown) => {
       this.#iommu.report(failure)
-      answered(new Uint8Array(0))
+      answered(new Array<Uint8Array>(count).fill(new Uint8Array(0)))
     })
-    return false
   }
 
   #finish(queue: DeviceQueue, answer: Uint8Array): void {

@@ -154,13 +154,17 @@ export class VirtioIommu {
   }
 
   /**
-   * @internal answerSync() of requests that only change mappings, and that a driver made available together: nobody is told of one before all are done, so that a sink
-   * has one batch for all of a domain. Where it refuses, each request is carried out by itself, and has its own status. Returns the statuses as a driver is told them.
-   * ERR_VDPA_STATE while `isBusy`.
+   * @internal answer() of requests that only change mappings, and that a driver made available together: nobody is told of one before all are done, so that a sink
+   * has one batch for all of a domain. Where it refuses, each request is carried out by itself, and has its own status. Resolves with the statuses as a driver is
+   * told them.
    */
+  async changeTogether(requests: readonly MappingRequest[]): Promise<number[]> {
+    return this.#told(await this.#serial.run(() => whole(this.#changeTogether(requests))))
+  }
+
+  /** @internal changeTogether() on the calling thread. ERR_VDPA_STATE while `isBusy`. */
   changeTogetherSync(requests: readonly MappingRequest[]): number[] {
-    const statuses = this.#serial.runSync(() => this.#changeTogether(requests))
-    return statuses.map((status) => this.#facts.wire.status(status))
+    return this.#told(this.#serial.runSync(() => this.#changeTogether(requests)))
   }
 
   /** Sets whether endpoints without a domain reach all memory, and maps or unmaps theirs. Resolves whether all of them could be. */
@@ -277,6 +281,10 @@ export class VirtioIommu {
 
   #has(name: keyof typeof iommuFeatureBits): boolean {
     return (this.#accepted & bit(iommuFeatureBits[name])) !== 0n
+  }
+
+  #told(statuses: readonly number[]): number[] {
+    return statuses.map((status) => this.#facts.wire.status(status))
   }
 
   #bytes(before: number, status: number): Uint8Array {

@@ -42,9 +42,8 @@ export class AheadRing implements DeviceRing {
   #given: TakenChain[] = []
   #chain: DescriptorChain
   #count = 0
-  // What state() answered last, and what was given by then.
-  #mark: RingState | undefined
-  #givenAtMark: readonly TakenChain[] = []
+  // What was given by the time of each answer of state().
+  readonly #givenAt = new WeakMap<RingState, readonly TakenChain[]>()
 
   constructor(ring: DeviceRing, options: AheadOptions, { index, inOrder, meter }: AheadQueue) {
     this.format = ring.format
@@ -108,14 +107,15 @@ export class AheadRing implements DeviceRing {
   }
 
   state(): RingState {
-    this.#givenAtMark = this.#given.slice()
-    return (this.#mark = this.#ring.state())
+    const state = this.#ring.state()
+    this.#givenAt.set(state, this.#given.slice())
+    return state
   }
 
-  /** To what state() answered last: chains that were given since are as if they had not been. Otherwise a new beginning. */
+  /** To what state() answered: chains that were given since are as if they had not been. Otherwise a new beginning. */
   reset(state?: RingState): void {
-    if (state !== undefined && state === this.#mark) {
-      const before = this.#givenAtMark
+    const before = state && this.#givenAt.get(state)
+    if (before !== undefined) {
       this.#giveBack(this.#given.filter((chain) => !before.includes(chain)))
       return
     }

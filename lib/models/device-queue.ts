@@ -87,6 +87,8 @@ export class DeviceQueue {
   #at = 0
   #written = 0
   #isHolding = false
+  // Where the ring stood before the chains that are held, when they are more than one.
+  #heldFrom: RingState | undefined
 
   constructor(index: number, size: number) {
     this.index = index
@@ -212,9 +214,13 @@ export class DeviceQueue {
     return true
   }
 
-  /** The chain in hand goes on in another turn, from where the cursor stands. Until then no other may be loaded. */
-  hold(): void {
+  /**
+   * The chain in hand goes on in another turn, from where the cursor stands. Until then no other may be loaded. `from`: where the ring stood before chains that were set
+   * aside, with all before them published; they go on as well, and come again all or none.
+   */
+  hold(from?: RingState): void {
     this.#isHolding = true
+    this.#heldFrom = from
   }
 
   /** Whether there is a chain that goes on. Not any more when the queue ended, moved or was suspended since: such a chain comes again, from its beginning. */
@@ -227,12 +233,14 @@ export class DeviceQueue {
     this.#isHolding = false
   }
 
-  /** A chain that was held is as if it had not been looked at; true when there was one. */
+  /** A chain that was held, and those set aside with it, are as if they had not been looked at; true when there was one. */
   putBack(): boolean {
     if (!this.#isHolding) return false
     this.#isHolding = false
     const ring = this.#ring
-    if (ring !== undefined && !ring.isBroken) ring.rewind()
+    if (ring === undefined || ring.isBroken) return true
+    if (this.#heldFrom === undefined) ring.rewind()
+    else ring.reset(this.#heldFrom)
     return true
   }
 

@@ -11,6 +11,11 @@ import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { Simulator } from '../../lib/simulator/index.js'
 
+/** Turns of the event loop, as a call in the kernel takes them. */
+async function sleep(turns: number): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
 export const everything: Range = { first: 0n, last: U64_LAST }
 
 interface Held {
@@ -29,6 +34,10 @@ export class ListSink implements MappingSink {
   /** How many batches to carry out before one is refused, with this code; undefined: none is. */
   refuseAfter: number | undefined
   refusal = 'ERR_VDPA_REFUSED'
+  /** Maps nothing here. */
+  poison: Range | undefined
+  /** How many turns of the event loop a batch sleeps where it may; undefined: none does. */
+  turnsAsleep: (() => number) | undefined
   held: Held[] = []
 
   constructor(name = 'list', range = everything, pageSize = 1) {
@@ -50,6 +59,8 @@ export class ListSink implements MappingSink {
       this.refuseAfter = undefined
       throw vdpaError(this.refusal as 'ERR_VDPA_REFUSED', 'a test wants it so', {})
     }
+    const turns = this.turnsAsleep?.() ?? 0
+    if (turns > 0) yield { now: () => undefined, later: () => sleep(turns) }
     let held = this.held
     for (const change of changes) {
       if (change.verb !== 'unmap') continue
@@ -61,6 +72,7 @@ export class ListSink implements MappingSink {
     for (const change of changes) {
       if (change.verb !== 'map') continue
       const range = { first: change.iova, last: change.iova + BigInt(change.slice.size) - 1n }
+      if (this.poison !== undefined && overlaps(this.poison, range)) throw vdpaError('ERR_VDPA_REFUSED', 'poison', {})
       if (held.some((one) => overlaps(one.range, range))) throw new Error(`${showRange(range)} is mapped already`)
       held = [...held, { range, slice: change.slice, access: change.access }]
     }

@@ -135,6 +135,19 @@ describe('a ring that is taken ahead', () => {
     ring.reset({ available: 0, used: 0 })
     expect([ring.owesAnswers, ring.inFlight]).toEqual([false, 0])
   })
+
+  test('gives back what it gave since it said where it stood, also where it was asked again meanwhile', () => {
+    const { turn, device } = five({ takesAhead: 3 })
+    turn()
+    const ring = device.queues[0]?.ring
+    if (ring === undefined) throw new Error('no ring')
+    device.meter.begin()
+    const from = ring.state()
+    expect([ring.next(), ring.chain.id, ring.next(), ring.chain.id]).toEqual([true, 0, true, 1])
+    ring.state()
+    ring.reset(from)
+    expect([ring.next(), ring.chain.id, ring.next(), ring.chain.id]).toEqual([true, 0, true, 1])
+  })
 })
 
 describe('vringState', () => {
