@@ -14,7 +14,7 @@ const jobs = [
   ['rings', ['scripts/fuzz-rings.mjs'], {}],
   [
     'IOMMU',
-    [jest, 'test/iommu/oracle', 'test/iommu/hostile'],
+    [jest, 'test/iommu/oracle', 'test/iommu/sleeping-sinks', 'test/iommu/hostile'],
     { IOMMU_REQUESTS: '100000', IOMMU_SEED: seed, FUZZ_SEED: seed },
   ],
   ['mutants', ['scripts/mutants.mjs'], {}],

@@ -17,7 +17,7 @@ import {
 import { dice, ENDPOINTS, MEMORY_PAGES, Oracle, PAGE, randomRequest, RESERVED } from './oracle.js'
 import { attach, DEVERR, ListSink, makeIommu, map, OK, unmap } from './support.js'
 
-const requests = Number(process.env['IOMMU_REQUESTS'] ?? 4000)
+const requests = Number(process.env['IOMMU_REQUESTS'] ?? 2000)
 const seed = Number(process.env['IOMMU_SEED'] ?? 1)
 const SLOT = 1024
 const ANSWER_AT = 128
