@@ -1,0 +1,60 @@
+// DPDK's driver on our network model, at a vhost-user socket: rings that are polled, frames by the thousand, and a front end that is killed.
+
+import { expect, it } from '@jest/globals'
+import { networkDevice, serveVhostUser } from '../../lib/serve'
+import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
+import { TemporaryFolder } from '../native/support'
+import { countsOf, describeTestpmd, FLOW_MAC, startTestpmd } from '../testpmd'
+import { until } from '../until'
+
+/** Milliseconds for it to start and to send some thousand frames, on any machine. */
+const PATIENCE = 300_000
+const FRAMES = 10_000
+
+describeTestpmd(
+  "DPDK's testpmd on a network device",
+  'as root, run: node scripts/lab/run.mjs --with dpdk --prepare',
+  () => {
+    it.each([
+      ['split rings', '', []],
+      ['packed rings', ',packed_vq=1', []],
+      ['two queue pairs', ',queues=2', ['--rxq=2', '--txq=2']],
+    ])('has its frames back, as both count them, by %s', async (_name, more, forwarding) => {
+      using folder = new TemporaryFolder()
+      const model = networkDevice({
+        mac: FLOW_MAC,
+        queuePairs: 2,
+        moreFeatures: [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_INDIRECT_DESC],
+      })
+      using server = serveVhostUser(model, { socket: folder.file('socket') })
+      await using testpmd = startTestpmd(server.path, more, forwarding)
+      await testpmd.until(() => model.counters.rxPackets > FRAMES, PATIENCE)
+      await testpmd.end('SIGINT')
+      const { sent, received } = countsOf(testpmd)
+      // On the way to and fro: what it gave the device may not have been taken yet, and so what the device gave it.
+      expect(sent).toBeGreaterThanOrEqual(model.counters.txPackets)
+      expect(model.counters.txPackets).toBeGreaterThanOrEqual(model.counters.rxPackets)
+      expect(model.counters.rxPackets).toBeGreaterThanOrEqual(received)
+      expect(received).toBeGreaterThan(0)
+      await until(() => server.frontEnds === 0)
+      expect(model.violations).toEqual([])
+      expect(server.refusals).toEqual([])
+    })
+
+    it('is killed under load, and the next one has its frames back from the same device', async () => {
+      using folder = new TemporaryFolder()
+      const model = networkDevice({ mac: FLOW_MAC })
+      using server = serveVhostUser(model, { socket: folder.file('socket') })
+      for (let round = 1; round <= 3; round++) {
+        const before = model.counters.rxPackets
+        await using testpmd = startTestpmd(server.path)
+        await testpmd.until(() => model.counters.rxPackets > before + FRAMES, PATIENCE)
+        expect(server.frontEnds).toBe(1)
+        await testpmd.end('SIGKILL')
+        await until(() => server.frontEnds === 0)
+      }
+      expect(model.violations).toEqual([])
+      expect(server.refusals).toEqual([])
+    })
+  },
+)
