@@ -4,7 +4,7 @@ import { bit } from '../base/bits.js'
 import { checkInteger, checkObject, plainBytes, toU64, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
-import { netAck } from '../uapi/virtio-net.js'
+import { netAck, type NetConfig } from '../uapi/virtio-net.js'
 import {
   netCommandOf,
   netCommands,
@@ -30,12 +30,15 @@ import {
   type ExchangeOptions,
 } from './control-queue.js'
 import { ControlState, tableCommand, type StateCommand } from './control-state.js'
+import { checkNetLimits } from './net-limits.js'
 import { tellQueuePairs, type PairsEvent } from './queue-pairs.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
 export interface ControlHost<Space> extends BreakdownHost {
   /** What was negotiated; undefined where nothing is. */
   readonly features: { has(feature: number): boolean } | undefined
+  /** Where the device says what it can. Where it is absent, what is too much is for the device to refuse. */
+  readonly config?: { net(): NetConfig }
   /** Makes the control queue, its ring and `bufferBytes` beside it mapped in `addressSpace`. ERR_VDPA_NOT_SUPPORTED when there is none. */
   createQueue(
     index: 'control',
@@ -56,6 +59,8 @@ export interface NetControlOptions {
   readonly size?: number
 }
 
+type Told = Pick<ControlHost<unknown>, 'path' | 'features' | 'config'>
+
 const HEAD_BYTES = 2
 /** Room for the longest command that the table knows, an RSS configuration of 32768 entries (65,593 bytes), and some short ones beside it. */
 const BUFFER_BYTES = 20 * SLOT_BYTES
@@ -63,10 +68,10 @@ const BUFFER_BYTES = 20 * SLOT_BYTES
 /** The commands of a network device by name. They may be given one after another without waiting; they are carried out in that order. */
 export class NetControlQueue implements Closeable {
   readonly #queue: ControlQueue
-  readonly #device: Pick<ControlHost<unknown>, 'path' | 'features'>
+  readonly #device: Told
   readonly #state = new ControlState()
 
-  private constructor(queue: ControlQueue, device: Pick<ControlHost<unknown>, 'path' | 'features'>) {
+  private constructor(queue: ControlQueue, device: Told) {
     this.#queue = queue
     this.#device = device
   }
@@ -122,8 +127,9 @@ export class NetControlQueue implements Closeable {
 
   /**
    * Sends a command and resolves, when the device has acknowledged it, with its answer, which most commands do not have. ERR_VDPA_NOT_SUPPORTED, and nothing is
-   * sent, when the feature that the command needs was not negotiated; ERR_VDPA_REFUSED when the device says no, or answers what is none; ERR_VDPA_TIMEOUT when
-   * it says nothing.
+   * sent, when the feature that the command needs was not negotiated; RangeError, and nothing is sent, when it asks for more than the device's configuration says
+   * it can (queues, hash and tunnel types, the length of a key or of an indirection table: spec section 5.1.4); ERR_VDPA_REFUSED when the device says no, or answers
+   * what is none; ERR_VDPA_TIMEOUT when it says nothing.
    */
   async send<N extends NetCommandName>(
     name: N,
@@ -134,6 +140,9 @@ export class NetControlQueue implements Closeable {
     const bytes = command.encode(payload)
     const table = netCommands.VIRTIO_NET_CTRL_MAC_TABLE_SET
     if (name === table.name) checkMacTable(table.decode(bytes))
+    this.#checkFeatures(name, command.feature, payload)
+    const { config } = this.#device
+    if (config !== undefined) checkNetLimits(name, bytes, () => config.net())
     return this.#send(name, payload, bytes, options)
   }
 
@@ -144,7 +153,6 @@ export class NetControlQueue implements Closeable {
     options: CommandOptions,
   ): Promise<NetCommandAnswer<N>> {
     const command = tableCommand(name) as unknown as NetCommand<NetCommandPayload<N>, NetCommandAnswer<N>>
-    this.#checkFeatures(name, command.feature, payload)
     const answerBytes = command.answer?.bytes(payload) ?? 0
     const { ack, answer } = await this.#exchange(command, bytes, { ...options, answerBytes })
     if (ack !== netAck.VIRTIO_NET_OK)
@@ -200,7 +208,10 @@ export class NetControlQueue implements Closeable {
       return { name, value: tableCommand(name).decode(payload), payload }
     })
     // What a device has taken once, from a guest perhaps, is not refused here.
-    for (const { name, value, payload } of decoded) await this.#send(name, value, payload, options ?? {})
+    for (const { name, value, payload } of decoded) {
+      this.#checkFeatures(name, tableCommand(name).feature, value)
+      await this.#send(name, value, payload, options ?? {})
+    }
   }
 
   /** Sends a command, and tells who sends frames what it says of queue pairs: before the device knows, and when it has answered. */
@@ -286,7 +297,7 @@ export class NetControlQueue implements Closeable {
     return this.send('VIRTIO_NET_CTRL_VLAN_DEL', vlan, options)
   }
 
-  /** How many queue pairs carry traffic: 1 to 32,768, as far as the device has them. Needs VIRTIO_NET_F_MQ. */
+  /** How many queue pairs carry traffic: 1 to what the device has, 32,768 at most. Needs VIRTIO_NET_F_MQ. */
   async setQueuePairs(pairs: number, options?: CommandOptions): Promise<void> {
     checkInteger(pairs, 'pairs', 1, 0x8000)
     return this.send('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', pairs, options)

@@ -32,9 +32,10 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     throw rangeError('groups.length', `${queueCount}, a group for each queue`, groups.length)
   let features = offerOf(DEFAULT_NET_FEATURES, options.features, options.moreFeatures)
   if (queuePairs > 1) features |= bit(netFeatureBits.VIRTIO_NET_F_MQ)
-  const isMultiqueue = (features & (bit(netFeatureBits.VIRTIO_NET_F_MQ) | bit(netFeatureBits.VIRTIO_NET_F_RSS))) !== 0n
-  const hashes =
-    (features & (bit(netFeatureBits.VIRTIO_NET_F_RSS) | bit(netFeatureBits.VIRTIO_NET_F_HASH_REPORT))) !== 0n
+  const offers = (feature: number) => (features & bit(feature)) !== 0n
+  const hasRss = offers(netFeatureBits.VIRTIO_NET_F_RSS)
+  const isMultiqueue = hasRss || offers(netFeatureBits.VIRTIO_NET_F_MQ)
+  const hashes = hasRss || offers(netFeatureBits.VIRTIO_NET_F_HASH_REPORT)
   const configured = virtioNetConfig.encode({
     mac: parseMac(mac),
     status: netStatus.VIRTIO_NET_S_LINK_UP,
@@ -43,14 +44,13 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     speed: 0,
     duplex: 0,
     rss_max_key_size: hashes ? HASH_KEY_BYTES : 0,
-    rss_max_indirection_table_length: hashes ? RSS_TABLE_LAST : 0,
+    rss_max_indirection_table_length: hasRss ? RSS_TABLE_LAST : 0,
     supported_hash_types: hashes ? SUPPORTED_HASH_TYPES : 0,
   })
   // A field behind those that Linux names, where the feature is that makes it be there.
-  const config =
-    (features & bit(netFeatureBits.VIRTIO_NET_F_HASH_TUNNEL)) === 0n
-      ? configured
-      : Uint8Array.of(...configured, SUPPORTED_TUNNEL_TYPES, 0, 0, 0)
+  const config = offers(netFeatureBits.VIRTIO_NET_F_HASH_TUNNEL)
+    ? Uint8Array.of(...configured, SUPPORTED_TUNNEL_TYPES, 0, 0, 0)
+    : configured
   const model = new NetworkModel(config, queuePairs)
   const device = new ModelDevice(
     {

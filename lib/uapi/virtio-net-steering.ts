@@ -4,13 +4,15 @@ import { checkBytes, checkInteger, plainBytes, rangeError } from '../base/checks
 import { checkArray, checkObject, type NetPayload } from './virtio-net-payloads.js'
 
 const U16_LAST = 0xffff
+/** Section 5.1.6.5.7.1: fifteen bits name a receive queue, and the sixteenth is zero. */
+const QUEUE_LAST = 0x7fff
 const U32_LAST = 0xffff_ffff
 
 /** How received packets are spread over queues. `indirectionTable` has a power-of-two length; queues are receive queue numbers. */
 export interface RssConfig {
   /** Bits of `netHashTypes`; none spreads nothing. */
   readonly hashTypes: number
-  /** Receive queue numbers, from 0 (receiveq1); the low bits of the hash choose the entry. 1 to 32768 of them, a power of two. */
+  /** Receive queue numbers, 0 (receiveq1) to 32767; the low bits of the hash choose the entry. 1 to 32768 of them, a power of two. */
   readonly indirectionTable: readonly number[]
   /** The receive queue number for packets without a hash. */
   readonly unclassifiedQueue: number
@@ -37,10 +39,10 @@ export const rss: NetPayload<RssConfig> = {
     const key = plainBytes(config.key, 'key')
     checkInteger(key.length, 'key.length', 0, 255)
     checkInteger(hashTypes, 'hashTypes', 0, U32_LAST)
-    checkInteger(unclassifiedQueue, 'unclassifiedQueue', 0, U16_LAST)
+    checkInteger(unclassifiedQueue, 'unclassifiedQueue', 0, QUEUE_LAST)
     checkInteger(maxTxVq, 'maxTxVq', 0, U16_LAST)
     indirectionTable.forEach((queue, index) => {
-      checkInteger(queue, `indirectionTable[${index}]`, 0, U16_LAST)
+      checkInteger(queue, `indirectionTable[${index}]`, 0, QUEUE_LAST)
     })
     const result = new Uint8Array(8 + 2 * entries + 3 + key.length)
     const view = new DataView(result.buffer)
@@ -62,10 +64,15 @@ export const rss: NetPayload<RssConfig> = {
       throw rangeError('an RSS configuration', 'as long as its table and key say', payload.byteLength)
     }
     checkTableLength(entries)
+    const queueAt = (at: number) => {
+      const queue = view.getUint16(at, true)
+      checkInteger(queue, 'a receive queue', 0, QUEUE_LAST)
+      return queue
+    }
     return {
       hashTypes: view.getUint32(0, true),
-      unclassifiedQueue: view.getUint16(6, true),
-      indirectionTable: Array.from({ length: entries }, (_, index) => view.getUint16(8 + 2 * index, true)),
+      unclassifiedQueue: queueAt(6),
+      indirectionTable: Array.from({ length: entries }, (_, index) => queueAt(8 + 2 * index)),
       maxTxVq: view.getUint16(8 + 2 * entries, true),
       key: payload.slice(keyAt),
     }

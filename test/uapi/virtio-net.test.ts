@@ -147,16 +147,17 @@ describe('control commands', () => {
   })
 
   const u16 = fc.integer({ min: 0, max: 0xffff })
+  const u15 = fc.integer({ min: 0, max: 0x7fff })
   const u32 = fc.integer({ min: 0, max: 0xffff_ffff })
   const address = fc.uint8Array({ minLength: 6, maxLength: 6 }).map(net.formatMac)
   const key = fc.uint8Array({ maxLength: 255 })
   const addresses = fc.array(address, { maxLength: 20 })
   const coalescing = { maxPackets: u32, maxUsecs: u32 }
   const table = fc.integer({ min: 0, max: 7 }).chain((power) => {
-    return fc.array(u16, { minLength: 2 ** power, maxLength: 2 ** power })
+    return fc.array(u15, { minLength: 2 ** power, maxLength: 2 ** power })
   })
   const config = fc.record(
-    { hashTypes: u32, indirectionTable: table, unclassifiedQueue: u16, maxTxVq: u16, key },
+    { hashTypes: u32, indirectionTable: table, unclassifiedQueue: u15, maxTxVq: u16, key },
     { noNullPrototype: true },
   )
   const types = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
@@ -235,8 +236,9 @@ describe('payloads that do not fit are refused by name', () => {
       'indirectionTable.length must be a power of two up to 32768 (got 65536)',
       config({ indirectionTable: new Array<number>(65536).fill(0) }),
     ],
-    ['indirectionTable[1] must be an integer from 0 to 65535 (got 65536)', config({ indirectionTable: [0, 65536] })],
-    ['unclassifiedQueue must be an integer from 0 to 65535 (got 1.5)', config({ unclassifiedQueue: 1.5 })],
+    ['indirectionTable[1] must be an integer from 0 to 32767 (got 32768)', config({ indirectionTable: [0, 32768] })],
+    ['unclassifiedQueue must be an integer from 0 to 32767 (got 1.5)', config({ unclassifiedQueue: 1.5 })],
+    ['unclassifiedQueue must be an integer from 0 to 32767 (got 32768)', config({ unclassifiedQueue: 32768 })],
     ['maxTxVq must be an integer from 0 to 65535 (got 65536)', config({ maxTxVq: 65536 })],
     ['key.length must be an integer from 0 to 255 (got 256)', config({ key: new Uint8Array(256) })],
     ['pairs must be an integer from 0 to 65535 (got 65536)', () => pairs.encode(65536)],
@@ -253,6 +255,10 @@ describe('payloads that do not fit are refused by name', () => {
     [
       'indirectionTable.length must be a power of two up to 32768 (got 3)',
       () => netCommands.VIRTIO_NET_CTRL_MQ_RSS_CONFIG.decode(hex('01000000 0200 0000 0000 0100 0200 0000 00')),
+    ],
+    [
+      'a receive queue must be an integer from 0 to 32767 (got 32769)',
+      () => netCommands.VIRTIO_NET_CTRL_MQ_RSS_CONFIG.decode(hex('01000000 0000 0180 0000 0100 00')),
     ],
     [
       'the count of a MAC table must be that of the addresses which follow (got 4294967295)',
