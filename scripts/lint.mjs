@@ -12,8 +12,12 @@ const nativeFiles = readdirSync(`${root}native`, { recursive: true })
 
 const checks = [
   ['types', bin('tsc'), ['-p', 'tsconfig.json']],
-  ['eslint', bin('eslint'), ['lib', 'test', 'scripts', '--max-warnings', '0']],
-  ['prettier', bin('prettier'), ['--check', '--log-level', 'warn', 'lib', 'test', 'scripts', '*.{json,mjs,cjs}']],
+  ['eslint', bin('eslint'), ['lib', 'test', 'scripts', 'examples', '--max-warnings', '0']],
+  [
+    'prettier',
+    bin('prettier'),
+    ['--check', '--log-level', 'warn', 'lib', 'test', 'scripts', 'examples/*.{mts,mjs}', '*.{json,mjs,cjs}'],
+  ],
   ['clang-format', bin('clang-format'), ['--dry-run', '--Werror', ...nativeFiles]],
   ['layers', process.execPath, ['scripts/check-layers.mjs']],
   ['docs', process.execPath, ['scripts/check-docs.mjs']],

@@ -1,117 +1,103 @@
-// The programs of docs/guides, as pasted, on a simulated system.
+// The programs of examples/: each is what its page in docs/ shows, and does what it says, run where 'vhost-vdpa' is found as in anybody's folder.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { beforeAll, expect, test } from '@jest/globals'
+import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import ts from 'typescript'
 import { tryLoadAddon } from '../../lib/kernel/addon.js'
 import { TemporaryFolder } from '../native/support.js'
-import { ensureBuilt, root, runProgram, type Ended } from './support.js'
+import { ensureBuilt, root } from './support.js'
 
-beforeAll(ensureBuilt, 300_000)
-
-/** What a reader has at hand, and the system that the programs find. */
-const prelude = `
-  const system = new simulator.Simulator()
-  for (const node of [0, 2, 3])
-    system.add(simulator.networkDevice({ path: '/dev/vhost-vdpa-' + node, mac: '00:11:22:33:44:5' + node }))
-  replaced.openDevice = (target, options) => lib.openDevice(target, { backend: system, ...options })
-  globalThis.guestMemory = system.allocate(65536)
-  globalThis.backend = system
-  globalThis.breakDown = (path) => system.faults.needsReset(path)
-  globalThis.port = globalThis.device = system.demandIotlb()
-`
-
-function run(guide: string, before = prelude): Ended {
-  const text = readFileSync(join(root, 'docs/guides', guide), 'utf8')
-  const programs = Array.from(text.matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) => String(code))
-  const folder = mkdtempSync(join(tmpdir(), 'vhost-vdpa-guide-'))
-  try {
-    const file = join(folder, 'program.mjs')
-    const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
-    writeFileSync(file, ts.transpileModule(programs.join('\n'), { compilerOptions }).outputText)
-    return runProgram(file, [], before)
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+/** What a program does; scripts/check-package.mjs asks it of the packed package. */
+interface Outcome {
+  readonly stdout: string
+  /** The first word of each line of stderr; absent: there is none. */
+  readonly stderrWords?: readonly string[]
+  readonly needsAddon?: boolean
 }
 
-test("a guest's IOMMU", () => {
-  expect(run('iommu.md')).toEqual({ code: 0, stdout: '1 0\n', stderr: '' })
+const read = (file: string): string => readFileSync(join(root, file), 'utf8')
+const outcomes = JSON.parse(read('scripts/package/examples.json')) as Readonly<Record<string, Outcome>>
+const programs = readdirSync(join(root, 'examples')).filter((name) => /\.m[jt]s$/.test(name))
+const pages = [...readdirSync(join(root, 'docs/guides')).map((name) => `docs/guides/${name}`), 'docs/diagnostics.md']
+const wordOf = (program: string): string => program.replace(/\.m[jt]s$/, '')
+/** A module that the others import, and what asks the kernel. */
+const notRunAlone = ['disk', 'serve-disk']
+
+/** Programs by name, as a page shows them: the pieces that name one are its parts, in order. */
+function shownBy(page: string): ReadonlyMap<string, string> {
+  const shown = new Map<string, string>()
+  for (const [, name = '', code = ''] of read(page).matchAll(/^```[jt]s (\S+)\n([\s\S]*?)^```$/gm))
+    shown.set(name, shown.has(name) ? `${shown.get(name)}\n${code}` : code)
+  return shown
+}
+
+/** A folder with the package and the programs in it, compiled as TypeScript's users do. */
+function userFolder(): TemporaryFolder {
+  const folder = new TemporaryFolder()
+  mkdirSync(folder.file('node_modules'))
+  symlinkSync(root, folder.file('node_modules/vhost-vdpa'))
+  const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
+  for (const program of programs) {
+    const { outputText } = ts.transpileModule(read(`examples/${program}`), { compilerOptions })
+    writeFileSync(folder.file(`${wordOf(program)}.mjs`), outputText)
+  }
+  return folder
+}
+
+let folder: TemporaryFolder
+
+beforeAll(() => {
+  ensureBuilt()
+  folder = userFolder()
+}, 300_000)
+
+afterAll(() => folder[Symbol.dispose]())
+
+test('every program is what one page shows, and the page says where it is', () => {
+  const shown = pages.flatMap((page) => Array.from(shownBy(page), ([name, code]) => ({ page, name, code })))
+  expect(shown.map(({ name }) => name).sort()).toEqual([...programs].sort())
+  for (const { page, name, code } of shown) {
+    expect({ page, name, code }).toEqual({ page, name, code: read(`examples/${name}`) })
+    expect(read(page)).toContain(`\`examples/${name}\``)
+  }
 })
 
-test('queues of a guest that the program stands between', () => {
-  const stdout = 'control queue isolated\ncopy 0x40000000, 65536 bytes\n'
-  expect(run('control-queue.md')).toEqual({ code: 0, stdout, stderr: '' })
+test('every guide has a program', () => {
+  expect(pages.filter((page) => shownBy(page).size === 0)).toEqual([])
 })
 
-test('a device that moves, and one that recovers', () => {
-  const { code, stdout, stderr } = run('moving.md')
-  const stopped = 'suspend take copy arrive'
-  expect({ code, stdout }).toEqual({ code: 0, stdout: `true 02:00:00:00:00:42\ntrue ${stopped}\nrunning 0\n` })
-  expect(stderr.split('\n').map((line) => line.split(' ')[0])).toEqual([
-    'prepare',
-    'suspend',
-    'take',
-    'arrive',
-    'close',
-    '',
-  ])
+test('the list of programs has a row for each, and no other', () => {
+  const rows = Array.from(read('examples/README.md').matchAll(/^\| `([^`]+)` \|/gm), ([, name]) => name)
+  expect(rows.sort()).toEqual([...programs].sort())
 })
 
-test('bringing hosts up', () => {
-  expect(run('bring-up.md')).toEqual({ code: 0, stdout: '0\n', stderr: '' })
-})
-
-test.each([
-  ['first-device.md', '60 bytes came back; the device is running\n'],
-  [
-    'simulator.md',
-    'a group of its own: isolated, 0 left open, 0 rules broken\none group for all: refused, 0 left open, 0 rules broken\n',
-  ],
-  ['faults.md', 'true: each refused status was EIO, and nothing was left open\n'],
-  ['device-model.md', 'chain 1: 16 bytes, 0 rules broken\n'],
-  ['terms.md', 'VHOST_VDPA_SET_GROUP_ASID /dev/vhost-vdpa-0 {index: 1, num: 1} = 0\n'],
-  ['performance.md', '320 frames, 0 refused\n'],
-])('%s', (guide, stdout) => {
-  expect(run(guide, '// The programs bring their own system.')).toEqual({ code: 0, stdout, stderr: '' })
-})
-
-test('what the package tells while it works', () => {
-  expect(run('../diagnostics.md')).toEqual({ code: 0, stdout: 'true\n', stderr: '' })
-})
-
-test('a disk for the kernel, tried without one', () => {
-  expect(run('vduse.md')).toEqual({ code: 0, stdout: 'from sector seven\n', stderr: '' })
-})
-
-test('a device that asks where its addresses lead', () => {
-  expect(run('misses.md')).toEqual({ code: 0, stdout: '3 3\n', stderr: '' })
+test('it is known of every program what it prints', () => {
+  const words = programs.map(wordOf).filter((word) => !notRunAlone.includes(word))
+  expect(Object.keys(outcomes).sort()).toEqual(words.sort())
 })
 
 const { addon, reason } = tryLoadAddon()
 
-;(addon === undefined ? test.skip : test)(
-  addon === undefined ? `a device for a virtual machine (skipped: ${reason})` : 'a device for a virtual machine',
-  () => {
-    using folder = new TemporaryFolder()
-    process.env['VM_SOCKET'] = folder.file('net.sock')
-    expect(run('bridge.md')).toEqual({ code: 0, stdout: 'isolated: true guests: 0\n', stderr: '' })
-    delete process.env['VM_SOCKET']
-  },
-)
-
-;(addon === undefined ? test.skip : test)(
-  addon === undefined ? `a device in another process (skipped: ${reason})` : 'a device in another process',
-  () => {
-    using folder = new TemporaryFolder()
-    process.env['CHANNEL'] = folder.file('channel')
-    expect(run('model-elsewhere.md', '// The package as it is.')).toEqual({
-      code: 0,
-      stdout: 'read by another process\n',
-      stderr: '',
+for (const [word, { stdout, stderrWords = [], needsAddon = false }] of Object.entries(outcomes)) {
+  const isSkipped = needsAddon && addon === undefined
+  ;(isSkipped ? test.skip : test)(isSkipped ? `${word} (skipped: ${reason})` : word, () => {
+    const sockets = { VM_SOCKET: folder.file('net.sock'), CHANNEL: folder.file('channel') }
+    const ended = spawnSync(process.execPath, [`${word}.mjs`], {
+      cwd: folder.path,
+      env: { ...process.env, ...sockets },
+      encoding: 'utf8',
+      timeout: 60_000,
     })
-    delete process.env['CHANNEL']
-  },
-)
+    const words = ended.stderr.split('\n').flatMap((line) => (line === '' ? [] : [line.split(' ')[0]]))
+    expect({ status: ended.status, stdout: ended.stdout, words }).toEqual({ status: 0, stdout, words: stderrWords })
+  })
+}
+
+test('a program is run in a checkout by its name, and the names are told to who gives none', () => {
+  const run = (...words: string[]) =>
+    spawnSync(process.execPath, ['scripts/example.mjs', ...words], { cwd: root, encoding: 'utf8', timeout: 60_000 })
+  expect(run('first-device')).toMatchObject({ status: 0, stdout: outcomes['first-device']?.stdout, stderr: '' })
+  expect(run()).toMatchObject({ status: 2, stdout: '', stderr: expect.stringContaining('first-device') })
+})

@@ -108,11 +108,8 @@ function slowStore(): BlockStore {
 
 /** The template that the guide has people copy, as it stands there. */
 function templateStore(): BlockStore {
-  const guide = readFileSync(join(packageRoot(), 'docs/guides/vduse.md'), 'utf8')
-  const [, code] = /## A template to copy.*?```ts\n(.*?)```/s.exec(guide) ?? []
-  const body = the(code)
-    .replace(/^import .*$/m, '')
-    .replace('export default function', 'return function')
+  const code = readFileSync(join(packageRoot(), 'examples/disk.mjs'), 'utf8')
+  const body = code.replace(/^import .*$/m, '').replace('export default function', 'return function')
   // eslint-disable-next-line @typescript-eslint/no-implied-eval -- a program of our own, as text
   const makeWith = new Function('storedBlockDevice', body) as (make: (store: BlockStore) => BlockStore) => unknown
   const makeDisk = makeWith((store) => store) as (argument: { readonly size: number }) => BlockStore
