@@ -1,11 +1,12 @@
 // When devices and listeners get their turn: in microtasks, by hand, or after a latency. Time decides nothing here but when the event loop gets its turn.
 
 import { checkInteger, checkOneOf } from '../base/checks.js'
+import { isLoopTurnOver } from '../base/loop-turn.js'
 import { ProgramCalls } from '../base/program-calls.js'
 
 /**
- * `'automatic'`: in microtasks, as soon as the program gives way. `'manual'`: only in step() and drain(). `'realtime'`: `latency` milliseconds after it
- * was asked for.
+ * `'automatic'`: as soon as the program gives way, in microtasks, or in another turn of the event loop once this one has lasted. `'manual'`: only in step()
+ * and drain(). `'realtime'`: `latency` milliseconds after it was asked for.
  */
 export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
 
@@ -90,8 +91,10 @@ export class Scheduler {
   #arm(): void {
     if (this.#isFlushing || this.mode === 'manual') return
     this.#isFlushing = true
-    if (this.mode === 'automatic') queueMicrotask(this.#flush)
-    else setTimeout(this.#flush, this.#latency)
+    if (this.mode === 'realtime') setTimeout(this.#flush, this.#latency)
+    // A program that answers each interrupt with the next request would go on in microtasks for ever.
+    else if (isLoopTurnOver()) setImmediate(this.#flush)
+    else queueMicrotask(this.#flush)
   }
 
   #runFlush(): void {

@@ -7,6 +7,7 @@ import type { DeviceCapabilities } from '../../lib/models/device-shape.js'
 import { recoverDevice } from '../../lib/move/recover.js'
 import { DirtyLog } from '../../lib/shadow/dirty-log.js'
 import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
+import { until } from '../until.js'
 import { kinds, makeNetWorld, path, sendFrames, settle, turn, upTo, type NetWorld } from '../shadow/guest.js'
 
 const code = (name: string) => expect.objectContaining({ code: name })
@@ -173,7 +174,7 @@ test('a ring that its guest broke is served no more, which is said; the others g
   const { device, guest, shadows, broken, simulator } = world
   guest.bytes(0x8000 + 64 * 16 + 2, 2).fill(0xff)
   guest.kicks[1]?.signal()
-  await settle(guest)
+  await until(() => broken.length > 0)
   expect(broken).toHaveLength(1)
   simulator.faults.needsReset(path)
   const { lost } = await recoverDevice(device)

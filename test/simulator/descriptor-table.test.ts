@@ -2,7 +2,10 @@ import { describe, expect, test } from '@jest/globals'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { networkDevice } from '../../lib/models/network.js'
 import { EventCounter } from '../../lib/simulator/descriptor-table.js'
+import { until } from '../until.js'
 import { Client, codeOf } from './support.js'
+
+const turnOfTheLoop = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
 describe('eventfds of the pretended process', () => {
   test('count what is signaled, and give it once', () => {
@@ -39,15 +42,15 @@ describe('eventfds of the pretended process', () => {
     const subscription = eventfd.onSignal((count) => counts.push(count))
     expect(counts).toEqual([])
     eventfd.signal()
-    await Promise.resolve()
+    await until(() => counts.length > 0)
     expect(counts).toEqual([3])
     expect(codeOf(() => eventfd.onSignal(() => undefined))).toBe('ERR_VDPA_STATE')
     subscription.close()
     eventfd.signal()
-    await Promise.resolve()
+    await turnOfTheLoop()
     expect(counts).toEqual([3])
     eventfd.onSignal((count) => counts.push(-count))
-    await Promise.resolve()
+    await until(() => counts.length > 1)
     expect(counts).toEqual([3, -1])
   })
 

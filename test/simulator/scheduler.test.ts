@@ -5,6 +5,8 @@ const turnOfTheLoop = () => new Promise((resolve) => setImmediate(resolve))
 
 describe('the scheduler', () => {
   test('does its work in microtasks by default, in order, what the work causes included', async () => {
+    // In a turn that is young.
+    await turnOfTheLoop()
     const scheduler = new Scheduler()
     const done: number[] = []
     scheduler.schedule(() => {
@@ -16,6 +18,26 @@ describe('the scheduler', () => {
     await Promise.resolve()
     expect(done).toEqual([1, 2, 3])
     expect(scheduler.pending).toBe(0)
+  })
+
+  test('does it in another turn when this one has lasted', async () => {
+    await turnOfTheLoop()
+    let now = performance.now()
+    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now)
+    try {
+      const scheduler = new Scheduler()
+      const done: number[] = []
+      scheduler.schedule(() => done.push(1), 'first')
+      await Promise.resolve()
+      now += 4
+      scheduler.schedule(() => done.push(2), 'second')
+      await Promise.resolve()
+      expect(done).toEqual([1])
+      await turnOfTheLoop()
+      expect(done).toEqual([1, 2])
+    } finally {
+      clock.mockRestore()
+    }
   })
 
   test('by hand, works only in step() and drain()', async () => {
@@ -55,6 +77,7 @@ describe('the scheduler', () => {
   })
 
   test('says when the turn has lasted, and never to work that is run by hand', async () => {
+    await turnOfTheLoop()
     let now = 0
     const clock = jest.spyOn(performance, 'now').mockImplementation(() => now)
     try {

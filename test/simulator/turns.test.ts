@@ -1,8 +1,10 @@
 // Verbs that are done at once leave turns to the event loop all the same: timers and sockets of a program that awaits one after the other have their turn.
 
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { GenericNetlink } from '../../lib/management/generic-netlink.js'
-import { networkDevice } from '../../lib/simulator/index.js'
+import { openDevice } from '../../lib/open.js'
+import { blockDevice, networkDevice } from '../../lib/simulator/index.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { controlCommands, GENL_ID_CTRL } from '../../lib/uapi/netlink.js'
 import { requests } from '../../lib/uapi/vhost.js'
@@ -96,6 +98,32 @@ describe('the event loop has its turn between', () => {
   test('sockets that are opened and closed', async () => {
     const simulator = simulation()
     expect(await turnsOf(() => simulator.netlink(16).close())).toBeGreaterThanOrEqual(5)
+  })
+
+  test('requests to a disk that answers each in microtasks', async () => {
+    const simulator = new Simulator()
+    simulator.add(blockDevice({ capacity: 8 }))
+    await using device = await openDevice('/dev/vhost-vdpa-0', { backend: simulator, expect: 'block' })
+    await device.negotiate([])
+    await using disk = await BlockDriver.start(device)
+    await device.start()
+    expect(await turnsOf(() => disk.read(0, 1))).toBeGreaterThanOrEqual(5)
+  })
+
+  test('kicks that a listener answers with kicks', async () => {
+    const simulator = new Simulator()
+    const [kick, call] = [simulator.eventfd(), simulator.eventfd()]
+    let count = 0
+    const done = new Promise<void>((resolve) => {
+      kick.onSignal(() => call.signal())
+      call.onSignal(() => (++count < VERBS ? void Promise.resolve().then(() => kick.signal()) : resolve()))
+    })
+    const turns = await turnsDuring(() => {
+      kick.signal()
+      return done
+    })
+    expect(turns).toBeGreaterThanOrEqual(5)
+    for (const eventfd of [kick, call]) eventfd.close()
   })
 
   test('looks at files, and writes to them', async () => {
