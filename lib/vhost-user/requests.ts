@@ -105,6 +105,14 @@ function queueCount({ device }: Connection): number {
   return deviceId === deviceIds.net ? Math.max(1, count >> 1) : count
 }
 
+/**
+ * What is offered for one device. A network of one pair has no several queues to tell of: QEMU takes the number for pairs, cloud-hypervisor and crosvm for
+ * virtqueues, and all of them have the one pair where there is no number.
+ */
+export function offeredFor(device: HostedDevice, offered: bigint): bigint {
+  return device.deviceId === deviceIds.net && device.queueCount < 4 ? offered & ~bit(protocol.MQ) : offered
+}
+
 function inflightBytes(queueSize: number): number {
   const bytes = vhostUserInflightSplit.size + queueSize * INFLIGHT_ENTRY_BYTES
   return Math.ceil(bytes / INFLIGHT_ALIGNMENT) * INFLIGHT_ALIGNMENT

@@ -16,7 +16,7 @@ import {
   type MessageHeader,
 } from './codec.js'
 import { messageReader, type Message } from './message-reader.js'
-import { answered, carryOut, has, type Answer, type Connection } from './requests.js'
+import { answered, carryOut, has, offeredFor, type Answer, type Connection } from './requests.js'
 import type { HostedDevice } from './hosted-device.js'
 
 /** Messages in one turn of the event loop: a front end that sends without end does not stop the others. */
@@ -49,7 +49,7 @@ export class Session {
   #isWaiting = false
 
   constructor(options: SessionOptions) {
-    const { backend, sockets, socket, device, memorySlots, offered } = options
+    const { backend, sockets, socket, device, memorySlots } = options
     this.#options = options
     this.#stream = new ServedStream(messageReader(socket), {
       messagesATurn: MESSAGES_A_TURN,
@@ -64,7 +64,7 @@ export class Session {
       sockets,
       device,
       memorySlots,
-      offered,
+      offered: offeredFor(device, options.offered),
       protocolFeatures: 0n,
       status: 0,
       channel: undefined,

@@ -120,6 +120,20 @@ describeNative('a device served by vhost-user', (backend) => {
     expect(server.refusalCount).toBe(4)
   })
 
+  it('tells no number of queues where there is one pair: some front ends take it for pairs, some for queues', async () => {
+    for (const [device, hasNumber] of [
+      [networkDevice({ mac: '02:00:00:00:00:01' }), false],
+      [networkDevice({ mac: '02:00:00:00:00:01', features: 1n << 32n }), false],
+      [networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2 }), true],
+      [disk(), true],
+    ] as const) {
+      using server = serve(device)
+      using front = new FrontEnd(backend(), server.path)
+      front.send('SET_OWNER')
+      expect(((await front.ask('GET_PROTOCOL_FEATURES')).value & 1n) === 1n).toBe(hasNumber)
+    }
+  })
+
   it('says on the back end’s channel that the configuration changed, while rings run', async () => {
     const device = disk()
     using server = serve(device)
