@@ -34,25 +34,44 @@ const TYPE_AT = 33
 const { VHOST_IOTLB_MSG, VHOST_IOTLB_MSG_V2 } = vhostMessageTypes
 const { VHOST_IOTLB_MISS, VHOST_IOTLB_ACCESS_FAIL, VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE } = iotlbMessageTypes
 
+/** Reads records, of one array again and again. */
+export class RecordReader {
+  #bytes: Uint8Array | undefined
+  #view: DataView = new DataView(new ArrayBuffer(RECORD_BYTES))
+
+  /** As decodeMiss(). */
+  miss(bytes: Uint8Array): MissMessage {
+    checkBytes(bytes, 'bytes')
+    if (bytes.length < RECORD_BYTES) throw odd(`${bytes.length} bytes, and not ${RECORD_BYTES}`)
+    const view = this.#viewOf(bytes)
+    const message = view.getUint32(0, true)
+    if (message !== VHOST_IOTLB_MSG && message !== VHOST_IOTLB_MSG_V2) throw odd(`a record of type ${message}`)
+    const type = view.getUint8(TYPE_AT)
+    if (type !== VHOST_IOTLB_MISS && type !== VHOST_IOTLB_ACCESS_FAIL) throw odd(`an IOTLB message of type ${type}`)
+    const perm = view.getUint8(PERM_AT)
+    if (perm < vhostAccess.VHOST_ACCESS_RO || perm > vhostAccess.VHOST_ACCESS_RW) throw odd(`an access of ${perm}`)
+    const version = message === VHOST_IOTLB_MSG ? 1 : 2
+    return {
+      kind: type === VHOST_IOTLB_MISS ? 'miss' : 'access-fail',
+      version,
+      asid: version === 1 ? 0 : view.getUint32(ASID_AT, true),
+      iova: view.getBigUint64(IOVA_AT, true),
+      access: accessOf(perm),
+    }
+  }
+
+  #viewOf(bytes: Uint8Array): DataView {
+    if (bytes !== this.#bytes) {
+      this.#view = new DataView(bytes.buffer, bytes.byteOffset, RECORD_BYTES)
+      this.#bytes = bytes
+    }
+    return this.#view
+  }
+}
+
 /** Reads a record. ERR_VDPA_PROTOCOL, with what was found, for bytes that are none, whatever they are. */
 export function decodeMiss(bytes: Uint8Array): MissMessage {
-  checkBytes(bytes, 'bytes')
-  if (bytes.length < RECORD_BYTES) throw odd(`${bytes.length} bytes, and not ${RECORD_BYTES}`)
-  const view = new DataView(bytes.buffer, bytes.byteOffset, RECORD_BYTES)
-  const message = view.getUint32(0, true)
-  if (message !== VHOST_IOTLB_MSG && message !== VHOST_IOTLB_MSG_V2) throw odd(`a record of type ${message}`)
-  const type = view.getUint8(TYPE_AT)
-  if (type !== VHOST_IOTLB_MISS && type !== VHOST_IOTLB_ACCESS_FAIL) throw odd(`an IOTLB message of type ${type}`)
-  const perm = view.getUint8(PERM_AT)
-  if (perm < vhostAccess.VHOST_ACCESS_RO || perm > vhostAccess.VHOST_ACCESS_RW) throw odd(`an access of ${perm}`)
-  const version = message === VHOST_IOTLB_MSG ? 1 : 2
-  return {
-    kind: type === VHOST_IOTLB_MISS ? 'miss' : 'access-fail',
-    version,
-    asid: version === 1 ? 0 : view.getUint32(ASID_AT, true),
-    iova: view.getBigUint64(IOVA_AT, true),
-    access: accessOf(perm),
-  }
+  return new RecordReader().miss(bytes)
 }
 
 function odd(what: string): VdpaError {

@@ -18,7 +18,7 @@ import { rangeOf, showRange, U64_LAST, type Range } from '../base/ranges.js'
 import { permOf, type Access } from '../iotlb/mapping.js'
 import { AwaitedAnswers } from './awaited-answers.js'
 import { HeldMemory } from './held-memory.js'
-import { decodeMiss, RecordWriter, type MissMessage, type RecordVersion } from './message.js'
+import { RecordReader, RecordWriter, type MissMessage, type RecordVersion } from './message.js'
 import { newMissCounters, type MissCounters, type MutableMissCounters } from './miss-counters.js'
 import { MissFaults, type MissFault, type MissFaultReason } from './miss-faults.js'
 import { Pending, PendingAnswers } from './pending-answers.js'
@@ -75,6 +75,7 @@ export class MissServer implements Releasable {
   readonly #maxInFlight: number
   readonly #version: RecordVersion
   readonly #onEnd: ((failure: unknown) => void) | undefined
+  readonly #reader = new RecordReader()
   readonly #writer = new RecordWriter()
   readonly #counters: MutableMissCounters = newMissCounters()
   readonly #pending = new PendingAnswers()
@@ -219,7 +220,7 @@ export class MissServer implements Releasable {
     if (record === undefined) return
     let message: MissMessage
     try {
-      message = decodeMiss(record)
+      message = this.#reader.miss(record)
     } catch (failure) {
       this.#faults.report('protocol', undefined, failure)
       return

@@ -56,7 +56,8 @@ export class PendingAnswers {
 
   /** The question under way that will answer a request as well. */
   find(request: MissRequest): Pending | undefined {
-    return this.#inTime.get(keyOf(request))
+    // Most translators answer at once, and nothing is under way.
+    return this.#inTime.size === 0 ? undefined : this.#inTime.get(keyOf(request))
   }
 
   add(pending: Pending): void {
