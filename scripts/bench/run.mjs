@@ -146,7 +146,7 @@ function iommuRow() {
 }
 
 /** A guest's disk that this package serves, against one that QEMU's storage daemon serves. */
-function guestRow() {
+function guestDiskRow() {
   const run = (whose) => number(process.execPath, `${here}trials/guest.mjs`, whose)
   const rates = takeTurns(
     () => run('ours'),
@@ -154,6 +154,28 @@ function guestRow() {
   )
   const name = '4 KiB reads a second, one at a time, by a guest (vhost-user)'
   print({ name, unit: 'reads/s', ...rates, against: 'qemu-storage-daemon', reach: 'at least 0.5x' })
+}
+
+/** Two guests and the wire between them, which this package's models are, or DPDK's vhost in testpmd; where there is one. */
+function guestWireRows() {
+  if (!existsSync('/usr/bin/dpdk-testpmd')) {
+    console.log('rows of two guests: as root, run: node scripts/lab/run.mjs --with dpdk --prepare')
+    return
+  }
+  const run = (whose) =>
+    JSON.parse(execFileSync(process.execPath, [`${here}trials/guest-net.mjs`, whose], { encoding: 'utf8' }))
+  const { ours, baseline } = takeTurns(
+    () => run('ours'),
+    () => run('testpmd'),
+  )
+  const names = [
+    ['pings', 'pings a second, one at a time, between two guests (vhost-user)', 'pings/s'],
+    ['bytes', 'a TCP stream between the same', 'bytes/s'],
+  ]
+  for (const [field, name, unit] of names) {
+    const of = (trials) => trials.map((each) => each[field])
+    print({ name, unit, ours: of(ours), baseline: of(baseline), against: 'testpmd', reach: 'at least 0.5x' })
+  }
 }
 
 /** What the diagnostics channels cost while nobody listens, by thousands of turns in one process, in as many processes as there are rounds. */
@@ -272,7 +294,7 @@ const onDevices = {
 
 const only = values.only?.split(',')
 const isWanted = (name) => only === undefined || only.includes(name)
-const known = new Set([...Object.keys(inMemory), ...Object.keys(onDevices), 'guests'])
+const known = new Set([...Object.keys(inMemory), ...Object.keys(onDevices), 'guests', 'wire'])
 for (const name of only ?? []) {
   if (known.has(name)) continue
   console.error(`--only ${name}: the parts are ${[...known].join(', ')}`)
@@ -288,8 +310,10 @@ else {
   mkdirSync(built, { recursive: true })
   execFileSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' })
   run(inMemory)
-  if (values.guests) guestRow()
-  else if (isWanted('guests')) console.log('rows of real guests: npm run bench -- --guests')
+  if (values.guests) {
+    if (isWanted('guests')) guestDiskRow()
+    if (isWanted('wire')) guestWireRows()
+  } else if (isWanted('guests') || isWanted('wire')) console.log('rows of real guests: npm run bench -- --guests')
   if (values.lab) labRows()
   else {
     if (isWanted('misses')) missRow()
