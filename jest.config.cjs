@@ -1,5 +1,5 @@
 // The suites of `npm test`: everything that runs without a device. What needs a kernel is in jest.kernel.config.cjs.
-// The time-out ends a test that hangs; it is far above what any needs, because a busy machine makes each of them ten times slower.
+// The time-out ends a test that hangs; it is far above what any needs, because a busy machine makes each of them fifty times slower.
 /** @type {import('jest').Config} */
 module.exports = {
   testEnvironment: 'node',
@@ -8,5 +8,5 @@ module.exports = {
   modulePathIgnorePatterns: ['<rootDir>/build', '<rootDir>/dist/package.json'],
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   transform: { '^.+\\.ts$': ['ts-jest', { tsconfig: 'tsconfig.json' }] },
-  testTimeout: 120_000,
+  testTimeout: 600_000,
 }

@@ -44,7 +44,7 @@ export interface DatapathTarget {
   readonly canSuspend: boolean
 }
 
-const patience = () => AbortSignal.timeout(30_000)
+const patience = () => AbortSignal.timeout(120_000)
 
 /** Defines the tests that fit the target. */
 export function describeNetDatapath(target: DatapathTarget): void {
@@ -140,7 +140,7 @@ function collect(driver: NetDriver, count: number): { numbers: number[]; done: P
       stop?.()
       outcome()
     }
-    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))), 60_000)
+    const timer = setTimeout(() => give(() => reject(new Error(`${numbers.length} of ${count} frames came`))), 120_000)
     const stop: (() => void) | undefined = driver.onFrame(
       (frame) => {
         const number = frameNumber(frame)

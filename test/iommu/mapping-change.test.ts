@@ -127,7 +127,7 @@ describe('together', () => {
       }),
       { numRuns: 500 },
     )
-  }, 120_000)
+  })
 })
 
 describe('over a ring', () => {

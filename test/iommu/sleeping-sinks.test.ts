@@ -85,7 +85,7 @@ async function scene(sinks: readonly ListSink[], format: 'split' | 'packed') {
     burst.forEach((request, slot) => put(slot, request))
     queue.publish()
     const statuses: number[] = []
-    const deadline = Date.now() + 60_000
+    const deadline = Date.now() + 180_000
     for (let turn = 0; statuses.length < burst.length; turn++) {
       if (Date.now() > deadline) throw new Error(`${statuses.length} of ${burst.length} requests were answered`)
       await meanwhile?.(turn)

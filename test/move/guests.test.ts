@@ -257,7 +257,7 @@ test('each call refused in turn, a shadowed guest runs on one side, exactly one,
   }
   expect(nth).toBeLessThan(200)
   expect([...outcomes].sort()).toEqual(['moved', 'stayed', 'thrown'])
-}, 120_000)
+})
 
 describe.each(controlKinds)('a guest whose control queue is shadowed, with a ring that is %s', (_name, kind) => {
   async function controlled() {

@@ -236,4 +236,4 @@ test('each of its calls refused in turn: the guest is served or the shadows have
     if (hits === 0) break
   }
   expect([nth > 20, nth < 300, recovered > 0]).toEqual([true, true, true])
-}, 120_000)
+})

@@ -247,7 +247,7 @@ test('each of its calls refused in turn: it runs, or is reset or lost, and nothi
   }
   expect(nth).toBeLessThan(300)
   expect([...states].sort()).toEqual(['claimed', 'lost', 'running'])
-}, 120_000)
+})
 
 describe('queues that no driver of ours has', () => {
   test('those of createQueue() are given as they are, their chains in them', async () => {

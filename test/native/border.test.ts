@@ -37,28 +37,24 @@ const busy: Readonly<Record<string, string>> = {
 }
 
 describeNative('a thread that is terminated', (backend) => {
-  it.each(Object.keys(busy))(
-    'in the middle of %s ends alone, and leaves nothing',
-    async (verb) => {
-      using own = backend().eventfd()
-      const before = openDescriptors()
-      const program = `const addon = require(${JSON.stringify(addonPath)}); require('node:worker_threads').parentPort.postMessage(0); ${busy[verb]}`
-      for (let round = 0; round < 4; round++) {
-        const worker = new Worker(program, { eval: true })
-        await new Promise((resolve, reject) => {
-          worker.once('message', resolve)
-          worker.once('error', reject)
-        })
-        await new Promise((resolve) => setTimeout(resolve, round))
-        await worker.terminate()
-      }
-      // At most: what earlier tests left is collected at any moment.
-      await until(() => leftOpen(before).length === 0 && mappingsOf('memfd:ended') === 0)
-      own.signal()
-      expect(own.take()).toBe(1)
-    },
-    60_000,
-  )
+  it.each(Object.keys(busy))('in the middle of %s ends alone, and leaves nothing', async (verb) => {
+    using own = backend().eventfd()
+    const before = openDescriptors()
+    const program = `const addon = require(${JSON.stringify(addonPath)}); require('node:worker_threads').parentPort.postMessage(0); ${busy[verb]}`
+    for (let round = 0; round < 4; round++) {
+      const worker = new Worker(program, { eval: true })
+      await new Promise((resolve, reject) => {
+        worker.once('message', resolve)
+        worker.once('error', reject)
+      })
+      await new Promise((resolve) => setTimeout(resolve, round))
+      await worker.terminate()
+    }
+    // At most: what earlier tests left is collected at any moment.
+    await until(() => leftOpen(before).length === 0 && mappingsOf('memfd:ended') === 0)
+    own.signal()
+    expect(own.take()).toBe(1)
+  })
 })
 
 describeNative('memory that Node’s own threads are at work on', (backend) => {

@@ -94,9 +94,9 @@ export function mappingsOf(name: string): number {
 setFlagsFromString('--expose-gc')
 const gc = runInNewContext('gc') as () => void
 
-/** Runs the garbage collector and what waits for it, until `isDone` or half a minute has passed; or often enough that all would be collected that ever is. */
+/** Runs the garbage collector and what waits for it, until `isDone` or three minutes have passed; or often enough that all would be collected that ever is. */
 export async function collectGarbage(isDone?: () => boolean): Promise<void> {
-  const end = performance.now() + 30_000
+  const end = performance.now() + 180_000
   for (let round = 0; isDone === undefined ? round < 5 : !isDone() && performance.now() < end; round++) {
     gc()
     await new Promise((resolve) => setTimeout(resolve, 5))

@@ -44,7 +44,7 @@ const ofModels = /^(ModelDevice|NetworkDevice|BlockDevice|StoredBlockDevice|File
 let names: readonly string[] = []
 beforeAll(() => {
   names = publicFunctions()
-}, 120_000)
+})
 
 test('every function that the public interface takes has a row', () => {
   const covered = new Set(places.flatMap(({ covers }) => covers))

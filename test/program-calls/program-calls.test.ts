@@ -1,13 +1,10 @@
 // For every place where the package calls the program: it throws at the first, the second and the last call, calls back into each verb, closes the object,
 // closes the device. What is thrown is heard once, the rest is served, every promise settles, and nothing is left.
 
-import { describe, expect, jest, test } from '@jest/globals'
+import { describe, expect, test } from '@jest/globals'
 import type { Place, Scene } from './place.js'
 import { places } from './places.js'
 import { play, type Report } from './run.js'
-
-// Some hundred lives of a device in one test, on a machine that may be busy.
-jest.setTimeout(120_000)
 
 /** How often the program is called where it does nothing. */
 async function calm(place: Place): Promise<number> {

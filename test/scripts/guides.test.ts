@@ -88,7 +88,7 @@ for (const [word, { stdout, stderrWords = [], needsAddon = false }] of Object.en
       cwd: folder.path,
       env: { ...process.env, ...sockets },
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: 300_000,
     })
     const words = ended.stderr.split('\n').flatMap((line) => (line === '' ? [] : [line.split(' ')[0]]))
     expect({ status: ended.status, stdout: ended.stdout, words }).toEqual({ status: 0, stdout, words: stderrWords })
@@ -97,7 +97,7 @@ for (const [word, { stdout, stderrWords = [], needsAddon = false }] of Object.en
 
 test('a program is run in a checkout by its name, and the names are told to who gives none', () => {
   const run = (...words: string[]) =>
-    spawnSync(process.execPath, ['scripts/example.mjs', ...words], { cwd: root, encoding: 'utf8', timeout: 60_000 })
+    spawnSync(process.execPath, ['scripts/example.mjs', ...words], { cwd: root, encoding: 'utf8', timeout: 300_000 })
   expect(run('first-device')).toMatchObject({ status: 0, stdout: outcomes['first-device']?.stdout, stderr: '' })
   expect(run()).toMatchObject({ status: 2, stdout: '', stderr: expect.stringContaining('first-device') })
 })

@@ -58,7 +58,7 @@ export function runProgram(file: string, args: readonly string[] = [], prelude =
     const { status, stdout, stderr } = spawnSync(process.execPath, words, {
       cwd: root,
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: 300_000,
     })
     return { code: status, stdout, stderr }
   } finally {

@@ -28,59 +28,55 @@ function written(isSplit: boolean): readonly (readonly [number, number])[] {
   return isSplit ? [buffers, [0x1000, 6 + 8 * SIZE], [0x9000, 6 + 8 * SIZE]] : [buffers]
 }
 
-test.each(kinds)(
-  'misses no page, and no frame: %s',
-  async (_, kind) => {
-    const isSplit = !kind.includes('VIRTIO_F_RING_PACKED')
-    await fc.assert(
-      fc.asyncProperty(steps, devices, fc.boolean(), async (list, capabilities, isBounced) => {
-        const logs: DirtyLog[] = []
-        const world = await makeNetWorld(kind, { capabilities }, ({ guest, simulator }) => ({
-          log: (logs[0] ??= new DirtyLog(guest.memory)),
-          ...(isBounced && { bounce: simulator.allocate(128 * 4096) }),
-        }))
-        const { device, guest, shadows } = world
-        const [log] = logs as [DirtyLog]
-        const copy = new Uint8Array(MEMORY_BYTES)
-        const follow = () => {
-          for (const { address, size } of dirtyRanges(log.take()))
-            copy.set(guest.bytes(Number(address) - BASE, size), Number(address) - BASE)
-        }
-        const toggle = async () => {
-          // What is bounced cannot be reached by the device itself.
-          if (isBounced) return
-          if (shadows[0]?.isShadowing === true) return ShadowQueue.endAll(shadows)
-          await ShadowQueue.beginAll(shadows)
-          // Nobody followed what the device wrote by itself.
-          log.markAll()
-        }
-        if (!isBounced) await device.addressSpace(0).map(guest.memory)
+test.each(kinds)('misses no page, and no frame: %s', async (_, kind) => {
+  const isSplit = !kind.includes('VIRTIO_F_RING_PACKED')
+  await fc.assert(
+    fc.asyncProperty(steps, devices, fc.boolean(), async (list, capabilities, isBounced) => {
+      const logs: DirtyLog[] = []
+      const world = await makeNetWorld(kind, { capabilities }, ({ guest, simulator }) => ({
+        log: (logs[0] ??= new DirtyLog(guest.memory)),
+        ...(isBounced && { bounce: simulator.allocate(128 * 4096) }),
+      }))
+      const { device, guest, shadows } = world
+      const [log] = logs as [DirtyLog]
+      const copy = new Uint8Array(MEMORY_BYTES)
+      const follow = () => {
+        for (const { address, size } of dirtyRanges(log.take()))
+          copy.set(guest.bytes(Number(address) - BASE, size), Number(address) - BASE)
+      }
+      const toggle = async () => {
+        // What is bounced cannot be reached by the device itself.
+        if (isBounced) return
+        if (shadows[0]?.isShadowing === true) return ShadowQueue.endAll(shadows)
         await ShadowQueue.beginAll(shadows)
-        await device.start()
-        for (const step of list) {
-          if (step === 'send') guest.send()
-          if (step === 'collect') guest.collect()
-          if (step === 'turn') await turn()
-          if (step === 'take') follow()
-          if (step === 'switch') await toggle()
-        }
-        if (shadows[0]?.isShadowing !== true) await toggle()
-        await settle(guest)
-        expect(guest.received).toEqual(upTo(guest.sent))
-        follow()
-        for (const [at, length] of written(isSplit)) {
-          const is = Buffer.from(guest.bytes(at, length))
-          expect(Buffer.from(copy.subarray(at, at + length)).equals(is)).toBe(true)
-        }
-        await device.close()
-        for (const shadow of shadows) await shadow.close()
-        guest.close()
-      }),
-      { numRuns: Number(process.env['SHADOW_RUNS'] ?? 25) },
-    )
-  },
-  120_000,
-)
+        // Nobody followed what the device wrote by itself.
+        log.markAll()
+      }
+      if (!isBounced) await device.addressSpace(0).map(guest.memory)
+      await ShadowQueue.beginAll(shadows)
+      await device.start()
+      for (const step of list) {
+        if (step === 'send') guest.send()
+        if (step === 'collect') guest.collect()
+        if (step === 'turn') await turn()
+        if (step === 'take') follow()
+        if (step === 'switch') await toggle()
+      }
+      if (shadows[0]?.isShadowing !== true) await toggle()
+      await settle(guest)
+      expect(guest.received).toEqual(upTo(guest.sent))
+      follow()
+      for (const [at, length] of written(isSplit)) {
+        const is = Buffer.from(guest.bytes(at, length))
+        expect(Buffer.from(copy.subarray(at, at + length)).equals(is)).toBe(true)
+      }
+      await device.close()
+      for (const shadow of shadows) await shadow.close()
+      guest.close()
+    }),
+    { numRuns: Number(process.env['SHADOW_RUNS'] ?? 25) },
+  )
+})
 
 test.each(kinds)('has what was written before the guest sees that it was used: %s', async (_, kind) => {
   const logs: DirtyLog[] = []

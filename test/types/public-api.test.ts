@@ -29,7 +29,7 @@ function complaints(text?: (original: string) => string): string[] {
 
 test('the public types promise what is expected of them, and no more', () => {
   expect(complaints()).toEqual([])
-}, 60_000)
+})
 
 test('a promise that is not kept would be seen', () => {
   const spoilt = complaints((text) =>
@@ -38,4 +38,4 @@ test('a promise that is not kept would be seen', () => {
   expect(spoilt).toHaveLength(1)
   const allowed = complaints((text) => text.replace('openDevice(3)', "openDevice('3')"))
   expect(allowed).toEqual(["Unused '@ts-expect-error' directive."])
-}, 60_000)
+})

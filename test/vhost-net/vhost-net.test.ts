@@ -22,7 +22,7 @@ async function openOn(world: LoopbackWorld, options: VhostNetOptions = {}): Prom
 }
 
 const frame = (seed: number, length = 60) => Uint8Array.from({ length }, (_, at) => (at * 7 + seed) & 0xff)
-const patience = () => ({ signal: AbortSignal.timeout(30_000) })
+const patience = () => ({ signal: AbortSignal.timeout(120_000) })
 
 describe('frames', () => {
   test('go out and come back, page by page as they are missed', async () => {

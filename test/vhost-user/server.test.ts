@@ -280,7 +280,7 @@ describeNative('a device served by vhost-user', (backend) => {
     using front = new FrontEnd(backend(), server.path)
     await front.begin(packed | eventIdx)
     expect(await readSector(front, front.queue(0), 6n)).toEqual([6, 0])
-  }, 60_000)
+  })
 
   it('refuses what cannot be served', () => {
     before = openDescriptors()

@@ -21,7 +21,7 @@ const PAYLOADS_AT = 64
 /** Words at the start of the shared memory: kicks, calls, and that the other thread has failed. */
 const [KICKS, CALLS, FAILED] = [0, 1, 2]
 /** Longer than any sleep of a machine that is busy; a lost wake-up sleeps for ever. */
-const PATIENCE = 20_000
+const PATIENCE = 120_000
 
 export function makeSoak(options: Omit<Soak, 'shared'>): Soak {
   const sizes = areaSizes(options.format, options.size)
