@@ -12,6 +12,12 @@ import { failedAsLost, resetAfter } from './reset.js'
 /** Feature bits without which this interface cannot be used; added to every wish that a device can grant. */
 export const alwaysWanted: readonly string[] = ['VIRTIO_F_VERSION_1', 'VIRTIO_F_ACCESS_PLATFORM']
 
+/**
+ * Added to a wish that lists features, where it is offered: it is this process that drives the rings then, and its accesses to them are ordered as a device that is no
+ * program needs it, with full fences (spec section 6.1). A word of bits is what another driver took, and says how that one orders its own.
+ */
+export const wantedOfLists: readonly string[] = ['VIRTIO_F_ORDER_PLATFORM']
+
 /** The status byte of a device with negotiated features. */
 export const negotiatedStatus = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK
 const ALL_BITS = 0xff

@@ -32,7 +32,7 @@ import type { DeviceStateName } from './device-state.js'
 import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
 import { VirtqueueGroups } from './groups.js'
 import { closeSteps, resumeSteps, startSteps, stopSteps, suspendSteps } from './lifecycle.js'
-import { alwaysWanted, decideFeatures, negotiationSteps } from './negotiation.js'
+import { alwaysWanted, decideFeatures, negotiationSteps, wantedOfLists } from './negotiation.js'
 import { claimSteps, type Claimed, type ClaimOptions } from './claim.js'
 import { ConfigCall } from './config-call.js'
 import { ConfigChanges } from './config-changes.js'
@@ -207,8 +207,8 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   /**
-   * Negotiates features: those wished for, those of `optional` that are offered, and VERSION_1 and ACCESS_PLATFORM where offered. Before that the
-   * device must be new or reset (ERR_VDPA_STATE). A wish that is not offered, or that the device refuses, throws and leaves the device reset.
+   * Negotiates features: those wished for, those of `optional` that are offered, and VERSION_1 and ACCESS_PLATFORM where offered; of a list of wishes also
+   * ORDER_PLATFORM, which rings of this process keep. Before that the device must be new or reset (ERR_VDPA_STATE). A wish that is not offered, or that the device refuses, throws and leaves the device reset.
    * (VHOST_SET_FEATURES, VHOST_VDPA_SET_STATUS; spec section 3.1.1)
    */
   async negotiate(
@@ -233,6 +233,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     const context = this.#context
     const names = featureNames(this.deviceId)
     const wished = FeatureSet.of<string>(wish, names)
+    const ours = FeatureSet.of<string>(Array.isArray(wish) ? [...alwaysWanted, ...wantedOfLists] : alwaysWanted, names)
     const optional = FeatureSet.of<string>(options.optional ?? [], names)
     return function* () {
       const { state, transport } = context
@@ -240,7 +241,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
         throw refusal(context, 'ERR_VDPA_STATE', 'features are negotiated already: call reset() first')
       if (state.phase === 'lost') checkNegotiated(context, 'negotiate()')
       const offered = new FeatureSet<string>(transport.features(), names)
-      const wanted = wished.or(FeatureSet.of(alwaysWanted, names).and(offered))
+      const wanted = wished.or(ours.and(offered))
       const features = decideFeatures(context, offered, wanted, optional)
       yield* negotiationSteps(context, features)
       return features as FeatureSet<FeatureOf<K>>

@@ -29,7 +29,7 @@ export interface NetworkDeviceOptions {
   readonly mac?: string
   /** Bytes, 68..65535; default 1500. */
   readonly mtu?: number
-  /** Features offered besides the default, by bit number: `netFeatureBits.VIRTIO_NET_F_MRG_RXBUF`, `transportFeatureBits.VIRTIO_F_RING_PACKED` … */
+  /** Features offered besides the default, each with those that it needs (spec section 5.1.3.1), by bit number: `netFeatureBits.VIRTIO_NET_F_MRG_RXBUF`, `transportFeatureBits.VIRTIO_F_RING_PACKED` … */
   readonly moreFeatures?: readonly number[]
   /** All features instead of the default. */
   readonly features?: bigint

@@ -3,6 +3,7 @@
 
 import { bit } from '../base/bits.js'
 import { checkInteger, checkObject, rangeError } from '../base/checks.js'
+import { missingFeatureNeed } from '../uapi/feature-needs.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import { formatMac, netStatus, parseMac, virtioNetConfig } from '../uapi/virtio-net.js'
@@ -19,10 +20,19 @@ const models = new WeakMap<ModelDevice, NetworkModel>()
 
 /**
  * A network device with `queuePairs` receive and transmit queues and a control queue. A frame that is sent comes back when its destination is the device's
- * own address, or a group; `pair()` connects two devices instead. RangeError for options that contradict each other.
+ * own address, or a group; `pair()` connects two devices instead. RangeError for options that contradict each other, features that need others included.
  */
 export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice {
   checkObject(options, 'options')
+  return makeNetworkDevice(options, checkOffer)
+}
+
+/** @internal Of `features` as somebody wishes for them, whom the kernel does not ask whether they fit together. */
+export function networkDeviceAsWished(options: NetworkDeviceOptions): NetworkDevice {
+  return makeNetworkDevice(options, () => undefined)
+}
+
+function makeNetworkDevice(options: NetworkDeviceOptions, check: (features: bigint) => void): NetworkDevice {
   const { queuePairs = 1, mtu = 1500, mac = '00:00:00:00:00:00' } = options
   checkInteger(queuePairs, 'queuePairs', 1, 0x8000)
   checkInteger(mtu, 'mtu', 68, 65535)
@@ -32,6 +42,7 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     throw rangeError('groups.length', `${queueCount}, a group for each queue`, groups.length)
   let features = offerOf(DEFAULT_NET_FEATURES, options.features, options.moreFeatures)
   if (queuePairs > 1) features |= bit(netFeatureBits.VIRTIO_NET_F_MQ)
+  check(features)
   const offers = (feature: number) => (features & bit(feature)) !== 0n
   const hasRss = offers(netFeatureBits.VIRTIO_NET_F_RSS)
   const isMultiqueue = hasRss || offers(netFeatureBits.VIRTIO_NET_F_MQ)
@@ -75,6 +86,13 @@ export function networkDevice(options: NetworkDeviceOptions = {}): NetworkDevice
     control: { value: model.state, enumerable: true },
     mac: { get: () => formatMac(model.state.mac), enumerable: true },
   }) as NetworkDevice
+}
+
+/** A device must not offer what needs another feature that it does not offer (section 2.2.1). */
+function checkOffer(features: bigint): void {
+  const lack = missingFeatureNeed(features, deviceIds.net)
+  if (lack !== undefined)
+    throw rangeError('features', `an offer without contradiction: ${lack.what} (section ${lack.section})`, features)
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { blockDevice } from '../models/block.js'
 import type { DeviceOps } from '../models/device-ops.js'
-import { networkDevice } from '../models/network.js'
+import { networkDeviceAsWished } from '../models/network.js'
 import { DEFAULT_NET_FEATURES } from '../models/network-options.js'
 import { vdpaAttributes as attributes } from '../uapi/vdpa.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
@@ -47,7 +47,7 @@ export const simulatedParents: readonly SimulatedParent[] = [
       attributes.VDPA_ATTR_DEV_NET_CFG_MTU,
       attributes.VDPA_ATTR_DEV_FEATURES,
     ],
-    make: (wishes) => networkDevice(wishes),
+    make: (wishes) => networkDeviceAsWished(wishes),
   },
   {
     name: 'vdpasim_blk',

@@ -228,6 +228,12 @@ describe('a network device', () => {
     expect(() => networkDevice({ groups: [0, 1] })).toThrow(RangeError)
     expect(() => networkDevice({ mac: 'x' })).toThrow(RangeError)
     expect(() => networkDevice({ mtu: 10 })).toThrow(RangeError)
+    expect(() => networkDevice({ features: 1n << 32n, queuePairs: 2 })).toThrow(
+      /^features must be an offer without contradiction: VIRTIO_NET_F_MQ needs VIRTIO_NET_F_CTRL_VQ \(section 5.1.3.1\)/,
+    )
+    expect(() => networkDevice({ moreFeatures: [net.VIRTIO_NET_F_HOST_TSO4] })).toThrow(
+      /VIRTIO_NET_F_HOST_TSO4 needs VIRTIO_NET_F_CSUM/,
+    )
   })
 })
 
