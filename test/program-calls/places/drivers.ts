@@ -18,7 +18,8 @@ async function runningDriver(world: SimulatedWorld) {
   const control = await NetControlQueue.start(device, device.addressSpace(1), { timeout: 50 })
   const driver = await NetDriver.start(device, { pairs: 2, size: 16 })
   await device.start()
-  await driver.usePairs(control)
+  // The short time is for what a suspended device never answers.
+  await driver.usePairs(control, 2, { timeout: 60_000 })
   return { device, driver, control }
 }
 
