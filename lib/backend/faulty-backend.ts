@@ -56,6 +56,8 @@ export class FaultyBackend implements Backend {
   readonly netlink?: (protocol: number) => NetlinkSocket
   readonly sockets?: UnixSockets
   readonly reaches?: (region: MemoryRegion) => boolean
+  /** Memory of another system at an address of this one, where the inner backend is a pretended one (`Simulator.share()`). */
+  readonly share?: (region: MemoryRegion) => MemoryRegion
 
   /** TypeError for what is no backend. */
   constructor(inner: Backend) {
@@ -64,6 +66,7 @@ export class FaultyBackend implements Backend {
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
     if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
     if (this.#backend.reaches !== undefined) this.reaches = this.#backend.reaches
+    if (this.#backend.share !== undefined) this.share = this.#backend.share
   }
 
   get name(): string {

@@ -15,6 +15,7 @@ import type {
 import { InterceptedDoorbell, InterceptedEventfd, InterceptedRegion, InterceptedSocket } from './intercepted-objects.js'
 import { InterceptedSockets } from './intercepted-sockets.js'
 import { shown, Witness, type Interceptor } from './interceptor.js'
+import { sharingOf } from './memory-sharing.js'
 import type { UnixSockets } from './sockets.js'
 
 /** Gives `inner`'s calls to `interceptor`. Objects are numbered in the order of their making, per kind; misuse is found by `inner`. */
@@ -31,6 +32,8 @@ export class InterceptedBackend implements Backend {
   readonly sockets?: UnixSockets
   /** A question about memory, not a call on a device: it is not shown. */
   readonly reaches?: (region: MemoryRegion) => boolean
+  /** Memory of another system at an address of this one: no call on a device, and not shown. */
+  readonly share?: (region: MemoryRegion) => MemoryRegion
 
   constructor(inner: Backend, name: string, witness: Witness) {
     this.#inner = inner
@@ -38,6 +41,8 @@ export class InterceptedBackend implements Backend {
     this.#witness = witness
     if (inner.netlink !== undefined) this.netlink = (protocol) => this.#netlink(protocol)
     if (inner.reaches !== undefined) this.reaches = inner.reaches.bind(inner)
+    const sharing = sharingOf(inner)
+    if (sharing !== undefined) this.share = (region) => sharing.share(region)
     if (inner.sockets !== undefined) this.sockets = new InterceptedSockets(inner.sockets, witness)
   }
 

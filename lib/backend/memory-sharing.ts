@@ -8,7 +8,7 @@ export interface MemorySharing {
   share(region: MemoryRegion): MemoryRegion
 }
 
-/** The sharing of a backend; undefined where its devices are the operating system's. A decorator shows none. */
+/** The sharing of a backend, behind its decorators, too; undefined where its devices are the operating system's. */
 export function sharingOf(backend: object): MemorySharing | undefined {
   return typeof (backend as Partial<MemorySharing>).share === 'function' ? (backend as MemorySharing) : undefined
 }

@@ -33,8 +33,8 @@ export interface RecordingOptions {
  * order of asking. Descriptors of eventfds and addresses of memory are kept by name (`e0`, `m0+0x1000`), so that the trace can be replayed in
  * another process or on another backend (`replay`), compared, and printed (`printEvent`).
  *
- * Not kept: misuse (a TypeError or RangeError asks nothing of the system), `memlock()`, which speaks of the process, what lies in memory, calls on UNIX
- * sockets, whose other end no replay has, and that a node became readable. That the listener of an eventfd was called is an event `woken`.
+ * Not kept: misuse (a TypeError or RangeError asks nothing of the system), `memlock()`, which speaks of the process, what lies in memory, `share()`, whose memory is
+ * another system's, calls on UNIX sockets, whose other end no replay has, and that a node became readable. That the listener of an eventfd was called is an event `woken`.
  */
 export class RecordingBackend implements Backend {
   readonly #backend: InterceptedBackend
@@ -44,6 +44,8 @@ export class RecordingBackend implements Backend {
   readonly netlink?: (protocol: number) => NetlinkSocket
   readonly sockets?: UnixSockets
   readonly reaches?: (region: MemoryRegion) => boolean
+  /** Memory of another system at an address of this one, where the inner backend is a pretended one (`Simulator.share()`). */
+  readonly share?: (region: MemoryRegion) => MemoryRegion
 
   /** TypeError for what is no backend. */
   constructor(inner: Backend, options: RecordingOptions = {}) {
@@ -56,6 +58,7 @@ export class RecordingBackend implements Backend {
     if (this.#backend.netlink !== undefined) this.netlink = this.#backend.netlink
     if (this.#backend.sockets !== undefined) this.sockets = this.#backend.sockets
     if (this.#backend.reaches !== undefined) this.reaches = this.#backend.reaches
+    if (this.#backend.share !== undefined) this.share = this.#backend.share
   }
 
   get name(): string {

@@ -1,7 +1,9 @@
 // Memory that the device may have translations of, kept from being freed. A translation goes with an invalidation that meets it, or with the device.
 
+import { vdpaError } from '../base/errors.js'
 import { contains, showRange, type Range } from '../base/ranges.js'
 import type { MemoryHold, MemoryRegion } from '../memory/memory-region.js'
+import type { MissPort } from './port.js'
 
 interface Held {
   /** From the lowest to the highest address that the device was given of it. */
@@ -10,18 +12,23 @@ interface Held {
 }
 
 export class HeldMemory {
-  readonly #path: string
+  readonly #port: Pick<MissPort, 'path' | 'reaches'>
   readonly #held = new Map<MemoryRegion, Held>()
 
-  constructor(path: string) {
-    this.#path = path
+  constructor(port: Pick<MissPort, 'path' | 'reaches'>) {
+    this.#port = port
   }
 
-  /** Before the device is given a translation. ERR_VDPA_CLOSED for memory that is freed already. */
+  /**
+   * Before the device is given a translation. ERR_VDPA_CLOSED for memory that is freed already, ERR_VDPA_NOT_SHARED for another backend's: what is at its address
+   * is other memory for this device, or none.
+   */
   add(region: MemoryRegion, range: Range): void {
     const held = this.#held.get(region)
     if (held === undefined) {
-      const made: Held = { hull: range, hold: region.hold({ describe: () => `${this.#path} ${showRange(made.hull)}` }) }
+      const { path } = this.#port
+      if (this.#port.reaches?.(region) === false) throw notReached(region, path)
+      const made: Held = { hull: range, hold: region.hold({ describe: () => `${path} ${showRange(made.hull)}` }) }
       this.#held.set(region, made)
       return
     }
@@ -38,4 +45,11 @@ export class HeldMemory {
       hold.close()
     }
   }
+}
+
+function notReached(region: MemoryRegion, path: string): Error {
+  const at = `0x${region.address.toString(16)}`
+  const text = `the answer's region is memory of another backend: this device finds other bytes, or none, at ${at}`
+  const hint = 'allocate or adopt it by the backend of the device, or show it to a simulator by share()'
+  return vdpaError('ERR_VDPA_NOT_SHARED', text, { path, hint })
 }

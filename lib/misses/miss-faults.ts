@@ -10,7 +10,7 @@ import type { MissRequest } from './translator.js'
 /**
  * Why a miss has no answer. `'unmapped'`: the translator has none. `'permission'`: it does not allow the access, and would stop the queue if it were given.
  * `'invalid'`: the answer is none, or is not of the address that was asked for. `'failed'`: the translator threw or rejected. `'timeout'`: it has not answered in time.
- * `'stale'`: invalidations overtook its answers, again and again. `'refused'`: the device did not take it, or the memory is freed. `'access-fail'`: the device
+ * `'stale'`: invalidations overtook its answers, again and again. `'refused'`: the device did not take it, the memory is freed, or it is another backend's (ERR_VDPA_NOT_SHARED). `'access-fail'`: the device
  * says that a translation that it has does not allow the access. `'protocol'`: what was read is no miss.
  */
 export type MissFaultReason =

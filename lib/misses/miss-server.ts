@@ -106,7 +106,7 @@ export class MissServer implements Releasable {
     this.#version = version
     this.#onEnd = onEnd
     this.#usedRings = new UsedRings(usedRings.map(checkRange))
-    this.#memory = new HeldMemory(port.path)
+    this.#memory = new HeldMemory(port)
     this.#faults = new MissFaults(this.#counters, onFault)
     this.#read()
   }

@@ -1,9 +1,10 @@
 // Where misses come from and answers go: a vhost node that can be read, or what stands for one.
 
 import { checkObject } from '../base/checks.js'
-import type { Handle } from '../backend/backend.js'
+import type { Backend, Handle } from '../backend/backend.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { RECORD_BYTES } from '../iotlb/message.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
 
 /** One device IOTLB, as its server sees it. */
 export interface MissPort {
@@ -15,14 +16,17 @@ export interface MissPort {
   write(record: Uint8Array): void
   /** Calls `listener` while there is a record to be read, again and again. One listener at a time. */
   onReadable(listener: () => void): Disposable
+  /** Whether the device finds the bytes of a region at its address. Absent: it is not known, and not asked. */
+  reaches?(region: MemoryRegion): boolean
 }
 
 /**
- * The port of an open node: `/dev/vhost-net` or `/dev/vhost-vsock`, opened without blocking. Whoever opened the node closes it, after the server.
- * ERR_VDPA_NOT_SUPPORTED for a node that cannot be read, as vhost-vdpa, whose mappings are pushed.
+ * The port of an open node: `/dev/vhost-net` or `/dev/vhost-vsock`, opened without blocking. Whoever opened the node closes it, after the server. With the `backend` that
+ * opened it, the device is given no translation into memory that is not that backend's. ERR_VDPA_NOT_SUPPORTED for a node that cannot be read, as vhost-vdpa, whose mappings are pushed.
  */
-export function missPort(handle: Handle): MissPort {
+export function missPort(handle: Handle, backend?: Pick<Backend, 'reaches'>): MissPort {
   checkObject(handle, 'handle')
+  if (backend !== undefined) checkObject(backend, 'backend')
   const { path } = handle
   if (handle.read === undefined || handle.onReadable === undefined)
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'it has no misses to be read: its memory is mapped beforehand', { path })
@@ -36,6 +40,7 @@ export function missPort(handle: Handle): MissPort {
     },
     write: (record) => void handle.write(record),
     onReadable: (listener) => (handle.onReadable as NonNullable<Handle['onReadable']>)(listener),
+    ...(backend?.reaches !== undefined && { reaches: backend.reaches.bind(backend) }),
   }
 }
 

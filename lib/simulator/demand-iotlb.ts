@@ -1,10 +1,11 @@
 // A device IOTLB that asks, as vhost-net has one: what a miss server reads from and writes to, and a device that waits until it is answered. It has the law of Linux's vhost.c,
 // whose newest refusals are its own, and no rings: those of a program's model are reached through read() and write().
 
-import { checkBytes, checkFunction, checkInteger, checkString, toU64 } from '../base/checks.js'
+import { checkBytes, checkFunction, checkInteger, checkObject, checkString, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
 import { overlaps, rangeOf, type Range } from '../base/ranges.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
 import { errno } from '../uapi/errno.js'
 import { iotlbMessageTypes, vhostAccess, vhostMessageTypes, vhostMsgV2 } from '../uapi/vhost-types.js'
 import { ADDRESS_LIMIT, type ProcessMemory } from './process-memory.js'
@@ -112,6 +113,12 @@ export class DemandIotlb {
     checkBytes(record, 'record')
     const code = this.#take(record)
     if (code !== 0) throw this.#refused(code, 'write')
+  }
+
+  /** Whether it is memory of its simulator: allocated, adopted or shared there. */
+  reaches(region: MemoryRegion): boolean {
+    checkObject(region, 'region')
+    return this.#host.memory.has(region)
   }
 
   /** Calls `listener`, as the simulator gives turns, while there is a miss to be read. One listener at a time (ERR_VDPA_STATE). */

@@ -1,4 +1,4 @@
-// File descriptors of the pretended process, and eventfds. Numbers begin where no real descriptor is, and none is used twice.
+// File descriptors of the pretended process, and eventfds. Numbers begin where no real descriptor is, and none is used twice, whichever simulator gave it.
 
 import { checkFunction, checkInteger } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
@@ -30,15 +30,16 @@ export interface OpenDescriptor {
 }
 
 const FIRST_FD = 0x10_0000
+/** Of all simulators: a number of one that comes to another is no descriptor there, and never one of another thing. */
+let nextFd = FIRST_FD
 
 /** All descriptors of one pretended process. */
 export class DescriptorTable {
   readonly #targets = new Map<number, DescriptorTarget>()
-  #next = FIRST_FD
 
   /** Opens a descriptor: its number. */
   add(target: DescriptorTarget): number {
-    const fd = this.#next++
+    const fd = nextFd++
     this.#targets.set(fd, target)
     return fd
   }

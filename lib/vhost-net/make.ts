@@ -67,7 +67,7 @@ export async function makeParts(
   const handle = await backend.openAsync(path)
   const forget = stack.push(() => handle.close())
   const transport = new VhostChardevTransport(handle)
-  const misses = new MissServer(portUntil(stack, missPort(handle)), wish.translator?.(own) ?? own, {
+  const misses = new MissServer(portUntil(stack, missPort(handle, backend)), wish.translator?.(own) ?? own, {
     ...missOptions(wish, [halves.receive.waiters, halves.transmit.waiters]),
     version: negotiate(transport),
     usedRings: [receive.usedRing, transmit.usedRing],
@@ -115,6 +115,7 @@ function portUntil(stack: Pick<CloseStack, 'isClosed'>, port: MissPort): MissPor
       if (!stack.isClosed) port.write(record)
     },
     onReadable: (listener) => port.onReadable(listener),
+    ...(port.reaches !== undefined && { reaches: port.reaches.bind(port) }),
   }
 }
 

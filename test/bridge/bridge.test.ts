@@ -4,6 +4,7 @@
 import { afterEach, expect, it } from '@jest/globals'
 import { closeSync, ftruncateSync, openSync } from 'node:fs'
 import { bit } from '../../lib/base/bits'
+import { FaultyBackend } from '../../lib/backend/faulty-backend'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
 import { blockDevice, networkDevice, Simulator, type BlockDeviceOptions } from '../../lib/simulator'
@@ -112,6 +113,19 @@ describeNative('a device that is bridged', (backend) => {
     front.send('SET_VRING_KICK', words(0n), [queue.kick.fd])
     expect(await readSector(front, queue, 9n)).toEqual([9, 0])
     expect(world.bridge.refusals).toEqual([])
+  })
+
+  it('moves data of a simulator that is sabotaged as of one that is not', async () => {
+    begin()
+    const simulator = new Simulator()
+    const content = new Uint8Array(32_768).map((_, index) => index >> 9)
+    const node = simulator.add(blockDevice({ capacity: 64, content }))
+    await using device = await openDevice(node, { backend: new FaultyBackend(simulator), expect: 'block' })
+    await using bridge = await bridgeVhostUser(device, { socket: folder.file('socket') })
+    using front = new FrontEnd(backend(), bridge.path)
+    await front.begin(0n, STATUS)
+    expect(await readSector(front, front.queue(0), 5n)).toEqual([5, 0])
+    expect(bridge.refusals).toEqual([])
   })
 
   it('begins anew for the next front end where the device cannot say where it stood and the memory is gone', async () => {

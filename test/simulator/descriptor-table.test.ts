@@ -86,6 +86,16 @@ describe('eventfds of the pretended process', () => {
     expect(codeOf(() => simulator.eventfd(fd))).toBe('EBADF')
   })
 
+  test('have numbers that are none in another simulator', () => {
+    const [one, other] = [new Simulator(), new Simulator()]
+    const { fd } = one.eventfd()
+    other.eventfd()
+    expect(codeOf(() => other.eventfd(fd))).toBe('EBADF')
+    other.add(networkDevice())
+    const client = new Client(other)
+    expect(codeOf(() => client.set('VHOST_VDPA_SET_CONFIG_CALL', fd))).toBe('EBADF')
+  })
+
   test('a device that was given one keeps it when its descriptor is closed', () => {
     const simulator = new Simulator({ scheduler: 'manual' })
     simulator.add(networkDevice())
