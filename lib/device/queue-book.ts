@@ -45,6 +45,18 @@ export class QueueBook {
     this.#left.push(left)
   }
 
+  /** Memory of a saved queue with which nobody goes on: where its unmapping was refused, it is freed when nothing maps it any more. False where it is not mapped. */
+  takeOver(spaces: Iterable<AddressSpace>, memory: MemoryRegion): boolean {
+    for (const space of spaces) {
+      const mapped = space.mappings.find(({ region }) => region === memory)
+      if (mapped === undefined) continue
+      this.#left = this.#left.filter((left) => left.memory !== memory)
+      this.leave({ space, iova: mapped.iova, memory, isOurs: true })
+      return true
+    }
+    return false
+  }
+
   /** Ends every queue, newest first, whatever fails. */
   *endAll(): Steps<void> {
     const failures = new Failures()

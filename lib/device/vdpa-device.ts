@@ -9,6 +9,7 @@ import type { Range } from '../base/ranges.js'
 import { runAsync, runSync, type Steps } from '../base/steps.js'
 import { checkBackend, checkHandle } from '../backend/check-backend.js'
 import type { Backend, Handle } from '../backend/backend.js'
+import type { MemoryRegion } from '../memory/memory-region.js'
 import { VhostVdpaTransport } from '../transport/vhost-vdpa.js'
 import type { BackendFeature } from '../uapi/vhost-types.js'
 import { featureNames } from '../uapi/virtio-features.js'
@@ -28,7 +29,7 @@ import {
 import { tell, type DeviceEvents } from './device-events.js'
 import { kindFacts } from './device-kinds.js'
 import type { DeviceQueue } from './device-queue.js'
-import type { DeviceStateName } from './device-state.js'
+import type { DeviceState, DeviceStateName } from './device-state.js'
 import { FeatureSet, type FeatureOf, type FeatureWish } from './feature-set.js'
 import { VirtqueueGroups } from './groups.js'
 import { closeSteps, resumeSteps, startSteps, stopSteps, suspendSteps } from './lifecycle.js'
@@ -159,6 +160,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** Where it stands. */
   get state(): DeviceStateName {
     return this.#context.state.name
+  }
+
+  /** @internal Where it stands also while it is closing: what was asked for before close() goes on by this. */
+  get phase(): DeviceState['phase'] {
+    return this.#context.state.phase
   }
 
   /** @internal The system that it was opened from, for rooms that give it memory and eventfds. */
@@ -466,6 +472,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** @internal The queues of it that are driven from here, newest first. */
   get drivenQueues(): readonly DeviceQueue[] {
     return this.#context.queues.all()
+  }
+
+  /** @internal Whether memory of a saved queue is mapped still, and is freed with the device now; nobody goes on with it. */
+  takesOver(memory: MemoryRegion): boolean {
+    return this.#context.queues.takeOver(this.#context.spaces.values(), memory)
   }
 
   /** @internal Runs what drivers do with several queues as one verb of the device. */

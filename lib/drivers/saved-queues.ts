@@ -4,10 +4,19 @@ import { checkObject, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { QueueSnapshot } from '../device/device-queue.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 
 /** Memory of snapshots that a driver went on with. Saved again, it is out. */
 const restored = new WeakSet<MemoryRegion>()
+
+/** Memory of snapshots that a device frees which still reaches it. */
+const left = new WeakSet<MemoryRegion>()
+
+/** Notes that the memory of queues that are about to be given up is freed with the device where it did not let go of it. */
+export function leaveTo(device: Pick<VdpaDevice, 'takesOver'>, queues: readonly QueueSnapshot[]): void {
+  for (const { memory } of queues) if (device.takesOver(memory)) left.add(memory)
+}
 
 /** Notes that queues were saved, and may be restored. */
 export function noteSaved(queues: readonly QueueSnapshot[]): void {
@@ -34,6 +43,6 @@ export function checkNotRestored(snapshot: { readonly queues: readonly QueueSnap
 export function abandonQueues(queues: readonly QueueSnapshot[], settle: readonly (() => void)[]): void {
   const failures = new Failures()
   for (const tell of settle) failures.now(tell)
-  for (const { memory } of queues) if (!memory.isClosed) failures.now(() => memory.close())
+  for (const { memory } of queues) if (!memory.isClosed && !left.has(memory)) failures.now(() => memory.close())
   failures.throwMet('giving up a snapshot met failures')
 }

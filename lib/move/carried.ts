@@ -9,6 +9,7 @@ import type { DeviceQueue } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { BlockDriver, type BlockDriverOptions, type BlockSnapshot } from '../drivers/block-driver.js'
 import { NetDriver, type NetDriverOptions, type NetDriverSnapshot } from '../drivers/net-driver.js'
+import { leaveTo } from '../drivers/saved-queues.js'
 
 /** What a driver left, of either kind. */
 export type SavedDriver = NetDriverSnapshot | BlockSnapshot
@@ -52,9 +53,10 @@ export function checkGiven(
   }
 }
 
-/** Nobody will go on with it: who waits is told, and its memory is freed. */
-export function giveUp(saved: SavedDriver | undefined): void {
+/** Nobody will go on with it: who waits is told, and its memory is freed, with a device of `devices` where that did not let go of it. */
+export function giveUp(saved: SavedDriver | undefined, devices: readonly VdpaDevice[]): void {
   if (saved === undefined) return
+  for (const device of devices) leaveTo(device, saved.queues)
   if ('lanes' in saved) BlockDriver.abandon(saved)
   else NetDriver.abandon(saved)
 }

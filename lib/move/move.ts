@@ -317,7 +317,7 @@ export class DeviceMove {
     } catch (met) {
       failures.keep(met)
       await target.close().catch((more: unknown) => failures.keep(more))
-      failures.now(() => giveUp(this.#saved))
+      failures.now(() => giveUp(this.#saved, [source, target]))
     }
     failures.throwMet(`${source.path} did not move to ${target.path}, and could not go on either`)
     throw failure

@@ -70,7 +70,7 @@ export async function recoverDevice(device: VdpaDevice, options: RecoverOptions 
 }
 
 function* recoverSteps(device: VdpaDevice, wish: RecoverOptions): Steps<Restored> {
-  if (device.state === 'lost') yield* resetLost(device)
+  if (device.phase === 'lost') yield* resetLost(device)
   checkRecoverable(device, wish)
   const book = wish.shadowControl ?? wish.control
   // What is mapped stays the address spaces' own, which a reset maps again where that is needed.
@@ -99,7 +99,7 @@ function* resetLost(device: VdpaDevice): Steps<never> {
 
 function checkRecoverable(device: VdpaDevice, wish: RecoverOptions): void {
   if (!device.isRunning)
-    throw vdpaError('ERR_VDPA_STATE', `a device that ran recovers, and this one is ${device.state}`, {
+    throw vdpaError('ERR_VDPA_STATE', `a device that ran recovers, and this one is ${device.phase}`, {
       path: device.path,
     })
   device.checkNoResetDue()
@@ -161,11 +161,12 @@ class Recovery {
 
   /** Nobody goes on with what was taken: who waits is told, and the memory is freed. */
   giveUp(failures: Failures): void {
-    const driver = this.#driver
+    const [device, driver] = [this.#device, this.#driver]
     if (driver !== undefined && 'queues' in driver && this.#arrived.driver === undefined)
-      failures.now(() => giveUp(driver))
+      failures.now(() => giveUp(driver, [device]))
     for (const { place, hasEnded } of this.#loose)
-      if (hasEnded && !place.memory.isClosed) failures.now(() => place.memory.close())
+      if (hasEnded && !place.memory.isClosed && !device.takesOver(place.memory))
+        failures.now(() => place.memory.close())
     for (const shadow of this.#shadows) failures.now(() => shadow.giveUp())
   }
 

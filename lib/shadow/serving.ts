@@ -78,11 +78,11 @@ export class Serving {
     this.#listenToDevice()
   }
 
-  /** The books of a ring that nobody goes on with, and its memory. */
-  giveUp(): void {
+  /** The books of a ring that nobody goes on with, and its memory, unless the device still reaches it, and frees it (`isLeft`). */
+  giveUp(isLeft: boolean): void {
     const saved = this.#saved
     this.#stop()
-    if (saved !== undefined && !saved.memory.isClosed) saved.memory.close()
+    if (saved !== undefined && !isLeft && !saved.memory.isClosed) saved.memory.close()
   }
 
   #listenToDevice(): void {

@@ -48,6 +48,8 @@ export class ShadowQueue implements Closeable {
   // Where the guest's ring stood when we had it last.
   #position: RingState | undefined
   #isAttached = false
+  // The device served the guest's ring when it was taken from it.
+  #wasServed = false
   // To be begun anew by a recovery that is under way.
   #isAnew = false
   #isClosed = false
@@ -79,7 +81,7 @@ export class ShadowQueue implements Closeable {
     const start = () => {
       // Closed by what was asked for before this, it may be.
       for (const shadow of shadows) shadow.#checkOpen()
-      return beginSteps(device, shadows.map(switched))
+      return beginSteps(device, shadows)
     }
     await patiently(device, shadows, () => device.changeQueues('begin()', start))
   }
@@ -93,9 +95,10 @@ export class ShadowQueue implements Closeable {
       await patiently(device, shadows, async () => {
         const late = shadows.find((shadow) => shadow.#served?.forwarder.isInOrder === false)
         if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
-        await device.changeQueues('end()', () =>
-          endSteps(device, shadows.filter((one) => one.isShadowing).map(switched)),
-        )
+        await device.changeQueues('end()', () => {
+          const begun = shadows.filter(({ isShadowing }) => isShadowing)
+          return endSteps(device, begun)
+        })
       })
     } finally {
       for (const shadow of shadows) shadow.#served?.forwarder.goOn()
@@ -199,9 +202,8 @@ export class ShadowQueue implements Closeable {
   async #close(whenRunning: 'refuse' | 'leave'): Promise<void> {
     const device = this.#device
     if (!device.isClosed) return device.changeQueues("a shadow's close()", () => this.#closeSteps(whenRunning))
-    // Who closes it beside its device waits for the same end.
-    this.#isClosed = true
-    await device.close()
+    // Who closes it beside its device waits for the same end; what was asked for before that finds it open.
+    await device.close().finally(() => (this.#isClosed = true))
   }
 
   *#closeSteps(whenRunning: 'refuse' | 'leave'): Steps<void> {
@@ -249,6 +251,7 @@ export class ShadowQueue implements Closeable {
         indirectTableSize: this.#tableSize,
       })
       this.#serve(ring, windows, queue)
+      this.#wasServed = wasEnabled
     } catch (failure) {
       windows.close()
       yield* whole(this.#untake(queue, wasEnabled, failure))
@@ -269,14 +272,23 @@ export class ShadowQueue implements Closeable {
   }
 
   /** @internal What a switch asks. */
-  *giveBackSteps(): Steps<void> {
+  giveBackSteps(): Steps<void> {
+    return this.#leaveSteps(true)
+  }
+
+  /** @internal What a switch asks. */
+  untakeSteps(): Steps<void> {
+    return this.#leaveSteps(this.#wasServed)
+  }
+
+  *#leaveSteps(isGiven: boolean): Steps<void> {
     const served = this.#served
     if (served === undefined) return
     const { isBroken } = served.forwarder
     const failures = new Failures()
     if (this.#device.isRunning) this.#vring.disableOwned()
     yield* failures.attempt(served.queue.endSteps())
-    if (!isBroken) failures.now(() => this.#giveBack())
+    if (isGiven && !isBroken) failures.now(() => this.#giveBack())
     failures.throwMet(`giving queue ${this.index} of ${this.#device.path} back met failures`)
   }
 
@@ -352,7 +364,9 @@ export class ShadowQueue implements Closeable {
   /** @internal Nobody goes on with what partSteps() kept: the shadowing has ended, as at a reset. */
   giveUp(): void {
     this.#isAnew = false
-    if (this.#served?.saved !== undefined) this.#served.giveUp()
+    const served = this.#served
+    if (served?.saved === undefined) return
+    served.giveUp(this.#device.takesOver(served.saved.memory))
   }
 
   /** @internal How it was made. */
@@ -474,7 +488,7 @@ export class ShadowQueue implements Closeable {
     const { space } = this.#options
     if (bounce === undefined || space.lookup(bounce.iova)?.region !== bounce.region) return
     // A device that is gone takes no messages: the memory is let go with its node.
-    if (this.#device.state === 'lost') return
+    if (this.#device.phase === 'lost') return
     yield* space.unmapSteps({ iova: bounce.iova, size: BigInt(bounce.region.length) })
   }
 
@@ -497,8 +511,6 @@ export class ShadowQueue implements Closeable {
     return this.#options.patience ?? 1000
   }
 }
-
-const switched = (shadow: ShadowQueue) => shadow
 
 /** The device of all of them. */
 function deviceOf(shadows: readonly ShadowQueue[]): VdpaDevice | undefined {

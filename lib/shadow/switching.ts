@@ -12,6 +12,8 @@ export interface Switched {
   takeSteps(): Steps<void>
   /** Gives it back, as far as the guest's ring is whole. */
   giveBackSteps(): Steps<void>
+  /** Undoes takeSteps(): a ring that the device did not serve before is not given to it. */
+  untakeSteps(): Steps<void>
   /** Whether the guest's ring can say what is in flight. Throws where the device does not take it back. */
   isReadyToEnd(): boolean
   /** The device goes on. */
@@ -69,6 +71,7 @@ export function* beginSteps(device: VdpaDevice, queues: readonly Switched[]): St
 
 /** Gives the queues back; the device goes on with them itself. NotNow where one of them cannot say what is in flight. */
 export function* endSteps(device: VdpaDevice, queues: readonly Switched[]): Steps<void> {
+  if (queues.length === 0) return
   checkSwitchable(device)
   const isRunning = device.isRunning && !device.isSuspended
   if (isRunning) yield* device.suspendSteps()
@@ -101,7 +104,7 @@ export function* holdSteps(device: VdpaDevice, queues: readonly Held[]): Steps<v
 function* undoSteps(device: VdpaDevice, taken: readonly Switched[], isRunning: boolean, failure: unknown): Steps<void> {
   const failures = new Failures()
   failures.keep(failure)
-  for (const queue of taken) yield* failures.attempt(queue.giveBackSteps())
+  for (const queue of taken) yield* failures.attempt(queue.untakeSteps())
   if (failures.count > 1) yield* failures.attempt(device.stopSteps())
   else if (isRunning && device.isSuspended) yield* failures.attempt(resumeOrStop(device))
   if (failures.count > 1) failures.throwMet(`shadowing did not begin on ${device.path}, and the device was reset`)

@@ -357,6 +357,41 @@ test('a call that comes without waiting for it comes after it, and closing does 
   expect(source.state).toBe('closed')
 })
 
+test.each(['a driver', 'nobody'])(
+  'memory of queues of %s that could not be unmapped is freed with the device',
+  async (who) => {
+    const { source, driver, control, backend } = await run()
+    if (who === 'nobody') {
+      await source.reset()
+      await source.negotiate([])
+      await source.createQueue(0, { addressSpace: source.addressSpace(0), size: 8 })
+      await source.start()
+    }
+    const owner = who === 'nobody' ? 'createQueue()' : 'a NetDriver'
+    const memories = source.drivenQueues.filter((queue) => queue.owner === owner).map(({ place }) => place.memory)
+    expect(memories.length).toBeGreaterThan(0)
+    const faults = [
+      backend.fail({ op: 'eventfd', with: 'EMFILE', times: Infinity }),
+      backend.fail({ request: 'VHOST_IOTLB_INVALIDATE', with: 'EFAULT', nth: 1, times: Infinity }),
+    ]
+    await expect(recoverDevice(source, who === 'nobody' ? {} : { driver, control })).rejects.toThrow()
+    expect(memories.map(({ isClosed }) => isClosed)).toEqual(memories.map(() => false))
+    for (const fault of faults) fault.close()
+    await source.close()
+    expect(memories.map(({ isClosed }) => isClosed)).toEqual(memories.map(() => true))
+  },
+)
+
+test('a device that was lost says so also where close() comes right behind', async () => {
+  const { source, backend, driver, control } = await run()
+  const fault = backend.fail({ request: 'VHOST_VDPA_SET_STATUS', with: 'ENODEV' })
+  await expect(source.reset()).rejects.toEqual(code('ERR_VDPA_DEVICE_BROKEN'))
+  fault.close()
+  const recovering = recoverDevice(source, { driver, control })
+  const [outcome] = await Promise.allSettled([recovering, source.close()])
+  expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'ERR_VDPA_DEVICE_BROKEN' } })
+})
+
 describe('a guest', () => {
   test('whose control queue is shadowed goes on with it, its filters set again', async () => {
     const own = await makeWorld()

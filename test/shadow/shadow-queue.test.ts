@@ -57,6 +57,46 @@ describe.each(kinds)('a guest whose rings are %s', (_, kind) => {
   })
 })
 
+test('a guest whose queues are not all taken is served as before, and that is not at all before start()', async () => {
+  const { device, guest, shadows } = await makeNetWorld()
+  const space = device.addressSpace(0)
+  await space.map(guest.memory)
+  const queue = await device.createQueue(1, { addressSpace: space, size: 8 })
+  await expect(ShadowQueue.beginAll(shadows)).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
+  expect([device.vring(0).isEnabled, shadows[0]?.isShadowing]).toEqual([false, false])
+  await queue.close()
+  await ShadowQueue.beginAll(shadows)
+  await device.start()
+  await sendFrames(guest, 20)
+  await settle(guest)
+  expect(guest.received).toEqual(upTo(20))
+  await device.close()
+  guest.close()
+})
+
+test('end() of what is not shadowed asks nothing of the device', async () => {
+  const { device, guest, shadows, simulator } = await makeNetWorld()
+  await device.addressSpace(0).map(guest.memory)
+  for (const shadow of shadows) shadow.attach()
+  await device.start()
+  simulator.faults.fail({ request: 'VHOST_VDPA_SUSPEND', with: 'EIO', nth: 1 })
+  await ShadowQueue.endAll(shadows)
+  await shadows[0]?.end()
+  await expect(device.suspend()).rejects.toMatchObject({ code: 'EIO' })
+  await device.close()
+  guest.close()
+})
+
+test('close() of a shadow beside its device does not overtake what was asked for before', async () => {
+  const { device, guest, shadows } = await makeNetWorld()
+  await device.addressSpace(0).map(guest.memory)
+  const [shadow] = shadows
+  const begun = shadow?.begin()
+  await Promise.all([begun, device.close(), shadow?.close()])
+  expect(shadow?.isClosed).toBe(true)
+  guest.close()
+})
+
 test('a queue that somebody else drives is not taken, and nothing is done to it', async () => {
   const { device, guest, shadows, simulator } = await makeNetWorld()
   const space = device.addressSpace(0)

@@ -1,7 +1,7 @@
 // What a device must be after each verb, in a few lines: the model that the real one is held against. It knows nothing of how anything is done.
 
 import type { DeviceStateName } from '../../../lib/device/device-state.js'
-import type { Verb } from './verbs.js'
+import { SHADOWS, type Verb } from './verbs.js'
 
 /** A queue of the program's, as the oracle sees it. */
 export interface OracleQueue {
@@ -9,11 +9,22 @@ export interface OracleQueue {
   isOpen: boolean
 }
 
+/** A queue of the guest's, as the oracle sees it. */
+export interface OracleShadow {
+  isShadowing: boolean
+  /** Whether the device has the guest's ring, and serves it by itself. */
+  isServed: boolean
+  isClosed: boolean
+}
+
 const ok = 'ok'
 const STATE = 'ERR_VDPA_STATE'
 
 export interface Oracle {
+  /** Whether the device has all backend features, and not only those that it needs to be suspended. */
+  readonly persists: boolean
   state: DeviceStateName
+  shadows: OracleShadow[]
   queues: OracleQueue[]
   mapped: Set<number>
   /** A queue was saved while the device was suspended, or given up where that could not be taken back. */
@@ -22,7 +33,9 @@ export interface Oracle {
   isDoubtful: boolean
 }
 
-export const newOracle = (): Oracle => ({
+export const newOracle = (persists: boolean): Oracle => ({
+  persists,
+  shadows: Array.from({ length: SHADOWS }, () => ({ isShadowing: false, isServed: false, isClosed: false })),
   state: 'claimed',
   queues: [],
   mapped: new Set(),
@@ -33,6 +46,7 @@ export const newOracle = (): Oracle => ({
 /** What the verb answers where no call is refused, and what it leaves. The program knows the first `known` queues. */
 export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
   if ('queue' in verb) return onQueue(oracle, verb.verb, oracle.queues.slice(0, known).at(-1 - verb.queue))
+  if ('shadow' in verb) return closeShadow(oracle, verb.verb, verb.shadow)
   if (verb.verb === 'close') return close(oracle)
   if (oracle.state === 'closed') return 'ERR_VDPA_CLOSED'
   switch (verb.verb) {
@@ -44,6 +58,10 @@ export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
       return negotiate(oracle, verb.isOffered)
     case 'createQueue':
       return createQueue(oracle, verb.index)
+    case 'beginShadows':
+      return beginShadows(oracle, verb.shadows)
+    case 'endShadows':
+      return endShadows(oracle, verb.shadows)
     case 'recover':
       return recover(oracle)
     case 'start':
@@ -56,9 +74,14 @@ export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
 
 function close(oracle: Oracle): string {
   oracle.state = 'closed'
-  for (const queue of oracle.queues) queue.isOpen = false
+  endQueues(oracle)
   oracle.mapped.clear()
   return ok
+}
+
+function endQueues({ queues, shadows }: Oracle): void {
+  for (const queue of queues) queue.isOpen = false
+  for (const shadow of shadows) Object.assign(shadow, { isShadowing: false, isServed: false })
 }
 
 function negotiate(oracle: Oracle, isOffered: boolean): string {
@@ -71,9 +94,47 @@ function negotiate(oracle: Oracle, isOffered: boolean): string {
 
 function createQueue(oracle: Oracle, index: number): string {
   if (oracle.state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
-  const isTaken = oracle.queues.some((queue) => queue.isOpen && queue.index === index)
+  const shadow = oracle.shadows[index]
+  const isTaken = isInUse(oracle, index) || shadow?.isShadowing === true
   if (oracle.state !== 'negotiated' || oracle.needsReset || isTaken) return STATE
+  if (shadow !== undefined) shadow.isServed = false
   oracle.queues.push({ index, isOpen: true })
+  return ok
+}
+
+function isInUse({ queues }: Oracle, index: number): boolean {
+  return queues.some((queue) => queue.isOpen && queue.index === index)
+}
+
+/** All of them, or none. */
+function beginShadows(oracle: Oracle, wanted: readonly number[]): string {
+  const { state, needsReset, persists } = oracle
+  const shadows = wanted.map((index) => ({ index, shadow: oracle.shadows[index] as OracleShadow }))
+  if (shadows.some(({ shadow }) => shadow.isClosed)) return 'ERR_VDPA_CLOSED'
+  const hasDriverOk = state === 'running' || state === 'suspended'
+  if (hasDriverOk && !persists) return 'ERR_VDPA_NOT_SUPPORTED'
+  if (state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
+  if (state === 'claimed' || needsReset) return STATE
+  if (shadows.some(({ index, shadow }) => shadow.isShadowing || isInUse(oracle, index))) return STATE
+  for (const { shadow } of shadows) Object.assign(shadow, { isShadowing: true, isServed: false })
+  return ok
+}
+
+/** Those of them that are shadowed are the device's again. */
+function endShadows(oracle: Oracle, wanted: readonly number[]): string {
+  const { state, persists } = oracle
+  const shadows = wanted.map((index) => oracle.shadows[index] as OracleShadow).filter((one) => one.isShadowing)
+  const hasDriverOk = state === 'running' || state === 'suspended'
+  if (shadows.length > 0 && hasDriverOk && !persists) return 'ERR_VDPA_NOT_SUPPORTED'
+  for (const shadow of shadows) Object.assign(shadow, { isShadowing: false, isServed: true })
+  return ok
+}
+
+function closeShadow({ state, shadows }: Oracle, verb: 'closeShadow' | 'disposeShadow', index: number): string {
+  const shadow = shadows[index] as OracleShadow
+  const isBusy = shadow.isShadowing && (state === 'running' || state === 'suspended')
+  if (isBusy) return verb === 'closeShadow' ? STATE : ok
+  Object.assign(shadow, { isShadowing: false, isClosed: true })
   return ok
 }
 
@@ -103,7 +164,7 @@ function move(oracle: Oracle, verb: 'start' | 'suspend' | 'resume' | 'reset'): s
     oracle.state = 'claimed'
     oracle.needsReset = false
     oracle.isDoubtful = false
-    for (const queue of oracle.queues) queue.isOpen = false
+    endQueues(oracle)
     return ok
   }
   if (state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
@@ -147,6 +208,9 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
       return [before, 'lost']
     case 'recover':
       return [before, 'running', 'claimed', 'lost']
+    case 'beginShadows':
+    case 'endShadows':
+      return [before, 'claimed', 'lost']
     case 'close':
       return ['closed']
     case 'closeQueue':
@@ -154,6 +218,8 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
     case 'saveQueue':
     case 'map':
     case 'unmap':
+    case 'closeShadow':
+    case 'disposeShadow':
       return [before]
   }
 }

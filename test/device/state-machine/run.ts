@@ -7,7 +7,7 @@ import type { Sequence, Verb } from './verbs.js'
 
 export async function runSequence({ persists, batches }: Sequence): Promise<void> {
   const [awaited, atOnce] = [await World.make(persists), await World.make(persists)]
-  const oracle = newOracle()
+  const oracle = newOracle(persists)
   for (const { faults, verbs } of batches) {
     awaited.plant(faults)
     atOnce.plant(faults)
@@ -20,6 +20,7 @@ export async function runSequence({ persists, batches }: Sequence): Promise<void
       atOnce.queues.map((queue) => queue.isClosed),
       awaited.queues.map((queue) => queue.isClosed),
     )
+    same(atOnce.guest.books, awaited.guest.books)
     same(atOnce.simulator.dump(), awaited.simulator.dump())
     atOnce.check(!oracle.isDoubtful)
   }
@@ -35,7 +36,8 @@ async function step(world: World, oracle: Oracle, verb: Verb, known: World['queu
   const isEnded = 'queue' in verb && known.at(-1 - verb.queue)?.isClosed === true
   const answer = await world.carryOut(verb, known)
   // Who closes again waits for the same end, and hears of the same failures.
-  const isClosedAgain = 'queue' in verb ? isEnded : before === 'closed' && verb.verb === 'close'
+  const isShadowEnded = 'shadow' in verb && (before === 'closed' || oracle.shadows[verb.shadow]?.isClosed === true)
+  const isClosedAgain = 'queue' in verb ? isEnded : isShadowEnded || (before === 'closed' && verb.verb === 'close')
   if (world.hits > hits || oracle.isDoubtful || isClosedAgain) {
     // A refusal may be of no consequence: a device that is closed, or that lacks what was asked.
     const mayBe = mayBeAfterRefusal(before, verb)
@@ -49,6 +51,7 @@ async function step(world: World, oracle: Oracle, verb: Verb, known: World['queu
       world.queues.map((queue) => !queue.isClosed),
       oracle.queues.map((queue) => queue.isOpen),
     )
+    same(world.guest.books, oracle.shadows)
     same(world.mapped, [...oracle.mapped].sort())
   }
   world.check(!oracle.isDoubtful)
@@ -63,6 +66,7 @@ function follow(oracle: Oracle, world: World, after: Oracle): void {
   oracle.needsReset = !isNew && (oracle.needsReset || after.needsReset)
   oracle.state = state
   oracle.queues.splice(0, Infinity, ...world.queues.map(({ index, isClosed }) => ({ index, isOpen: !isClosed })))
+  oracle.shadows.splice(0, Infinity, ...world.guest.books)
   oracle.mapped.clear()
   for (const slot of world.mapped) oracle.mapped.add(slot)
 }

@@ -3,13 +3,15 @@
 import fc from 'fast-check'
 import type { FailOptions } from '../../../lib/backend/faulty-backend.js'
 
-/** One verb. `queue` means a queue that was made, by its age from the newest; `slot` one of the pieces of memory that may be mapped. */
+/** One verb. `queue` means a queue that was made, by its age from the newest; `slot` one of the pieces of memory that may be mapped; `shadow` a queue of the guest's. */
 export type Verb =
   | { readonly verb: 'negotiate'; readonly isOffered: boolean }
   | { readonly verb: 'createQueue'; readonly index: number }
   | { readonly verb: 'closeQueue' | 'disposeQueue' | 'saveQueue'; readonly queue: number }
   | { readonly verb: 'start' | 'suspend' | 'resume' | 'reset'; readonly isAborted: boolean }
   | { readonly verb: 'map' | 'unmap'; readonly slot: number }
+  | { readonly verb: 'beginShadows' | 'endShadows'; readonly shadows: readonly number[] }
+  | { readonly verb: 'closeShadow' | 'disposeShadow'; readonly shadow: number }
   | { readonly verb: 'recover' }
   | { readonly verb: 'close' }
 
@@ -27,6 +29,10 @@ export interface Sequence {
 
 export const SLOTS = 2
 export const INDEXES = 3
+/** The guest's queues, the first ones of the device. */
+export const SHADOWS = 2
+
+const shadow = fc.nat(SHADOWS - 1)
 
 const verb: fc.Arbitrary<Verb> = fc.oneof(
   { weight: 5, arbitrary: fc.record({ verb: fc.constant('negotiate'), isOffered: fc.boolean() }) },
@@ -46,6 +52,17 @@ const verb: fc.Arbitrary<Verb> = fc.oneof(
     }),
   },
   { weight: 4, arbitrary: fc.record({ verb: fc.constantFrom('map', 'unmap'), slot: fc.nat(SLOTS - 1) }) },
+  {
+    weight: 7,
+    arbitrary: fc.record({
+      verb: fc.constantFrom('beginShadows', 'beginShadows', 'endShadows'),
+      shadows: fc.oneof(
+        shadow.map((one) => [one]),
+        fc.constant([0, 1]),
+      ),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ verb: fc.constantFrom('closeShadow', 'disposeShadow'), shadow }) },
   { weight: 2, arbitrary: fc.record({ verb: fc.constant('recover') }) },
   { weight: 1, arbitrary: fc.record({ verb: fc.constant('close') }) },
 )
@@ -91,16 +108,24 @@ const batch: fc.Arbitrary<Batch> = fc.record({
 export const sequence: fc.Arbitrary<Sequence> = fc
   .record({
     persists: fc.boolean(),
+    lead: fc.constantFrom('own', 'own', 'guest'),
     start: fc.integer({ min: 0, max: 3 }),
     batches: fc.array(batch, { minLength: 1, maxLength: 5 }),
   })
-  .map(({ persists, start, batches }) => ({
+  .map(({ persists, lead, start, batches }) => ({
     persists,
-    batches: [{ faults: [], verbs: lead.slice(0, start) }, ...batches],
+    batches: [{ faults: [], verbs: leads[lead].slice(0, start) }, ...batches],
   }))
 
-const lead: readonly Verb[] = [
-  { verb: 'negotiate', isOffered: true },
-  { verb: 'createQueue', index: 0 },
-  { verb: 'start', isAborted: false },
-]
+const leads: Readonly<Record<'own' | 'guest', readonly Verb[]>> = {
+  own: [
+    { verb: 'negotiate', isOffered: true },
+    { verb: 'createQueue', index: 0 },
+    { verb: 'start', isAborted: false },
+  ],
+  guest: [
+    { verb: 'negotiate', isOffered: true },
+    { verb: 'beginShadows', shadows: [0, 1] },
+    { verb: 'start', isAborted: false },
+  ],
+}

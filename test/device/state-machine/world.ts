@@ -7,8 +7,10 @@ import type { VdpaDevice } from '../../../lib/device/vdpa-device.js'
 import type { MemoryRegion } from '../../../lib/memory/memory-region.js'
 import { recoverDevice } from '../../../lib/move/recover.js'
 import { openDevice } from '../../../lib/open.js'
+import { ShadowQueue } from '../../../lib/shadow/shadow-queue.js'
 import { networkDevice, Simulator } from '../../../lib/simulator/index.js'
 import { among, same } from './same.js'
+import { StillGuest } from './still-guest.js'
 import { SLOTS, type Batch, type Verb } from './verbs.js'
 
 const path = '/dev/vhost-vdpa-0'
@@ -28,6 +30,7 @@ const forgetful = [
 export class World {
   readonly simulator = new Simulator()
   readonly device: VdpaDevice<'net'>
+  readonly guest: StillGuest
   readonly queues: DeviceQueue[] = []
   readonly #backend: FaultyBackend
   readonly #regions: MemoryRegion[]
@@ -40,10 +43,14 @@ export class World {
     simulator.add(networkDevice({ path, maxQueueSize: 4 }))
     const backend = new FaultyBackend(simulator)
     const options = persists ? {} : { backendFeatures: forgetful }
-    return new World(simulator, backend, await openDevice(path, { backend, expect: 'net', ...options }))
+    const device = await openDevice(path, { backend, expect: 'net', ...options })
+    const guest = new StillGuest(simulator, device)
+    await device.addressSpace(0).map(guest.memory)
+    return new World(simulator, backend, device, guest)
   }
 
-  private constructor(simulator: Simulator, backend: FaultyBackend, device: VdpaDevice<'net'>) {
+  private constructor(simulator: Simulator, backend: FaultyBackend, device: VdpaDevice<'net'>, guest: StillGuest) {
+    this.guest = guest
     this.simulator = simulator
     this.#backend = backend
     this.device = device
@@ -90,6 +97,14 @@ export class World {
       case 'map':
       case 'unmap':
         return this.#onMemory(verb.verb, verb.slot)
+      case 'beginShadows':
+        return ShadowQueue.beginAll(this.guest.some(verb.shadows))
+      case 'endShadows':
+        return ShadowQueue.endAll(this.guest.some(verb.shadows))
+      case 'closeShadow':
+        return this.guest.shadow(verb.shadow).close()
+      case 'disposeShadow':
+        return this.guest.shadow(verb.shadow)[Symbol.asyncDispose]()
       case 'recover':
         return recoverDevice(device).then(({ queues }) => queues.forEach((made) => this.#know(made)))
       case 'close':
@@ -148,7 +163,7 @@ export class World {
       [status.includes('FEATURES_OK'), status.includes('DRIVER_OK'), dump.isSuspended],
       [state !== 'claimed', state === 'running' || state === 'suspended', state === 'suspended'],
     )
-    const open = this.queues.filter((queue) => !queue.isClosed).map((queue) => queue.index)
+    const open = [...this.queues.filter((queue) => !queue.isClosed).map(({ index }) => index), ...this.guest.served]
     const ready = dump.queues.filter((queue) => queue.isReady === true).map((queue) => queue.index)
     // What was given up and cannot be taken back stays where it is until the reset that is due; the device does not run before it.
     if (state === 'claimed' || state === 'running') among(ready, open)
@@ -160,6 +175,7 @@ export class World {
   async end(): Promise<void> {
     await settled(this.device.close().catch(() => undefined))
     same(this.device.state, 'closed')
+    this.guest.end()
     same(this.simulator.descriptors, [])
     same(
       [...this.#told].sort((a, b) => a - b),
