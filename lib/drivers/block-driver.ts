@@ -466,7 +466,8 @@ export class BlockDriver implements Closeable {
   }
 
   #checkRange(sector: number, sectors: number): void {
-    checkInteger(sector, 'sector', 0, this.capacity - 1)
+    checkInteger(sector, 'sector', 0, Math.max(0, this.capacity - 1))
+    if (this.capacity === 0) throw rangeError('sector', 'on the disk, which has no sectors now', sector)
     checkInteger(sectors, 'sectors', 1, this.capacity - sector)
   }
 

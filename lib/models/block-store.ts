@@ -5,7 +5,7 @@
  * twice at a time, but for several queues at once.
  */
 export interface BlockStore {
-  /** Bytes, a multiple of 512. It does not change while a device has it. */
+  /** Bytes, a multiple of 512. The device is told of another size by its `takeSize()`. */
   readonly size: number
   /** Nothing can be written. Default false. */
   readonly isReadOnly?: boolean

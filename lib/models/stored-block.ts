@@ -29,14 +29,24 @@ export type StoredBlockOptions = Omit<BlockDeviceOptions, 'capacity' | 'content'
 export interface StoredBlockDevice extends ModelDevice {
   /** Live; a reset of the device does not clear them. */
   readonly counters: Readonly<BlockCounters>
+  /**
+   * Tells the driver that the store has another size, by its capacity and a configuration interrupt (section 5.2.4); nothing where it has not. Call it when the store has the bytes of a disk that
+   * grew, and before it gives up those of one that shrinks: what is under way there is answered as the store has it. TypeError and RangeError for a size that no disk can have. Since 0.1.0.
+   */
+  takeSize(): void
+}
+
+/** Sectors of a store, whose size has been looked through. */
+function sectorsOf({ size }: BlockStore): number {
+  checkInteger(size, 'store.size', 0, Number.MAX_SAFE_INTEGER)
+  if (size % SECTOR_BYTES !== 0) throw rangeError('store.size', `a multiple of ${SECTOR_BYTES}`, size)
+  return size / SECTOR_BYTES
 }
 
 /** Looks a store through. TypeError, RangeError. */
 function checkStore(store: BlockStore): void {
   checkObject(store, 'store')
-  const { size, blockSize = SECTOR_BYTES, isReadOnly = false } = store
-  checkInteger(size, 'store.size', 0, Number.MAX_SAFE_INTEGER)
-  if (size % SECTOR_BYTES !== 0) throw rangeError('store.size', `a multiple of ${SECTOR_BYTES}`, size)
+  const { blockSize = SECTOR_BYTES, isReadOnly = false } = store
   checkInteger(blockSize, 'store.blockSize', SECTOR_BYTES, BLOCK_SIZE_LAST)
   if ((blockSize & (blockSize - 1)) !== 0) throw rangeError('store.blockSize', 'a power of two', blockSize)
   if (typeof isReadOnly !== 'boolean') throw typeError('store.isReadOnly', 'a boolean', isReadOnly)
@@ -60,10 +70,18 @@ export function storedBlockDevice(store: BlockStore, options: StoredBlockOptions
   let features = offerOf(STORED_BLOCK_FEATURES, options.features, options.moreFeatures)
   if (isReadOnly) features |= bit(READ_ONLY)
   checkOffer(features)
-  const capacity = store.size / SECTOR_BYTES
+  const capacity = sectorsOf(store)
   const mover = new StoreMover(store)
   const clearSectorsMax = CLEAR_SECTORS_MAX
   const settings = { capacityLast: capacity, id: idOf(id), clearSectorsMax, clearsDiscarded: false }
+  const takeSize = () => {
+    const sectors = sectorsOf(store)
+    if (sectors === settings.capacityLast) return
+    settings.capacityLast = sectors
+    const bytes = new Uint8Array(8)
+    new DataView(bytes.buffer).setBigUint64(0, BigInt(sectors), true)
+    device.changeConfig(0, bytes)
+  }
   const model = new BlockModel(settings, mover)
   const device = new ModelDevice(
     {
@@ -89,5 +107,6 @@ export function storedBlockDevice(store: BlockStore, options: StoredBlockOptions
   })
   return Object.defineProperties(device, {
     counters: { value: model.counters, enumerable: true },
+    takeSize: { value: takeSize },
   }) as StoredBlockDevice
 }

@@ -12,6 +12,11 @@ export type FileBlockOptions = FileStorageOptions & StoredBlockOptions
 export interface FileBlockDevice extends StoredBlockDevice, Closeable {
   /** The file. */
   readonly store: FileStorage
+  /**
+   * Makes the file, and so the disk, so many bytes long, or takes the length that somebody else has given the file; the driver is told by a configuration interrupt. What is beyond the end of a
+   * disk that shrinks is lost. Errors of `store.resize()`; the disk is as it was then. Since 0.1.0.
+   */
+  resize(bytes?: number): Promise<void>
 }
 
 /**
@@ -29,6 +34,7 @@ export async function fileBlockDevice(options: FileBlockOptions): Promise<FileBl
     return Object.defineProperties(device, {
       store: { value: store, enumerable: true },
       isClosed: { get: () => store.isClosed },
+      resize: { value: (bytes?: number) => store.resize(bytes).then(() => device.takeSize()) },
       close: { value: close },
       [Symbol.asyncDispose]: { value: close },
     }) as FileBlockDevice

@@ -2,15 +2,17 @@
 
 import type { FileHandle } from 'node:fs/promises'
 import { fileError } from '../backend/file-errors.js'
+import { checkInteger, rangeError } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
-import { vdpaError, type VdpaError } from '../base/errors.js'
+import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
 import { KeptErrors } from '../base/kept-errors.js'
 import type { BlockStore } from '../models/block-store.js'
+import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 
 const ZEROES_BYTES = 131_072
 
 /** What is needed of an open file. */
-export type OpenFile = Pick<FileHandle, 'read' | 'write' | 'datasync' | 'close'>
+export type OpenFile = Pick<FileHandle, 'read' | 'write' | 'datasync' | 'truncate' | 'stat' | 'close'>
 
 /** The way past the page cache. */
 export interface DirectFile {
@@ -32,14 +34,19 @@ export interface FileStorageParts {
   readonly onFailure?: (error: VdpaError) => void
 }
 
+/** The length of a file, which must be that of a disk. ERR_VDPA_NOT_SUPPORTED. */
+export function wholeSectors(size: number, path: string): number {
+  if (size % SECTOR_BYTES === 0) return size
+  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `it has ${size} bytes, no whole sectors of ${SECTOR_BYTES}`, { path })
+}
+
 /** A file that keeps a disk. */
 export class FileStorage implements BlockStore, Closeable {
   /** The file's path. */
   readonly path: string
-  /** Bytes. */
-  readonly size: number
   readonly isReadOnly: boolean
   readonly blockSize: number
+  #size: number
   readonly #kept = new KeptErrors<VdpaError>()
   readonly #file: OpenFile
   readonly #direct: DirectFile | undefined
@@ -53,7 +60,7 @@ export class FileStorage implements BlockStore, Closeable {
 
   constructor({ path, size, isReadOnly, file, direct, onFailure }: FileStorageParts) {
     this.path = path
-    this.size = size
+    this.#size = size
     this.isReadOnly = isReadOnly
     this.blockSize = direct?.alignment ?? 512
     this.#file = file
@@ -62,6 +69,11 @@ export class FileStorage implements BlockStore, Closeable {
     this.#stack.push(() => file.close())
     if (direct !== undefined) this.#stack.push(() => direct.file.close())
     this.#stack.push(() => this.#flushLast())
+  }
+
+  /** Bytes, as they were when the file was opened or resize() was called last. */
+  get size(): number {
+    return this.#size
   }
 
   /** The first 100 failures, as sentences. */
@@ -118,6 +130,26 @@ export class FileStorage implements BlockStore, Closeable {
   async flush(): Promise<void> {
     if (this.#lost !== undefined) throw this.#lost
     await this.#told('fdatasync', () => this.#sync())
+  }
+
+  /**
+   * Makes the file so many bytes long, a multiple of 512, or takes the length that somebody else has given it; `size` is that from then on. ERR_VDPA_NOT_SUPPORTED for a length of no whole
+   * sectors, and for `bytes` where the file is read only; ERR_VDPA_CLOSED; ENOSPC, EFBIG …; RangeError.
+   */
+  async resize(bytes?: number): Promise<void> {
+    if (bytes !== undefined) {
+      checkInteger(bytes, 'bytes', 0, Number.MAX_SAFE_INTEGER)
+      if (bytes % SECTOR_BYTES !== 0) throw rangeError('bytes', `a multiple of ${SECTOR_BYTES}`, bytes)
+      if (this.isReadOnly)
+        throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'it was opened for reading only', { path: this.path })
+    }
+    await this.#told('ftruncate', async () => {
+      if (bytes !== undefined) {
+        this.#isDirty = true
+        await this.#file.truncate(bytes)
+      }
+      this.#size = wholeSectors((await this.#file.stat()).size, this.path)
+    })
   }
 
   buffer(length: number): Uint8Array {
@@ -177,6 +209,7 @@ export class FileStorage implements BlockStore, Closeable {
     try {
       await work()
     } catch (failure) {
+      if (isVdpaError(failure)) throw failure
       const error = fileError(this.path, Object.assign(failure as Error, { syscall }))
       this.#kept.add(error, this.#onFailure)
       throw error

@@ -10,7 +10,7 @@ import { vdpaError, type VdpaError } from '../base/errors.js'
 import { lockFile } from '../kernel/file-lock.js'
 import { KernelBackend } from '../kernel/kernel-backend.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
-import { FileStorage, type DirectFile } from './file-storage.js'
+import { FileStorage, wholeSectors, type DirectFile } from './file-storage.js'
 
 /** How a file is opened that keeps a disk. */
 export interface FileStorageOptions {
@@ -58,9 +58,7 @@ export async function openFileStorage(options: FileStorageOptions, memory?: Alig
     const file = await openOrMake(options, stack)
     if (!(await file.stat()).isFile()) throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'it is no ordinary file', { path })
     if (isLocked) lockFile(file.fd, !isReadOnly, path)
-    const { size } = await file.stat()
-    if (size % SECTOR_BYTES !== 0)
-      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `it has ${size} bytes, no whole sectors of ${SECTOR_BYTES}`, { path })
+    const size = wholeSectors((await file.stat()).size, path)
     const direct = isDirect ? await openDirect(file, options, memory ?? new KernelBackend(), stack) : undefined
     return new FileStorage({
       path,

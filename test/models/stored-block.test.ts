@@ -18,7 +18,7 @@ const none = new Uint8Array(0)
 
 /** A store whose calls wait until the test lets them end. */
 class SlowStore implements BlockStore {
-  readonly size = 512 * 1024
+  size = 512 * 1024
   readonly bytes = new Uint8Array(this.size)
   readonly calls: string[] = []
   readonly waiting: { readonly end: () => void; readonly fail: () => void }[] = []
@@ -261,4 +261,22 @@ test('refuses stores and options that no disk can have', () => {
   expect(() => make({ isReadOnly: 1 })).toThrow(TypeError)
   expect(() => storedBlockDevice(new SlowStore(), { id: 'x'.repeat(21) })).toThrow(RangeError)
   expect(() => storedBlockDevice(new SlowStore(), { queues: 0 })).toThrow(RangeError)
+})
+
+test('a store with another size is the disk it says it is when the device took it', () => {
+  const store = new SlowStore()
+  const device = storedBlockDevice(store)
+  let changes = 0
+  device.setConfigCallback(() => changes++)
+  const capacity = () => decodeBlockConfig(device.config).capacity
+  store.size = 1024 * 1024
+  expect([capacity(), changes]).toEqual([1024n, 0])
+  device.takeSize()
+  device.takeSize()
+  expect([capacity(), changes]).toEqual([2048n, 1])
+  store.size = 100
+  expect(() => device.takeSize()).toThrow(RangeError)
+  store.size = null as never
+  expect(() => device.takeSize()).toThrow(TypeError)
+  expect([capacity(), changes]).toEqual([2048n, 1])
 })
