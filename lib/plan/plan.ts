@@ -78,16 +78,17 @@ export function parsePlan(text: string, file = 'plan'): Plan {
     const { line, col } = lineCounter.linePos(offset)
     return `${file}:${line}:${col}`
   }
-  if (document.errors.length > 0) throw broken(document.errors.map(({ pos, message }) => `${at(pos[0])}: ${message}`))
-  const value: unknown = document.toJS({ maxAliasCount: 100 })
+  if (document.errors.length > 0)
+    throw broken(document.errors.map(({ pos, message }) => ({ place: at(pos[0]), text: message })))
+  const value = valueOf(document, file)
   if (!validate(value)) {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
-    throw broken(mistakes.map((mistake) => `${at(offsetOf(document, mistake))}: ${sentenceOf(mistake)}`))
+    throw broken(mistakes.map((mistake) => ({ place: at(offsetOf(document, mistake)), text: sentenceOf(mistake) })))
   }
   const twice = twiceIn(value)
   if (twice >= 0) {
     const place = nodeAt(document, ['devices', String(twice), 'name']) ?? 0
-    throw broken([`${at(place)}: ${value.devices[twice]?.name ?? ''} is there twice`])
+    throw broken([{ place: at(place), text: `${value.devices[twice]?.name ?? ''} is there twice` }])
   }
   return value
 }
@@ -103,10 +104,13 @@ export function checkPlan(plan: Plan): Plan {
   checkObject(value, 'plan')
   if (!validate(value)) {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
-    throw broken(mistakes.map((mistake) => `plan${mistake.instancePath}: ${sentenceOf(mistake)}`))
+    throw broken(mistakes.map((mistake) => ({ place: `plan${mistake.instancePath}`, text: sentenceOf(mistake) })))
   }
   const twice = twiceIn(value)
-  if (twice >= 0) throw broken([`plan/devices/${twice}: ${value.devices[twice]?.name ?? ''} is there twice`])
+  if (twice >= 0) {
+    const text = `${value.devices[twice]?.name ?? ''} is there twice`
+    throw broken([{ place: `plan/devices/${twice}`, text }])
+  }
   return value
 }
 
@@ -122,8 +126,36 @@ export function formatPlan(plan: Plan): string {
   return stringify(plan)
 }
 
-function broken(mistakes: readonly string[]): Error {
-  return vdpaError('ERR_VDPA_PLAN', mistakes.join('; '))
+/** Aliases may make a small file a huge value: more than these are no plan. */
+const MOST_ALIASES = 100
+
+function valueOf(document: Document, file: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: MOST_ALIASES })
+  } catch (failure) {
+    throw broken([{ place: file, text: failure instanceof Error ? failure.message : String(failure) }])
+  }
+}
+
+interface Mistake {
+  readonly place: string
+  readonly text: string
+}
+
+/** A file that is no plan at all may have thousands of mistakes, each quoting it. */
+const MOST_MISTAKES = 10
+const MOST_CHARACTERS = 300
+
+function broken(mistakes: readonly Mistake[]): Error {
+  const said = mistakes.slice(0, MOST_MISTAKES).map(({ place, text }) => `${place}: ${printable(text)}`)
+  const more = mistakes.length - said.length
+  return vdpaError('ERR_VDPA_PLAN', [...said, ...(more > 0 ? [`and ${more} more`] : [])].join('; '))
+}
+
+/** What is quoted of a file may be anything: nothing that a terminal would obey, and no whole pages. */
+function printable(text: string): string {
+  const short = text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}…` : text
+  return short.replace(/\p{Cc}/gu, '?')
 }
 
 /** Where a mistake is: at the value, or at the key that should not be there. */
