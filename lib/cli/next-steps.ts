@@ -26,6 +26,16 @@ const advices: readonly Advice[] = [
   { code: 'EOPNOTSUPP', request: 'VDPA_CMD_DEV_VSTATS_GET', step: 'the driver of this device counts nothing' },
   { code: 'ENODEV', request: 'VDPA_CMD_DEV_NEW', step: '`vhost-vdpa list` names what can make devices' },
   { code: 'EEXIST', request: 'VDPA_CMD_DEV_NEW', step: '`vhost-vdpa show` shows the device of that name' },
+  {
+    code: 'ERR_VDPA_NOT_SUPPORTED',
+    request: 'VDPA_CMD_DEV_ATTR_SET',
+    step: 'network devices of some makers take an address, from Linux 6.12 on; `vhost-vdpa show` says what a device is',
+  },
+  {
+    code: 'EOPNOTSUPP',
+    request: 'VDPA_CMD_DEV_ATTR_SET',
+    step: 'an address is not zero and its first byte is even, as in 02:00:00:00:00:01; some makers of devices take none',
+  },
   { code: 'ENOENT', request: 'open', step: 'look whether the file is there and its name is right' },
   { code: 'EISDIR', step: 'name a file in that folder' },
   { code: 'EACCES', step: 'try it as root, or see `vhost-vdpa doctor`' },

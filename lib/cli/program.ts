@@ -10,6 +10,7 @@ import { isolate } from './isolate.js'
 import { list, show, stats } from './looks.js'
 import { nextStep } from './next-steps.js'
 import { jsonLine, paintFor, type Sink } from './output.js'
+import { ownVersion } from './own-version.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
 import { addMonitor, addOpened, addPlans, addTraces, addViews, addVirtualMachines, integer } from './words.js'
 
@@ -58,7 +59,7 @@ export async function run(words: readonly string[], surroundings: Surroundings):
     await program.parseAsync([...words], { from: 'user' })
   } catch (failure) {
     if (!(failure instanceof CommanderError)) throw failure
-    if (failure.exitCode !== 0 && wantsJson) stdout.write(jsonLine({ error: misuseData(failure) }))
+    if (failure.exitCode !== 0 && wantsJson) stdout.write(jsonLine({ error: misuseData(failure, program, words) }))
     return failure.exitCode === 0 ? exitCodes.done : exitCodes.misused
   }
   return exitCode
@@ -89,9 +90,34 @@ function messagesOf(failure: unknown): string {
 }
 
 /** Words that make no sense. Without any, commander's own sentence is no sentence. */
-function misuseData({ code, message }: CommanderError) {
+function misuseData({ code, message }: CommanderError, program: Command, words: readonly string[]) {
   const sentence = code === 'commander.help' ? 'a command is missing' : message.replace(/^error: /, '')
-  return { code: 'ERR_INVALID_ARG_VALUE', message: sentence, hint: '`vhost-vdpa help` shows the commands' }
+  return { code: 'ERR_INVALID_ARG_VALUE', message: sentence, hint: helpOf(meantBy(words, program)) }
+}
+
+/** Where the words of a command are explained. */
+function helpOf(command: Command): string {
+  if (command.parent === null) return '`vhost-vdpa help` shows the commands'
+  const names: string[] = []
+  for (let each: Command | null = command; each !== null; each = each.parent) names.unshift(each.name())
+  return `\`${names.join(' ')} --help\` shows what it takes`
+}
+
+/** The command that words name; the program itself where they name none. */
+function meantBy(words: readonly string[], program: Command): Command {
+  let command = program
+  for (const each of words.filter((text) => !text.startsWith('-'))) {
+    const inner = command.commands.find((candidate) => candidate.name() === each)
+    if (inner === undefined) break
+    command = inner
+  }
+  return command
+}
+
+/** Each command's mistakes end with where its own words are explained. */
+function explainMistakes(command: Command): void {
+  command.showHelpAfterError(`(${helpOf(command)})`)
+  command.commands.forEach(explainMistakes)
 }
 
 function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
@@ -99,12 +125,12 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
     .description(
       'vDPA devices of this host: which there are, whose they are, and whether a control queue can be alone.',
     )
+    .version(ownVersion(), '--version', 'the version of this package')
     .option('--json', 'one JSON document instead of a table')
     .option('--simulator', 'a pretended host with two devices, which lives as long as the command')
     // Commands inherit what their program has when they are made.
     .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(text) })
     .exitOverride()
-    .showHelpAfterError('(`vhost-vdpa help` shows the commands)')
     .showSuggestionAfterError()
   addLooks(program, perform)
   addViews(program, perform)
@@ -122,6 +148,7 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
       const script = completionScript(program, shell)
       return perform(program.opts<SharedOptions>(), () => Promise.resolve({ data: { shell, script }, lines: [script] }))
     })
+  explainMistakes(program)
   return program
 }
 

@@ -2,7 +2,7 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from '@jest/globals'
 import { vdpaError } from '../../lib/base/errors'
@@ -188,22 +188,38 @@ describe('misuse', () => {
     expect(err).not.toBe('')
   })
 
-  it.each(['', 'lst', 'show', 'list --frob', 'completion tcsh', 'stats net0 x', 'plan'])(
-    '%j with --json is a document and nothing else',
-    async (words) => {
+  const helpOf: Readonly<Record<string, string>> = {
+    '': '`vhost-vdpa help` shows the commands',
+    lst: '`vhost-vdpa help` shows the commands',
+    show: '`vhost-vdpa show --help` shows what it takes',
+    'list --frob': '`vhost-vdpa list --help` shows what it takes',
+    'completion tcsh': '`vhost-vdpa completion --help` shows what it takes',
+    'stats net0 x': '`vhost-vdpa stats --help` shows what it takes',
+    plan: '`vhost-vdpa plan --help` shows what it takes',
+    'trace record': '`vhost-vdpa trace record --help` shows what it takes',
+  }
+
+  it.each(Object.entries(helpOf))(
+    '%j with --json is a document and nothing else, and leads to the help that fits',
+    async (words, hint) => {
       const { code, error } = await document(words)
       expect(code).toBe(2)
       expect(error).toMatchObject({
         code: 'ERR_INVALID_ARG_VALUE',
         message: expect.not.stringMatching(/^error|^\(/) as unknown,
-        hint: '`vhost-vdpa help` shows the commands',
+        hint,
       })
+      const { err } = await command(words)
+      // Without any words the help itself is shown.
+      if (words !== '') expect(err).toContain(`(${hint})`)
     },
   )
 
   it.each([
     ['stats net0 0', 'EAGAIN', 'a driver counts from when'],
     ['stats blk0 0', 'EOPNOTSUPP', 'counts nothing'],
+    ['set blk0 --mac 02:00:00:00:00:01', 'ERR_VDPA_NOT_SUPPORTED', 'network devices of some makers'],
+    ['set net0 --mac 01:00:00:00:00:01', 'EOPNOTSUPP', 'its first byte is even'],
     ['add x nothing', 'ENODEV', '`vhost-vdpa list` names what can make devices'],
     ['add net0 vdpasim_net', 'EEXIST', '`vhost-vdpa show`'],
     ['isolate blk0', 'ERR_VDPA_WRONG_DEVICE', '`vhost-vdpa list`'],
@@ -342,6 +358,11 @@ describe('the process', () => {
 })
 
 describe('completion and help', () => {
+  it('says which version it is', async () => {
+    const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { readonly version: string }
+    expect(await command('--version')).toMatchObject({ code: 0, out: `${version}\n`, err: '' })
+  })
+
   it.each(['bash', 'zsh', 'fish'])('gives a script for %s with every command', async (shell) => {
     const { code, out } = await command(`completion ${shell}`)
     expect(code).toBe(0)
