@@ -1,5 +1,6 @@
 // The verbs of a descriptor as JavaScript calls them.
 #include <fcntl.h>
+#include <linux/ioctl.h>
 #include <linux/netlink.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
