@@ -53,7 +53,8 @@ interface Entry {
 export class DirtyLog implements Releasable {
   /** Bytes that one bit stands for. */
   readonly pageSize: number
-  readonly #shift: number
+  // Pages a byte: products with it are exact, as it is a power of two.
+  readonly #perByte: number
   // By address; none overlap.
   readonly #entries: Entry[] = []
   #last: Entry | undefined
@@ -69,8 +70,8 @@ export class DirtyLog implements Releasable {
     const { pageSize = 4096 } = options
     checkInteger(pageSize, 'pageSize', 4096, 2 ** 30)
     this.pageSize = pageSize
-    this.#shift = Math.log2(pageSize)
-    if (!Number.isInteger(this.#shift)) throw rangeError('pageSize', 'a power of two', pageSize)
+    this.#perByte = 1 / pageSize
+    if (!Number.isInteger(Math.log2(pageSize))) throw rangeError('pageSize', 'a power of two', pageSize)
     for (const piece of memory.pieces()) this.#add(piece)
     this.#stop = memory.onChange?.((change) => this.#follow(change))
   }
@@ -101,6 +102,20 @@ export class DirtyLog implements Releasable {
   mark(address: number, length: number): void {
     checkInteger(address, 'address', 0, Number.MAX_SAFE_INTEGER)
     checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
+    // Nearly all are of one page of the piece that was marked before.
+    const entry = this.#last
+    if (entry !== undefined && length > 0 && address >= entry.first && address + length - 1 <= entry.last) {
+      const page = Math.floor(address * this.#perByte) - entry.firstPage
+      if (Math.floor((address + length - 1) * this.#perByte) - entry.firstPage === page) {
+        const { bitmap } = entry
+        bitmap[page >>> 3] = (bitmap[page >>> 3] as number) | (1 << (page & 7))
+        return
+      }
+    }
+    this.#markRange(address, length)
+  }
+
+  #markRange(address: number, length: number): void {
     for (let at = address, left = length; left > 0;) {
       const entry = this.#entryFrom(at)
       if (entry === undefined || entry.first - at >= left) return

@@ -2,7 +2,7 @@
 
 import { rule } from '../virtqueue/broken.js'
 import { vdpaError } from '../base/errors.js'
-import type { DeviceRing, DriverRing } from '../virtqueue/virtqueue.js'
+import type { DescriptorChain, DeviceRing, DriverRing } from '../virtqueue/virtqueue.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { Bounce } from './bounce.js'
 import { CHUNK_BYTES } from './bounce.js'
@@ -211,7 +211,32 @@ export class Forwarder {
   #forward(): Outcome {
     const ring = this.#from
     if (!ring.next()) return NOTHING
-    const { id } = ring.chain
+    const { chain } = ring
+    if (chain.count === 1 && this.#forwardPlain(chain)) return FORWARDED
+    return this.#forwardAny(chain.id)
+  }
+
+  /** The chain that was loaded, where it is one segment at the same address for the device: most chains are. False, and nothing done, where it is not, or there is no room for it. */
+  #forwardPlain(chain: DescriptorChain): boolean {
+    const into = this.#into
+    const high = chain.iovaHigh[0] as number
+    const low = chain.iovaLow[0] as number
+    const length = chain.lengths[0] as number
+    if (length === 0 || high >= HIGH_END || into.freeCount === 0) return false
+    const address = high * WORD + low
+    const window = this.#windows.at(address)
+    if (window === undefined || !window.isSame || window.last - address + 1 < length) return false
+    const { id } = chain
+    const isWritten = chain.readableCount === 0
+    into.commitOne(id, high, low, length, isWritten)
+    if (isWritten) this.#book.setOnly(id, address, length)
+    this.#number[id] = this.#taken++
+    this.#counters.forwarded++
+    return true
+  }
+
+  #forwardAny(id: number): Outcome {
+    const ring = this.#from
     // Begun anew with each chain, whatever became of the one before.
     this.#into.begin()
     if (!this.#translate(id)) return this.#putBack(id)
@@ -331,7 +356,9 @@ export class Forwarder {
     let left = CHAINS_A_TURN
     from.disableCalls()
     do {
-      for (let id = from.take(); id >= 0; id = left > 0 ? from.take() : -1) {
+      while (left > 0) {
+        const id = from.take()
+        if (id < 0) break
         left--
         const length = from.usedLength
         this.#giveBack(id, length)
@@ -352,9 +379,22 @@ export class Forwarder {
   #giveBack(id: number, used: number): void {
     const book = this.#book
     const log = this.#log
+    const only = book.onlyLength[id] as number
+    if (only !== 0) {
+      log?.mark(book.onlyAddress[id] as number, only)
+      book.onlyLength[id] = 0
+      return
+    }
+    const first = book.first(id)
+    if (first >= 0) this.#giveBackEach(id, first, used)
+  }
+
+  #giveBackEach(id: number, first: number, used: number): void {
+    const book = this.#book
+    const log = this.#log
     const { bounce } = this.#parts
     let done = 0
-    for (let entry = book.first(id); entry >= 0; entry = book.next(entry)) {
+    for (let entry = first; entry >= 0; entry = book.next(entry)) {
       const length = book.length[entry] as number
       const chunk = book.chunk[entry] as number
       if (book.isWritten[entry] === 1) {
@@ -392,6 +432,8 @@ export class Forwarder {
     const { log } = this.#parts
     const book = this.#book
     if (log === undefined) return
+    const only = book.onlyLength[id] as number
+    if (only !== 0) log.mark(book.onlyAddress[id] as number, only)
     for (let entry = book.first(id); entry >= 0; entry = book.next(entry))
       if (book.isWritten[entry] === 1 && (book.chunk[entry] as number) < 0)
         log.mark(book.address[entry] as number, book.length[entry] as number)

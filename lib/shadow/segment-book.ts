@@ -10,6 +10,9 @@ export class SegmentBook {
   chunk: Int32Array
   /** 1 where the device writes. */
   isWritten: Uint8Array
+  /** Of a chain that has but one segment, which the device writes: its guest address, and its length or 0. Such a chain has no list. */
+  readonly onlyAddress: Float64Array
+  readonly onlyLength: Uint32Array
   #next: Int32Array
   #free = NONE
   readonly #first: Int32Array
@@ -23,13 +26,20 @@ export class SegmentBook {
     this.chunk = new Int32Array(entries)
     this.isWritten = new Uint8Array(entries)
     this.#next = new Int32Array(entries)
+    this.onlyAddress = new Float64Array(chains)
+    this.onlyLength = new Uint32Array(chains)
     this.#first = new Int32Array(chains).fill(NONE)
     this.#last = new Int32Array(chains).fill(NONE)
     this.#chainFree(0)
   }
 
-  /** Adds an entry to a chain's list. */
+  /** Instead of a list: the one segment that a chain has. */
+  setOnly(chain: number, address: number, length: number): void {
+    this.onlyAddress[chain] = address
+    this.onlyLength[chain] = length
+  }
 
+  /** Adds an entry to a chain's list. */
   add(chain: number, address: number, length: number, chunk: number, isWritten: boolean): void {
     if (this.#free === NONE) this.#grow()
     const entry = this.#free

@@ -8,7 +8,7 @@ import { IndirectPool } from './indirect-pool.js'
 import * as layout from './layout.js'
 import { disableEvents, enableEvents, isEventWanted } from './packed-event.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
-import { StagedChain, isWhole } from './staged-chain.js'
+import { isSegment, isWhole, notSegment, StagedChain } from './staged-chain.js'
 import { UsedBacklog } from './used-backlog.js'
 import type {
   ChainRecord,
@@ -154,19 +154,39 @@ export class PackedDriverRing implements DriverRing {
     this.#place(token, count, slots, table)
   }
 
+  commitOne(token: number, iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    this.#staged.begin()
+    if (typeof token !== 'number' || (token | 0) !== token || token < 0) throw notToken(token)
+    if (!isSegment(iovaHigh, iovaLow, length)) throw notSegment(iovaHigh, iovaLow, length)
+    if (this.#freeCount === 0) throw ringFull(1, 0, this.size)
+    const id = this.#firstFree
+    const write = deviceWrites ? WRITE : 0
+    this.#fill(id, iovaLow, iovaHigh, length, write)
+    this.#writeDescriptor(iovaLow, iovaHigh, length, id, write)
+    this.#writable[id] = deviceWrites ? length : 0
+    this.#note(token, id, id, 1, -1)
+  }
+
   /** Writes the staged chain, which fits. */
   #place(token: number, count: number, slots: number, table: number): void {
     const staged = this.#staged
     const id = this.#firstFree
-    this.#firstFree = this.#next[table < 0 ? this.#writeDirect(id, count) : this.#writeIndirect(id, table)] as number
+    const last = table < 0 ? this.#writeDirect(id, count) : this.#writeIndirect(id, table)
+    this.#writable[id] = staged.writableLength
+    this.#note(token, id, last, slots, table)
+    staged.begin()
+  }
+
+  /** The books of a chain that is written, whose entries are those from `id` to `last`. */
+  #note(token: number, id: number, last: number, slots: number, table: number): void {
+    this.#firstFree = this.#next[last] as number
     this.#heldSlots += slots
     this.#freeCount -= slots
     this.#token[id] = token
     this.#slots[id] = slots
     if (this.#pool !== undefined) this.#table[id] = table
-    this.#writable[id] = staged.writableLength
     this.#sequence[id] = this.#committed++
-    staged.begin()
   }
 
   publish(): boolean {
@@ -257,30 +277,28 @@ export class PackedDriverRing implements DriverRing {
     let entry = id
     for (let index = 0; ; index++) {
       const write = index < readableCount ? 0 : WRITE
-      const flags = write | (index === count - 1 ? 0 : NEXT)
       const [low, high, length] = [iovaLow[index] as number, iovaHigh[index] as number, lengths[index] as number]
-      this.#low[entry] = low
-      this.#high[entry] = high
-      this.#length[entry] = length
-      this.#flags[entry] = write
+      this.#fill(entry, low, high, length, write)
       // The id belongs in the last descriptor of a list (2.8.6); the others may have it as well.
-      this.#writeDescriptor(low, high, length, id, flags)
+      this.#writeDescriptor(low, high, length, id, write | (index === count - 1 ? 0 : NEXT))
       if (index === count - 1) return entry
       entry = this.#next[entry] as number
     }
+  }
+
+  #fill(entry: number, low: number, high: number, length: number, write: number): void {
+    this.#low[entry] = low
+    this.#high[entry] = high
+    this.#length[entry] = length
+    this.#flags[entry] = write
   }
 
   /** The same with one slot for all; its entry stays empty, because the table can be read. */
   #writeIndirect(id: number, table: number): number {
     const pool = this.#pool as IndirectPool
     pool.write(table, this.#staged)
-    this.#writeDescriptor(
-      pool.iovaLow[table] as number,
-      pool.iovaHigh[table] as number,
-      this.#staged.count * DESCRIPTOR_BYTES,
-      id,
-      INDIRECT,
-    )
+    const bytes = this.#staged.count * DESCRIPTOR_BYTES
+    this.#writeDescriptor(pool.iovaLow[table] as number, pool.iovaHigh[table] as number, bytes, id, INDIRECT)
     return id
   }
 
@@ -451,9 +469,7 @@ export class PackedDriverRing implements DriverRing {
   /** Makes the chains of a snapshot, already checked, anew. */
   #restore({ chains, used }: DriverSnapshot): void {
     for (const { token, isIndirect, segments } of chains) {
-      this.#staged.begin()
-      for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
-        this.#staged.push(iovaHigh, iovaLow, length, deviceWrites)
+      this.#staged.load(segments)
       const table = isIndirect ? this.#takeTable(segments.length) : -1
       this.#place(token, segments.length, isIndirect ? 1 : segments.length, table)
     }

@@ -7,7 +7,7 @@ import { notToken, ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool, readSegment } from './indirect-pool.js'
 import * as layout from './layout.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
-import { StagedChain, isWhole } from './staged-chain.js'
+import { isSegment, isWhole, notSegment, StagedChain } from './staged-chain.js'
 import { UsedBacklog } from './used-backlog.js'
 import type { ChainRecord, ChainSegment, DriverRing, DriverSnapshot, RingState, UsedRecord } from './virtqueue.js'
 
@@ -130,22 +130,44 @@ export class SplitDriverRing implements DriverRing {
     this.#place(token, count, slots, table)
   }
 
+  commitOne(token: number, iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    this.#staged.begin()
+    if (typeof token !== 'number' || (token | 0) !== token || token < 0) throw notToken(token)
+    if (!isSegment(iovaHigh, iovaLow, length)) throw notSegment(iovaHigh, iovaLow, length)
+    if (this.#freeCount === 0) throw ringFull(1, 0, this.size)
+    const head = this.#firstFree
+    const at = head * DESCRIPTOR_BYTES
+    const memory = this.#descriptors
+    memory.setU32(at, iovaLow)
+    memory.setU32(at + 4, iovaHigh)
+    memory.setU32(at + 8, length)
+    memory.setU32(at + 12, deviceWrites ? WRITE : 0)
+    this.#writable[head] = deviceWrites ? length : 0
+    this.#note(token, head, head, 1, -1)
+  }
+
   /** Writes the staged chain, which fits, and its entry. */
   #place(token: number, count: number, slots: number, table: number): void {
     const staged = this.#staged
     const head = this.#firstFree
     const last = table < 0 ? this.#writeDirect(head, count) : this.#writeIndirect(head, table)
+    this.#writable[head] = staged.writableLength
+    this.#note(token, head, last, slots, table)
+    staged.begin()
+  }
+
+  /** The entry and the books of a chain whose descriptors, from `head` to `last`, are written. */
+  #note(token: number, head: number, last: number, slots: number, table: number): void {
     this.#firstFree = this.#next[last] as number
     this.#freeCount -= slots
     const sequence = this.#committed
     this.#token[head] = token
     this.#slots[head] = slots
     if (this.#pool !== undefined) this.#table[head] = table
-    this.#writable[head] = staged.writableLength
     this.#sequence[head] = sequence
     this.#available.setU16(ENTRIES_AT + 2 * (sequence & this.#mask), head)
     this.#committed = sequence + 1
-    staged.begin()
   }
 
   publish(): boolean {
@@ -407,9 +429,7 @@ export class SplitDriverRing implements DriverRing {
   /** Makes the chains of a snapshot, already checked, anew. */
   #restore({ chains, used }: DriverSnapshot): void {
     for (const { token, isIndirect, segments } of chains) {
-      this.#staged.begin()
-      for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
-        this.#staged.push(iovaHigh, iovaLow, length, deviceWrites)
+      this.#staged.load(segments)
       const table = isIndirect ? this.#takeTable(segments.length) : -1
       this.#place(token, segments.length, isIndirect ? 1 : segments.length, table)
     }

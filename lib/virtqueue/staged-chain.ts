@@ -41,17 +41,9 @@ export class StagedChain {
   /** As DriverRing.push(). */
   push(iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
     const at = this.count
-    // One test, so that this function stays small enough to be inlined. Sums of two numbers below 2^32 are exact.
-    // The types first: a bigint in arithmetic throws, and not by name.
+    // One test, so that this function stays small enough to be inlined.
     if (
-      typeof length !== 'number' ||
-      typeof iovaLow !== 'number' ||
-      typeof iovaHigh !== 'number' ||
-      length >>> 0 !== length ||
-      length === 0 ||
-      iovaLow >>> 0 !== iovaLow ||
-      iovaHigh >>> 0 !== iovaHigh ||
-      (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000) ||
+      !isSegment(iovaHigh, iovaLow, length) ||
       this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST ||
       (!deviceWrites && at !== this.readableCount)
     ) {
@@ -71,19 +63,18 @@ export class StagedChain {
   }
 
   #refusal(iovaHigh: number, iovaLow: number, length: number): Error {
-    if (typeof length !== 'number') return typeError('length', 'an integer from 1 to 2^32-1', length)
-    if (typeof iovaLow !== 'number') return typeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
-    if (typeof iovaHigh !== 'number') return typeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
-    if (length >>> 0 !== length || length === 0) return rangeError('length', 'an integer from 1 to 2^32-1', length)
-    if (iovaLow >>> 0 !== iovaLow) return rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
-    if (iovaHigh >>> 0 !== iovaHigh) return rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
-    if (iovaHigh === 0xffff_ffff && iovaLow + length > 0x1_0000_0000) {
-      return rangeError('length', 'such that the segment ends at 2^64-1 or before', length)
-    }
+    if (!isSegment(iovaHigh, iovaLow, length)) return notSegment(iovaHigh, iovaLow, length)
     if (this.readableLength + this.writableLength + length > CHAIN_BYTES_LAST) {
       return rangeError('length', 'such that the chain has 2^32 bytes or fewer', length)
     }
     return rangeError('deviceWrites', 'true after a segment that the device writes', false)
+  }
+
+  /** Begins anew with segments that are known. */
+  load(segments: readonly ChainSegment[]): void {
+    this.begin()
+    for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
+      this.push(iovaHigh, iovaLow, length, deviceWrites)
   }
 
   /** As DriverRing.pushAddress(). */
@@ -93,12 +84,37 @@ export class StagedChain {
   }
 }
 
+/** Whether a segment can be: 32-bit halves, 1 byte to 2^32-1, and none past address 2^64-1. */
+export function isSegment(iovaHigh: number, iovaLow: number, length: number): boolean {
+  // The types first: a bigint in arithmetic throws, and not by name. Sums of two numbers below 2^32 are exact.
+  return (
+    typeof length === 'number' &&
+    typeof iovaLow === 'number' &&
+    typeof iovaHigh === 'number' &&
+    length >>> 0 === length &&
+    length !== 0 &&
+    iovaLow >>> 0 === iovaLow &&
+    iovaHigh >>> 0 === iovaHigh &&
+    (iovaHigh !== 0xffff_ffff || iovaLow + length <= 0x1_0000_0000)
+  )
+}
+
+/** Why isSegment() says no. */
+export function notSegment(iovaHigh: number, iovaLow: number, length: number): Error {
+  if (typeof length !== 'number') return typeError('length', 'an integer from 1 to 2^32-1', length)
+  if (typeof iovaLow !== 'number') return typeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
+  if (typeof iovaHigh !== 'number') return typeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
+  if (length >>> 0 !== length || length === 0) return rangeError('length', 'an integer from 1 to 2^32-1', length)
+  if (iovaLow >>> 0 !== iovaLow) return rangeError('iovaLow', 'an integer from 0 to 2^32-1', iovaLow)
+  if (iovaHigh >>> 0 !== iovaHigh) return rangeError('iovaHigh', 'an integer from 0 to 2^32-1', iovaHigh)
+  return rangeError('length', 'such that the segment ends at 2^64-1 or before', length)
+}
+
 /** Whether segments that were read from memory can be those of a chain with so many writable bytes: whether push() would take them. */
 export function isWhole(segments: readonly ChainSegment[], writableLength: number): boolean {
   const chain = new StagedChain(segments.length)
   try {
-    for (const { iovaHigh, iovaLow, length, deviceWrites } of segments)
-      chain.push(iovaHigh, iovaLow, length, deviceWrites)
+    chain.load(segments)
   } catch {
     return false
   }
