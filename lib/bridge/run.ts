@@ -165,6 +165,8 @@ export class Run {
     for (const { vring } of plan.queues) vring.isLive = true
     // A receive queue is kicked once, and then maybe never; that kick may have been before.
     for (const wires of this.#wires.values()) wires.kick()
+    // An interrupt of the device as it was before may be lost, too.
+    for (const { vring } of plan.queues) vring.call?.signal()
   }
 
   async #attend(control: QueuePlan | undefined): Promise<void> {

@@ -30,7 +30,7 @@ export interface QueueEventfds {
   readonly index: number
   /** By which the driver says that there is work; it is signaled once when the device runs, because a kick may have been lost. */
   readonly kick?: Eventfd
-  /** By which the device interrupts. */
+  /** By which the device interrupts; it is signaled once when the device runs, because an interrupt may not have been heard. */
   readonly call?: EventfdLike
   /** By which the device tells of an error in the ring. */
   readonly err?: EventfdLike
@@ -177,7 +177,7 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   if (commands.length > 0) yield* replaySteps(device, arrived, commands)
   const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
   for (const { index } of late) device.vring(index).enableOwned()
-  tell(from, arrived, isLate)
+  tell(device, from, arrived, isLate)
 }
 
 /** How many queues a driver has: the first ones. */
@@ -310,10 +310,28 @@ function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEv
   if (isEnabled && !isLate) vring.enableOwned()
 }
 
-/** What was kicked while nobody ran may be lost, and what was kicked before a queue was enabled is. */
-function tell({ eventfds = [], shadows = [] }: Arriving, { driver, queues }: Arrived, isLate: boolean): void {
-  for (const { kick } of eventfds) kick?.signal()
+/**
+ * What was kicked while nobody ran may be lost, and what was kicked before a queue was enabled is. So is an interrupt that nobody heard any more on the way: drivers bear one too many
+ * (section 2.7.7.1), and wait for ever for one too few.
+ */
+function tell(
+  device: VdpaDevice,
+  { eventfds = [], shadows = [] }: Arriving,
+  { driver, queues }: Arrived,
+  isLate: boolean,
+): void {
+  for (const { kick, call } of eventfds) {
+    kick?.signal()
+    if (call !== undefined) interrupt(device, call)
+  }
   if (driver instanceof NetDriver) driver.kickReceive()
   if (isLate) for (const queue of queues) queue.kick()
   for (const shadow of shadows) shadow.workAgain()
+}
+
+function interrupt({ backend }: VdpaDevice, call: EventfdLike): void {
+  if (typeof call === 'object') return call?.signal()
+  if (call < 0) return
+  using wrapped = backend.eventfd(call)
+  wrapped.signal()
 }

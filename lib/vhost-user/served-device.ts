@@ -225,6 +225,8 @@ export class ServedDevice implements HostedDevice {
     vring.isLive = true
     // What was there before may have been kicked before: a receive queue is kicked once, and then maybe never.
     ops.kick(index)
+    // And what was announced before may not have been heard: whoever served the ring may have ended between its index and its interrupt.
+    vring.call?.signal()
   }
 
   #turn(work: () => void): void {

@@ -134,6 +134,19 @@ describeNative('a device served by vhost-user', (backend) => {
     }
   })
 
+  it('interrupts a driver whose queue goes on: what was announced before may not have been heard', async () => {
+    using server = serve(disk())
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(packed | eventIdx)
+    const queue = front.queue(0)
+    await until(() => queue.call.take() > 0)
+    expect((await front.ask('GET_VRING_BASE', words(0, 0))).payload).toEqual(words(0, 0))
+    expect(queue.call.take()).toBe(0)
+    front.send('SET_VRING_KICK', words(0n), [queue.kick.fd])
+    await until(() => queue.call.take() > 0)
+    expect(server.refusals).toEqual([])
+  })
+
   it('says on the back end’s channel that the configuration changed, while rings run', async () => {
     const device = disk()
     using server = serve(device)
