@@ -22,9 +22,16 @@ export interface Releasable extends Disposable {
 /** One step of closing: a call that may take time, or one in both forms, so that it can be closed on the spot too. */
 type Step = (() => void | Promise<void>) | SleepingCall<void>
 
+/** A step, until it was run or taken off. */
+interface Place {
+  steps: (() => Steps<void>) | undefined
+}
+
 /** Steps of closing, run newest first; a failing step does not stop the rest, and all failures are reported together. */
 export class CloseStack {
-  readonly #steps: (() => Steps<void>)[] = []
+  // Oldest first. A step that was taken off is undefined until half of them are such: thousands of children may be closed one after the other.
+  #steps: Place[] = []
+  #taken = 0
   #closing: Promise<void> | undefined
   #isClosed = false
 
@@ -40,11 +47,26 @@ export class CloseStack {
 
   /** push() of a step that is a procedure. */
   pushSteps(steps: () => Steps<void>): () => void {
-    this.#steps.push(steps)
+    const place: Place = { steps }
+    this.#steps.push(place)
     return () => {
-      const index = this.#steps.lastIndexOf(steps)
-      if (index >= 0) this.#steps.splice(index, 1)
+      if (place.steps === undefined) return
+      place.steps = undefined
+      if (++this.#taken * 2 <= this.#steps.length) return
+      this.#steps = this.#steps.filter((one) => one.steps !== undefined)
+      this.#taken = 0
     }
+  }
+
+  /** The newest, which is taken off. */
+  #pop(): (() => Steps<void>) | undefined {
+    for (let place = this.#steps.pop(); place !== undefined; place = this.#steps.pop()) {
+      const { steps } = place
+      place.steps = undefined
+      if (steps !== undefined) return steps
+      this.#taken--
+    }
+    return undefined
   }
 
   /** Runs the steps, each after the one before it has ended. */
@@ -64,7 +86,7 @@ export class CloseStack {
   *closeSteps(): Steps<void> {
     this.#isClosed = true
     const failures = new Failures()
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) yield* failures.attempt(step())
+    for (let step = this.#pop(); step !== undefined; step = this.#pop()) yield* failures.attempt(step())
     failures.throwMet(`closing met ${failures.count} failures`)
   }
 }

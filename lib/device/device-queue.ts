@@ -67,7 +67,7 @@ export class DeviceQueue implements Closeable {
   readonly #call: Eventfd
   readonly #doorbell: Doorbell | undefined
   readonly #hasNotificationData: boolean
-  readonly #listeners: (() => void)[] = []
+  readonly #listeners = new Set<{ readonly listener: () => void }>()
   /** Who waits for the end, which the queue's owner or the device may bring. */
   readonly #end = new End()
   #isClosed = false
@@ -108,11 +108,11 @@ export class DeviceQueue implements Closeable {
    */
   onClose(listener: () => void): () => void {
     checkFunction(listener, 'listener')
-    this.#listeners.push(listener)
-    if (this.#isClosed) queueMicrotask(() => this.#listeners.includes(listener) && callUnasked(listener))
+    const told = { listener }
+    this.#listeners.add(told)
+    if (this.#isClosed) queueMicrotask(() => this.#listeners.has(told) && callUnasked(listener))
     return () => {
-      const at = this.#listeners.lastIndexOf(listener)
-      if (at >= 0) this.#listeners.splice(at, 1)
+      this.#listeners.delete(told)
     }
   }
 
@@ -281,7 +281,7 @@ export class DeviceQueue implements Closeable {
   /** Who is told, newest first. */
   #begin(): (() => void)[] {
     this.#isClosed = true
-    return [...this.#listeners].reverse()
+    return [...this.#listeners].reverse().map(({ listener }) => listener)
   }
 
   *#letGoSteps(failures: Failures, isOurs: boolean): Steps<void> {

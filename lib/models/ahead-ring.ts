@@ -37,13 +37,16 @@ export class AheadRing implements DeviceRing {
   readonly #newestFirst: boolean
   readonly #isLate: boolean
   readonly #meter: TurnMeter
-  // Taken and not given to the model, oldest first; given and not completed.
-  #taken: TakenChain[] = []
-  #given: TakenChain[] = []
+  // Taken and not given to the model, oldest first: those that may be given, of which the first #head are gone, and those of the turn under way, which may not yet.
+  #due: TakenChain[] = []
+  #head = 0
+  #fresh: TakenChain[] = []
+  // Given and not completed, by their ids, in the order of giving.
+  readonly #given = new Map<number, TakenChain>()
   #chain: DescriptorChain
   #count = 0
   // What was given by the time of each answer of state().
-  readonly #givenAt = new WeakMap<RingState, readonly TakenChain[]>()
+  readonly #givenAt = new WeakMap<RingState, ReadonlySet<TakenChain>>()
 
   constructor(ring: DeviceRing, options: AheadOptions, { index, inOrder, meter }: AheadQueue) {
     this.format = ring.format
@@ -70,28 +73,27 @@ export class AheadRing implements DeviceRing {
 
   /** Whether a later turn has something to answer. */
   get owesAnswers(): boolean {
-    return this.#isLate && this.#taken.length > 0
+    return this.#isLate && this.#takenCount > 0
   }
 
   next(): boolean {
     this.#take()
-    const at = this.#choose()
-    const [chain] = at < 0 ? [] : this.#taken.splice(at, 1)
+    const chain = this.#choose()
     if (chain === undefined) return false
-    this.#given.push(chain)
+    this.#given.set(chain.id, chain)
     this.#chain = chain
     return true
   }
 
   rewind(): void {
-    const chain = this.#given.pop()
+    const chain = this.#given.get(this.#chain.id)
     if (chain === undefined || chain !== this.#chain) throw new Error('no chain is in hand')
     this.#giveBack([chain])
   }
 
   complete(id: number, written: number): void {
     this.#ring.complete(id, written)
-    this.#given = this.#given.filter((chain) => chain.id !== id)
+    this.#given.delete(id)
   }
 
   publish(): boolean {
@@ -108,7 +110,7 @@ export class AheadRing implements DeviceRing {
 
   state(): RingState {
     const state = this.#ring.state()
-    this.#givenAt.set(state, this.#given.slice())
+    this.#givenAt.set(state, new Set(this.#given.values()))
     return state
   }
 
@@ -116,20 +118,28 @@ export class AheadRing implements DeviceRing {
   reset(state?: RingState): void {
     const before = state && this.#givenAt.get(state)
     if (before !== undefined) {
-      this.#giveBack(this.#given.filter((chain) => !before.includes(chain)))
+      this.#giveBack([...this.#given.values()].filter((chain) => !before.has(chain)))
       return
     }
-    this.#taken = []
-    this.#given = []
+    this.#due = []
+    this.#head = 0
+    this.#fresh = []
+    this.#given.clear()
     this.#ring.reset(state)
+  }
+
+  get #takenCount(): number {
+    return this.#due.length - this.#head + this.#fresh.length
   }
 
   #take(): void {
     const ring = this.#ring
-    while (this.#taken.length === 0 || this.#taken.length + this.#given.length < this.#limit) {
+    this.#ripen()
+    const taking = this.#isLate ? this.#fresh : this.#due
+    while (this.#takenCount === 0 || this.#takenCount + this.#given.size < this.#limit) {
       if (!ring.next()) return
       const { id, count, readableCount, slots, readableLength, writableLength, iovaHigh, iovaLow, lengths } = ring.chain
-      this.#taken.push({
+      taking.push({
         ...{ id, count, readableCount, slots, readableLength, writableLength },
         iovaHigh: iovaHigh.slice(0, count),
         iovaLow: iovaLow.slice(0, count),
@@ -140,14 +150,31 @@ export class AheadRing implements DeviceRing {
     }
   }
 
-  /** Where the chain is that is due; -1 when none is. */
-  #choose(): number {
-    const isDue = ({ turn }: TakenChain) => !this.#isLate || turn !== this.#meter.turn
-    return this.#newestFirst ? this.#taken.findLastIndex(isDue) : this.#taken.findIndex(isDue)
+  /** What was taken in a turn before this one is due. */
+  #ripen(): void {
+    const [first] = this.#fresh
+    if (first === undefined || first.turn === this.#meter.turn) return
+    for (const chain of this.#fresh) this.#due.push(chain)
+    this.#fresh = []
   }
 
+  /** The chain that is due, which is taken out; undefined when none is. */
+  #choose(): TakenChain | undefined {
+    if (this.#head === this.#due.length) return undefined
+    if (this.#newestFirst) return this.#due.pop()
+    const chain = this.#due[this.#head++]
+    if (this.#head * 2 > this.#due.length) {
+      this.#due.splice(0, this.#head)
+      this.#head = 0
+    }
+    return chain
+  }
+
+  /** Chains that were given are due at once. */
   #giveBack(chains: readonly TakenChain[]): void {
-    this.#given = this.#given.filter((chain) => !chains.includes(chain))
-    this.#taken = [...this.#taken, ...chains].sort((one, other) => one.order - other.order)
+    for (const { id } of chains) this.#given.delete(id)
+    const due = [...this.#due.slice(this.#head), ...chains]
+    this.#due = due.sort((one, other) => one.order - other.order)
+    this.#head = 0
   }
 }

@@ -87,7 +87,8 @@ function each<T>(value: unknown, name: string, check: (item: unknown, name: stri
 }
 
 function checkOnce(numbers: readonly number[], name: string, what: string): void {
-  const twice = numbers.find((number, at) => numbers.indexOf(number) !== at)
+  const seen = new Set<number>()
+  const twice = numbers.find((number) => seen.size === seen.add(number).size)
   if (twice !== undefined) throw rangeError(name, `a list that names ${what} once`, twice)
 }
 
@@ -95,8 +96,9 @@ function checkOnce(numbers: readonly number[], name: string, what: string): void
 function checkOwnMemory(queues: readonly QueueState[], spaces: readonly SpaceState[]): void {
   const own = queues.flatMap(({ books }) => (books === undefined ? [] : [books.memory]))
   checkOnce(own, 'snapshot.queues', 'the memory of books')
+  const taken = new Set(own)
   for (const [at, { mappings }] of spaces.entries()) {
-    const index = mappings.findIndex(({ memory }) => own.includes(memory))
+    const index = mappings.findIndex(({ memory }) => taken.has(memory))
     if (index >= 0)
       throw rangeError(
         `snapshot.spaces[${at}].mappings[${index}].memory`,

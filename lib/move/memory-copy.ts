@@ -19,6 +19,12 @@ export interface CopiedMemory {
   readonly log?: DirtyLog
 }
 
+/** Where in the target's memory something is. */
+interface Place {
+  readonly region: MemoryRegion
+  readonly offset: number
+}
+
 /** Bytes in one turn of the event loop. */
 const BYTES_A_TURN = 8 << 20
 
@@ -47,14 +53,24 @@ export class MemoryCopy {
     return this.#log !== undefined
   }
 
-  /** Where the target has what a region of the source has at `offset`; undefined for memory that is no guest's, and where the target has it in several pieces. */
-  translate(region: MemoryRegion, offset: number, size: number): { region: MemoryRegion; offset: number } | undefined {
-    const piece = this.#from
-      .pieces()
-      .find((one) => one.region === region && offset >= one.offset && offset + size <= one.offset + one.size)
-    if (piece === undefined) return undefined
-    const [there, ...more] = found(this.#to, piece.address + BigInt(offset - piece.offset), size) ?? []
-    return there === undefined || more.length > 0 ? undefined : { region: there.region, offset: there.offset }
+  /**
+   * Tells, by the memory of now, where the target has what a region of the source has at `offset`; undefined for memory that is no guest's, and where the target has it in
+   * several pieces.
+   */
+  places(): (region: MemoryRegion, offset: number, size: number) => Place | undefined {
+    const byRegion = new Map<MemoryRegion, GuestPiece[]>()
+    for (const piece of this.#from.pieces()) {
+      const known = byRegion.get(piece.region)
+      if (known === undefined) byRegion.set(piece.region, [piece])
+      else known.push(piece)
+    }
+    for (const pieces of byRegion.values()) pieces.sort((one, other) => one.offset - other.offset)
+    return (region, offset, size) => {
+      const piece = pieceWith(byRegion.get(region) ?? [], offset, size)
+      if (piece === undefined) return undefined
+      const [there, ...more] = found(this.#to, piece.address + BigInt(offset - piece.offset), size) ?? []
+      return there === undefined || more.length > 0 ? undefined : { region: there.region, offset: there.offset }
+    }
   }
 
   /** Copies what was written since the last round, all of it the first time. Returns how many bytes that were. */
@@ -115,6 +131,19 @@ function copyRange(from: GuestMemory, to: GuestMemory, address: bigint, size: nu
       at += target.size
     }
   }
+}
+
+/** The piece of a region, by offset, that has so many bytes. A guest may see the same bytes in several places: only then all are looked at. */
+function pieceWith(pieces: readonly GuestPiece[], offset: number, size: number): GuestPiece | undefined {
+  const has = (one: GuestPiece) => offset >= one.offset && offset + size <= one.offset + one.size
+  let [from, to] = [0, pieces.length]
+  while (from < to) {
+    const middle = (from + to) >>> 1
+    if ((pieces[middle]?.offset ?? 0) <= offset) from = middle + 1
+    else to = middle
+  }
+  const nearest = pieces[from - 1]
+  return nearest !== undefined && has(nearest) ? nearest : pieces.find(has)
 }
 
 function found(memory: GuestMemory, address: bigint, size: number): GuestPiece[] | undefined {

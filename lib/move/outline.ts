@@ -82,11 +82,18 @@ export function inCopiedMemory(taken: TakenSnapshot, copy: MemoryCopy | undefine
   if (copy === undefined) return taken
   const { snapshot, memories } = taken
   const all = [...memories]
-  const numberOf = (region: MemoryRegion) => (all.includes(region) ? all.indexOf(region) : all.push(region) - 1)
+  const numbers = new Map<MemoryRegion, number>()
+  for (const [number, region] of all.entries()) if (!numbers.has(region)) numbers.set(region, number)
+  const numberOf = (region: MemoryRegion) => {
+    const number = numbers.get(region) ?? all.push(region) - 1
+    numbers.set(region, number)
+    return number
+  }
+  const there = copy.places()
   const translate = (mapping: MappingState): MappingState => {
     const region = memories[mapping.memory]
-    const there = region && copy.translate(region, mapping.offset, Number(mapping.size))
-    return there === undefined ? mapping : { ...mapping, memory: numberOf(there.region), offset: there.offset }
+    const place = region && there(region, mapping.offset, Number(mapping.size))
+    return place === undefined ? mapping : { ...mapping, memory: numberOf(place.region), offset: place.offset }
   }
   const spaces = snapshot.spaces.map(({ asid, mappings }) => ({ asid, mappings: mappings.map(translate) }))
   const lengths = all.map(({ length }) => ({ length }))

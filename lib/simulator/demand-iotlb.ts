@@ -39,6 +39,8 @@ interface Entry extends Range {
 
 /** An access that stands still. */
 interface Miss {
+  /** Its place among all that there were. */
+  readonly order: number
   readonly iova: bigint
   readonly perm: number
   readonly wake: () => void
@@ -52,6 +54,8 @@ interface Host {
 }
 
 const LEAST_RECORD_BYTES = 40
+const PAGE_SHIFT = 12n
+const byOrder = (one: Miss, other: Miss) => one.order - other.order
 const { VHOST_IOTLB_MISS, VHOST_IOTLB_UPDATE, VHOST_IOTLB_INVALIDATE } = iotlbMessageTypes
 const { VHOST_ACCESS_RO, VHOST_ACCESS_WO } = vhostAccess
 
@@ -67,7 +71,9 @@ export class DemandIotlb {
   /** Oldest first. */
   readonly #entries: Entry[] = []
   readonly #unread = new Fifo<Miss>()
-  readonly #pending = new Set<Miss>()
+  /** By their pages: an update looks at those that it has, or at all, whichever are fewer. */
+  readonly #pending = new Map<bigint, Miss[]>()
+  #pendingCount = 0
   readonly #counters = { misses: 0, updates: 0, invalidations: 0, errors: 0 }
   #listener: (() => void) | undefined
   #isScheduled = false
@@ -94,7 +100,7 @@ export class DemandIotlb {
 
   /** Accesses that stand still. */
   get waiting(): number {
-    return this.#unread.size + this.#pending.size
+    return this.#unread.size + this.#pendingCount
   }
 
   /** The next miss, as a record of version 2; undefined when there is none. EBADFD after end(). */
@@ -102,7 +108,7 @@ export class DemandIotlb {
     if (this.#isGone) throw this.#refused(errno.EBADFD, 'read')
     const miss = this.#unread.shift()
     if (miss === undefined) return undefined
-    this.#pending.add(miss)
+    this.#wait(miss)
     const { iova, perm } = miss
     const message = vhostMessageTypes.VHOST_IOTLB_MSG_V2
     return vhostMsgV2.encode({ message, asid: 0, iova, size: 0n, uaddr: 0n, perm, type: VHOST_IOTLB_MISS })
@@ -161,9 +167,10 @@ export class DemandIotlb {
     this.#entries.length = 0
     const waiting: Miss[] = []
     for (let miss = this.#unread.shift(); miss !== undefined; miss = this.#unread.shift()) waiting.push(miss)
-    waiting.push(...this.#pending)
+    for (const misses of this.#pending.values()) for (const miss of misses) waiting.push(miss)
     this.#pending.clear()
-    for (const miss of waiting) miss.fail(this.#refused(errno.EBADFD, 'read'))
+    this.#pendingCount = 0
+    for (const miss of waiting.sort(byOrder)) miss.fail(this.#refused(errno.EBADFD, 'read'))
     this.#schedule()
   }
 
@@ -215,8 +222,7 @@ export class DemandIotlb {
 
   #miss(iova: bigint, perm: number): Promise<void> {
     return new Promise((wake, fail) => {
-      this.#unread.push({ iova, perm, wake, fail })
-      this.#counters.misses++
+      this.#unread.push({ order: this.#counters.misses++, iova, perm, wake, fail })
       this.#schedule()
     })
   }
@@ -243,12 +249,36 @@ export class DemandIotlb {
     if (this.#entries.length === this.#entryLimit) this.#entries.shift()
     this.#entries.push(entry)
     this.#counters.updates++
-    for (const miss of [...this.#pending]) {
-      if (miss.iova < entry.first || miss.iova > entry.last) continue
-      this.#pending.delete(miss)
-      miss.wake()
-    }
+    for (const miss of this.#answered(entry)) miss.wake()
     return 0
+  }
+
+  #wait(miss: Miss): void {
+    const page = miss.iova >> PAGE_SHIFT
+    const misses = this.#pending.get(page)
+    if (misses === undefined) this.#pending.set(page, [miss])
+    else misses.push(miss)
+    this.#pendingCount++
+  }
+
+  /** The misses of a range, which wait no more, in the order in which they came. */
+  #answered({ first, last }: Range): Miss[] {
+    const result: Miss[] = []
+    for (const page of this.#pagesOf(first >> PAGE_SHIFT, last >> PAGE_SHIFT)) {
+      const misses = this.#pending.get(page) ?? []
+      const left: Miss[] = []
+      for (const miss of misses) (miss.iova < first || miss.iova > last ? left : result).push(miss)
+      if (left.length === 0) this.#pending.delete(page)
+      else this.#pending.set(page, left)
+    }
+    this.#pendingCount -= result.length
+    return result.sort(byOrder)
+  }
+
+  #pagesOf(first: bigint, last: bigint): Iterable<bigint> {
+    if (last - first >= BigInt(this.#pending.size))
+      return [...this.#pending.keys()].filter((page) => page >= first && page <= last)
+    return Array.from({ length: Number(last - first) + 1 }, (_, index) => first + BigInt(index))
   }
 
   /** Entries go whole. */

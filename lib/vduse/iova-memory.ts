@@ -11,6 +11,8 @@ import type { DeviceNode, VdusePiece } from './nodes.js'
 
 /** Bytes that one ArrayBuffer shows, or, where they may only be written, a file. */
 interface Window {
+  /** What it is of. */
+  readonly piece: VdusePiece
   readonly high: number
   readonly low: number
   readonly length: number
@@ -40,9 +42,9 @@ interface Mapped {
 
 class Space {
   version = 0
-  readonly mapped: Mapped[] = []
+  mapped: Mapped[] = []
   /** By address; none overlap. */
-  readonly windows: Window[] = []
+  windows: Window[] = []
   last: Window | undefined
 }
 
@@ -128,9 +130,10 @@ export class IovaMemory implements Dma {
     if (space === undefined) return
     space.version++
     space.last = undefined
-    const gone = space.mapped.filter(({ piece }) => piece.start <= last && start <= piece.last)
-    space.mapped.splice(0, Infinity, ...space.mapped.filter((mapped) => !gone.includes(mapped)))
-    space.windows.splice(0, Infinity, ...space.windows.filter((window) => !gone.some((mapped) => isOf(window, mapped))))
+    const stays = ({ piece }: { readonly piece: VdusePiece }) => piece.last < start || last < piece.start
+    const gone = space.mapped.filter((mapped) => !stays(mapped))
+    space.mapped = space.mapped.filter(stays)
+    space.windows = space.windows.filter(stays)
     for (const { region, file } of gone) {
       region?.close()
       file?.closeSync()
@@ -160,8 +163,10 @@ export class IovaMemory implements Dma {
       if (piece === undefined) return undefined
       const mapped = this.#open(piece)
       space.mapped.push(mapped)
-      space.windows.push(...windowsOf(mapped))
-      space.windows.sort((one, other) => one.high - other.high || one.low - other.low)
+      const windows = windowsOf(mapped)
+      const [first] = windows
+      // The windows of a piece lie behind one another.
+      if (first !== undefined) space.windows.splice(placeOf(space.windows, first.high, first.low), 0, ...windows)
       return search(space.windows, high, low)
     } catch (error) {
       this.#onRefusal(error as Error)
@@ -196,12 +201,8 @@ function lengthOf({ start, last }: VdusePiece): number {
   return Number(last - start + 1n)
 }
 
-function isOf(window: Window, { piece }: Mapped): boolean {
-  const first = BigInt(window.high) * 0x1_0000_0000n + BigInt(window.low)
-  return first >= piece.start && first <= piece.last
-}
-
-function search(windows: readonly Window[], high: number, low: number): Window | undefined {
+/** Behind the windows that begin at an address or below. */
+function placeOf(windows: readonly Window[], high: number, low: number): number {
   let [from, to] = [0, windows.length]
   while (from < to) {
     const middle = (from + to) >>> 1
@@ -209,7 +210,11 @@ function search(windows: readonly Window[], high: number, low: number): Window |
     if (window.high < high || (window.high === high && window.low <= low)) from = middle + 1
     else to = middle
   }
-  const found = windows[from - 1]
+  return from
+}
+
+function search(windows: readonly Window[], high: number, low: number): Window | undefined {
+  const found = windows[placeOf(windows, high, low) - 1]
   if (found === undefined) return undefined
   return distance(found, high, low) < found.length ? found : undefined
 }
@@ -225,6 +230,7 @@ function windowsOf({ piece, region, file, skipped }: Mapped): Window[] {
     const count = Math.min((index + 1) * step, end) - at
     const bytes = region?.view(at, count) ?? noBytes
     return {
+      piece,
       high: Number(first >> 32n),
       low: Number(first & 0xffff_ffffn),
       length: count,

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from '@jest/globals'
 import { CloseStack } from '../../lib/base/closeable.js'
+import { arrayWork } from '../array-work.js'
 
 const later = () => new Promise<void>((resolve) => setImmediate(resolve))
 
@@ -77,4 +78,22 @@ describe('a close stack', () => {
     stack.push(later)
     expect(() => stack.closeSync()).toThrow(/takes time/)
   })
+
+  test.each(['oldest', 'newest'])(
+    'takes thousands of steps off, the %s first, with work for each that does not depend on the others',
+    async (which) => {
+      const log: number[] = []
+      const stack = new CloseStack()
+      const offs = Array.from({ length: 2000 }, (_, number) => stack.push(() => void log.push(number)))
+      const [first, ...rest] = offs
+      if (which === 'newest') rest.reverse()
+      expect(arrayWork(() => rest.forEach((off) => off()))).toBeLessThan(20 * 2000)
+      // Once is enough, and a step that came later is another.
+      rest.forEach((off) => off())
+      stack.push(() => void log.push(-1))
+      await stack.close()
+      expect(log).toEqual([-1, 0])
+      first?.()
+    },
+  )
 })

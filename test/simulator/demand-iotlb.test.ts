@@ -9,6 +9,7 @@ import { RegionTranslator } from '../../lib/misses/region-translator.js'
 import type { MissFault } from '../../lib/misses/miss-faults.js'
 import { Simulator, type DemandIotlbOptions } from '../../lib/simulator/index.js'
 import { vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
+import { arrayWork } from '../array-work.js'
 
 const IOVA = 0x10_0000n
 
@@ -195,5 +196,53 @@ describe('with a miss server', () => {
       ),
       { numRuns: 20 },
     )
+  })
+})
+
+describe('thousands of accesses that stand still', () => {
+  const MISSES = 2000
+
+  /** So many, of pages that lie here and there, whose misses were read. */
+  async function standing() {
+    const { simulator, region, iotlb, writer } = world()
+    const done: number[] = []
+    const pages = Array.from({ length: MISSES }, (_, index) => (index * 1201) % MISSES)
+    for (const page of pages)
+      void iotlb.readMemory(IOVA + BigInt(page) * 0x1000n, 1).then(
+        () => done.push(page),
+        () => done.push(-1),
+      )
+    while (iotlb.read() !== undefined);
+    const update = (page: number, size: bigint) =>
+      writer.update(2, 0, { iova: IOVA + BigInt(page) * 0x1000n, size, uaddr: region.address, access: 'ro' }).slice()
+    await turn()
+    return { simulator, iotlb, done, pages, update }
+  }
+
+  test('are answered one by one with work for each that does not depend on the others', async () => {
+    const { iotlb, done, pages, update } = await standing()
+    const records = pages.map((page) => update(page, 0x1000n))
+    expect(arrayWork(() => records.forEach((record) => iotlb.write(record)))).toBeLessThan(50 * MISSES)
+    await turn()
+    expect([iotlb.waiting, iotlb.counters.updates]).toEqual([0, MISSES])
+    expect(done).toEqual(pages)
+  })
+
+  test('are answered all at once in the order in which they came, and those of a part of a page wait', async () => {
+    const { iotlb, done, pages, update } = await standing()
+    iotlb.write(update(0, BigInt(MISSES - 1) * 0x1000n))
+    await turn()
+    expect(iotlb.waiting).toBe(1)
+    // What lies behind the region leads to no memory.
+    expect(done).toEqual(pages.filter((page) => page < MISSES - 1).map((page) => (page < 4 ? page : -1)))
+    const half = iotlb.readMemory(IOVA + BigInt(MISSES) * 0x1000n + 0x800n, 1)
+    iotlb.read()
+    iotlb.write(update(MISSES, 0x800n))
+    await turn()
+    expect(iotlb.waiting).toBe(2)
+    iotlb.end()
+    await expect(half).rejects.toMatchObject({ code: 'EBADFD' })
+    await turn()
+    expect(done.length).toBe(MISSES)
   })
 })
