@@ -33,7 +33,17 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
   MemoryFollower: ['begin', 'stop', 'plan'],
   ShadowControlQueue: ['like'],
   ShadowQueue: [
-    ...['takeSteps', 'giveBackSteps', 'isReadyToEnd', 'go', 'settles', 'noteAttached', 'holdAll', 'letGo'],
+    ...[
+      'takeSteps',
+      'giveBackSteps',
+      'isReadyToEnd',
+      'go',
+      'settles',
+      'untakeSteps',
+      'noteAttached',
+      'holdAll',
+      'letGo',
+    ],
     ...['of', 'partSteps', 'rejoinSteps', 'workAgain', 'giveUp'],
   ],
   VdpaDevice: [
@@ -50,6 +60,7 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
     'resumeSteps',
     'stopSteps',
     'changeQueues',
+    'takesOver',
   ],
   VirtioIommu: ['parse', 'report', 'changeTogetherSync'],
   Vring: ['setUpOwned', 'enableOwned', 'disableOwned', 'forget', 'checkStopped', 'checkSize'],
