@@ -87,7 +87,8 @@ function readDeviceId(transport: VhostVdpaTransport): number {
   }
 }
 
-function checkKind(path: string, deviceId: number, expect: DeviceKind | undefined): void {
+/** That a device is of the kind that is expected, where one is. ERR_VDPA_WRONG_DEVICE, naming both. */
+export function checkKind(path: string, deviceId: number, expect: DeviceKind | undefined): void {
   if (expect === undefined) return
   checkOneOf(expect, 'expect', Object.keys(deviceIds) as DeviceKind[])
   if (deviceId === deviceIds[expect]) return

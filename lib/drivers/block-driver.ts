@@ -164,7 +164,7 @@ export class BlockDriver implements Closeable {
   /** @internal start() as part of a procedure of the device. What waits goes on waiting when it fails: the snapshot may go on elsewhere. */
   static *startSteps(device: VdpaDevice<'block'>, options: BlockDriverOptions): Steps<BlockDriver> {
     const { path } = device
-    const features = negotiatedFeatures(device)
+    const features = negotiatedFeatures(device, 'block')
     const config = device.config.block()
     if (features.has('VIRTIO_BLK_F_ZONED') && config.zoned.model === blockZoneModels.VIRTIO_BLK_Z_HM)
       throw vdpaError(

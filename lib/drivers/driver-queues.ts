@@ -4,6 +4,7 @@ import { checkObject, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
+import { checkKind } from '../device/claim.js'
 import type { DeviceQueue, DeviceQueueOptions, QueueSnapshot } from '../device/device-queue.js'
 import type { FeatureOf, FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
@@ -16,9 +17,13 @@ export function checkBudget(budget: unknown): void {
   if (typeof budget !== 'number') throw typeError('budget', 'a number', budget)
 }
 
-/** The features that a driver works under. ERR_VDPA_STATE before negotiate(), ERR_VDPA_FEATURES on a device without VERSION_1. */
-export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>): FeatureSet<FeatureOf<K>> {
-  const { features, path } = device
+/**
+ * The features that a driver of one kind of device works under. ERR_VDPA_WRONG_DEVICE for a device of another kind, which a program that does not `expect` one may have; ERR_VDPA_STATE before
+ * negotiate(), ERR_VDPA_FEATURES on a device without VERSION_1.
+ */
+export function negotiatedFeatures<K extends DeviceKind>(device: VdpaDevice<K>, kind: K): FeatureSet<FeatureOf<K>> {
+  const { features, path, deviceId } = device
+  checkKind(path, deviceId, kind)
   if (features === undefined)
     throw vdpaError('ERR_VDPA_STATE', 'a driver needs negotiated features: call negotiate() first', { path })
   // Headers of devices from before version 1 are laid out otherwise (section 5.1.6.1), in the byte order of the machine.

@@ -136,7 +136,7 @@ export class NetDriver implements Closeable {
 
   /**
    * Makes the data queues and posts every receive buffer, before device.start(). Queue 2n receives and queue 2n+1 transmits (section 5.1.2). ERR_VDPA_STATE
-   * before negotiate(), ERR_VDPA_FEATURES for more than one pair without VIRTIO_NET_F_MQ, RangeError for buffers that are too small for frames that the
+   * before negotiate(), ERR_VDPA_WRONG_DEVICE, ERR_VDPA_FEATURES for more than one pair without VIRTIO_NET_F_MQ, RangeError for buffers that are too small for frames that the
    * device may give (section 5.1.6.3.1). Nothing stays behind when it fails.
    */
   static async start(device: VdpaDevice<'net'>, options: NetDriverOptions = {}): Promise<NetDriver> {
@@ -159,7 +159,7 @@ export class NetDriver implements Closeable {
   static *startSteps(device: VdpaDevice<'net'>, options: NetDriverOptions): Steps<NetDriver> {
     const { restore } = options
     if (restore !== undefined) checkNotRestored(restore, 'restore')
-    const features = negotiatedFeatures(device)
+    const features = negotiatedFeatures(device, 'net')
     checkKeptFeatures(device, 'net', restore?.features, features)
     const has: HasFeature = (name) => features.has(name)
     const headers = new NetHeaders(has)

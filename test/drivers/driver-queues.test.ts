@@ -227,3 +227,27 @@ describe('a device that no driver can drive is refused by name', () => {
     await device.close()
   })
 })
+
+test.each([
+  [
+    'a network driver',
+    () => blockDevice({ path }),
+    (device: VdpaDevice) => NetDriver.start(device as VdpaDevice<'net'>),
+    'a net device (id 1) was expected, and this is a block device (id 2)',
+  ],
+  [
+    'a block driver',
+    () => networkDevice({ path }),
+    (device: VdpaDevice) => BlockDriver.start(device as VdpaDevice<'block'>),
+    'a block device (id 2) was expected, and this is a net device (id 1)',
+  ],
+] as const)('%s refuses a device of another kind by name', async (_name, make, start, text) => {
+  simulator.add(make())
+  await using device = openDeviceSync(path, { backend })
+  await device.negotiate([])
+  await expect(start(device)).rejects.toMatchObject({
+    code: 'ERR_VDPA_WRONG_DEVICE',
+    message: expect.stringContaining(text) as unknown,
+  })
+  await device.start()
+})
