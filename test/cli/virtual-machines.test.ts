@@ -71,6 +71,19 @@ describeNative('devices for virtual machines from a shell', (backend) => {
   })
 
   it.each([
+    ['taken', 'EADDRINUSE', 'name another path'],
+    ['nowhere/s', 'ENOENT', 'make the folder'],
+    ['s'.repeat(120), 'ENAMETOOLONG', 'at most 107 bytes'],
+  ])('names a next step where the socket cannot be at %s', async (name, code, step) => {
+    using folder = new TemporaryFolder()
+    writeFileSync(folder.file('taken'), '')
+    const [exitCode, text] = await said(`serve block --size 1 --vhost-user ${folder.file(name)}`)
+    expect(exitCode).toBe(1)
+    expect(text).toContain(`vhost-vdpa: ${code}: bind on ${folder.file(name)}`)
+    expect(text).toContain(step)
+  })
+
+  it.each([
     ['bridge net0 --simulator', /--vhost-user/],
     ['serve tape --vhost-user /x', /tape/],
     ['serve net', /one of --vhost-user <path> and --vduse <name>/],
