@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { buildEnvironment } from './node-headers.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
+const isCheckout = existsSync(join(root, 'scripts/build.mjs'))
 const buildFolder = join(root, 'build')
 const addon = join(buildFolder, 'Release', 'vhost_vdpa_native.node')
 const log = join(buildFolder, 'install.log')
@@ -51,7 +52,7 @@ function isUpToDate() {
 
 /** True when an addon that came with the package can be loaded here; one that cannot is for another C library. A checkout builds its own. */
 function hasPrebuilt() {
-  if (existsSync(join(root, 'scripts/build.mjs'))) return false
+  if (isCheckout) return false
   return ['glibc', 'musl']
     .map((library) => join(root, 'prebuilds', `linux-${process.arch}-${library}`, 'vhost_vdpa_native.node'))
     .some(
@@ -84,10 +85,13 @@ function explain(reason) {
     console.log(`vhost-vdpa: the native addon is older than its sources and was kept, because ${reason}.`)
     return
   }
-  console.log(`vhost-vdpa: only the simulator is available, because ${reason}.`)
+  const next = isCheckout ? 'npm install' : 'npm rebuild vhost-vdpa'
+  // Elsewhere than on Linux nothing can be mended.
+  const advice = process.platform === 'linux' ? `; when that is mended, \`${next}\` compiles it` : ''
+  console.log(`vhost-vdpa: only the simulator is available, because ${reason}${advice}.`)
   try {
     mkdirSync(buildFolder, { recursive: true })
-    writeFileSync(join(buildFolder, 'not-built.txt'), `when it was installed, ${reason}\n`)
+    writeFileSync(join(buildFolder, 'not-built.txt'), `when it was installed, ${reason}${advice}\n`)
   } catch {
     // A folder that cannot be written: that the sentence was said once must do.
   }

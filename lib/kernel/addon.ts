@@ -3,7 +3,7 @@
 import bindings from 'bindings'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { vdpaError } from '../base/errors.js'
 import type { NativeAddon } from './native.js'
 
@@ -52,7 +52,8 @@ export function tryLoadAddon(place: AddonPlace = {}): AddonResult {
   const root = place.root ?? packageRoot()
   return tryLoad(
     foldersFor(process.arch).map((folder) => join(root, folder, fileName)),
-    readInstallersWord(root) ?? '`npm run build:native` builds it',
+    readInstallersWord(root) ??
+      `\`${isInstalled(root) ? 'npm rebuild vhost-vdpa' : 'npm run build:native'}\` builds it`,
   )
 }
 
@@ -86,6 +87,11 @@ function packageRoot(): string {
   } catch {
     return __dirname
   }
+}
+
+/** In a program's node_modules, and not a checkout. */
+function isInstalled(root: string): boolean {
+  return basename(dirname(root)) === 'node_modules'
 }
 
 function readInstallersWord(root: string): string | undefined {

@@ -42,6 +42,13 @@ test('says where it looked and how to build it', () => {
   )
 })
 
+test('says how to build it where it is installed and no script ran', () => {
+  using folder = new TemporaryFolder()
+  expect(refusalOf({ root: folder.file('node_modules/vhost-vdpa') })).toMatch(
+    /; `npm rebuild vhost-vdpa` builds it \(the simulator works without it\)$/,
+  )
+})
+
 test('repeats what the installer said', () => {
   using folder = new TemporaryFolder()
   mkdirSync(folder.file('build'))

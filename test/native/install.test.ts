@@ -56,6 +56,8 @@ suite(
       return { status, said: stdout + stderr }
     }
 
+    const advice = '; when that is mended, `npm rebuild vhost-vdpa` compiles it'
+
     const pretendBuilt = (when: Date) => {
       mkdirSync(folder.file('build/Release'), { recursive: true })
       const addon = folder.file('build/Release/vhost_vdpa_native.node')
@@ -71,9 +73,16 @@ suite(
       addProgram(...programs)
       expect(install()).toEqual({
         status: 0,
-        said: `vhost-vdpa: only the simulator is available, because ${reason}.\n`,
+        said: `vhost-vdpa: only the simulator is available, because ${reason}${advice}.\n`,
       })
-      expect(readFileSync(folder.file('build/not-built.txt'), 'utf8')).toBe(`when it was installed, ${reason}\n`)
+      expect(readFileSync(folder.file('build/not-built.txt'), 'utf8')).toBe(
+        `when it was installed, ${reason}${advice}\n`,
+      )
+    })
+
+    test('advises another step in a checkout', () => {
+      writeFileSync(folder.file('scripts/build.mjs'), '')
+      expect(install().said).toMatch(/; when that is mended, `npm install` compiles it\.\n$/)
     })
 
     test('takes the compiler that $CXX names', () => {
@@ -88,7 +97,7 @@ suite(
       const log = folder.file('build/install.log')
       expect(install()).toEqual({
         status: 0,
-        said: `vhost-vdpa: only the simulator is available, because building the native addon failed; the log is ${log}.\n`,
+        said: `vhost-vdpa: only the simulator is available, because building the native addon failed; the log is ${log}${advice}.\n`,
       })
       expect(readFileSync(log, 'utf8')).toMatch(/gyp ERR!/)
     })
