@@ -55,8 +55,10 @@ export interface DeviceOps {
   readonly groupCount: number
   /** Address spaces, at least 1 (VHOST_VDPA_GET_AS_NUM). */
   readonly addressSpaceCount: number
-  /** Descriptors of the largest ring. */
+  /** Descriptors of the largest ring, as drivers are told. */
   readonly maxQueueSize: number
+  /** Descriptors of the largest ring that it can serve, for hosts whose drivers cannot be told (vhost-user). Absent: `maxQueueSize`. Since 0.1.0. */
+  readonly largestRing?: number
   /** IOVAs it can reach. Absent: all. */
   readonly iovaRange?: Range
   /** Bytes of the configuration space. */
@@ -94,7 +96,7 @@ export interface DeviceOps {
   /** What to call when the configuration or the status changed by itself; undefined takes it away. A reset does not. */
   setConfigCallback(callback: (() => void) | undefined): void
 
-  /** Descriptors of the ring to come: 1 to `maxQueueSize`. */
+  /** Descriptors of the ring to come: 1 to `maxQueueSize`, or `largestRing` where there is one. */
   setQueueSize(index: number, size: number): void
   /** The IOVAs of the three areas of the ring to come. */
   setQueueAddresses(index: number, descriptor: bigint, driver: bigint, device: bigint): boolean

@@ -79,7 +79,7 @@ export interface DeviceShape {
 /** 0x8000 pairs and a control queue: the most that a network device may say it has (section 5.1.4.1). */
 const QUEUES_LAST = 0x1_0001
 /** Descriptors (sections 2.7 and 2.8). */
-const RING_LAST = 0x8000
+export const RING_LAST = 0x8000
 const SPACES_LAST = 0xff
 const GROUP_LAST = 0xffff
 const switches = [

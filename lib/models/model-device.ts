@@ -11,7 +11,7 @@ import { initialState } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { featureViolation, statusViolation, showViolation, VIOLATIONS_KEPT, type Violation } from './driver-law.js'
 import type { DeviceHost, DeviceOps } from './device-ops.js'
-import { checkDeviceShape, type DeviceShape } from './device-shape.js'
+import { checkDeviceShape, RING_LAST, type DeviceShape } from './device-shape.js'
 import type { AheadOptions } from './ahead-ring.js'
 import { DeviceQueue } from './device-queue.js'
 import type { QueueContext, VringStateKind } from './queue-context.js'
@@ -56,6 +56,8 @@ export class ModelDevice implements DeviceOps {
   readonly groupCount: number
   readonly addressSpaceCount: number
   readonly maxQueueSize: number
+  /** Where nobody said how large a ring may be, as large as a ring can be. */
+  readonly largestRing: number
   readonly iovaRange?: Range
   readonly configSize: number
   readonly enablesAfterDriverOk: boolean
@@ -115,6 +117,7 @@ export class ModelDevice implements DeviceOps {
     this.groupCount = [...groups, ...(descriptorGroups ?? [])].reduce((most, group) => Math.max(most, group), 0) + 1
     this.addressSpaceCount = shape.addressSpaceCount ?? 1
     this.maxQueueSize = shape.maxQueueSize ?? 256
+    this.largestRing = shape.maxQueueSize ?? RING_LAST
     if (shape.iovaRange !== undefined) this.iovaRange = shape.iovaRange
     this.config = shape.config
     this.configSize = shape.config.byteLength

@@ -75,8 +75,9 @@ export class ServedDevice implements HostedDevice {
     return this.ops.queueCount
   }
 
+  /** Front ends cannot ask for it, and some have rings of 512 (SPDK) or 1024 (crosvm) descriptors. */
   get maxQueueSize(): number {
-    return this.ops.maxQueueSize
+    return this.ops.largestRing ?? this.ops.maxQueueSize
   }
 
   get configSize(): number {
