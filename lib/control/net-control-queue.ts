@@ -30,7 +30,7 @@ import {
   type ExchangeOptions,
 } from './control-queue.js'
 import { ControlState, tableCommand, type StateCommand } from './control-state.js'
-import { checkNetLimits } from './net-limits.js'
+import { answerRoom, checkNetLimits } from './net-limits.js'
 import { tellQueuePairs, type PairsEvent } from './queue-pairs.js'
 
 /** What a control queue needs of an open device; VdpaDevice has it. */
@@ -153,7 +153,7 @@ export class NetControlQueue implements Closeable {
     options: CommandOptions,
   ): Promise<NetCommandAnswer<N>> {
     const command = tableCommand(name) as unknown as NetCommand<NetCommandPayload<N>, NetCommandAnswer<N>>
-    const answerBytes = command.answer?.bytes(payload) ?? 0
+    const answerBytes = answerRoom(command.answer, payload, this.maxPayloadBytes - bytes.length)
     const { ack, answer } = await this.#exchange(command, bytes, { ...options, answerBytes })
     if (ack !== netAck.VIRTIO_NET_OK)
       throw this.#refused(name, `the device refused the command (acknowledgement ${ack})`)
@@ -343,7 +343,7 @@ export class NetControlQueue implements Closeable {
     return this.send('VIRTIO_NET_CTRL_STATS_QUERY', undefined, options)
   }
 
-  /** Statistics of some virtqueues; kinds that the device does not have, or not of that queue, are ERR_VDPA_REFUSED. Needs VIRTIO_NET_F_DEVICE_STATS. */
+  /** Statistics of some virtqueues, counters and kinds of newer devices included, as `counter_<n>`; kinds that the device does not have, or not of that queue, are ERR_VDPA_REFUSED. Needs VIRTIO_NET_F_DEVICE_STATS. */
   statistics(queues: readonly QueueStatsWish[], options?: CommandOptions): Promise<readonly QueueStats[]> {
     return this.send('VIRTIO_NET_CTRL_STATS_GET', queues, options)
   }

@@ -1,8 +1,8 @@
-// What a device says in its configuration space of the largest commands that it takes (spec section 5.1.4): a driver must not ask for more.
+// What a device says in its configuration space of the largest commands that it takes (spec section 5.1.4): a driver must not ask for more. And the room for its answers.
 
 import { rangeError } from '../base/checks.js'
 import type { NetConfig } from '../uapi/virtio-net.js'
-import { netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
+import { netCommands, type NetAnswer, type NetCommandName } from '../uapi/virtio-net-commands.js'
 import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
 
 type Check = (payload: Uint8Array, config: NetConfig) => void
@@ -56,4 +56,14 @@ const checks: Partial<Record<NetCommandName, Check>> = {
 /** RangeError where a command asks for more than the device's configuration says it can. `config` reads that, and is called only for commands that it limits. */
 export function checkNetLimits(name: NetCommandName, payload: Uint8Array, config: () => NetConfig): void {
   checks[name]?.(payload, config())
+}
+
+/** Bytes for an answer: all that it may have, as far as there is room for so much. */
+export function answerRoom<T>(
+  answer: Pick<NetAnswer<T, unknown>, 'bytes' | 'room'> | undefined,
+  value: T,
+  most: number,
+): number {
+  const bytes = answer?.bytes(value) ?? 0
+  return Math.max(bytes, Math.min(answer?.room?.(value) ?? 0, most))
 }

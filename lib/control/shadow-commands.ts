@@ -15,6 +15,7 @@ import { bit } from '../base/bits.js'
 import type { StateCommand } from './control-state.js'
 import type { TakenCommand } from './guest-ring.js'
 import type { NetControlQueue } from './net-control-queue.js'
+import { answerRoom } from './net-limits.js'
 import { ShadowFilters } from './shadow-filters.js'
 import { askPolicy, type AuditEvent, type ControlPolicy, type GuestCommand } from './shadow-policy.js'
 
@@ -244,7 +245,7 @@ export class ShadowCommands {
       }
       default: {
         const most = this.#control.maxPayloadBytes - payload.length
-        const answerBytes = Math.min(entry.answer?.bytes(value) ?? 0, room - 1, most)
+        const answerBytes = Math.min(answerRoom(entry.answer, value, most), room - 1, most)
         return { ...(await this.#exchange(entry, payload, answerBytes)), outcome: 'forwarded' }
       }
     }

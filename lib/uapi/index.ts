@@ -26,6 +26,7 @@ export {
   netStatsCounters,
   netStatsTypes,
   statsReplyBytes,
+  statsReplyRoom,
   type QueueStats,
   type QueueStatsWish,
 } from './virtio-net-stats.js'

@@ -44,6 +44,8 @@ export const netGuestOffloads: readonly (readonly [number: number, feature: NetC
 export interface NetAnswer<T, A> {
   /** The room that the whole answer to `value` takes, in bytes. */
   bytes(value: T): number
+  /** The room that it is given where there is more, in bytes: newer devices may have more to say. Absent: `bytes` is all. */
+  room?(value: T): number
   /** The answer as bytes. */
   encode(answer: A): Uint8Array
   /** RangeError when the bytes are no answer of this command. */
@@ -81,9 +83,16 @@ function asking<T, A>(
   name: string,
   [commandClass, number]: readonly [number, number],
   feature: NetCommandFeature,
-  { payload, answer, bytes }: { payload: NetPayload<T>; answer: NetPayload<A>; bytes: (value: T) => number },
+  { payload, answer, ...lengths }: Asking<T, A>,
 ): NetCommand<T, A> {
-  return { name, class: commandClass, command: number, feature, answer: { bytes, ...answer }, ...payload }
+  return { name, class: commandClass, command: number, feature, answer: { ...lengths, ...answer }, ...payload }
+}
+
+interface Asking<T, A> {
+  readonly payload: NetPayload<T>
+  readonly answer: NetPayload<A>
+  readonly bytes: (value: T) => number
+  readonly room?: (value: T) => number
 }
 
 const { onOff, mac, macTable, nothing, offloads, coalescing, queueCoalescing, askedQueue, word32 } = payloads
@@ -153,6 +162,7 @@ export const netCommands = {
     payload: stats.statsWishes,
     answer: stats.statsReplies,
     bytes: stats.statsReplyBytes,
+    room: stats.statsReplyRoom,
   }),
   VIRTNET_RSS_CTX_CTRL_CAP_GET: asking('VIRTNET_RSS_CTX_CTRL_CAP_GET', [9, 0], 'VIRTIO_NET_F_RSS_CONTEXT', {
     payload: nothing,

@@ -96,6 +96,8 @@ export const statsReplies: NetPayload<readonly QueueStats[]> = {
     checkBytes(payload, 'statistics')
     const replies: QueueStats[] = []
     for (let at = 0; at < payload.byteLength;) {
+      // A device that says it has written all that there was room for.
+      if (replies.length > 0 && payload.subarray(at).every((byte) => byte === 0)) break
       const reply = decodeReply(payload.subarray(at))
       replies.push(reply.stats)
       at += reply.bytes
@@ -113,6 +115,24 @@ export function statsReplyBytes(wishes: readonly QueueStatsWish[]): number {
     const types = toU64(wish.types, 'types')
     for (const [type, counters] of Object.entries(netStatsCounters))
       if (((types >> BigInt(type)) & 1n) === 1n) bytes += HEAD_BYTES + 8 * counters.length
+  }
+  return bytes
+}
+
+/** Counters of one kind for which a driver has room: newer devices may have more behind those that are known, and kinds of their own. */
+const ROOMY_COUNTERS = 16
+
+/** Bytes that the answer to a wish may have: of each kind that is asked for, known or not, those of 16 counters at least. */
+export function statsReplyRoom(wishes: readonly QueueStatsWish[]): number {
+  checkArray(wishes, 'wishes')
+  let bytes = 0
+  for (const wish of wishes) {
+    checkObject(wish, 'a wish')
+    const types = toU64(wish.types, 'types')
+    for (let type = 0; type < 64; type++) {
+      if (((types >> BigInt(type)) & 1n) === 0n) continue
+      bytes += HEAD_BYTES + 8 * Math.max(netStatsCounters[type]?.length ?? 0, ROOMY_COUNTERS)
+    }
   }
   return bytes
 }
