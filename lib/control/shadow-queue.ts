@@ -142,10 +142,14 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   }
 
   /**
-   * Begins to serve a guest's ring; commands that are in it are served at once, also while the guest runs. ERR_VDPA_STATE while one is attached, ERR_VDPA_RING_BROKEN
-   * where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
+   * Begins to serve a guest's ring; commands that are in it are served at once, also while the guest runs. ERR_VDPA_CLOSED where the device's queue is closed,
+   * ERR_VDPA_STATE while a guest is attached, ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
    */
   attach(guest: GuestControlRing): void {
+    if (this.isClosed)
+      throw vdpaError('ERR_VDPA_CLOSED', 'the control queue is closed: nobody would answer the guest', {
+        path: this.#host.path,
+      })
     if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
     const ring = new GuestRing(guest)
     const attached: Attached = { wish: { ...guest }, ring, kicks: undefined, isServing: false, isLeaving: false }

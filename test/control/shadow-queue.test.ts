@@ -340,3 +340,12 @@ test('arguments that are none leave nothing, and one guest is attached at a time
   expect(() => shadow.attach(guest.queue())).toThrow(/attached already/)
   await expect(shadow.replay([])).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
 })
+
+test('no guest is attached to a queue that is closed', async () => {
+  const guest = new Guest(world)
+  const shadow = await startShadow(world)
+  await world.device.reset()
+  expect(shadow.isClosed).toBe(true)
+  expect(() => shadow.attach(guest.queue())).toThrow(expect.objectContaining({ code: 'ERR_VDPA_CLOSED' }))
+  expect(shadow.isAttached).toBe(false)
+})
