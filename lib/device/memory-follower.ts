@@ -52,8 +52,9 @@ export class MemoryFollower implements Closeable {
   readonly #table: ChangingMemoryTable
   readonly #options: FollowOptions
   readonly #host: FollowerHost
-  readonly #numbers = new Map<MemoryRegion, number>()
-  readonly #regions: MemoryRegion[] = []
+  // The memory of what is mapped and wanted, by the numbers that entries have for it.
+  #numbers = new Map<MemoryRegion, number>()
+  #regions: MemoryRegion[] = []
   readonly #stopListening: () => void
   #have = new IntervalTable()
   #isStopped = false
@@ -124,7 +125,27 @@ export class MemoryFollower implements Closeable {
     this.#have = filtered(this.#have, isMapped)
     const want = this.#isStopped ? new IntervalTable() : this.#wanted(space)
     const plan = planChanges([{ asid, have: this.#have, want }], options)
-    return { plan, regions: this.#regions, done: () => (this.#have = want) }
+    return { plan, regions: this.#regions, done: () => this.#keep(want) }
+  }
+
+  /** What is mapped now. Memory that is in none of it is not kept: the program may have freed it. */
+  #keep(want: IntervalTable): void {
+    this.#have = want
+    const entry = new Uint32Array(ENTRY_WORDS)
+    const before = this.#regions
+    const used = new Set<number>()
+    for (let at = want.start(); at >= 0; at = want.next(at)) {
+      want.read(at, entry)
+      used.add(entry[EntryWord.object] as number)
+    }
+    if (used.size === before.length) return
+    this.#numbers = new Map()
+    this.#regions = []
+    this.#have = filtered(want, (one) => {
+      const region = before[one[EntryWord.object] as number]
+      if (region !== undefined) one[EntryWord.object] = this.#numberOf(region)
+      return true
+    })
   }
 
   #wanted({ pageSize, backend }: FollowedSpace): IntervalTable {

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import type { AddressSpace } from '../../lib/device/address-space.js'
+import { MemoryFollower } from '../../lib/device/memory-follower.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
@@ -101,4 +102,34 @@ test('a table that cannot be left is refused, and heard no more', async () => {
   tell()
   await device.close()
   expect(device.state).toBe('closed')
+})
+
+test('memory that was taken out of the table is kept no more, and what stays keeps its place', async () => {
+  const guest = new GuestMemory()
+  const space = {
+    asid: 0,
+    pageSize: 4096,
+    backend: simulator,
+    options: { version: 2, batch: false } as const,
+    isMapped: () => true,
+  }
+  const follower = new MemoryFollower(guest, {}, { run: () => Promise.resolve(), end: () => undefined })
+  const change = () => {
+    const { plan, regions, done } = follower.plan(space)
+    done()
+    return { steps: plan.count, regions }
+  }
+  const [first, second, third] = [0, 1, 2].map((number) => {
+    const region = simulator.allocate(4096)
+    guest.add({ address: BigInt(number * 4096), region })
+    return region
+  })
+  expect(change().regions).toEqual([first, second, third])
+  guest.remove(0n)
+  change()
+  // Nothing is to be sent, and of the first nothing is known.
+  expect(change()).toEqual({ steps: 0, regions: [second, third] })
+  await follower.close()
+  change()
+  expect(change()).toEqual({ steps: 0, regions: [] })
 })
