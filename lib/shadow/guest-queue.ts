@@ -1,6 +1,7 @@
 // The guest's end of a shadowed queue: the device's side of a ring that lies in the guest's memory, and where that ring stands when nobody of us was there.
 
 import { vdpaError } from '../base/errors.js'
+import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, DESCRIPTOR_BYTES, ENTRIES_AT, INDEX_AT, slotsBetween } from '../virtqueue/layout.js'
@@ -145,15 +146,31 @@ export function findPosition(shape: GuestShape, windows: GuestWindows, said: Rin
   return { isCertain: true, state, resubmitted: taken ?? 0 }
 }
 
-function areasOf({ format, size, addresses }: GuestShape, windows: GuestWindows): RingAreas {
+/** An area may lie over several pieces of the guest's memory. */
+function areasOf({ format, size, addresses }: GuestShape, windows: GuestWindows): RingAreas<RingBytes> {
   const sizes = areaSizes(format, size)
-  const locate = (name: AreaName) => {
-    const bytes = windows.bytes(Number(addresses[name]), sizes[name])
-    if (bytes === undefined || addresses[name] > BigInt(Number.MAX_SAFE_INTEGER))
-      throw broken(`the ${name} area of the guest's ring does not lie in its memory in one piece`)
-    return new RingMemory(bytes.buffer, bytes.byteOffset, bytes.length)
+  const locate = (name: AreaName): RingBytes => {
+    const parts =
+      addresses[name] > BigInt(Number.MAX_SAFE_INTEGER) ? [] : partsOf(windows, Number(addresses[name]), sizes[name])
+    const [whole] = parts
+    if (whole === undefined) throw broken(`the ${name} area of the guest's ring does not lie in its memory`)
+    return parts.length === 1 ? whole : new PartedRingMemory(parts)
   }
   return { descriptor: locate('descriptor'), driver: locate('driver'), device: locate('device') }
+}
+
+/** So many bytes of a guest, window by window; none where it has not all of them, or where an edge cuts an index in two, which nobody could read at once. */
+function partsOf(windows: GuestWindows, address: number, length: number): RingMemory[] {
+  const parts: RingMemory[] = []
+  for (let done = 0; done < length;) {
+    const window = windows.at(address + done)
+    if (window === undefined || done % 2 !== 0) return []
+    const count = Math.min(length - done, window.last - (address + done) + 1)
+    const { buffer, byteOffset } = window.region.view(window.offset + (address + done - window.first), count)
+    parts.push(new RingMemory(buffer, byteOffset, count))
+    done += count
+  }
+  return parts
 }
 
 function broken(text: string): Error {
