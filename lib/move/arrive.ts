@@ -171,7 +171,7 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   }
   if (driver !== undefined) arrived.driver = yield* startDriver(device, driver, snapshot, isLate)
   for (const queue of own) arrived.queues.push(yield* startQueue(device, queue, from.memories, isLate))
-  for (const shadow of from.shadows ?? []) yield* shadow.rejoinSteps(isLate)
+  for (const shadow of from.shadows ?? []) yield* shadow.recovery.rejoinSteps(isLate)
   for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
   yield* device.startOrHaltSteps()
   if (commands.length > 0) yield* replaySteps(device, arrived, commands)
@@ -227,7 +227,10 @@ function keepPlaces(space: AddressSpace, { snapshot, memories, driver, shadows =
   const places = new Map<bigint, number>()
   const note = (iova: bigint, memory: MemoryRegion) => places.set(iova, memory.length)
   if (driver !== undefined && 'queues' in driver) for (const { iova, memory } of driver.queues) note(iova, memory)
-  for (const { savedPlace: place } of shadows) if (place?.space === space) note(place.iova, place.memory)
+  for (const { recovery } of shadows) {
+    const place = recovery.savedPlace
+    if (place?.space === space) note(place.iova, place.memory)
+  }
   for (const { books, asid, descriptorAsid } of snapshot.queues)
     if (books !== undefined && [asid, descriptorAsid].includes(space.asid))
       note(BigInt(books.iova), memories[books.memory] as MemoryRegion)
@@ -326,7 +329,7 @@ function tell(
   }
   if (driver instanceof NetDriver) driver.kickReceive()
   if (isLate) for (const queue of queues) queue.kick()
-  for (const shadow of shadows) shadow.workAgain()
+  for (const shadow of shadows) shadow.recovery.workAgain()
 }
 
 function interrupt({ backend }: VdpaDevice, call: EventfdLike): void {

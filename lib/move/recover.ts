@@ -167,7 +167,7 @@ class Recovery {
     for (const { place, hasEnded } of this.#loose)
       if (hasEnded && !place.memory.isClosed && !device.takesOver(place.memory))
         failures.now(() => place.memory.close())
-    for (const shadow of this.#shadows) failures.now(() => shadow.giveUp())
+    for (const shadow of this.#shadows) failures.now(() => shadow.recovery.giveUp())
   }
 
   /** The driver's books. One that has none any more, because its requests were told of the breakdown or a ring is broken, begins anew. */
@@ -204,7 +204,7 @@ class Recovery {
   *#takeShadows(): Steps<void> {
     const ended = new Set<number>()
     for (const shadow of this.#shadows) {
-      if (yield* shadow.partSteps()) continue
+      if (yield* shadow.recovery.partSteps()) continue
       ended.add(shadow.index)
       this.#lost.push(`queue ${shadow.index} of the guest is served no more: its ring, or the shadow's, was broken`)
     }
@@ -216,7 +216,7 @@ class Recovery {
 
   /** Rings that come back to their places are made before those that are begun anew, wherever there is room. */
   #inPlaces(): ShadowQueue[] {
-    const isPlaced = (shadow: ShadowQueue) => shadow.savedPlace !== undefined
+    const isPlaced = (shadow: ShadowQueue) => shadow.recovery.savedPlace !== undefined
     return [...this.#shadows.filter(isPlaced), ...this.#shadows.filter((shadow) => !isPlaced(shadow))]
   }
 

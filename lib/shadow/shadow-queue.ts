@@ -7,11 +7,10 @@ import { Failures } from '../base/failures.js'
 import { callUnasked } from '../base/program-calls.js'
 import { whole, type Steps } from '../base/steps.js'
 import type { DeviceQueue } from '../device/device-queue.js'
+import type { QueueSnapshot } from '../device/queue-options.js'
 import { absent } from '../device/groups.js'
-import type { AddressSpace } from '../device/address-space.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { Vring } from '../device/vring.js'
-import type { MemoryRegion } from '../memory/memory-region.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { initialState } from '../virtqueue/layout.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
@@ -20,6 +19,7 @@ import type { DirtyLog } from './dirty-log.js'
 import type { ShadowQueueCounters } from './forwarder.js'
 import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
+import { ShadowRecovery } from './recovery.js'
 import { Serving } from './serving.js'
 import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
 import { beginSteps, endSteps, holdSteps, NotNow, patiently } from './switching.js'
@@ -39,6 +39,8 @@ export class ShadowQueue implements Closeable {
   readonly index: number
   /** Live. */
   readonly counters: Readonly<ShadowQueueCounters>
+  /** @internal Its part in a recovery of its device. */
+  readonly recovery: ShadowRecovery
   readonly #counters: ShadowQueueCounters
   readonly #device: VdpaDevice
   readonly #options: ShadowQueueOptions
@@ -50,8 +52,6 @@ export class ShadowQueue implements Closeable {
   #isAttached = false
   // The device served the guest's ring when it was taken from it.
   #wasServed = false
-  // To be begun anew by a recovery that is under way.
-  #isAnew = false
   #isClosed = false
   #closeFailure: Error | undefined
   #failure: unknown
@@ -71,6 +71,13 @@ export class ShadowQueue implements Closeable {
     this.index = options.index
     this.#counters = { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 }
     this.counters = this.#counters
+    this.recovery = new ShadowRecovery({
+      device,
+      served: () => this.#served,
+      ringSpace: options.descriptorSpace ?? options.space,
+      takeSteps: (isLate) => this.takeSteps(isLate),
+      restoreSteps: (restore, isLate) => this.#restoreSteps(restore, isLate),
+    })
   }
 
   /** Begins to shadow several queues of one device in one suspension: all or none. Otherwise as begin(). */
@@ -317,58 +324,6 @@ export class ShadowQueue implements Closeable {
     return shadows.get(queue)
   }
 
-  /**
-   * @internal Its ring on a device that was halted is ended; what the device used is the guest's, and the books are kept for rejoinSteps(). A ring of ours that the device broke is begun
-   * anew where the guest's shows what is in flight. False where neither can be: the shadowing has ended then, as at a reset.
-   */
-  *partSteps(): Steps<boolean> {
-    const served = this.#served
-    if (served === undefined) return false
-    served.forwarder.collect()
-    if (served.forwarder.isWhole) yield* served.partSteps()
-    else {
-      this.#isAnew = served.queue.ring.isBroken && !served.guest.ring.isBroken && served.forwarder.isInOrder
-      yield* served.queue.endSteps()
-    }
-    return this.#isAnew || served.saved !== undefined
-  }
-
-  /** @internal Where the memory of the ring that partSteps() ended is to be again. */
-  get savedPlace(): { readonly space: AddressSpace; readonly iova: bigint; readonly memory: MemoryRegion } | undefined {
-    const { space, descriptorSpace = space } = this.#options
-    const saved = this.#served?.saved
-    return saved === undefined ? undefined : { space: descriptorSpace, iova: saved.iova, memory: saved.memory }
-  }
-
-  /** @internal The device gets a ring with all that it had not answered. `isLate`: who asks enables it. */
-  *rejoinSteps(isLate: boolean): Steps<void> {
-    if (this.#isAnew) return yield* this.takeSteps(isLate)
-    const served = this.#served
-    const restore = served?.saved
-    if (served === undefined || restore === undefined) return
-    const queue = yield* this.#device.createQueueSteps(this.index, { ...this.#queueOptions(isLate), restore })
-    shadows.set(queue, this)
-    served.rejoin(queue)
-  }
-
-  /** @internal The device runs with what rejoinSteps() gave it. A shadow that was paused stays so. */
-  workAgain(): void {
-    const { forwarder, queue } = this.#served ?? {}
-    if (forwarder === undefined || queue === undefined) return
-    if (queue.ring.inFlight > 0) queue.kick()
-    if (this.#isAnew) forwarder.goOn()
-    else forwarder.work()
-    this.#isAnew = false
-  }
-
-  /** @internal Nobody goes on with what partSteps() kept: the shadowing has ended, as at a reset. */
-  giveUp(): void {
-    this.#isAnew = false
-    const served = this.#served
-    if (served?.saved === undefined) return
-    served.giveUp(this.#device.takesOver(served.saved.memory))
-  }
-
   /** @internal How it was made. */
   get options(): ShadowQueueOptions {
     return this.#options
@@ -414,6 +369,12 @@ export class ShadowQueue implements Closeable {
     this.#isAttached = false
     this.#failure = undefined
     served.listen()
+  }
+
+  *#restoreSteps(restore: QueueSnapshot, isLate: boolean): Steps<DeviceQueue> {
+    const queue = yield* this.#device.createQueueSteps(this.index, { ...this.#queueOptions(isLate), restore })
+    shadows.set(queue, this)
+    return queue
   }
 
   #stopped(served: Serving): void {
