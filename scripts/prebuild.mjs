@@ -9,17 +9,18 @@ import { buildEnvironment } from './node-headers.mjs'
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /**
- * Folder of prebuilds/ to compiler. The C++ library is not linked in: Debian's wants a newer C library (2.36) than the addon does (2.33). Musl needs a compiler
- * with a C++ library of its own, which Debian does not have.
+ * Folder of prebuilds/ to compilers, of which the first that is here is taken. The C++ library is not linked in: Debian's wants a newer C library (2.36) than the addon
+ * does (2.33). Musl needs a compiler with a C++ library of its own, which Debian does not have: a musl cross compiler, or zig, which links its own in.
  */
 const targets = {
-  'linux-x64-glibc': 'x86_64-linux-gnu-g++',
-  'linux-arm64-glibc': 'aarch64-linux-gnu-g++',
-  'linux-x64-musl': 'x86_64-linux-musl-g++',
-  'linux-arm64-musl': 'aarch64-linux-musl-g++',
+  'linux-x64-glibc': [['x86_64-linux-gnu-g++']],
+  'linux-arm64-glibc': [['aarch64-linux-gnu-g++']],
+  'linux-x64-musl': [['x86_64-linux-musl-g++'], ['zig', 'c++', '-target', 'x86_64-linux-musl']],
+  'linux-arm64-musl': [['aarch64-linux-musl-g++'], ['zig', 'c++', '-target', 'aarch64-linux-musl']],
 }
 
-function compile(compiler, output) {
+/** Compiles with the first of `compilers` that is here; `error` is ENOENT where none is. */
+function compile(compilers, output) {
   const sources = readFileSync(join(root, 'native/sources.txt'), 'utf8').trim().split('\n')
   const { target_name: name } = JSON.parse(readFileSync(join(root, 'binding.gyp'), 'utf8')).targets[0]
   const defines = [
@@ -33,20 +34,34 @@ function compile(compiler, output) {
     throw new Error("Node's headers are not installed: set npm_config_nodedir to where they are")
   const headers = [join(nodedir, 'include/node'), join(root, 'node_modules/node-addon-api')]
   const words = [
-    ...['-shared', '-fPIC', '-O2', '-std=c++17', '-fexceptions', '-fvisibility=hidden', '-pthread', '-s'],
+    ...[
+      '-shared',
+      '-fPIC',
+      '-O2',
+      '-std=c++17',
+      '-fexceptions',
+      '-fvisibility=hidden',
+      '-pthread',
+      '-s',
+      '-Wl,--version-script=native/exports.map',
+    ],
     ...defines.map((define) => `-D${define}`),
     ...headers.flatMap((folder) => ['-isystem', folder]),
     ...sources.map((source) => join('native', source)),
     ...['-o', output],
   ]
-  return spawnSync(compiler, words, { cwd: root, encoding: 'utf8' })
+  for (const [command, ...first] of compilers) {
+    const ended = spawnSync(command, [...first, ...words], { cwd: root, encoding: 'utf8' })
+    if (ended.error?.code !== 'ENOENT') return { ...ended, command }
+  }
+  return { status: null, error: Object.assign(new Error('no compiler'), { code: 'ENOENT' }), stderr: '' }
 }
 
 rmSync(join(root, 'prebuilds'), { recursive: true, force: true })
 let made = 0
-for (const [name, compiler] of Object.entries(targets)) {
+for (const [name, compilers] of Object.entries(targets)) {
   mkdirSync(join(root, 'prebuilds', name), { recursive: true })
-  const { status, error, stderr } = compile(compiler, join(root, 'prebuilds', name, 'vhost_vdpa_native.node'))
+  const { status, error, stderr, command } = compile(compilers, join(root, 'prebuilds', name, 'vhost_vdpa_native.node'))
   if (status === 0) made++
   else rmSync(join(root, 'prebuilds', name), { recursive: true })
   if (error !== undefined && error.code !== 'ENOENT') throw error
@@ -55,6 +70,8 @@ for (const [name, compiler] of Object.entries(targets)) {
     process.exitCode = 1
   }
   // npm's --json takes stdout for itself.
-  console.error(`prebuilds/${name}: ${status === 0 ? 'made' : error === undefined ? 'failed' : `no ${compiler} here`}`)
+  const names = compilers.map(([each]) => each).join(' and no ')
+  const outcome = status === 0 ? `made by ${command}` : error === undefined ? 'failed' : `no ${names} here`
+  console.error(`prebuilds/${name}: ${outcome}`)
 }
 if (made === 0) process.exitCode = 1
