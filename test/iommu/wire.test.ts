@@ -41,7 +41,7 @@ describe.each([
           else expect((request as IommuRequest).kind).toBe(kind)
         },
       ),
-      { numRuns: 20_000 },
+      { numRuns: 10_000 },
     )
     expect(seen).toEqual(new Set([...kinds, 'short', undefined]))
   })

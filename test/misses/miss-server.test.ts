@@ -356,6 +356,12 @@ describe('prefetch()', () => {
     expect(port.written).toEqual(['update 0x1000+0x1000 rw', 'update 0x2000+0x1000 rw'])
   })
 
+  test('ends with the last address there is', async () => {
+    const { port, server } = serve(({ iova }) => ({ ...page(iova), uaddr: 0x1000n }))
+    await server.prefetch({ first: 2n ** 64n - 0x1800n, last: 2n ** 64n - 1n })
+    expect(port.written).toEqual(['update 0xffffffffffffe000+0x1000 rw', 'update 0xfffffffffffff000+0x1000 rw'])
+  })
+
   test('waits for a translator that answers later, and asks again where an invalidation came between', async () => {
     const { asked, translate } = later()
     const { port, server } = serve(translate)

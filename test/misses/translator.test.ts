@@ -9,10 +9,14 @@ const edges = [0n, 1n, 0x1000n, 2n ** 63n, U64_LAST - 1n, U64_LAST, 2n ** 64n, -
 const number = fc.oneof(fc.constantFrom(...edges), fc.bigInt({ min: -2n, max: 2n ** 65n }), fc.anything())
 
 test('any answer to any address', () => {
-  const answer = fc.record(
-    { iova: number, size: number, uaddr: number, access: fc.constantFrom('ro', 'wo', 'rw', 'r', 3, null) },
-    { requiredKeys: [] },
-  )
+  const fields = { iova: number, size: number, uaddr: number, access: fc.constantFrom('ro', 'wo', 'rw', 'r', 3, null) }
+  const likely = fc.record({
+    iova: fc.constantFrom(0n, 1n, 0x1000n),
+    size: fc.constantFrom(...edges),
+    uaddr: fc.constantFrom(0n, 0x1000n),
+    access: fc.constantFrom('ro', 'wo', 'rw'),
+  })
+  const answer = fc.oneof(likely, fc.record(fields), fc.record(fields, { requiredKeys: [] }))
   let taken = 0
   fc.assert(
     fc.property(fc.oneof(answer, fc.anything()), fc.constantFrom(...edges.slice(0, 6)), (given, wanted) => {
@@ -29,7 +33,7 @@ test('any answer to any address', () => {
         expect(failure.message).toMatch(/^(answer|access)\S* must be/)
       }
     }),
-    { numRuns: 20_000 },
+    { numRuns: 10_000 },
   )
   expect(taken).toBeGreaterThan(0)
 })
