@@ -1,6 +1,6 @@
 // `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, a hundred thousand
 // requests to an IOMMU, the bugs of mutants.json, planted one at a time, 500 small changes by lot, 10,000 sequences on the lab's kernel (Debian, root),
-// and the lab's conformance suites with vdpa_sim loaded otherwise. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
+// DPDK's driver on a device that is served by VDUSE, and the lab's conformance suites with vdpa_sim loaded otherwise. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -20,6 +20,14 @@ const jobs = [
   ['mutants', ['scripts/mutants.mjs'], {}],
   ['mutation', ['scripts/mutation.mjs', '--sample', '500', '--least', LEAST_SCORE], {}],
   ['kernel', ['scripts/lab/run.mjs', '--test', 'differential', '--env', `VDPA_SEED=${seed}`], {}],
+  [
+    'peers of VDUSE',
+    [
+      ...['scripts/lab/run.mjs', '--with', 'dpdk', '--env', 'VHOST_VDPA_LONG=1', '--patience', '1800'],
+      ...['--test', 'vduse-peers'],
+    ],
+    {},
+  ],
   ...['batch_mapping=0', 'use_va=0'].map((parameter) => [
     `kernel with vdpa_sim.${parameter}`,
     ['scripts/lab/run.mjs', '--module', `vdpa_sim.${parameter}`, '--test', 'kernel/(rows|conformance|control-plane)'],

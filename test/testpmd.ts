@@ -11,11 +11,12 @@ export const FLOW_MAC = '00:01:02:03:04:01'
 
 const PROGRAM = '/usr/bin/dpdk-testpmd'
 
-/** A suite that needs it; `mend` is how it comes to where this runs. */
-export function describeTestpmd(title: string, mend: string, body: () => void): void {
-  const isThere = existsSync(PROGRAM)
-  const suite = isThere ? describe : describe.skip
-  suite(isThere ? title : `${title} (skipped: there is no ${PROGRAM}: ${mend})`, body)
+/** A suite that needs it; `mend` is how it comes to where this runs. Where it `isLong`, it runs when VHOST_VDPA_LONG is set. */
+export function describeTestpmd(title: string, mend: string, body: () => void, isLong = false): void {
+  const lacks = existsSync(PROGRAM) ? '' : ` (skipped: there is no ${PROGRAM}: ${mend})`
+  const waits = isLong && process.env.VHOST_VDPA_LONG === undefined ? ` (skipped: it takes minutes: ${mend})` : ''
+  const suite = lacks + waits === '' ? describe : describe.skip
+  suite(`${title}${lacks || waits}`, body)
 }
 
 /** The processors that this process may use, as the kernel lists them. */
