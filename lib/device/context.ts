@@ -102,10 +102,15 @@ export function lostError(context: DeviceContext, cause: unknown = context.state
   })
 }
 
-/** Carries a procedure out in the device's order. ERR_VDPA_CLOSED from close() on, which is decided at the call. */
+/** Carries a procedure out in the device's order. ERR_VDPA_CLOSED from close() on, which is decided at the call, and where a procedure before it closed the device. */
 export async function inOrder<T>(context: DeviceContext, start: () => Steps<T>, signal?: AbortSignal): Promise<T> {
   checkOpen(context)
-  return context.serial.run(start, signal)
+  return context.serial.run(() => startOpen(context, start), signal)
+}
+
+function startOpen<T>(context: DeviceContext, start: () => Steps<T>): Steps<T> {
+  if (context.state.isClosed) checkOpen(context)
+  return start()
 }
 
 /** The same on the calling thread. ERR_VDPA_STATE while an asynchronous procedure is under way. */
@@ -126,7 +131,7 @@ export async function change<T>(
   const entry = { verb }
   changes.push(entry)
   try {
-    return await context.serial.run(start, signal)
+    return await context.serial.run(() => startOpen(context, start), signal)
   } finally {
     changes.delete(entry)
   }

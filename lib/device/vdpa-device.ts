@@ -98,6 +98,7 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   readonly #configCall: ConfigCall
   readonly #configChanges: ConfigChanges
   #closing: Promise<void> | undefined
+  #closeFailure: Error | undefined
 
   /** Claims an open handle: takes ownership, reads what the device is, acknowledges backend features. The handle is closed when that fails. */
   static claim<K extends DeviceKind = DeviceKind>(
@@ -479,6 +480,12 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
     return this.#context.queues.takeOver(this.#context.spaces.values(), memory)
   }
 
+  /** @internal close() as the last part of a procedure of the device: what was asked for meanwhile finds it closed. */
+  endSteps(): Steps<void> {
+    this.#beginClosing()
+    return this.#closeSteps()
+  }
+
   /** @internal Runs what drivers do with several queues as one verb of the device. */
   changeQueues<T>(verb: string, start: () => Steps<T>): Promise<T> {
     return change(this.#context, verb, start)
@@ -491,8 +498,16 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   }
 
   *#closeSteps(): Steps<void> {
+    // A procedure before this one may have closed it: who closes it again hears of the same failures.
+    if (this.#context.state.isClosed) {
+      if (this.#closeFailure !== undefined) throw this.#closeFailure
+      return
+    }
     try {
       yield* closeSteps(this.#context, this.#configCall)
+    } catch (failure) {
+      this.#closeFailure = failure as Error
+      throw failure
     } finally {
       tell(this.events, this.path, 'close')
     }

@@ -217,6 +217,11 @@ function replaySteps(
   return sleeping({ now: laterOnly, later })
 }
 
+/** What cannot be done on the spot, as part of a procedure. */
+export function later<T>(work: () => Promise<T>): Steps<T> {
+  return sleeping({ now: laterOnly, later: work })
+}
+
 /** A control queue answers later only: no procedure that waits for one is run on the spot. */
 export function laterOnly(): never {
   throw new Error('a control queue answers later only')

@@ -1,9 +1,10 @@
 // A running device moves to another one: what can be done while it runs is done before the stop. When it fails, the guest goes on where it was: it runs on one side,
 // exactly one.
 
-import { checkInteger, checkObject, typeError } from '../base/checks.js'
+import { checkInteger, checkObject } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
+import type { Steps } from '../base/steps.js'
 import type { GuestControlRing } from '../control/guest-ring.js'
 import type { NetControlQueue } from '../control/net-control-queue.js'
 import type { ShadowControlQueue } from '../control/shadow-queue.js'
@@ -15,7 +16,7 @@ import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
 import { ShadowQueue } from '../shadow/shadow-queue.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
-import { arriveSteps, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
+import { arriveSteps, later, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
 import { checkGiven, giveUp, guestOf, looseQueues, type SavedDriver } from './carried.js'
 import { DriverCarry } from './driver-carry.js'
 import { MemoryCopy, type CopiedMemory } from './memory-copy.js'
@@ -112,14 +113,16 @@ export async function prepareMove(
   checkDevice(source, 'source')
   checkDevice(target, 'target')
   const wish = { ...options, shadows: [...(options.shadows ?? [])] }
-  checkMovable(source, wish)
-  checkNew(target)
-  if (target === source) throw typeError('target', 'another device than the source', target.path)
   const copy = wish.memory === undefined ? undefined : new MemoryCopy(wish.memory)
-  const frame = source.takeSnapshot({ isRunning: true, ...bookOf(wish) })
-  const outline = outlineOf(source, frame, wish.shadows)
-  refuseDifferences(target, inCopiedMemory(outline, copy).snapshot)
-  const move = new DeviceMove(source, target, wish, { frame, outline, copy })
+  const move = await source.changeQueues('prepareMove()', () => {
+    checkMovable(source, wish)
+    // A device that runs is no target.
+    if (target === source) checkNew(target)
+    const frame = source.takeSnapshot({ isRunning: true, isInside: true, ...bookOf(wish) })
+    const outline = outlineOf(source, frame, wish.shadows)
+    const made = new DeviceMove(source, target, wish, { frame, outline, copy })
+    return later(() => Promise.resolve(made))
+  })
   await move.prepare()
   return move
 }
@@ -136,6 +139,7 @@ export class DeviceMove {
   /** What is done one after another: rounds, and the end. */
   #last: Promise<unknown> = Promise.resolve()
   #isEnding = false
+  #isStopped = false
   #isAbandoned = false
   /** The source as it was looked at last, and what is made of that for who goes on. */
   readonly #frame: TakenSnapshot
@@ -164,12 +168,20 @@ export class DeviceMove {
 
   /** @internal */
   async prepare(): Promise<void> {
+    const [target, taken] = [this.#target, this.#taken]
+    const there = inCopiedMemory(taken, this.#copy)
+    let isTouched = false
+    const steps = function* (): Steps<void> {
+      checkNew(target)
+      refuseDifferences(target, there.snapshot)
+      isTouched = true
+      yield* prepareSteps(target, there.snapshot, there.memories)
+    }
     try {
-      const [target, taken] = [this.#target, this.#taken]
-      const there = inCopiedMemory(taken, this.#copy)
-      await this.#watch.during('prepare', false, () => prepareDevice(target, there))
+      await this.#watch.during('prepare', false, () => target.changeQueues('prepareMove()', steps))
       this.#prepared = { spaces: taken.snapshot.spaces, there, versions: versionsOf(target, there) }
     } catch (failure) {
+      if (!isTouched) throw failure
       await this.#leaveTarget(failure)
     }
   }
@@ -187,7 +199,10 @@ export class DeviceMove {
   async finish(): Promise<MoveResult> {
     this.#checkGoing()
     this.#isEnding = true
-    return this.#inTurn(() => this.#finish())
+    const before = this.#last
+    const result = this.#finish(before)
+    this.#last = result.catch(() => undefined)
+    return result
   }
 
   /** Gives the move up: the target is closed, and the source runs on. From finish() on it only waits for that to end: one of the two runs then. */
@@ -199,51 +214,71 @@ export class DeviceMove {
     return this.#inTurn(() => this.#target.close())
   }
 
-  async #finish(): Promise<MoveResult> {
+  async #finish(before: Promise<unknown>): Promise<MoveResult> {
+    try {
+      return await this.#source.changeQueues('finish()', () => this.#finishSteps(before))
+    } catch (failure) {
+      if (!this.#isStopped) await this.#leaveTarget(failure)
+      throw failure
+    }
+  }
+
+  /** One procedure of the source: what else is asked of it finds it closed, or going on. */
+  *#finishSteps(before: Promise<unknown>): Steps<MoveResult> {
+    // A round of copying that is under way.
+    yield* later(() => before)
     const [source, target, watch] = [this.#source, this.#target, this.#watch]
     const arrived: Arrived = { queues: [] }
+    checkMovable(source, this.#wish)
+    if (canSuspend(source)) yield* watch.duringSteps('suspend', true, ShadowQueue.holdSteps(source, this.#shadows))
+    this.#isStopped = true
     try {
-      checkMovable(source, this.#wish)
-      if (canSuspend(source)) await watch.during('suspend', true, () => ShadowQueue.holdAll(source, this.#shadows))
-    } catch (failure) {
-      await this.#leaveTarget(failure)
-    }
-    try {
-      await watch.during('take', true, () => this.#take())
+      yield* watch.duringSteps('take', true, this.#takeSteps())
       const copy = this.#copy
-      if (copy !== undefined) await watch.during('copy', true, () => copy.round())
-      await watch.during('arrive', true, () => this.#arrive(target, arrived))
+      if (copy !== undefined)
+        yield* watch.duringSteps(
+          'copy',
+          true,
+          later(() => copy.round()),
+        )
+      const there = later(() => target.changeQueues('moveDevice()', () => this.#arriveSteps(target, arrived)))
+      yield* watch.duringSteps('arrive', true, there)
     } catch (failure) {
-      return await watch.during('return', true, () => this.#goBack(failure, arrived))
+      return yield* watch.duringSteps('return', true, this.#goBackSteps(failure, arrived))
     }
-    const failure = await watch.during('close', false, () => this.#closeSource()).catch((met: unknown) => met)
+    let failure: unknown
+    try {
+      yield* watch.duringSteps('close', false, this.#closeSourceSteps())
+    } catch (met) {
+      failure = met
+    }
     return this.#result({ isMoved: true, failure, device: target, arrived })
   }
 
-  async #closeSource(): Promise<void> {
+  *#closeSourceSteps(): Steps<void> {
     const failures = new Failures()
-    await this.#source.close().catch((met: unknown) => failures.keep(met))
+    yield* failures.attempt(this.#source.endSteps())
     this.#carry.end(true, failures)
     failures.throwMet(`closing ${this.#source.path}, which moved, met failures`)
   }
 
   /** Takes the books of a device that stands still, or that is stopped by a reset with its driver's. */
-  async #take(): Promise<void> {
+  *#takeSteps(): Steps<void> {
     const source = this.#source
     const { driver, shadowControl } = this.#wish
-    this.#guest = await guestOf(shadowControl)
+    this.#guest = yield* later(() => guestOf(shadowControl))
     if (source.isSuspended) {
-      const frame = source.takeSnapshot({ ...bookOf(this.#wish), previous: this.#frame })
+      const frame = source.takeSnapshot({ ...bookOf(this.#wish), previous: this.#frame, isInside: true })
       this.#taken = withGuestRings(frame, this.#shadows)
       checkPositions(source, this.#taken)
     } else {
       const lost = `${source.path} cannot be suspended: what it had taken and not answered is carried out again`
       this.#taken = { ...this.#taken, snapshot: { ...this.#taken.snapshot, lost: [lost] } }
     }
-    this.#saved = await driver?.save({ byReset: true })
+    if (driver !== undefined) this.#saved = yield* driver.saveSteps(true)
   }
 
-  async #arrive(device: VdpaDevice, arrived: Arrived): Promise<void> {
+  *#arriveSteps(device: VdpaDevice, arrived: Arrived): Steps<void> {
     const isTarget = device === this.#target
     const { isMapped, ...taken } = isTarget ? this.#there() : { ...this.#taken, isMapped: false }
     const driver = isTarget ? this.#carry.forth(this.#saved) : this.#saved
@@ -254,9 +289,7 @@ export class DeviceMove {
       call: options.guest.call,
     }))
     const all = [...(eventfds ?? []), ...own]
-    await device.changeQueues('moveDevice()', () =>
-      arriveSteps(device, { ...taken, isMapped, driver, eventfds: all, timeout, shadowControl }, arrived),
-    )
+    yield* arriveSteps(device, { ...taken, isMapped, driver, eventfds: all, timeout, shadowControl }, arrived)
     const guest = this.#guest
     if (guest === undefined) return
     arrived.shadowControl?.attach(isTarget && memory !== undefined ? { ...guest, memory: memory.to } : guest)
@@ -290,37 +323,45 @@ export class DeviceMove {
   }
 
   /** The source goes on: from where the target got to, if it ran. */
-  async #goBack(failure: unknown, arrived: Arrived): Promise<MoveResult> {
+  *#goBackSteps(failure: unknown, arrived: Arrived): Steps<MoveResult> {
     const [source, target] = [this.#source, this.#target]
     const failures = new Failures()
     failures.keep(failure)
     const refused = { isMoved: false, failure, device: source }
     try {
       const hasRun = target.isRunning
-      if (hasRun) await this.#takeBack(arrived)
-      const { driver: there } = arrived
-      if (there?.isClosed === false) this.#saved = this.#carry.back(await there.save({ byReset: true }))
-      await target.close().catch((met: unknown) => failures.keep(met))
+      yield* later(() => this.#endThere(arrived, failures))
       this.#carry.end(false, failures)
-      if (!hasRun && this.#saved === undefined && (await resumed(source))) {
+      if (!hasRun && this.#saved === undefined && (yield* resumedSteps(source))) {
         ShadowQueue.letGo(this.#shadows)
         const { driver, control, shadowControl } = this.#wish
         if (this.#guest !== undefined) shadowControl?.attach(this.#guest)
         return this.#result({ ...refused, arrived: { driver, control, shadowControl }, shadows: this.#shadows })
       }
       const back: Arrived = { queues: [] }
-      this.#saved ??= await this.#wish.driver?.save({ byReset: true })
-      await source.reset()
-      await prepareDevice(source, this.#taken)
-      await this.#arrive(source, back)
+      const { driver } = this.#wish
+      if (this.#saved === undefined && driver !== undefined) this.#saved = yield* driver.saveSteps(true)
+      yield* source.resetSteps()
+      const { snapshot, memories } = this.#taken
+      yield* prepareSteps(source, snapshot, memories)
+      yield* this.#arriveSteps(source, back)
       return this.#result({ ...refused, arrived: back })
     } catch (met) {
       failures.keep(met)
-      await target.close().catch((more: unknown) => failures.keep(more))
+      yield* later(() => target.close().catch((more: unknown) => failures.keep(more)))
       failures.now(() => giveUp(this.#saved, [source, target]))
     }
     failures.throwMet(`${source.path} did not move to ${target.path}, and could not go on either`)
     throw failure
+  }
+
+  /** What ran on the target is taken from it, and the target closed. */
+  async #endThere(arrived: Arrived, failures: Failures): Promise<void> {
+    const target = this.#target
+    if (target.isRunning) await this.#takeBack(arrived)
+    const { driver } = arrived
+    if (driver?.isClosed === false) this.#saved = this.#carry.back(await driver.save({ byReset: true }))
+    await target.close().catch((met: unknown) => failures.keep(met))
   }
 
   /** A target that ran has moved the rings of a guest on, and what it wrote counts. */
@@ -405,10 +446,6 @@ function versionsOf(device: VdpaDevice, { snapshot }: TakenSnapshot): number[] {
   return snapshot.spaces.map(({ asid }) => device.addressSpace(asid).version)
 }
 
-function prepareDevice(device: VdpaDevice, { snapshot, memories }: TakenSnapshot): Promise<void> {
-  return device.changeQueues('moveDevice()', () => prepareSteps(device, snapshot, memories))
-}
-
 /** Who knows what the control queue has set. */
 function bookOf({ control, shadowControl }: MoveOptions): SnapshotOptions {
   const book = shadowControl ?? control
@@ -420,12 +457,9 @@ function canSuspend(device: VdpaDevice): boolean {
 }
 
 /** Whether a device that stands still runs again by a mere resume. */
-async function resumed(device: VdpaDevice): Promise<boolean> {
+function* resumedSteps(device: VdpaDevice): Steps<boolean> {
   if (!device.isSuspended || !device.backendFeatures.has('VHOST_BACKEND_F_RESUME')) return false
-  return device.resume().then(
-    () => true,
-    () => false,
-  )
+  return yield* new Failures().attempt(device.resumeSteps())
 }
 
 /** ERR_VDPA_NOT_SUPPORTED where a guest's ring would begin anew on the target, because nobody can tell where it stands. */
@@ -441,8 +475,8 @@ function checkPositions({ path }: VdpaDevice, { snapshot }: TakenSnapshot): void
 /** Refuses before anything is touched what would be lost on the way. */
 function checkMovable(source: VdpaDevice, { driver, control, shadowControl, shadows = [] }: MoveOptions): void {
   const { path } = source
-  if (source.state !== 'running')
-    throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.state}`, { path })
+  if (source.phase !== 'running')
+    throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.phase}`, { path })
   const commands = control ?? shadowControl?.control
   checkGiven(source, { ...(driver !== undefined && { driver }), ...(commands !== undefined && { control: commands }) })
   const shadowed = new Set(shadows.map(({ index }) => index))

@@ -111,9 +111,9 @@ export function refuseDifferences(device: VdpaDevice, snapshot: DeviceSnapshot):
 
 /** ERR_VDPA_STATE for a device that is not as openDevice() gave it. */
 export function checkNew(device: VdpaDevice): void {
-  if (device.state === 'claimed') return
-  const text = `a device that goes on from a snapshot is new, or reset, and this one is ${device.state}`
-  throw vdpaError(device.isClosed ? 'ERR_VDPA_CLOSED' : 'ERR_VDPA_STATE', text, { path: device.path })
+  if (device.phase === 'claimed') return
+  const text = `a device that goes on from a snapshot is new, or reset, and this one is ${device.phase}`
+  throw vdpaError('ERR_VDPA_STATE', text, { path: device.path })
 }
 
 /** Looks options through, and copies them. */

@@ -1,5 +1,7 @@
 // How long the steps of a move took, those before the stop apart from those after it.
 
+import type { Steps } from '../base/steps.js'
+
 /** One step of a move. */
 export interface MoveStep {
   /** What it was: `'prepare'`, `'suspend'`, `'take'`, `'arrive'`, `'close'`, or `'return'` where the source had to go on. */
@@ -28,6 +30,16 @@ export class Stopwatch {
     const begin = performance.now()
     try {
       return await work()
+    } finally {
+      this.#steps.push({ name, milliseconds: performance.now() - begin, isStopped })
+    }
+  }
+
+  /** The same for a part of a procedure. */
+  *duringSteps<T>(name: string, isStopped: boolean, steps: Steps<T>): Steps<T> {
+    const begin = performance.now()
+    try {
+      return yield* steps
     } finally {
       this.#steps.push({ name, milliseconds: performance.now() - begin, isStopped })
     }

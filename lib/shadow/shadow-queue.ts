@@ -22,7 +22,7 @@ import { GuestWindows } from './guest-windows.js'
 import { ShadowRecovery } from './recovery.js'
 import { Serving } from './serving.js'
 import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
-import { beginSteps, endSteps, holdSteps, NotNow, patiently } from './switching.js'
+import { beginSteps, checkInOrder, endSteps, holdSteps, NotNow, patiently, patientSteps } from './switching.js'
 
 export type { ShadowQueueCounters } from './forwarder.js'
 export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './shadow-options.js'
@@ -100,8 +100,7 @@ export class ShadowQueue implements Closeable {
     for (const shadow of shadows) shadow.#served?.forwarder.pause()
     try {
       await patiently(device, shadows, async () => {
-        const late = shadows.find((shadow) => shadow.#served?.forwarder.isInOrder === false)
-        if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
+        checkInOrder(shadows)
         await device.changeQueues('end()', () => {
           const begun = shadows.filter(({ isShadowing }) => isShadowing)
           return endSteps(device, begun)
@@ -112,14 +111,13 @@ export class ShadowQueue implements Closeable {
     }
   }
 
-  /** @internal Suspends the device at a moment when the guests' rings say what is in flight; until letGo() nothing is forwarded. */
-  static async holdAll(device: VdpaDevice, shadows: readonly ShadowQueue[]): Promise<void> {
+  /** @internal As part of a procedure: suspends the device at a moment when the guests' rings say what is in flight; until letGo() nothing is forwarded. */
+  static *holdSteps(device: VdpaDevice, shadows: readonly ShadowQueue[]): Steps<void> {
     for (const shadow of shadows) shadow.#served?.forwarder.pause()
     try {
-      await patiently(device, shadows, async () => {
-        const late = shadows.find((shadow) => shadow.#served?.forwarder.isInOrder === false)
-        if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
-        await device.changeQueues('suspend()', () => holdSteps(device, shadows))
+      yield* patientSteps(device, shadows, function* () {
+        checkInOrder(shadows)
+        yield* holdSteps(device, shadows)
       })
     } catch (failure) {
       ShadowQueue.letGo(shadows)
@@ -127,7 +125,12 @@ export class ShadowQueue implements Closeable {
     }
   }
 
-  /** @internal Forwards again what holdAll() held. */
+  /** @internal Whether the guest's ring says what is in flight, as far as the device has answered by now. */
+  get isInOrder(): boolean {
+    return this.#served?.forwarder.isInOrder !== false
+  }
+
+  /** @internal Forwards again what holdSteps() held. */
   static letGo(shadows: readonly ShadowQueue[]): void {
     for (const shadow of shadows) shadow.#served?.forwarder.goOn()
   }
@@ -316,7 +319,7 @@ export class ShadowQueue implements Closeable {
   /** @internal Takes what a device that stands still has used; whether the guest's ring says what is in flight then. */
   settles(): boolean {
     this.#served?.forwarder.collect()
-    return this.#served?.forwarder.isInOrder !== false
+    return this.isInOrder
   }
 
   /** @internal The shadow that drives a queue; undefined where none does. */

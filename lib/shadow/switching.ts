@@ -2,7 +2,7 @@
 
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
-import { whole, type Steps } from '../base/steps.js'
+import { sleeping, whole, type Steps } from '../base/steps.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 
 /** What a switch asks of a queue. All of it while the device stands still. */
@@ -91,6 +91,12 @@ export function* endSteps(device: VdpaDevice, queues: readonly Switched[]): Step
   failures.throwMet(`giving the queues of ${device.path} back met failures`)
 }
 
+/** NotNow where one of the queues cannot say what is in flight. */
+export function checkInOrder(queues: readonly { readonly index: number; readonly isInOrder: boolean }[]): void {
+  const late = queues.find(({ isInOrder }) => !isInOrder)
+  if (late !== undefined) throw new NotNow(`queue ${late.index} was answered out of order, and not all of it`)
+}
+
 /** Suspends the device, its queues shadowed as they are. NotNow, and it runs on, where one of them cannot say what is in flight. */
 export function* holdSteps(device: VdpaDevice, queues: readonly Held[]): Steps<void> {
   yield* device.suspendSteps()
@@ -125,21 +131,46 @@ function* resumeOrStop(device: VdpaDevice): Steps<void> {
 /** Tries until the moment is right. */
 export async function patiently(
   device: VdpaDevice,
-  queues: readonly { readonly patience: number }[],
+  queues: readonly Patient[],
   attempt: () => Promise<void>,
 ): Promise<void> {
-  const deadline = Date.now() + Math.max(...queues.map(({ patience }) => patience))
+  const deadline = deadlineOf(queues)
   for (;;) {
     try {
       return await attempt()
     } catch (failure) {
-      if (!(failure instanceof NotNow)) throw failure
-      if (Date.now() >= deadline)
-        throw vdpaError('ERR_VDPA_TIMEOUT', `it cannot be told what is in flight: ${failure.message}`, {
-          path: device.path,
-          cause: failure,
-        })
-      await new Promise((resolve) => setTimeout(resolve, 1))
+      checkPatience(device, deadline, failure)
+      await aMoment()
     }
   }
+}
+
+/** The same inside a procedure of the device: what else is asked of it waits meanwhile. */
+export function* patientSteps(device: VdpaDevice, queues: readonly Patient[], attempt: () => Steps<void>): Steps<void> {
+  const deadline = deadlineOf(queues)
+  for (;;) {
+    try {
+      return yield* attempt()
+    } catch (failure) {
+      checkPatience(device, deadline, failure)
+      yield* sleeping({ now: () => checkPatience(device, 0, failure), later: aMoment })
+    }
+  }
+}
+
+interface Patient {
+  /** Milliseconds. */
+  readonly patience: number
+}
+
+const deadlineOf = (queues: readonly Patient[]) => Date.now() + Math.max(0, ...queues.map(({ patience }) => patience))
+
+const aMoment = () => new Promise<void>((resolve) => setTimeout(resolve, 1))
+
+/** Throws what is no question of time, and ERR_VDPA_TIMEOUT when that is over. */
+function checkPatience({ path }: VdpaDevice, deadline: number, failure: unknown): void {
+  if (!(failure instanceof NotNow)) throw failure
+  if (Date.now() < deadline) return
+  const text = `it cannot be told what is in flight: ${failure.message}`
+  throw vdpaError('ERR_VDPA_TIMEOUT', text, { path, cause: failure })
 }

@@ -76,7 +76,7 @@ describe.each([
       const prepared = await prepareMove(device, target, { shadows })
       const end = count(backend)
       // Closing the source is done when the guest runs again.
-      const close = jest.spyOn(device, 'close').mockResolvedValue(undefined)
+      const close = jest.spyOn(device, 'endSteps').mockImplementation(() => (function* () {})())
       expect(await prepared.finish()).toMatchObject({ isMoved: true, failure: undefined })
       counted.push(end())
       close.mockRestore()
