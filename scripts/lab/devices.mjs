@@ -36,7 +36,7 @@ export const pciDevices = [
     properties: ',packed=on',
     ...captured('vp1', '_PACKED'),
   }),
-  network('vp2', 0x14, '_MQ', '203.0.113', { wire: 'tap', queuePairs: 4 }),
+  network('vp2', 0x14, '_MQ', '203.0.113', { wire: 'tap', queuePairs: 4, properties: ',rss=on,hash=on' }),
   {
     name: 'vp3',
     kind: 'block',

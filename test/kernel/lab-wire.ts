@@ -55,18 +55,31 @@ function readCapture(path: string): Uint8Array[] {
   return frames
 }
 
-/** One command of QEMU's monitor and its answer; throws what it answers when that is an error. */
+let commands = 0
+
+/** What the monitor says in a line; nothing where its beginning was read by somebody before, with the answer to another command. */
+function parsed(line: string): { readonly id?: number; readonly return?: object; readonly error?: object } {
+  try {
+    return JSON.parse(line) as object
+  } catch {
+    return {}
+  }
+}
+
+/** One command of QEMU's monitor and its answer; throws what it answers when that is an error. Events are passed over. */
 export async function qmp(command: object): Promise<unknown> {
+  const id = process.pid * 1000 + commands++
   const monitor = await open(labVariable('LAB_QMP'), constants.O_RDWR)
   try {
-    await monitor.write(`${JSON.stringify(command)}\n`)
+    await monitor.write(`${JSON.stringify({ ...command, id })}\n`)
     const chunk = Buffer.alloc(4096)
     for (let text = ''; ;) {
       const { bytesRead } = await monitor.read(chunk, 0, chunk.length)
       if (bytesRead === 0) throw new Error(`the monitor said no more than '${text}'`)
       text += chunk.toString('utf8', 0, bytesRead)
       for (const line of text.split('\n').slice(0, -1)) {
-        const answer = JSON.parse(line) as { readonly return?: object; readonly error?: object }
+        const answer = parsed(line)
+        if (answer.id !== id) continue
         if (answer.error !== undefined) throw new Error(`the monitor refused: ${line}`)
         if (answer.return !== undefined) return answer.return
       }
