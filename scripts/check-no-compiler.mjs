@@ -1,30 +1,12 @@
 // Installs, builds and tests a copy of this checkout on a PATH without compilers: the simulator must work, and one sentence must say what is missing.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { pathWithoutCompilers } from './package/no-compilers.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const compilers = /^(gcc|g\+\+|cc|c\+\+|c89|c99|clang|tcc|x86_64-linux-gnu-(gcc|g\+\+|cpp)|c89-gcc|c99-gcc)/
-
-/** A folder of links to every program of PATH that is not a compiler. */
-function pathWithoutCompilers(folder) {
-  mkdirSync(folder)
-  for (const place of (process.env.PATH ?? '').split(delimiter)) {
-    if (place === '' || place.includes('node_modules') || !existsSync(place)) continue
-    for (const name of readdirSync(place)) {
-      if (!compilers.test(name) && !existsSync(join(folder, name))) {
-        try {
-          symlinkSync(join(place, name), join(folder, name))
-        } catch (failure) {
-          if (failure.code !== 'EEXIST') throw failure
-        }
-      }
-    }
-  }
-  return folder
-}
 
 function copyCheckout(folder) {
   const { stdout, status } = spawnSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8', maxBuffer: 1 << 26 })

@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
-import { files, jobResult } from './package/programs.mjs'
+import { checkExamples } from './package/examples.mjs'
+import { pathWithoutCompilers } from './package/no-compilers.mjs'
+import { bundleBanner, doorsResult, files, jobResult } from './package/programs.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { values: options } = parseArgs({
@@ -16,8 +18,11 @@ const temporary = mkdtempSync(join(tmpdir(), 'vhost-vdpa-package-'))
 const tool = (name) => join(root, 'node_modules/.bin', name)
 
 /** Runs a program; its output, or an error with all of it. */
-function run(cwd, command, ...args) {
-  const env = { ...process.env }
+const run = (cwd, command, ...args) => runIn({}, cwd, command, ...args)
+
+/** The same with more in its environment. */
+function runIn(more, cwd, command, ...args) {
+  const env = { ...process.env, ...more }
   delete env.VHOST_VDPA_ADDON
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8', env, maxBuffer: 1 << 28 })
   if (status !== 0)
@@ -38,12 +43,24 @@ function pack() {
   return join(temporary, filename)
 }
 
+/** The same package as it is for a processor or a C library that no prebuilt addon is for. */
+function withoutPrebuilt(tarball) {
+  run(temporary, 'tar', '-xzf', tarball)
+  rmSync(join(temporary, 'package/prebuilds'), { recursive: true })
+  const words = ['pack', '--json', '--ignore-scripts', '--pack-destination', join(temporary, 'package')]
+  const [{ filename }] = JSON.parse(run(join(temporary, 'package'), 'npm', ...words))
+  return join(temporary, 'package', filename)
+}
+
 /** An empty folder with the package in it. */
-function install(name, tarball, ...words) {
+const install = (name, tarball, ...words) => installIn({}, name, tarball, ...words)
+
+/** The same with more in npm's environment. */
+function installIn(more, name, tarball, ...words) {
   const folder = join(temporary, name)
   mkdirSync(folder)
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'a-user', private: true }))
-  run(folder, 'npm', 'install', '--prefer-offline', ...words, tarball)
+  runIn(more, folder, 'npm', 'install', '--prefer-offline', ...words, tarball)
   for (const [file, text] of Object.entries(files)) writeFileSync(join(folder, file), text)
   return folder
 }
@@ -53,7 +70,8 @@ function checkNode(folder, node) {
   for (const program of ['program.mjs', 'program.cjs', 'worker.cjs'])
     expectSame(`${program} on ${node}`, JSON.parse(run(folder, node, program)), jobResult)
   expectSame(`what the simulator loads on ${node}`, JSON.parse(run(folder, node, 'simulator.cjs')), [])
-  console.log(`ok   ESM, CommonJS, worker, the simulator alone: ${run(folder, node, '--version').trim()}`)
+  expectSame(`every door on ${node}`, JSON.parse(run(folder, node, 'doors.mjs')), doorsResult)
+  console.log(`ok   ESM, CommonJS, every door, worker, the simulator alone: ${run(folder, node, '--version').trim()}`)
 }
 
 function checkTools(folder) {
@@ -63,16 +81,45 @@ function checkTools(folder) {
     console.log(`ok   TypeScript, ${resolution}`)
   }
   run(folder, tool('jest'), '--rootDir', '.', '--testMatch', '**/package.test.cjs')
-  run(folder, tool('vitest'), 'run', '--root', '.', '--globals', 'package.test.cjs')
+  run(folder, tool('vitest'), 'run', '--root', '.', '--globals', 'package.test.cjs', 'package.test.mjs')
   console.log('ok   jest and vitest')
   run(folder, tool('esbuild'), 'program.cjs', '--bundle', '--platform=node', '--outfile=bundle.cjs')
   expectSame('the bundle', JSON.parse(run(folder, process.execPath, 'bundle.cjs')), jobResult)
+  if (!readFileSync(join(root, 'docs/packaging.md'), 'utf8').includes(bundleBanner))
+    throw new Error('docs/packaging.md shows another banner')
+  const toModule = ['--bundle', '--platform=node', '--format=esm', `--banner:js=${bundleBanner}`]
+  run(folder, tool('esbuild'), 'program.mjs', ...toModule, '--outfile=bundle.mjs')
+  expectSame('the bundle in ESM', JSON.parse(run(folder, process.execPath, 'bundle.mjs')), jobResult)
   run(folder, tool('esbuild'), 'simulator.cjs', '--bundle', '--platform=node', '--outfile=simulator-bundle.cjs')
   run(folder, process.execPath, 'simulator-bundle.cjs')
   console.log('ok   esbuild')
   const { version, devices } = JSON.parse(run(folder, 'npx', 'vhost-vdpa', 'list', '--simulator', '--json'))
   expectSame('the command', [version, devices.length], [1, 2])
   console.log('ok   npx vhost-vdpa')
+}
+
+/** Without a prebuilt addon the installation compiles one; where it cannot, a program is told why and what to do, and doing it helps. */
+function checkFallback(tarball) {
+  const bare = withoutPrebuilt(tarball)
+  const compiled = install('compiled', bare)
+  expectSame('a build folder', existsSync(join(compiled, 'node_modules/vhost-vdpa/build/Release')), true)
+  checkNode(compiled, process.execPath)
+  console.log('ok   compiled where nothing prebuilt fits')
+
+  const path = { PATH: pathWithoutCompilers(join(temporary, 'bin')), CC: '', CXX: '' }
+  const folder = installIn(path, 'no-compiler', bare)
+  const said = run(folder, process.execPath, 'no-addon.cjs')
+  if (!/no C\+\+ compiler .* when that is mended, `npm rebuild vhost-vdpa` compiles it/.test(said))
+    throw new Error(`without a compiler a program is told: ${said}`)
+  expectSame('the simulator without an addon', JSON.parse(run(folder, process.execPath, 'simulator.cjs')), [])
+  run(folder, 'npm', 'rebuild', 'vhost-vdpa')
+  checkNode(folder, process.execPath)
+  console.log('ok   without a compiler: the reason, the simulator, and what npm rebuild mends')
+
+  const unscripted = run(install('no-scripts-bare', bare, '--ignore-scripts'), process.execPath, 'no-addon.cjs')
+  if (!unscripted.includes('`npm rebuild vhost-vdpa` builds it'))
+    throw new Error(`without scripts a program is told: ${unscripted}`)
+  console.log('ok   without scripts and without a prebuilt addon: the next step')
 }
 
 /** Another Node, as its own package of the registry has it. */
@@ -107,7 +154,9 @@ try {
   checkDependencies(folder)
   checkNode(folder, process.execPath)
   checkTools(folder)
+  checkExamples(folder, run, tool('tsc'))
   checkNode(install('no-scripts', tarball, '--ignore-scripts'), process.execPath)
+  checkFallback(tarball)
   for (const major of options.node) checkNode(folder, fetchNode(major))
   console.log('the package installs and works')
 } finally {
