@@ -14,10 +14,11 @@ function host(count: number) {
   const devices = new ManagedDevices()
   const table = new DescriptorTable()
   const walked = { devices: 0, descriptors: 0 }
+  const fds: number[] = []
   for (let number = 0; number < count; number++) {
     const path = `/dev/vhost-vdpa-${number}`
     devices.appear({ path, ops: {} } as DeviceNode)
-    table.add({ kind: 'node', path, node: { release: () => undefined } })
+    fds.push(table.add({ kind: 'node', path, node: { release: () => undefined } }))
   }
   function* each<T>(all: Iterable<T>, of: keyof typeof walked): Iterable<T> {
     for (const one of all) {
@@ -34,7 +35,7 @@ function host(count: number) {
     table: { get: (fd) => table.get(fd), list: () => each(table.list(), 'descriptors') },
   })
   const refuse = (number: number) => new Error(String(number))
-  return { walked, root: simulatedFiles({ files, write: () => 0, refuse }) }
+  return { fds, walked, root: simulatedFiles({ files, write: () => 0, refuse }) }
 }
 
 describe('a look at many devices', () => {
@@ -69,18 +70,18 @@ describe('a look at many devices', () => {
 })
 
 test('what is nowhere is refused, near what is there', async () => {
-  const { root } = host(2)
+  const { root, fds } = host(2)
   const nowhere = [
     '/sys/bus/vdpa/devices/vdpa2',
     '/sys/bus/vdpa/devices/vdpa0/vhost-vdpa-1',
     '/sys/devices/vdpa1/else',
     '/dev/vhost-vdpa-2',
-    `/proc/${process.pid}/fd/1048576.0`,
+    `/proc/${process.pid}/fd/${fds[0]}.0`,
     `/proc/${process.pid}/fd/7`,
     '/sys/bus/vdpa/drivers/else',
   ]
   for (const path of nowhere) await expect(root.resolve(path)).rejects.toThrow('2')
-  expect(await root.link(`/proc/${process.pid}/fd/1048577`)).toBe('/dev/vhost-vdpa-1')
+  expect(await root.link(`/proc/${process.pid}/fd/${fds[1]}`)).toBe('/dev/vhost-vdpa-1')
 })
 
 test('folders are there without a device in them', async () => {
