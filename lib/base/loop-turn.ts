@@ -1,9 +1,11 @@
 // How long the event loop's turn under way has lasted, and verbs that are done at once but settle no sooner than the loop allows. What settles in microtasks
 // alone keeps timers and sockets waiting for as long as a program awaits one verb after the other.
 
-// Node's own, not those of the moment: a program that pretends a clock must not stop what waits here.
-import { setImmediate } from 'node:timers'
+import * as timers from 'node:timers'
 import { Fifo } from './fifo.js'
+
+/** Node's own of when this was loaded, not that of the moment: a program that pretends a clock must not stop what waits for a turn. */
+export const setImmediate: typeof timers.setImmediate = timers.setImmediate
 
 /** Milliseconds for which verbs of one turn settle at once. */
 const TURN_MILLISECONDS = 4

@@ -1,5 +1,6 @@
 // When a served device works: soon after it asked, and at most some milliseconds before the event loop has its turn.
 
+import { setImmediate } from './loop-turn.js'
 import { callUnasked } from './program-calls.js'
 
 /** Milliseconds of one turn: other devices and other front ends of this process wait meanwhile. */

@@ -58,6 +58,7 @@ export class ShadowCommands {
   readonly #filters: ShadowFilters
   #underWay: AbortController | undefined
   #isGivenUp = false
+  #stopAsking: ((verdict: 'deny') => void) | undefined
 
   constructor(
     host: { readonly isSuspended: boolean; readonly features: { has(feature: number): boolean } | undefined },
@@ -75,9 +76,14 @@ export class ShadowCommands {
     return this.#filters.asWished(this.#control.commands())
   }
 
-  /** Ends the wait for the device: carryOut() resolves with undefined, as if the command had not been looked at. */
+  /**
+   * Ends the wait for the policy, and for a device that stands still: carryOut() resolves with undefined, as if the command had not been looked at. A device that runs is
+   * waited for.
+   */
   giveUp(): void {
+    if (this.#stopAsking === undefined && !this.#host.isSuspended) return
     this.#isGivenUp = true
+    this.#stopAsking?.('deny')
     this.#underWay?.abort()
   }
 
@@ -192,8 +198,15 @@ export class ShadowCommands {
     return undefined
   }
 
-  async #ask(command: GuestCommand) {
-    return askPolicy(this.#options.policy, command, this.#options.timeout)
+  /** A policy may wait for the very verb that detaches the guest: who gives up does not wait for it. */
+  async #ask(command: GuestCommand): ReturnType<typeof askPolicy> {
+    if (this.#isGivenUp) return 'deny'
+    const stopped = new Promise<'deny'>((resolve) => (this.#stopAsking = resolve))
+    try {
+      return await Promise.race([askPolicy(this.#options.policy, command, this.#options.timeout), stopped])
+    } finally {
+      this.#stopAsking = undefined
+    }
   }
 
   /** A device that does not answer, or is closed, is no reason to let the guest wait. */

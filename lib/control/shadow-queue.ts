@@ -161,14 +161,15 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   /**
    * Ends serving the guest, after the command under way, and says where its ring stands, for attach() here or elsewhere; undefined where it is broken, or none is attached.
-   * While the device is suspended the command under way is put back: who goes on finds it again, and the device may carry it out twice.
+   * A command that the policy is being asked about is put back, and is asked about again by who goes on; while the device is suspended any is, and the device may carry it out
+   * twice.
    */
   async detach(): Promise<RingState | undefined> {
     const guest = this.#guest
     if (guest === undefined) return undefined
     guest.isLeaving = true
     guest.kicks?.close()
-    if (this.#host.isSuspended) this.#commands.giveUp()
+    this.#commands.giveUp()
     while (guest.isServing) await this.#serving
     if (this.#guest !== guest) return undefined
     this.#guest = undefined

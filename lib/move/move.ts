@@ -195,7 +195,10 @@ export class DeviceMove {
     return this.#inTurn(() => this.#watch.during('copy', false, async () => (await this.#copy?.round()) ?? 0))
   }
 
-  /** The stop, and all that follows: see moveDevice(). Once; ERR_VDPA_STATE afterwards. */
+  /**
+   * The stop, and all that follows: see moveDevice(). Once; ERR_VDPA_STATE afterwards. It is a verb of the source from the call on: others of it, those that map memory as well, wait until it has
+   * ended, and their twins in `Sync` are refused; so does it wait for a copy() that is under way.
+   */
   async finish(): Promise<MoveResult> {
     this.#checkGoing()
     this.#isEnding = true

@@ -167,6 +167,7 @@ function partsOf(windows: GuestWindows, address: number, length: number): RingMe
     if (window === undefined || done % 2 !== 0) return []
     const count = Math.min(length - done, window.last - (address + done) + 1)
     const { buffer, byteOffset } = window.region.view(window.offset + (address + done - window.first), count)
+    if (byteOffset % 2 !== 0) return []
     parts.push(new RingMemory(buffer, byteOffset, count))
     done += count
   }

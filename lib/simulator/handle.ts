@@ -4,7 +4,7 @@ import type { Doorbell, Handle, WriteEachOptions, WriteEachOutcome } from '../ba
 import { canceledAfter, checkRecords, checkWriteEachOptions } from '../backend/write-each.js'
 import { checkBytesLong, checkInteger, plainBytes, toU64, trueLength, typeError } from '../base/checks.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
-import { whenLoopAllows } from '../base/loop-turn.js'
+import { setImmediate, whenLoopAllows } from '../base/loop-turn.js'
 import { errno } from '../uapi/errno.js'
 import { argumentBytes, encodedSize } from '../uapi/argument-length.js'
 import type { Argument, OpenFile } from './chardev.js'

@@ -1,7 +1,7 @@
 // When devices and listeners get their turn: in microtasks, by hand, or after a latency. Time decides nothing here but when the event loop gets its turn.
 
 import { checkInteger, checkOneOf } from '../base/checks.js'
-import { isLoopTurnOver } from '../base/loop-turn.js'
+import { isLoopTurnOver, setImmediate } from '../base/loop-turn.js'
 import { ProgramCalls } from '../base/program-calls.js'
 
 /**

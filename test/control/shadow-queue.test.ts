@@ -86,6 +86,22 @@ test('an announcement is acknowledged here', async () => {
 })
 
 describe('a policy', () => {
+  test('that waits for what detaches the guest is not waited for, and is asked again', async () => {
+    const guest = new Guest(world, [])
+    let asked = 0
+    const shadow = await startShadow(world, {
+      guest: guest.queue(),
+      policy: () => (++asked === 1 ? new Promise<PolicyVerdict>(() => undefined) : 'allow'),
+    })
+    const answer = guest.command('VIRTIO_NET_CTRL_VLAN_ADD', 5)
+    await until(() => asked === 1)
+    const state = await shadow.detach()
+    if (state === undefined) throw new Error('the guest has a ring')
+    shadow.attach({ ...guest.queue(), state })
+    expect(await answer).toMatchObject({ ack: 0 })
+    expect(asked).toBe(2)
+  })
+
   test('allows, denies and rewrites, at once or later; what it is given are copies', async () => {
     const guest = new Guest(world)
     const verdicts: (PolicyVerdict | Promise<PolicyVerdict>)[] = [

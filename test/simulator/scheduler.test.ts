@@ -40,6 +40,21 @@ describe('the scheduler', () => {
     }
   })
 
+  test('does it as well when a program pretends the time', async () => {
+    await turnOfTheLoop()
+    jest.useFakeTimers({ doNotFake: ['performance', 'queueMicrotask', 'nextTick'] })
+    try {
+      const scheduler = new Scheduler()
+      scheduler.schedule(() => undefined, 'first')
+      await Promise.resolve()
+      for (const end = performance.now() + 8; performance.now() < end;);
+      await new Promise<void>((resolve) => scheduler.schedule(resolve, 'second'))
+      expect(scheduler.pending).toBe(0)
+    } finally {
+      jest.useRealTimers()
+    }
+  })
+
   test('by hand, works only in step() and drain()', async () => {
     const scheduler = new Scheduler('manual')
     const done: number[] = []
