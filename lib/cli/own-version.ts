@@ -1,18 +1,17 @@
 // Which version of the package the command is of.
 
-import { existsSync, readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { packageRoot } from '../kernel/package-root.js'
 
-/** The version of this package: of the package.json that is nearest, whether this file is in lib/, dist/ or a test's build. */
+/** The version of this package, by its package.json; 'unknown' where there is none. */
 export function ownVersion(): string {
-  for (let folder = __dirname; folder !== dirname(folder); folder = dirname(folder)) {
-    const file = join(folder, 'package.json')
-    if (!existsSync(file)) continue
-    const { name, version } = JSON.parse(readFileSync(file, 'utf8')) as {
-      readonly name?: string
+  try {
+    const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
       readonly version?: string
     }
-    if (name === 'vhost-vdpa' && version !== undefined) return version
+    return version ?? 'unknown'
+  } catch {
+    return 'unknown'
   }
-  return 'unknown'
 }

@@ -2,10 +2,10 @@
 
 import bindings from 'bindings'
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { basename, dirname, join, resolve } from 'node:path'
 import { vdpaError } from '../base/errors.js'
 import type { NativeAddon } from './native.js'
+import { packageRoot } from './package-root.js'
 
 /** The addon, or why there is none. */
 export type AddonResult =
@@ -70,23 +70,6 @@ function tryLoad(paths: readonly string[], advice: string): AddonResult {
   if (failure !== undefined)
     return { reason: `the native addon cannot be loaded: ${failure.message}`, cause: failure.cause }
   return { reason: `the native addon is not there: tried ${paths.join(' and ')}; ${advice}` }
-}
-
-/** The folder of this package, whether this file is in lib/, dist/, a test build of it, or part of a program's bundle beside its node_modules. */
-function packageRoot(): string {
-  for (let folder = __dirname; folder !== dirname(folder); folder = dirname(folder)) {
-    try {
-      const { name } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { readonly name?: unknown }
-      if (name === 'vhost-vdpa') return folder
-    } catch {
-      // No package.json here, or not one: the next folder up.
-    }
-  }
-  try {
-    return dirname(createRequire(join(__dirname, 'bundle.js')).resolve('vhost-vdpa/package.json'))
-  } catch {
-    return __dirname
-  }
 }
 
 /** In a program's node_modules, and not a checkout. */
