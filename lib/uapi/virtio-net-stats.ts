@@ -108,15 +108,7 @@ export const statsReplies: NetPayload<readonly QueueStats[]> = {
 
 /** Bytes of the answer to a wish, as far as its kinds are known. */
 export function statsReplyBytes(wishes: readonly QueueStatsWish[]): number {
-  checkArray(wishes, 'wishes')
-  let bytes = 0
-  for (const wish of wishes) {
-    checkObject(wish, 'a wish')
-    const types = toU64(wish.types, 'types')
-    for (const [type, counters] of Object.entries(netStatsCounters))
-      if (((types >> BigInt(type)) & 1n) === 1n) bytes += HEAD_BYTES + 8 * counters.length
-  }
-  return bytes
+  return bytesOfAll(wishes, (known) => known)
 }
 
 /** Counters of one kind for which a driver has room: newer devices may have more behind those that are known, and kinds of their own. */
@@ -124,14 +116,22 @@ const ROOMY_COUNTERS = 16
 
 /** Bytes that the answer to a wish may have: of each kind that is asked for, known or not, those of 16 counters at least. */
 export function statsReplyRoom(wishes: readonly QueueStatsWish[]): number {
+  return bytesOfAll(wishes, (known) => Math.max(known ?? 0, ROOMY_COUNTERS))
+}
+
+/** Bytes of a reply for each kind that is asked for. `counters`: how many it has, by how many are known of that kind; undefined for no reply. */
+function bytesOfAll(
+  wishes: readonly QueueStatsWish[],
+  counters: (known: number | undefined) => number | undefined,
+): number {
   checkArray(wishes, 'wishes')
   let bytes = 0
   for (const wish of wishes) {
     checkObject(wish, 'a wish')
     const types = toU64(wish.types, 'types')
     for (let type = 0; type < 64; type++) {
-      if (((types >> BigInt(type)) & 1n) === 0n) continue
-      bytes += HEAD_BYTES + 8 * Math.max(netStatsCounters[type]?.length ?? 0, ROOMY_COUNTERS)
+      const count = counters(netStatsCounters[type]?.length)
+      if (((types >> BigInt(type)) & 1n) === 1n && count !== undefined) bytes += HEAD_BYTES + 8 * count
     }
   }
   return bytes
