@@ -1,9 +1,10 @@
 // DPDK's testpmd as a peer: its virtio-user is a driver in a process of its own, at a vhost-user socket or at a node of vhost-vdpa.
 
-import { describe } from '@jest/globals'
+import { describe, expect } from '@jest/globals'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
+import type { NetworkDevice } from '../lib/serve'
 import { until } from './until'
 
 /** Where its own frames (`flowgen`) go to: the address of a device that is to give them back. */
@@ -75,8 +76,18 @@ export function startTestpmd(path: string, more = '', forwarding: readonly strin
 }
 let count = 0
 
+/** Both ends agree on the frames of one that was ended on the way. */
+export function expectSameCounts(testpmd: PeerProgram, { counters }: NetworkDevice): void {
+  const { sent, received } = countsOf(testpmd)
+  // On the way to and fro: what it gave the device may not have been taken yet, and so what the device gave it.
+  expect(sent).toBeGreaterThanOrEqual(counters.txPackets)
+  expect(counters.txPackets).toBeGreaterThanOrEqual(counters.rxPackets)
+  expect(counters.rxPackets).toBeGreaterThanOrEqual(received)
+  expect(received).toBeGreaterThan(0)
+}
+
 /** The frames that one that has ended gave its device, and those that it took from it. */
-export function countsOf({ said }: PeerProgram): { readonly sent: number; readonly received: number } {
+function countsOf({ said }: PeerProgram): { readonly sent: number; readonly received: number } {
   const [, all = ''] = /Accumulated forward statistics for all ports(.*)/s.exec(said) ?? []
   const numberOf = (name: string) => Number(new RegExp(`${name}: (\\d+)`).exec(all)?.[1])
   return { sent: numberOf('TX-packets'), received: numberOf('RX-packets') }
