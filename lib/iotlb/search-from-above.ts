@@ -2,6 +2,7 @@
 // account of what is taken, and has to be told of what is given back.
 
 import type { Range } from '../base/ranges.js'
+import { countBefore } from '../base/sorted.js'
 
 /** The lowest taken range that has an address of [first, last]. */
 type FirstOverlap = (range: Range) => Range | undefined
@@ -115,21 +116,9 @@ export class SearchFromAbove {
 
 /** Adds a range; those that it touches become one with it. */
 function insert(reopened: Reopened[], { first, last }: Reopened): void {
-  const from = countOf(reopened, (one) => one.last < first)
-  const to = countOf(reopened, (one) => one.first <= last)
+  const from = countBefore(reopened, (one) => one.last < first)
+  const to = countBefore(reopened, (one) => one.first <= last)
   const low = from < to ? (reopened[from] as Reopened).first : first
   const high = from < to ? (reopened[to - 1] as Reopened).last : last
   reopened.splice(from, to - from, { first: low < first ? low : first, last: high > last ? high : last })
-}
-
-/** How many of the list are before a place: `isBefore` is true for the first ones and false for the others. */
-function countOf(reopened: readonly Reopened[], isBefore: (one: Reopened) => boolean): number {
-  let low = 0
-  let high = reopened.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (isBefore(reopened[middle] as Reopened)) low = middle + 1
-    else high = middle
-  }
-  return low
 }

@@ -1,6 +1,7 @@
 // A guest's memory that the target has for itself: what the source may have written is copied, in rounds while it runs and for the last time when it stands still.
 
 import { checkObject, rangeError } from '../base/checks.js'
+import { countBefore } from '../base/sorted.js'
 import { copyBytes } from '../memory/copy-bytes.js'
 import type { GuestMemory, GuestPiece } from '../memory/guest-memory.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
@@ -136,13 +137,7 @@ function copyRange(from: GuestMemory, to: GuestMemory, address: bigint, size: nu
 /** The piece of a region, by offset, that has so many bytes. A guest may see the same bytes in several places: only then all are looked at. */
 function pieceWith(pieces: readonly GuestPiece[], offset: number, size: number): GuestPiece | undefined {
   const has = (one: GuestPiece) => offset >= one.offset && offset + size <= one.offset + one.size
-  let [from, to] = [0, pieces.length]
-  while (from < to) {
-    const middle = (from + to) >>> 1
-    if ((pieces[middle]?.offset ?? 0) <= offset) from = middle + 1
-    else to = middle
-  }
-  const nearest = pieces[from - 1]
+  const nearest = pieces[countBefore(pieces, (one) => one.offset <= offset) - 1]
   return nearest !== undefined && has(nearest) ? nearest : pieces.find(has)
 }
 
