@@ -7,18 +7,22 @@ import type { HashConfig, RssConfig } from '../uapi/virtio-net-steering.js'
 
 type Check = (payload: Uint8Array, config: NetConfig) => void
 
-/** A field that is not in the space, because the device or the kernel is older, limits nothing here. */
+/**
+ * A field that is not in the space, because the device or the kernel is older, limits nothing here. Nor does one that is 0: bytes behind those that a device has are read
+ * as that, and a device that can do nothing of what it negotiated is left to say so.
+ */
 function checkMost(name: string, value: number, most: number | undefined, field: string): void {
-  if (most !== undefined && value > most) throw rangeError(name, `at most ${most}, the device's ${field}`, value)
+  if (most !== undefined && most !== 0 && value > most)
+    throw rangeError(name, `at most ${most}, the device's ${field}`, value)
 }
 
 function checkBits(name: string, value: number, allowed: number | undefined, field: string): void {
-  if (allowed === undefined || (value & ~allowed) === 0) return
+  if (allowed === undefined || allowed === 0 || (value & ~allowed) === 0) return
   throw rangeError(name, `bits of 0x${allowed.toString(16)}, the device's ${field}`, `0x${value.toString(16)}`)
 }
 
 function checkQueue(name: string, queue: number, pairs: number | undefined): void {
-  if (pairs !== undefined && queue >= pairs)
+  if (pairs !== undefined && pairs !== 0 && queue >= pairs)
     throw rangeError(name, `below ${pairs}, the device's max_virtqueue_pairs`, queue)
 }
 

@@ -29,9 +29,12 @@ export interface NetworkDeviceOptions {
   readonly mac?: string
   /** Bytes, 68..65535; default 1500. */
   readonly mtu?: number
-  /** Features offered besides the default, each with those that it needs (spec section 5.1.3.1), by bit number: `netFeatureBits.VIRTIO_NET_F_MRG_RXBUF`, `transportFeatureBits.VIRTIO_F_RING_PACKED` … */
+  /**
+   * Features offered besides the default, by bit number: `netFeatureBits.VIRTIO_NET_F_MRG_RXBUF`, `transportFeatureBits.VIRTIO_F_RING_PACKED` … They are offered as they
+   * are, so that a driver can be tried on a device that offers what needs another feature without it: then negotiating is refused.
+   */
   readonly moreFeatures?: readonly number[]
-  /** All features instead of the default. */
+  /** All features instead of the default, each with those that it needs (spec section 5.1.3.1). */
   readonly features?: bigint
   /** Queue pairs, 1..0x8000; default 1. With more than one, VIRTIO_NET_F_MQ is offered; without it the driver uses the first pair. */
   readonly queuePairs?: number

@@ -110,6 +110,21 @@ test('a longer table than the device has room for is refused', () => {
   expect(check(256)).not.toThrow()
 })
 
+test('nor does a field that is 0: what the device did not fill in says nothing of what it takes', () => {
+  const config = {
+    mac: '',
+    maxVirtqueuePairs: 0,
+    rssMaxKeySize: 0,
+    rssMaxIndirectionTableLength: 0,
+    supportedHashTypes: 0,
+    supportedTunnelTypes: 0,
+  }
+  const { VIRTIO_NET_CTRL_MQ_RSS_CONFIG: rss, VIRTIO_NET_CTRL_HASH_TUNNEL_SET: tunnels } = netCommands
+  expect(() => checkNetLimits('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', rss.encode(fits), () => config)).not.toThrow()
+  expect(() => checkNetLimits('VIRTIO_NET_CTRL_HASH_TUNNEL_SET', tunnels.encode(1), () => config)).not.toThrow()
+  expect(() => checkNetLimits('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', Uint8Array.of(2, 0), () => config)).not.toThrow()
+})
+
 test('a field that is not there limits nothing, and what no field limits does not read them', () => {
   const payload = netCommands.VIRTIO_NET_CTRL_MQ_RSS_CONFIG.encode({ ...fits, key: longKey, maxTxVq: 9 })
   expect(() => checkNetLimits('VIRTIO_NET_CTRL_MQ_RSS_CONFIG', payload, () => ({ mac: '' }))).not.toThrow()

@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals'
 import { RingMemory } from '../../lib/memory/ring-memory.js'
 import { networkDevice, pair } from '../../lib/models/network.js'
 import type { NetworkDeviceOptions } from '../../lib/models/network-options.js'
+import { openDevice } from '../../lib/open.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features.js'
 import { parseMac } from '../../lib/uapi/virtio-net.js'
@@ -231,9 +232,20 @@ describe('a network device', () => {
     expect(() => networkDevice({ features: 1n << 32n, queuePairs: 2 })).toThrow(
       /^features must be an offer without contradiction: VIRTIO_NET_F_MQ needs VIRTIO_NET_F_CTRL_VQ \(section 5.1.3.1\)/,
     )
-    expect(() => networkDevice({ moreFeatures: [net.VIRTIO_NET_F_HOST_TSO4] })).toThrow(
+    const defaults = networkDevice().features()
+    expect(() => networkDevice({ features: defaults | (1n << BigInt(net.VIRTIO_NET_F_HOST_TSO4)) })).toThrow(
       /VIRTIO_NET_F_HOST_TSO4 needs VIRTIO_NET_F_CSUM/,
     )
+  })
+
+  test('offers more than it may where it is told to, and takes none of it without what that needs', async () => {
+    const { VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_RSC_EXT } = net
+    const backend = new Simulator()
+    backend.add(networkDevice({ path: '/dev/a', moreFeatures: [VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_RSC_EXT] }))
+    await using device = await openDevice('/dev/a', { backend, expect: 'net' })
+    await expect(device.negotiate(['VIRTIO_NET_F_RSC_EXT'])).rejects.toThrow(/VIRTIO_NET_F_RSC_EXT needs/)
+    await expect(device.negotiate(['VIRTIO_NET_F_HOST_TSO4'])).rejects.toThrow(/HOST_TSO4 needs VIRTIO_NET_F_CSUM/)
+    await device.negotiate(['VIRTIO_NET_F_CTRL_VQ'])
   })
 })
 
