@@ -52,7 +52,8 @@ export { customDevice, type ChainServer, type CustomDeviceOptions } from './mode
 /**
  * Serves a device model to virtual machines by vhost-user: QEMU, cloud-hypervisor, User Mode Linux or DPDK's virtio-user connect to `options.socket`, and
  * their guests find the device. `model` is one device, which has one front end at a time and is as new for the next, or a function that makes a device for each.
- * ACCESS_PLATFORM and what else the protocol does not carry is masked from the guest.
+ * ACCESS_PLATFORM and what else the protocol does not carry is masked from the guest. Where a front end keeps its guest's control queue to itself, as QEMU and DPDK do, a network
+ * device takes as many queue pairs as are enabled, and frames for any address: nobody tells it which is the guest's.
  *
  * What front ends do cannot harm this process or each other: what they send is checked, what they pass is owned and given back, memory that they cut off reads as
  * zeroes and ends their connection. Everything refused has a name (`onRefusal`, `refusals`, the diagnostics channel `vhost-vdpa:vhost-user-refusal`).

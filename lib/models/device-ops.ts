@@ -41,6 +41,11 @@ export interface DeviceHost {
   isTurnOver?(): boolean
   /** Hears of a rule of the specification that the driver broke. */
   report?(violation: Violation): void
+  /**
+   * Whether who drives the device may keep its guest's control queue to himself, as QEMU, DPDK and cloud-hypervisor do at a vhost-user socket: what that queue says is then told by the
+   * queues that are enabled, or not at all. Absent: no.
+   */
+  readonly mayKeepControlQueue?: boolean
 }
 
 /** A device as its host drives it. `false` and `undefined` are refusals (EINVAL). */

@@ -9,6 +9,8 @@ import type { NetControlState } from './network-control-state.js'
 export class NetFilter {
   /** VIRTIO_NET_F_CTRL_VLAN was negotiated. */
   hasVlans = false
+  /** Nobody can set the filter, nor say which address is the guest's: it keeps nothing back. */
+  passesAll = false
   /** Compares addresses as C strings (an oddity). */
   comparesStrings = false
   readonly #state: NetControlState
@@ -22,7 +24,7 @@ export class NetFilter {
   /** Whether a frame passes whose destination address is at `at`, and whose last byte is before `length`. */
   passes(frame: Uint8Array, at: number, length: number): boolean {
     const state = this.#state
-    if (state.isPromiscuous) return true
+    if (state.isPromiscuous || this.passesAll) return true
     if (this.hasVlans && !this.#passesVlan(frame, at + ETHERTYPE_AT, length)) return false
     if (((frame[at] ?? 0) & 1) === 1) return this.#passesGroup(frame, at)
     if (state.refusesUnicast) return false

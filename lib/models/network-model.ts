@@ -80,6 +80,8 @@ export class NetworkModel implements DeviceModel {
   #hasHardLimits = false
   #stopsAtOddChains = false
   readonly #pairs = new RoundRobin()
+  // Looked up at the beginning of each turn.
+  #pairsInUse = 1
 
   constructor(config: Uint8Array, maxQueuePairs: number) {
     this.maxQueuePairs = maxQueuePairs
@@ -124,8 +126,10 @@ export class NetworkModel implements DeviceModel {
   work(device: ModelDevice): boolean {
     this.#begin(device)
     let wantsMore = device.attempt(() => this.#serveControl(device))
+    this.#filter.passesAll = this.#isControlKept(device)
+    this.#pairsInUse = this.#filter.passesAll ? this.#pairsEnabled(device) : this.state.queuePairs
     const transmit = (pair: number) => device.attempt(() => this.#transmit(device, pair))
-    wantsMore = this.#pairs.serveAll(this.state.queuePairs, device.meter, transmit) || wantsMore
+    wantsMore = this.#pairs.serveAll(this.#pairsInUse, device.meter, transmit) || wantsMore
     if (this.inbox.length > 0) wantsMore = device.attempt(() => this.#receiveAll(device)) || wantsMore
     return wantsMore
   }
@@ -161,6 +165,19 @@ export class NetworkModel implements DeviceModel {
     if (!this.#hasControl) return false
     const queue = device.queues[this.controlIndex]
     return queue?.open(device.context) === true && serveControlQueue(queue, this)
+  }
+
+  /** Nobody can tell the device anything: not by a queue that the host never lets run. */
+  #isControlKept(device: ModelDevice): boolean {
+    if (device.host.mayKeepControlQueue !== true) return false
+    return !this.#hasControl || device.queues[this.controlIndex]?.isReady !== true
+  }
+
+  #pairsEnabled(device: ModelDevice): number {
+    const most = this.#hasPairs ? this.maxQueuePairs : 1
+    let pairs = 1
+    while (pairs < most && device.queues[2 * pairs]?.isReady === true) pairs++
+    return pairs
   }
 
   get controlIndex(): number {
@@ -267,7 +284,7 @@ export class NetworkModel implements DeviceModel {
       for (let count = 0; inbox.length > 0 && count < FRAMES_A_TURN; count++) {
         const { pair } = inbox
         const length = inbox.take(frame, this.#headerBytes)
-        const queue = this.#steered(device, length) ?? device.queues[2 * Math.min(pair, this.state.queuePairs - 1)]
+        const queue = this.#steered(device, length) ?? device.queues[2 * Math.min(pair, this.#pairsInUse - 1)]
         if (queue !== open) {
           open?.publish()
           open = queue?.open(device.context) === true ? queue : undefined

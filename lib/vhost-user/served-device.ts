@@ -63,6 +63,7 @@ export class ServedDevice implements HostedDevice {
       // Front ends run control queues of their own, and tell devices features without their parents.
       deviates: (name) => name === 'takes-drivers-as-they-are',
       isTurnOver: () => this.#turns.isOver,
+      mayKeepControlQueue: true,
     })
     ops.setConfigCallback(() => this.#configCallback())
   }
