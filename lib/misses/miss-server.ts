@@ -86,6 +86,7 @@ export class MissServer implements Releasable {
   /** Counts invalidations: an answer that was computed before one may be stale. */
   #epoch = 0
   #reading: Disposable | undefined
+  #isRetrying = false
   #isClosed = false
 
   /** Begins to read misses. TypeError or RangeError for options that are none; the port's own errors. */
@@ -167,15 +168,24 @@ export class MissServer implements Releasable {
     }
   }
 
-  /** Asks the translator again for each miss that has no answer: for when it knows more. Returns how many there were. */
+  /**
+   * Asks the translator again for each miss that has no answer: for when it knows more. Returns how many there were; 0, and nobody is asked, where the translator or a
+   * listener that is being asked, or told, by a retry() calls it: those are asked already. ERR_VDPA_CLOSED.
+   */
   retry(): number {
     this.#checkOpen()
-    const requests = this.#faults.unanswered
-    for (const request of requests) {
-      if (this.isClosed) break
-      this.#ask({ ...request, attempt: request.attempt + 1 })
+    if (this.#isRetrying) return 0
+    this.#isRetrying = true
+    try {
+      const requests = this.#faults.unanswered
+      for (const request of requests) {
+        if (this.isClosed) break
+        this.#ask({ ...request, attempt: request.attempt + 1 })
+      }
+      return requests.length
+    } finally {
+      this.#isRetrying = false
     }
-    return requests.length
   }
 
   /**

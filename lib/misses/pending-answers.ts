@@ -45,8 +45,9 @@ function hullOf(ranges: readonly Range[]): Range {
 }
 
 export class PendingAnswers {
-  /** Those that are in time, by what they ask. */
-  readonly #inTime = new Map<string, Pending>()
+  readonly #inTime = new Set<Pending>()
+  /** The newest of those, by what they ask: a translator that has the same asked again on the way to its answer has two. */
+  readonly #byKey = new Map<string, Pending>()
   readonly #late = new Set<Pending>()
 
   /** Questions whose time is not over. */
@@ -57,16 +58,17 @@ export class PendingAnswers {
   /** The question under way that will answer a request as well. */
   find(request: MissRequest): Pending | undefined {
     // Most translators answer at once, and nothing is under way.
-    return this.#inTime.size === 0 ? undefined : this.#inTime.get(keyOf(request))
+    return this.#inTime.size === 0 ? undefined : this.#byKey.get(keyOf(request))
   }
 
   add(pending: Pending): void {
-    this.#inTime.set(keyOf(pending.request), pending)
+    this.#inTime.add(pending)
+    this.#byKey.set(keyOf(pending.request), pending)
   }
 
   /** Its time is over. */
   makeLate(pending: Pending): void {
-    this.#inTime.delete(keyOf(pending.request))
+    this.#forget(pending)
     pending.isLate = true
     this.#late.add(pending)
     if (this.#late.size <= LATE_KEPT) return
@@ -80,16 +82,22 @@ export class PendingAnswers {
   remove(pending: Pending): void {
     clearTimeout(pending.timer)
     pending.isOver = true
-    if (!this.#late.delete(pending)) this.#inTime.delete(keyOf(pending.request))
+    if (!this.#late.delete(pending)) this.#forget(pending)
   }
 
   invalidate(range: Range): void {
-    for (const pending of this.#inTime.values()) pending.invalidate(range)
+    for (const pending of this.#inTime) pending.invalidate(range)
     for (const pending of this.#late) pending.invalidate(range)
   }
 
   clear(): void {
-    for (const pending of [...this.#inTime.values(), ...this.#late]) this.remove(pending)
+    for (const pending of [...this.#inTime, ...this.#late]) this.remove(pending)
+  }
+
+  #forget(pending: Pending): void {
+    this.#inTime.delete(pending)
+    const key = keyOf(pending.request)
+    if (this.#byKey.get(key) === pending) this.#byKey.delete(key)
   }
 }
 
