@@ -406,7 +406,7 @@ export class NetDriver implements Closeable {
 
   /** @internal save() as part of a procedure of the device. */
   *saveSteps(byReset: boolean): Steps<NetDriverSnapshot> {
-    const queues = yield* saveSteps({ ...this.#end, byReset, check: () => this.#pair(0) })
+    const queues = yield* saveSteps({ ...this.#end, byReset, check: () => this.#checkThere() })
     return { bufferBytes: this.#bufferBytes, activePairs: this.#activePairs, features: this.#features, queues }
   }
 
@@ -451,8 +451,17 @@ export class NetDriver implements Closeable {
     if (failure !== undefined) throw failure
   }
 
+  /** For what was asked before close() of the device, which comes after it. */
+  #checkThere(): void {
+    if (this.#isEnded || this.#queues[0]?.hasEnded === true) throw this.#closed()
+  }
+
+  #closed(): Error {
+    return vdpaError('ERR_VDPA_CLOSED', 'the network driver is closed', { path: this.#path })
+  }
+
   #pair(index: number): QueuePair {
-    if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the network driver is closed', { path: this.#path })
+    if (this.isClosed) throw this.#closed()
     const pair = typeof index === 'number' ? this.#pairs[index] : undefined
     if (pair === undefined) {
       checkInteger(index, 'pair', 0, this.#pairs.length - 1)

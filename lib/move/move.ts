@@ -6,67 +6,21 @@ import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
 import type { GuestControlRing } from '../control/guest-ring.js'
-import type { NetControlQueue } from '../control/net-control-queue.js'
-import type { ShadowControlQueue } from '../control/shadow-queue.js'
 import { checkDevice } from '../device/check-device.js'
-import type { AddressSpace } from '../device/address-space.js'
 import type { DeviceSnapshot, QueueState, SnapshotOptions, TakenSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
-import type { BlockDriver } from '../drivers/block-driver.js'
-import type { NetDriver } from '../drivers/net-driver.js'
 import { ShadowQueue } from '../shadow/shadow-queue.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
-import { arriveSteps, later, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
+import { arriveSteps, later, prepareSteps, type Arrived } from './arrive.js'
 import { checkGiven, giveUp, guestOf, looseQueues, type SavedDriver } from './carried.js'
 import { DriverCarry } from './driver-carry.js'
-import { MemoryCopy, type CopiedMemory } from './memory-copy.js'
+import { MemoryCopy } from './memory-copy.js'
+import type { MoveDeviceOptions, MoveOptions, MoveResult } from './move-options.js'
 import { inCopiedMemory, outlineOf, withGuestRings } from './outline.js'
 import { checkNew, refuseDifferences } from './restore.js'
-import { Stopwatch, type MoveReport } from './stopwatch.js'
+import { Stopwatch } from './stopwatch.js'
 
-/** What moves with a device. */
-export interface MoveOptions {
-  /** The driver of its data queues; ended by the move, and in the answer another goes on in its place. */
-  readonly driver?: NetDriver | BlockDriver
-  /** The control queue, where it is driven from here; likewise. */
-  readonly control?: NetControlQueue
-  /** The shadow of a guest's control queue, in place of `control`: the guest is served by another like it, after the same policy. */
-  readonly shadowControl?: ShadowControlQueue<AddressSpace>
-  /** Shadows of a guest's data queues: the target serves the guest's rings by itself, and may be shadowed anew. */
-  readonly shadows?: readonly ShadowQueue[]
-  /** A guest's memory that the target has for itself, and that is copied. Default: both devices reach the same memory. */
-  readonly memory?: CopiedMemory
-  /** The eventfds of queues that somebody else drives. */
-  readonly eventfds?: readonly QueueEventfds[]
-  /** Milliseconds that the device has for a command of the control queue; default 10,000. */
-  readonly timeout?: number
-}
-
-/** How moveDevice() moves. */
-export interface MoveDeviceOptions extends MoveOptions {
-  /** Rounds in which memory is copied while the source runs; 8 by default, fewer where one has little to copy. Not where nothing follows what is written. */
-  readonly rounds?: number
-}
-
-/** Where the guest runs now, and what goes on in place of what was given. */
-export interface MoveResult {
-  /** Whether it runs on the target. Otherwise it goes on where it was, and `failure` says why. */
-  readonly isMoved: boolean
-  /** What failed once the source was stopped; the failure of closing the source where it was moved all the same. */
-  readonly failure: unknown
-  /** The device that runs. */
-  readonly device: VdpaDevice
-  /** The driver that goes on; the one that was given where nothing but a resume was needed. */
-  readonly driver: NetDriver | BlockDriver | undefined
-  /** The control queue; likewise. */
-  readonly control: NetControlQueue | undefined
-  /** The shadow of the guest's control queue; likewise. */
-  readonly shadowControl: ShadowControlQueue<AddressSpace> | undefined
-  /** The guest's data queues that were shadowed, on the device that runs. */
-  readonly shadows: readonly ShadowQueue[]
-  /** How long each step took. */
-  readonly report: MoveReport
-}
+export type { MoveDeviceOptions, MoveOptions, MoveResult } from './move-options.js'
 
 const ROUNDS = 8
 /** A round that copied no more is followed by the stop: the last one will not take long. */
@@ -235,6 +189,7 @@ export class DeviceMove {
     checkMovable(source, this.#wish)
     if (canSuspend(source)) yield* watch.duringSteps('suspend', true, ShadowQueue.holdSteps(source, this.#shadows))
     this.#isStopped = true
+    let refused: Refused | undefined
     try {
       yield* watch.duringSteps('take', true, this.#takeSteps())
       const copy = this.#copy
@@ -244,11 +199,12 @@ export class DeviceMove {
           true,
           later(() => copy.round()),
         )
-      const there = later(() => target.changeQueues('moveDevice()', () => this.#arriveSteps(target, arrived)))
-      yield* watch.duringSteps('arrive', true, there)
+      const there = later(() => target.changeQueues('moveDevice()', () => this.#arriveThereSteps(arrived)))
+      refused = yield* watch.duringSteps('arrive', true, there)
     } catch (failure) {
-      return yield* watch.duringSteps('return', true, this.#goBackSteps(failure, arrived))
+      refused = { failure, hasRun: false }
     }
+    if (refused !== undefined) return yield* watch.duringSteps('return', true, this.#goBackSteps(refused))
     let failure: unknown
     try {
       yield* watch.duringSteps('close', false, this.#closeSourceSteps())
@@ -325,15 +281,66 @@ export class DeviceMove {
     return { ...taken, snapshot, memories, isMapped }
   }
 
+  /**
+   * The target's part of the stop, as one procedure of it. Where it fails, what was given to the target is taken back before anything else that is asked of it has its turn, and that finds it
+   * closed.
+   */
+  *#arriveThereSteps(arrived: Arrived): Steps<Refused | undefined> {
+    const target = this.#target
+    try {
+      yield* this.#arriveSteps(target, arrived)
+      return undefined
+    } catch (failure) {
+      const hasRun = target.isRunning
+      const lost = yield* this.#takeBackSteps(arrived)
+      // What that meets, who closes it again is told.
+      yield* new Failures().attempt(target.endSteps())
+      return { failure, hasRun, ...(lost !== undefined && { lost }) }
+    }
+  }
+
+  /** Returns what kept it from being taken back, if anything did. */
+  *#takeBackSteps(arrived: Arrived): Steps<{ readonly by: unknown } | undefined> {
+    try {
+      if (this.#target.isRunning) yield* this.#takeGuestsBackSteps(arrived)
+      const { driver } = arrived
+      if (driver === undefined) return undefined
+      this.#saved = yield* driver.saveSteps(true)
+      this.#saved = this.#carry.back(this.#saved)
+      return undefined
+    } catch (by) {
+      return { by }
+    }
+  }
+
+  /** A target that ran has moved the rings of a guest on, and what it wrote counts. */
+  *#takeGuestsBackSteps({ shadowControl }: Arrived): Steps<void> {
+    const target = this.#target
+    const { snapshot } = this.#taken
+    if (snapshot.queues.some(({ position }) => position !== null) && canSuspend(target)) {
+      yield* target.suspendSteps()
+      const now = target.takeSnapshot({ isInside: true }).snapshot.queues
+      const queues = snapshot.queues.map((queue) => {
+        const position = now.find(({ index }) => index === queue.index)?.position
+        return queue.position === null || position === undefined ? queue : { ...queue, position }
+      })
+      this.#taken = { ...this.#taken, snapshot: { ...snapshot, queues } }
+    }
+    const guest = yield* later(() => guestOf(shadowControl))
+    const memory = this.#wish.shadowControl?.guest?.memory
+    if (guest !== undefined) this.#guest = memory === undefined ? guest : { ...guest, memory }
+    yield* later(async () => this.#copy?.back())
+  }
+
   /** The source goes on: from where the target got to, if it ran. */
-  *#goBackSteps(failure: unknown, arrived: Arrived): Steps<MoveResult> {
+  *#goBackSteps({ failure, hasRun, lost }: Refused): Steps<MoveResult> {
     const [source, target] = [this.#source, this.#target]
     const failures = new Failures()
     failures.keep(failure)
     const refused = { isMoved: false, failure, device: source }
     try {
-      const hasRun = target.isRunning
-      yield* later(() => this.#endThere(arrived, failures))
+      yield* later(() => target.close().catch((met: unknown) => failures.keep(met)))
+      if (lost !== undefined) throw lost.by
       this.#carry.end(false, failures)
       if (!hasRun && this.#saved === undefined && (yield* resumedSteps(source))) {
         ShadowQueue.letGo(this.#shadows)
@@ -351,39 +358,10 @@ export class DeviceMove {
       return this.#result({ ...refused, arrived: back })
     } catch (met) {
       failures.keep(met)
-      yield* later(() => target.close().catch((more: unknown) => failures.keep(more)))
       failures.now(() => giveUp(this.#saved, [source, target]))
     }
     failures.throwMet(`${source.path} did not move to ${target.path}, and could not go on either`)
     throw failure
-  }
-
-  /** What ran on the target is taken from it, and the target closed. */
-  async #endThere(arrived: Arrived, failures: Failures): Promise<void> {
-    const target = this.#target
-    if (target.isRunning) await this.#takeBack(arrived)
-    const { driver } = arrived
-    if (driver?.isClosed === false) this.#saved = this.#carry.back(await driver.save({ byReset: true }))
-    await target.close().catch((met: unknown) => failures.keep(met))
-  }
-
-  /** A target that ran has moved the rings of a guest on, and what it wrote counts. */
-  async #takeBack({ shadowControl }: Arrived): Promise<void> {
-    const target = this.#target
-    const { snapshot } = this.#taken
-    if (snapshot.queues.some(({ position }) => position !== null) && canSuspend(target)) {
-      await target.suspend()
-      const now = target.takeSnapshot({}).snapshot.queues
-      const queues = snapshot.queues.map((queue) => {
-        const position = now.find(({ index }) => index === queue.index)?.position
-        return queue.position === null || position === undefined ? queue : { ...queue, position }
-      })
-      this.#taken = { ...this.#taken, snapshot: { ...snapshot, queues } }
-    }
-    const guest = await guestOf(shadowControl)
-    const memory = this.#wish.shadowControl?.guest?.memory
-    if (guest !== undefined) this.#guest = memory === undefined ? guest : { ...guest, memory }
-    await this.#copy?.back()
   }
 
   #result(end: {
@@ -434,6 +412,15 @@ export class DeviceMove {
     if (this.#isEnding)
       throw vdpaError('ERR_VDPA_STATE', 'the move has ended, or is ending', { path: this.#source.path })
   }
+}
+
+/** A target that does not go on. */
+interface Refused {
+  readonly failure: unknown
+  /** Whether it had DRIVER_OK. */
+  readonly hasRun: boolean
+  /** What kept it from giving back what it was given: the source cannot go on then. */
+  readonly lost?: { readonly by: unknown }
 }
 
 /** What was mapped for the target beforehand. */
