@@ -127,6 +127,10 @@ export class BlockModel implements DeviceModel {
     this.#cacheBefore = undefined
   }
 
+  whenQuiet(device: ModelDevice): Promise<void> | undefined {
+    return this.#mover.whenFree?.(device.queues)
+  }
+
   /** Only the write-back switch is the driver's (section 5.2.5). */
   writeConfig(device: ModelDevice, offset: number, bytes: Uint8Array): void {
     const value = bytes[WRITE_CACHE_AT - offset]

@@ -24,6 +24,8 @@ export interface BlockMover {
   readonly wantsTurns: boolean
   /** Whether requests may be looked at: not while the storage is still busy with some of before a reset. */
   isFree(queues: readonly DeviceQueue[]): boolean
+  /** Resolves when that is so; undefined when it is so already. Absent: it always is. */
+  whenFree?(queues: readonly DeviceQueue[]): Promise<void> | undefined
   /** A request of this queue begins; whatever was under way there does not concern it. */
   begin(index: number): void
   /** Begins with a transfer or goes on with it: the status of its request, or HELD. */

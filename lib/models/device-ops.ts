@@ -139,6 +139,11 @@ export interface DeviceOps {
   resetMap?(asid: number): void
   /** What a write to a queue's doorbell page does. Absent: no doorbell. */
   ringDoorbell?(index: number, value: number): void
+  /**
+   * Resolves when nothing is under way any more that was begun for queues which ended or were suspended since, such as a write to a file; undefined when nothing is. A host that tells somebody
+   * where queues stand waits for it: who goes on elsewhere may write to the same places. Absent: nothing ever is.
+   */
+  whenQuiet?(): Promise<void> | undefined
   /** Sets NEEDS_RESET and says so (a knob of tests). */
   breakDown?(): void
   /** Changes bytes of the configuration space and says so (a knob of tests). */

@@ -27,6 +27,8 @@ export interface DeviceModel {
   readConfig?(device: ModelDevice, config: Uint8Array): void
   /** Forget what a reset forgets. */
   reset?(device: ModelDevice): void
+  /** As DeviceOps.whenQuiet(). */
+  whenQuiet?(device: ModelDevice): Promise<void> | undefined
   /** Whether a set of features, all offered, can be driven. */
   acceptFeatures?(features: bigint, device: ModelDevice): boolean
 }
@@ -350,6 +352,10 @@ export class ModelDevice implements DeviceOps {
   /** Whether the device may touch its queues now. */
   get isRunning(): boolean {
     return this.#isRunning && (this.#status & virtioStatus.NEEDS_RESET) === 0
+  }
+
+  whenQuiet(): Promise<void> | undefined {
+    return this.#model.whenQuiet?.(this)
   }
 
   breakDown(): void {

@@ -34,6 +34,8 @@ export class StoreMover implements BlockMover {
   readonly #store: BlockStore
   readonly #slots: Slot[] = []
   #user: StoreUser | undefined
+  // Who waits for it to be free, each with the queues to look at.
+  #waiting: { readonly queues: readonly DeviceQueue[]; readonly wake: () => void }[] = []
 
   constructor(store: BlockStore) {
     this.#store = store
@@ -46,6 +48,11 @@ export class StoreMover implements BlockMover {
   /** A request whose queue was reset or put back is not the device's any more, and may still be written: nothing new begins before it ended. */
   isFree(queues: readonly DeviceQueue[]): boolean {
     return this.#slots.every((slot, index) => !slot.isBusy || queues[index]?.isHolding === true)
+  }
+
+  whenFree(queues: readonly DeviceQueue[]): Promise<void> | undefined {
+    if (this.isFree(queues)) return undefined
+    return new Promise((wake) => this.#waiting.push({ queues, wake }))
   }
 
   begin(index: number): void {
@@ -93,6 +100,7 @@ export class StoreMover implements BlockMover {
       slot.isBusy = false
       slot.outcome = outcome
       this.#user?.wake()
+      this.#wakeWaiting()
     }
     slot.isBusy = true
     void promised(work).then(
@@ -100,6 +108,13 @@ export class StoreMover implements BlockMover {
       () => end('failed'),
     )
     return HELD
+  }
+
+  #wakeWaiting(): void {
+    const stillWaiting = this.#waiting.filter(({ queues }) => !this.isFree(queues))
+    const free = this.#waiting.filter((one) => !stillWaiting.includes(one))
+    this.#waiting = stillWaiting
+    for (const { wake } of free) wake()
   }
 
   #slot(index: number): Slot {

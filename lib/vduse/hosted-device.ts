@@ -5,7 +5,7 @@ import type { Backend, Eventfd, Subscription } from '../backend/backend.js'
 import { bit } from '../base/bits.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
-import { ProgramCalls } from '../base/program-calls.js'
+import { callUnasked, ProgramCalls } from '../base/program-calls.js'
 import { Turns } from '../base/turns.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
@@ -169,8 +169,15 @@ export class HostedDevice {
     } catch (error) {
       onRefusal(error as Error)
     }
-    if (!node.answer(message.id, answered !== undefined, answered))
-      onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${message.id}`))
+    const quiet = message.type === types.VDUSE_SUSPEND ? this.#options.ops.whenQuiet?.() : undefined
+    if (quiet === undefined) this.#send(node, message.id, answered)
+    else void quiet.then(() => callUnasked(() => this.#send(node, message.id, answered)))
+  }
+
+  #send(node: DeviceNode, id: number, answered: Uint8Array | undefined): void {
+    if (this.#isClosed || node.answer(id, answered !== undefined, answered)) return
+    const { onRefusal } = this.#options
+    onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${id}`))
   }
 
   /** What a message comes to: the answer's payload, or undefined where it is refused. */

@@ -34,6 +34,9 @@ const PLATFORM = bit(transport.VIRTIO_F_ACCESS_PLATFORM)
 const CONTROL_QUEUE = bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
 const RUNNING = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK | virtioStatus.DRIVER_OK
 
+/** What may end a queue, and is answered when nothing of it is under way. Some front ends stop a device by ENABLE alone. */
+const endsQueues: ReadonlySet<string> = new Set(['GET_VRING_BASE', 'SET_VRING_ENABLE', 'RESET_DEVICE', 'RESET_OWNER'])
+
 /** Where the areas that a device writes lie, for the log. */
 interface WrittenAreas {
   readonly at: number
@@ -142,6 +145,11 @@ export class ServedDevice implements HostedDevice {
     this.ops.setQueueCallback(vring.index, undefined)
     this.ops.setQueueReady(vring.index, false)
     vring.base = this.ops.queueState(vring.index) ?? vring.base
+  }
+
+  /** A front end that was told where a queue stands goes on elsewhere: nothing of the queue may be under way here by then. */
+  settle(request: string): Promise<void> | undefined {
+    return endsQueues.has(request) ? this.ops.whenQuiet?.() : undefined
   }
 
   /** The table changed while queues ran: their rings are where the front end has them, which may be elsewhere for the guest. */

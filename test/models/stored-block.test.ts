@@ -220,6 +220,21 @@ test('a suspended disk answers nothing, and carries out again what it had in han
   expect(statusOf()).toBe(OK)
 })
 
+test('says when nothing is under way for queues that ended or were suspended', async () => {
+  const { device, ask, step, client } = stage({ queues: 2 })
+  expect(device.whenQuiet()).toBeUndefined()
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(1))
+  // It is the queue's own work, and goes on.
+  expect(device.whenQuiet()).toBeUndefined()
+  client.vring('VHOST_VDPA_SET_VRING_ENABLE', 0, 0)
+  let told = 0
+  for (let count = 0; count < 2; count++) void device.whenQuiet()?.then(() => told++)
+  await turn()
+  expect(told).toBe(0)
+  await step('fail')
+  expect([told, device.whenQuiet()]).toEqual([2, undefined])
+})
+
 test('zeroes are the store’s to write, and discards nothing', async () => {
   const discard = blockFeatureBits.VIRTIO_BLK_F_DISCARD
   const { store, ask, step, statusOf, device } = stage({ moreFeatures: [discard] })

@@ -3,6 +3,7 @@
 import { describe, expect, it } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block'
 import { networkDevice } from '../../lib/models/network'
+import { storedBlockDevice } from '../../lib/models/stored-block'
 import { vduseRequestTypes as types, vduseVqGroupAsid, vduseVqReady, vduseVqState } from '../../lib/uapi/vduse'
 import { virtioNetConfig } from '../../lib/uapi/virtio-net'
 import { offeredFeatures } from '../../lib/vduse/host'
@@ -174,6 +175,30 @@ describe('a device of VDUSE', () => {
     expect(model.queues.map(({ isReady }) => isReady)).toEqual([true, false])
     expect(device.ask(types.VDUSE_SUSPEND)).toBeDefined()
     expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
+  })
+
+  it('has suspended when nothing is with the store any more', async () => {
+    stage.kernel = new PretendedKernel(1, 3n)
+    let end: (() => void) | undefined
+    const write = () => new Promise<void>((resolve) => (end = resolve))
+    const none = () => Promise.resolve()
+    const { device, memory, ring } = await disk(
+      storedBlockDevice({ size: 32_768, read: none, write, clear: none, flush: none }),
+    )
+    new DataView(memory.buffer).setUint32(DATA, 1, true)
+    ring.begin()
+    ring.pushAddress(IOVA + BigInt(DATA), 16 + 512, false)
+    ring.pushAddress(IOVA + BigInt(DATA + 2048), 1, true)
+    ring.commit(1)
+    ring.publish()
+    device.kick(0)
+    await until(() => end !== undefined)
+    device.ask(types.VDUSE_SUSPEND)
+    await turns(20)
+    expect(device.handle?.unanswered).toBe(1)
+    end?.()
+    await until(() => device.handle?.unanswered === 0)
+    expect([ring.take(), stage.refused]).toEqual([-1, []])
   })
 
   it('tells the driver of a configuration that changed', async () => {

@@ -13,6 +13,7 @@ export interface Server {
   ask(type: number, payload: Uint8Array): Uint8Array | undefined
   flood(count: number): void
   readonly unread: number
+  readonly unanswered: number
   poll(): void
   close(): Promise<void>
 }

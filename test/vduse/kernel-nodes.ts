@@ -125,6 +125,11 @@ export class DeviceHandle implements Server {
     return this.#answers.get(id)
   }
 
+  /** Requests that the server has read and not answered. */
+  get unanswered(): number {
+    return this.#next - 1 - this.#waiting.length - this.#answers.size
+  }
+
   /** Messages that nobody has read. */
   flood(count: number): void {
     for (let index = 0; index < count; index++) {
