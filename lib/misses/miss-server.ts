@@ -15,12 +15,14 @@ import { diagnostics, publish } from '../base/diagnostics.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import { rangeOf, showRange, U64_LAST, type Range } from '../base/ranges.js'
+import type { MappingSink } from '../iotlb/mapping-sink.js'
 import { permOf, type Access } from '../iotlb/mapping.js'
 import { AwaitedAnswers } from './awaited-answers.js'
 import { HeldMemory } from './held-memory.js'
 import { RecordReader, RecordWriter, type MissMessage, type RecordVersion } from './message.js'
 import { newMissCounters, type MissCounters, type MutableMissCounters } from './miss-counters.js'
 import { MissFaults, type MissFault, type MissFaultReason } from './miss-faults.js'
+import { MissSink } from './miss-sink.js'
 import { Pending, PendingAnswers } from './pending-answers.js'
 import type { MissPort } from './port.js'
 import {
@@ -69,6 +71,11 @@ const halves: readonly Range[] = [
  * only while a translation is under way.
  */
 export class MissServer implements Releasable {
+  /**
+   * The device as a sink of the mappings that the translator knows, such as an endpoint of a `VirtioIommu` wants one: what goes from there is invalidated, within the same request, and what
+   * comes is asked for by the misses that wait for it. It is refused what invalidate() is.
+   */
+  readonly sink: MappingSink
   readonly #port: MissPort
   readonly #translator: Translator
   readonly #timeoutMs: number
@@ -100,6 +107,7 @@ export class MissServer implements Releasable {
     checkInteger(timeoutMs, 'options.timeoutMs', 0, 0x7fff_ffff)
     checkInteger(maxInFlight, 'options.maxInFlight', 1, 4096)
     checkInteger(version, 'options.version', 1, 2)
+    this.sink = new MissSink(this, port.path)
     this.#port = port
     this.#translator = translator
     this.#timeoutMs = timeoutMs
@@ -169,15 +177,16 @@ export class MissServer implements Releasable {
   }
 
   /**
-   * Asks the translator again for each miss that has no answer: for when it knows more. Returns how many there were; 0, and nobody is asked, where the translator or a
-   * listener that is being asked, or told, by a retry() calls it: those are asked already. ERR_VDPA_CLOSED.
+   * Asks the translator again for each miss of a range, all by default, that has no answer: for when it knows more. Returns how many there were; 0, and nobody is asked,
+   * where the translator or a listener calls it that is being asked, or told, by another retry(). ERR_VDPA_CLOSED.
    */
-  retry(): number {
+  retry(range: Range = everything): number {
     this.#checkOpen()
+    const { first, last } = checkRange(range)
     if (this.#isRetrying) return 0
     this.#isRetrying = true
     try {
-      const requests = this.#faults.unanswered
+      const requests = this.#faults.unanswered.filter(({ iova }) => iova >= first && iova <= last)
       for (const request of requests) {
         if (this.isClosed) break
         this.#ask({ ...request, attempt: request.attempt + 1 })

@@ -12,6 +12,7 @@ import { missPort } from '../../lib/misses/port.js'
 import type { MissAnswer, MissRequest, MissVerdict, Translator } from '../../lib/misses/translator.js'
 import { VhostChardevTransport } from '../../lib/transport/vhost-chardev.js'
 import { VirtioIommu } from '../../lib/iommu/virtio-iommu.js'
+import { iommuStatus } from '../../lib/uapi/virtio-iommu.js'
 import type { VhostNetOptions } from '../../lib/vhost-net/options.js'
 import type { VhostNet } from '../../lib/vhost-net/vhost-net.js'
 import { labVariable } from './support.js'
@@ -124,23 +125,29 @@ describe('on demand', () => {
     const backend = new KernelBackend()
     const region = backend.allocate(0x10_0000)
     const memory = new GuestMemory([{ address: 0x8000_0000n, region }])
-    const iommu = new VirtioIommu({ memory, endpoints: [{ id: 8 }] })
     const handle = backend.open('/dev/vhost-net')
     const transport = new VhostChardevTransport(handle)
-    let server: MissServer | undefined
+    const translator: Translator = { translate: ({ iova, access }) => iommu.translate(8, iova, access) }
+    // Nothing is missed before the node has an owner and an IOTLB.
+    const server = new MissServer(missPort(handle), translator, { onFault: (fault) => void faults.push(fault) })
+    const iommu = new VirtioIommu({ memory, endpoints: [{ id: 8, sink: server.sink }] })
     try {
       iommu.requestSync({ kind: 'attach', domain: 1, endpoint: 8, flags: 0, isMalformed: false })
       iommu.requestSync({ kind: 'map', domain: 1, first: 0x1000n, last: 0x2fffn, physical: 0x8000_4000n, flags: 3 })
       transport.setOwner()
       transport.setFeatures((1n << 32n) | (1n << 33n))
-      server = new MissServer(missPort(handle), { translate: ({ iova, access }) => iommu.translate(8, iova, access) })
       await server.prefetch({ first: 0x1000n, last: 0x2fffn })
       expect(region.holders).toEqual(['/dev/vhost-net [0x1000, 0x2fff]'])
       await expect(server.prefetch({ first: 0x3000n, last: 0x3fffn })).rejects.toMatchObject({
         code: 'ERR_VDPA_NOT_MAPPED',
       })
+      // The kernel takes the invalidation, and the guest's memory is nobody's any more.
+      const unmapped = iommu.requestSync({ kind: 'unmap', domain: 1, first: 0x1000n, last: 0x2fffn })
+      expect(unmapped).toBe(iommuStatus.VIRTIO_IOMMU_S_OK)
+      expect(server.counters.invalidations).toBe(1)
+      expect(region.holders).toEqual([])
     } finally {
-      server?.close()
+      server.close()
       await handle.close()
       await iommu.close()
       region.close()
