@@ -24,8 +24,6 @@ export interface AheadQueue {
 interface TakenChain extends DescriptorChain {
   /** The turn in which it was taken. */
   readonly turn: number
-  /** Its place among all that were. */
-  readonly order: number
 }
 
 /** A ring whose chains are taken in one turn and answered in another. It allocates for each chain. */
@@ -41,10 +39,11 @@ export class AheadRing implements DeviceRing {
   #due: TakenChain[] = []
   #head = 0
   #fresh: TakenChain[] = []
+  // Given back, the one that was given first on top: they come again before any other, whatever became due meanwhile.
+  #returned: TakenChain[] = []
   // Given and not completed, by their ids, in the order of giving.
   readonly #given = new Map<number, TakenChain>()
   #chain: DescriptorChain
-  #count = 0
   // What was given by the time of each answer of state().
   readonly #givenAt = new WeakMap<RingState, ReadonlySet<TakenChain>>()
 
@@ -124,12 +123,13 @@ export class AheadRing implements DeviceRing {
     this.#due = []
     this.#head = 0
     this.#fresh = []
+    this.#returned = []
     this.#given.clear()
     this.#ring.reset(state)
   }
 
   get #takenCount(): number {
-    return this.#due.length - this.#head + this.#fresh.length
+    return this.#due.length - this.#head + this.#fresh.length + this.#returned.length
   }
 
   #take(): void {
@@ -145,7 +145,6 @@ export class AheadRing implements DeviceRing {
         iovaLow: iovaLow.slice(0, count),
         lengths: lengths.slice(0, count),
         turn: this.#meter.turn,
-        order: this.#count++,
       })
     }
   }
@@ -160,6 +159,8 @@ export class AheadRing implements DeviceRing {
 
   /** The chain that is due, which is taken out; undefined when none is. */
   #choose(): TakenChain | undefined {
+    const returned = this.#returned.pop()
+    if (returned !== undefined) return returned
     if (this.#head === this.#due.length) return undefined
     if (this.#newestFirst) return this.#due.pop()
     const chain = this.#due[this.#head++]
@@ -170,11 +171,9 @@ export class AheadRing implements DeviceRing {
     return chain
   }
 
-  /** Chains that were given are due at once. */
+  /** Chains that were given, in the order of giving, come again in that order. */
   #giveBack(chains: readonly TakenChain[]): void {
     for (const { id } of chains) this.#given.delete(id)
-    const due = [...this.#due.slice(this.#head), ...chains]
-    this.#due = due.sort((one, other) => one.order - other.order)
-    this.#head = 0
+    for (let at = chains.length - 1; at >= 0; at--) this.#returned.push(chains[at] as TakenChain)
   }
 }

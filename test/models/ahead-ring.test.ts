@@ -1,6 +1,7 @@
 // A ring that takes chains ahead of what is answered: what it looks at does not grow with what is under way.
 
 import { expect, test } from '@jest/globals'
+import fc from 'fast-check'
 import { AheadRing } from '../../lib/models/ahead-ring.js'
 import { TurnMeter } from '../../lib/models/turn-meter.js'
 import type { DescriptorChain, DeviceRing, RingState } from '../../lib/virtqueue/virtqueue.js'
@@ -99,4 +100,77 @@ test('a reset to what state() said gives back all that was given since, in their
   const again: number[] = []
   while (ahead.next()) again.push(ahead.chain.id)
   expect(again).toEqual(upTo(CHAINS).slice(1))
+})
+
+/** A ring of which chains are taken as they come, and what is known of it: which chains are given, and which were given back. */
+class Watched {
+  readonly ahead: AheadRing
+  readonly #turns = meter()
+  readonly #given: number[] = []
+  #returned: number[] = []
+  #inHand: number | undefined
+  #state: { readonly state: RingState; readonly given: ReadonlySet<number> } | undefined
+
+  constructor(chains: number, newestFirst: boolean, isNow: boolean) {
+    const { ring } = ringOf(CHAINS)
+    this.ahead = new AheadRing(
+      ring,
+      { chains, newestFirst, atOnce: () => isNow },
+      { index: 0, inOrder: false, meter: this.#turns },
+    )
+  }
+
+  turn(): void {
+    this.#turns.begin()
+  }
+
+  next(): void {
+    const [wanted, ...rest] = this.#returned
+    const isThere = this.ahead.next()
+    if (wanted !== undefined) expect([isThere, this.ahead.chain.id]).toEqual([true, wanted])
+    if (!isThere) return
+    this.#inHand = this.ahead.chain.id
+    expect(this.#given).not.toContain(this.#inHand)
+    this.#returned = rest
+    this.#given.push(this.#inHand)
+  }
+
+  rewind(): void {
+    if (this.#inHand === undefined || !this.#given.includes(this.#inHand)) return
+    this.ahead.rewind()
+    this.#giveBack([this.#inHand])
+  }
+
+  complete(): void {
+    const id = this.#given.shift()
+    if (id !== undefined) this.ahead.complete(id, 0)
+  }
+
+  note(): void {
+    this.#state = { state: this.ahead.state(), given: new Set(this.#given) }
+  }
+
+  back(): void {
+    const before = this.#state
+    if (before === undefined) return
+    this.ahead.reset(before.state)
+    this.#giveBack(this.#given.filter((id) => !before.given.has(id)))
+  }
+
+  #giveBack(ids: readonly number[]): void {
+    this.#returned = [...ids, ...this.#returned]
+    for (const id of ids) this.#given.splice(this.#given.indexOf(id), 1)
+    this.#inHand = undefined
+  }
+}
+
+test('what was given back comes again, first and in its order, whatever became due meanwhile', () => {
+  const verbs = fc.constantFrom('turn', 'next', 'next', 'next', 'rewind', 'complete', 'note', 'back')
+  const shape = fc.record({ chains: fc.integer({ min: 1, max: 8 }), newestFirst: fc.boolean(), isNow: fc.boolean() })
+  const property = fc.property(shape, fc.array(verbs, { maxLength: 60 }), ({ chains, newestFirst, isNow }, list) => {
+    const watched = new Watched(chains, newestFirst, isNow)
+    watched.turn()
+    for (const verb of list) watched[verb]()
+  })
+  fc.assert(property, { numRuns: 2000 })
 })

@@ -138,16 +138,19 @@ function isOurs(failure: unknown): boolean {
 }
 
 describe.each(Object.entries(worlds))('%s', (_name, make) => {
-  test.each(['target.close()', 'target.reset()'])('each call of the arrival refused, and %s at that moment', async (verb) => {
-    let nth = 1
-    for (; nth < 200; nth++) {
-      const { calls, strange } = await play({ make, verb, at: nth, turns: nth % 4, nth })
-      expect({ nth, strange }).toEqual({ nth, strange: [] })
-      if (calls < nth) break
-    }
-    expect(nth).toBeGreaterThan(20)
-    expect(nth).toBeLessThan(200)
-  })
+  test.each(['target.close()', 'target.reset()'])(
+    'each call of the arrival refused, and %s at that moment',
+    async (verb) => {
+      let nth = 1
+      for (; nth < 200; nth++) {
+        const { calls, strange } = await play({ make, verb, at: nth, turns: nth % 4, nth })
+        expect({ nth, strange }).toEqual({ nth, strange: [] })
+        if (calls < nth) break
+      }
+      expect(nth).toBeGreaterThan(20)
+      expect(nth).toBeLessThan(200)
+    },
+  )
 
   test('any call of the arrival refused, and any verb in any turn', async () => {
     const given = fc.record({
