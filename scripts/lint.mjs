@@ -1,6 +1,7 @@
-// `npm run lint`: types, eslint, the formatters, and the layer table. Runs all of them and fails when any failed.
-import { spawnSync } from 'node:child_process'
+// `npm run lint`: types, eslint, the formatters, and the layer table. Runs all of them, as many at a time as there are processors, and fails when any failed.
+import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -11,8 +12,9 @@ const nativeFiles = readdirSync(`${root}native`, { recursive: true })
   .map((name) => `native/${name}`)
 
 const checks = [
-  ['types', bin('tsc'), ['-p', 'tsconfig.json']],
   ['eslint', bin('eslint'), ['lib', 'test', 'scripts', 'examples', '--max-warnings', '0']],
+  ['types', bin('tsc'), ['-p', 'tsconfig.json']],
+  ['reference', process.execPath, ['scripts/docs.mjs', '--check']],
   [
     'prettier',
     bin('prettier'),
@@ -21,14 +23,28 @@ const checks = [
   ['clang-format', bin('clang-format'), ['--dry-run', '--Werror', ...nativeFiles]],
   ['layers', process.execPath, ['scripts/check-layers.mjs']],
   ['docs', process.execPath, ['scripts/check-docs.mjs']],
-  ['reference', process.execPath, ['scripts/docs.mjs', '--check']],
 ]
 
-let failed = 0
-for (const [name, command, args] of checks) {
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' })
-  const passed = status === 0
-  console.log(`${passed ? 'ok  ' : 'FAIL'} ${name}${error === undefined ? '' : ` (${error.message})`}`)
-  if (!passed) failed++
+/** Runs one check, and says whether it passed. What it printed comes in one piece, so that two checks do not mix. */
+function run([name, command, args]) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+    let said = ''
+    let why = ''
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (said += text))
+    child.on('error', ({ message }) => (why = ` (${message})`))
+    child.on('close', (status) => {
+      const passed = status === 0
+      process.stdout.write(`${said}${passed ? 'ok  ' : 'FAIL'} ${name}${why}\n`)
+      resolve(passed)
+    })
+  })
 }
-process.exitCode = failed === 0 ? 0 : 1
+
+const waiting = checks.values()
+async function runNext(passed = []) {
+  for (const check of waiting) passed.push(await run(check))
+  return passed
+}
+const passed = (await Promise.all(Array.from({ length: availableParallelism() }, () => runNext()))).flat()
+process.exitCode = passed.length === checks.length && passed.every(Boolean) ? 0 : 1
