@@ -10,7 +10,8 @@ import { openMetrics } from '../observe/open-metrics.js'
 import { WebServer } from '../topology/web-server.js'
 import type { Host } from './host.js'
 import { lookJson, monitorPage, monitorPolicy } from './monitor-page.js'
-import { jsonLine, table, type Paint, type Sink } from './output.js'
+import { monitorLines } from './monitor-table.js'
+import { jsonLine, type Paint, type Sink } from './output.js'
 
 /** How to watch. */
 export interface MonitorOptions {
@@ -22,6 +23,8 @@ export interface MonitorOptions {
   readonly signal: AbortSignal
   /** JSON lines, also on a terminal. */
   readonly isJson: boolean
+  /** Whether a table can be drawn over the one before; on a terminal that cannot, one follows the other. */
+  readonly canRedraw: boolean
   /** An OpenMetrics exposition for each look, in place of both. */
   readonly isOpenMetrics?: boolean
   /** A page on this port of 127.0.0.1 (0: any) in place of all of them. */
@@ -50,16 +53,42 @@ export interface MonitorLook {
   }[]
 }
 
-/** Looks until the count is reached or the signal comes. Errors as of inventory(). */
+/** Looks until the count is reached or the signal comes. TypeError where more than one form is asked for; else errors as of inventory(). */
 export async function monitor(host: Host, out: Sink, paint: Paint, options: MonitorOptions): Promise<void> {
-  if (options.web !== undefined) return monitorWeb(host, out, options.web, options)
-  const isTable = out.isTTY === true && !options.isJson
+  const { web, isJson, isOpenMetrics = false } = options
+  if (isOpenMetrics && (isJson || web !== undefined))
+    throw new TypeError('--openmetrics is text for a scraper: neither a document (--json) nor a page (--web)')
+  if (web !== undefined) return monitorWeb(host, out, web, options)
+  if (out.isTTY === true && !isJson && !isOpenMetrics) return monitorTable(host, out, paint, options)
+  const form = isOpenMetrics ? exposition : (look: MonitorLook) => jsonLine({ ...look })
+  await lookAgainAndAgain(host, options, (look) => out.write(form(look)))
+}
+
+/** A table on a terminal, which also follows the terminal's size. */
+async function monitorTable(host: Host, out: Sink, paint: Paint, options: MonitorOptions): Promise<void> {
+  let last: MonitorLook | undefined
+  const draw = () => {
+    if (last === undefined) return
+    const lines = monitorLines(last, paint, options.canRedraw ? out : {})
+    out.write(`${options.canRedraw ? '\u001b[H\u001b[J' : ''}${lines.map((line) => `${line}\n`).join('')}`)
+  }
+  if (options.canRedraw) out.on?.('resize', draw)
+  try {
+    await lookAgainAndAgain(host, options, (look) => {
+      last = look
+      draw()
+    })
+  } finally {
+    out.off?.('resize', draw)
+  }
+}
+
+async function lookAgainAndAgain(host: Host, options: MonitorOptions, show: (look: MonitorLook) => void) {
   let before: MonitorLook | undefined
   for (let turn = 0; turn !== options.count && !options.signal.aborted; turn++) {
     if (turn > 0 && !(await waited(options))) return
     const look: MonitorLook = await lookOnce(host, before, options.interval)
-    if (options.isOpenMetrics === true) out.write(exposition(look))
-    else out.write(isTable ? `\u001b[H\u001b[J${lines(look, paint).join('\n')}\n` : jsonLine({ ...look }))
+    show(look)
     before = look
   }
 }
@@ -144,24 +173,4 @@ function eventsBetween(before: MonitorLook, { devices }: Inventory): string[] {
     ]
   })
   return [...gone, ...changed]
-}
-
-function lines({ at, devices, events }: MonitorLook, paint: Paint): string[] {
-  const rows = devices.flatMap(({ name, node = '-', heldBy, queues, silence }) => {
-    const first = [name, node, heldBy.join('; ') || 'free']
-    if (queues.length === 0) return [[...first, silence ?? 'no queues', '', '']]
-    return queues.flatMap((queue) =>
-      Object.entries(queue.counters).map(([counter, value]) => [
-        ...first,
-        `queue ${queue.queue} ${counter}`,
-        String(value),
-        counter in queue.rates ? `${Math.round(queue.rates[counter] ?? 0)}/s` : '',
-      ]),
-    )
-  })
-  return [
-    `${at}  (Ctrl-C ends)`,
-    ...table(['DEVICE', 'NODE', 'HELD BY', 'COUNTER', 'VALUE', 'RATE'], rows, paint),
-    ...events.map((event) => paint('yellow', event)),
-  ]
 }

@@ -10,7 +10,8 @@ import { topologyMermaid, topologyText } from '../topology/text.js'
 import { topologyOf, type Topology } from '../topology/topology.js'
 import type { Host } from './host.js'
 import { findDevice } from './looks.js'
-import { progressOn, table, type Paint, type Report, type Sink } from './output.js'
+import { progressOn, table, type Paint, type Report } from './output.js'
+import type { Stage } from './perform.js'
 
 /** The node of a device. ENODEV; ERR_VDPA_STATE where it has none. */
 export async function nodeOf(host: Host, name: string): Promise<string> {
@@ -64,8 +65,8 @@ export async function topology(host: Host, name: string, drawing: (typeof drawin
   const draw = {
     text: topologyText,
     mermaid: topologyMermaid,
-    svg: (seen: Topology) => [topologySvg(seen)],
-    html: (seen: Topology) => [topologyHtml(seen).trimEnd()],
+    svg: (seen: Topology) => topologySvg(seen).split('\n'),
+    html: (seen: Topology) => topologyHtml(seen).trimEnd().split('\n'),
   }[drawing]
   return { data: { topology: found }, lines: draw(found) }
 }
@@ -79,9 +80,9 @@ export async function bench(
   name: string,
   milliseconds: number,
   paint: Paint,
-  stderr: Sink,
+  { stderr, environment }: Stage,
 ): Promise<Report> {
-  const progress = progressOn(stderr)
+  const progress = progressOn(stderr, environment)
   const backend = host.backend()
   const node = await nodeOf(host, name)
   await using device = await openDevice(node, { backend })

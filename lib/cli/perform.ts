@@ -15,6 +15,8 @@ export interface Stage {
   readonly stdout: Sink
   /** Where it says what went wrong while it goes on. */
   readonly stderr: Sink
+  /** Environment variables: whether a terminal can be drawn on. */
+  readonly environment: NodeJS.ProcessEnv
   /** From now on an interrupt aborts this and does not end the process; a second one does. */
   readonly interrupt: () => AbortSignal
 }

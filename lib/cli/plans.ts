@@ -44,7 +44,7 @@ export async function plan(host: Host, file: string, paint: Paint): Promise<Repo
 
 /** `plan --schema`: the JSON schema of plans. */
 export function schema(): Report {
-  return { data: { schema: planSchema }, lines: [JSON.stringify(planSchema, undefined, 2)] }
+  return { data: { schema: planSchema }, lines: JSON.stringify(planSchema, undefined, 2).split('\n') }
 }
 
 /** `apply`: makes the host as the plan says, or leaves it as it was, also at an interrupt. A dry run does it on a pretended host. */
@@ -53,7 +53,7 @@ export async function apply(host: Host, file: string, words: ApplyWords, stage: 
   const { journal, dryRun = false, wait, timeout } = words
   const memlock = memlockNeeds(wanted)
   const target = dryRun ? await rehearsal(host) : host
-  const progress = progressOn(stage.stderr)
+  const progress = progressOn(stage.stderr, stage.environment)
   const applied = applyPlan(wanted, planHost(target), {
     signal: stage.interrupt(),
     onStep: (step, index, count) => progress(index / count, describeStep(step)),

@@ -12,6 +12,7 @@ import { nextStep } from './next-steps.js'
 import { jsonLine, paintFor, type Sink } from './output.js'
 import { ownVersion } from './own-version.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
+import { printable, printableLines } from './terminal-text.js'
 import { addMonitor, addOpened, addPlans, addTraces, addViews, addVirtualMachines, integer } from './words.js'
 
 /** What a run of the command has of its surroundings. */
@@ -40,16 +41,16 @@ export async function run(words: readonly string[], surroundings: Surroundings):
     try {
       const host = surroundings.host ?? (options.simulator === true ? await simulatedHost() : realHost())
       const paint = isJson ? (_style: unknown, text: string) => text : paintFor(stdout, environment)
-      const report = await work(host, paint, { stdout, stderr, interrupt })
+      const report = await work(host, paint, { stdout, stderr, environment, interrupt })
       if (report === undefined) return
-      stdout.write(isJson ? jsonLine(report.data) : report.lines.map((line) => `${line}\n`).join(''))
+      stdout.write(isJson ? jsonLine(report.data) : report.lines.map((line) => `${printable(line)}\n`).join(''))
       exitCode = report.exitCode ?? exitCodes.done
     } catch (failure) {
       exitCode = isMisuse(failure) ? exitCodes.misused : exitCodes.failed
       const { message, hint, ...error } = errorData(failure)
       const isSaid = hint === undefined || message.includes(hint)
       if (isJson) stdout.write(jsonLine({ error: { ...error, message, hint } }))
-      else stderr.write(`vhost-vdpa: ${message}${isSaid ? '' : ` (${hint})`}\n`)
+      else stderr.write(`vhost-vdpa: ${printable(message)}${isSaid ? '' : ` (${printable(hint)})`}\n`)
     }
   }
   // Whoever asks for a document gets one of misuse, too, and no words beside it.
@@ -129,7 +130,7 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
     .option('--json', 'one JSON document instead of a table')
     .option('--simulator', 'a pretended host with two devices, which lives as long as the command')
     // Commands inherit what their program has when they are made.
-    .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(text) })
+    .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(printableLines(text)) })
     .exitOverride()
     .showSuggestionAfterError()
   addLooks(program, perform)
@@ -146,7 +147,9 @@ function makeProgram(perform: Perform, stdout: Sink, stderr: Sink): Command {
     .addArgument(program.createArgument('<shell>', 'the shell').choices(shells))
     .action((shell: (typeof shells)[number]) => {
       const script = completionScript(program, shell)
-      return perform(program.opts<SharedOptions>(), () => Promise.resolve({ data: { shell, script }, lines: [script] }))
+      return perform(program.opts<SharedOptions>(), () =>
+        Promise.resolve({ data: { shell, script }, lines: script.split('\n') }),
+      )
     })
   explainMistakes(program)
   return program

@@ -2,6 +2,7 @@
 
 import { InvalidArgumentError, Option, type Command } from 'commander'
 import { monitor } from './monitor.js'
+import { canRedraw } from './output.js'
 import { bench, drawings, groups, topology } from './opened.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
 import { apply, plan, schema, type ApplyWords } from './plans.js'
@@ -74,7 +75,7 @@ export function addOpened(program: Command, perform: Perform): void {
     .argument('<device>', DEVICE)
     .option('--time <milliseconds>', 'for each row', milliseconds, 1000)
     .action((device: string, { time }: { readonly time: number }) =>
-      perform(shared(), (host, paint, { stderr }) => bench(host, device, time, paint, stderr)),
+      perform(shared(), (host, paint, stage) => bench(host, device, time, paint, stage)),
     )
 }
 
@@ -96,10 +97,11 @@ export function addMonitor(program: Command, perform: Perform): void {
     .option('--web [port]', 'a page for a browser on this machine, at a secret address; read-only', port)
     .action(({ interval, count, openmetrics = false, web }: MonitorWords) => {
       const shared = program.opts<SharedOptions>()
-      return perform(shared, async (host, paint, { stdout, interrupt }) => {
+      return perform(shared, async (host, paint, { stdout, environment, interrupt }) => {
         const ending = { signal: interrupt(), ...(count !== undefined && { count }) }
         await monitor(host, stdout, paint, {
           interval,
+          canRedraw: canRedraw(stdout, environment),
           isJson: shared.json === true,
           isOpenMetrics: openmetrics,
           ...ending,
