@@ -105,12 +105,14 @@ export class DeviceState {
     this.#resetReason ??= reason
   }
 
+  /** close() was called, for the first time or not. */
   beginClosing(): void {
-    if (this.#ending === undefined) this.#end('closing')
+    if (this.#ending !== undefined) return
+    this.#end('closing')
     for (const listener of [...this.#onEnding]) listener()
   }
 
-  /** For procedures that wait for the device: `listener` is called when close() is, until the returned function is. */
+  /** For procedures that wait for the device: `listener` is called, once, when close() is, until the returned function is. */
   onEnding(listener: () => void): () => void {
     this.#onEnding.add(listener)
     return () => this.#onEnding.delete(listener)

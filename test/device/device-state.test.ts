@@ -56,4 +56,17 @@ describe('the state of a device', () => {
     state.beginClosing()
     expect([state.name, state.isEnding, state.isClosed]).toEqual(['closed', true, true])
   })
+
+  test('who waits for the end is told once, however often it is asked for, unless he waits no more', () => {
+    const state = new DeviceState('/dev/vhost-vdpa-0')
+    const told: string[] = []
+    state.onEnding(() => told.push('one'))
+    const stop = state.onEnding(() => told.push('two'))
+    stop()
+    state.beginClosing()
+    state.beginClosing()
+    state.closed()
+    state.beginClosing()
+    expect(told).toEqual(['one'])
+  })
 })
