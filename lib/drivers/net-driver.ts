@@ -170,8 +170,9 @@ export class NetDriver implements Closeable {
     checkInteger(bufferBytes, 'bufferBytes', 64, BUFFER_BYTES_LAST)
     checkInteger(pairs, 'pairs', 1, Math.floor((device.queueCount ?? 2) / 2))
     if (pairs > 1 && !has('VIRTIO_NET_F_MQ') && !has('VIRTIO_NET_F_RSS')) {
-      const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS`
-      throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path })
+      const text = `${pairs} queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS, and neither was negotiated`
+      const hint = 'negotiate one of them with VIRTIO_NET_F_CTRL_VQ, by which pairs are put to use, or ask for one pair'
+      throw vdpaError('ERR_VDPA_FEATURES', text, { path: device.path, hint })
     }
     // Behind the pairs is the control queue (5.1.2), whatever queues there are besides.
     if (pairs > 1) checkInteger(pairs, 'pairs', 1, netQueuePairs(device.config.net()))

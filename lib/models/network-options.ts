@@ -36,7 +36,7 @@ export interface NetworkDeviceOptions {
   readonly moreFeatures?: readonly number[]
   /** All features instead of the default, each with those that it needs (spec section 5.1.3.1). */
   readonly features?: bigint
-  /** Queue pairs, 1..0x8000; default 1. With more than one, VIRTIO_NET_F_MQ is offered; without it the driver uses the first pair. */
+  /** Queue pairs, 1..0x8000; default 1. With more than one, VIRTIO_NET_F_MQ is offered as well, which needs VIRTIO_NET_F_CTRL_VQ; a driver that does not negotiate it uses the first pair. */
   readonly queuePairs?: number
   /** The group of each queue (receive and transmit pairs, then control). Default: 0 for data, 1 for control. */
   readonly groups?: readonly number[]

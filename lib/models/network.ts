@@ -32,7 +32,10 @@ export function networkDeviceAsWished(options: NetworkDeviceOptions): NetworkDev
   return makeNetworkDevice(options, () => undefined)
 }
 
-function makeNetworkDevice(options: NetworkDeviceOptions, check: (features: bigint) => void): NetworkDevice {
+function makeNetworkDevice(
+  options: NetworkDeviceOptions,
+  check: (features: bigint, offered: bigint, queuePairs: number) => void,
+): NetworkDevice {
   const { queuePairs = 1, mtu = 1500, mac = '00:00:00:00:00:00' } = options
   checkInteger(queuePairs, 'queuePairs', 1, 0x8000)
   checkInteger(mtu, 'mtu', 68, 65535)
@@ -41,8 +44,8 @@ function makeNetworkDevice(options: NetworkDeviceOptions, check: (features: bigi
   if (groups.length !== queueCount)
     throw rangeError('groups.length', `${queueCount}, a group for each queue`, groups.length)
   const pairsFeature = queuePairs > 1 ? bit(netFeatureBits.VIRTIO_NET_F_MQ) : 0n
-  check(offerOf(DEFAULT_NET_FEATURES, options.features) | pairsFeature)
   const features = offerOf(DEFAULT_NET_FEATURES, options.features, options.moreFeatures) | pairsFeature
+  check(offerOf(DEFAULT_NET_FEATURES, options.features), features, queuePairs)
   const offers = (feature: number) => (features & bit(feature)) !== 0n
   const hasRss = offers(netFeatureBits.VIRTIO_NET_F_RSS)
   const isMultiqueue = hasRss || offers(netFeatureBits.VIRTIO_NET_F_MQ)
@@ -89,7 +92,11 @@ function makeNetworkDevice(options: NetworkDeviceOptions, check: (features: bigi
 }
 
 /** A device must not offer what needs another feature that it does not offer (section 2.2.1). What is offered besides is the test's own affair: drivers meet such devices. */
-function checkOffer(features: bigint): void {
+function checkOffer(features: bigint, offered: bigint, queuePairs: number): void {
+  if (queuePairs > 1 && (offered & bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)) === 0n) {
+    const needed = `VIRTIO_NET_F_CTRL_VQ among them, by which a driver puts ${queuePairs} queue pairs to use (section 5.1.3.1)`
+    throw rangeError('features', `given with ${needed}; without it, queuePairs is 1`, features)
+  }
   const lack = missingFeatureNeed(features, deviceIds.net)
   if (lack !== undefined)
     throw rangeError('features', `an offer without contradiction: ${lack.what} (section ${lack.section})`, features)

@@ -230,6 +230,12 @@ describe('a network device', () => {
     expect(() => networkDevice({ mac: 'x' })).toThrow(RangeError)
     expect(() => networkDevice({ mtu: 10 })).toThrow(RangeError)
     expect(() => networkDevice({ features: 1n << 32n, queuePairs: 2 })).toThrow(
+      /^features must be given with VIRTIO_NET_F_CTRL_VQ among them, by which a driver puts 2 queue pairs to use \(section 5.1.3.1\); without it, queuePairs is 1/,
+    )
+    expect(networkDevice({ features: 1n << 32n, moreFeatures: [net.VIRTIO_NET_F_CTRL_VQ], queuePairs: 2 }).mac).toBe(
+      networkDevice().mac,
+    )
+    expect(() => networkDevice({ features: (1n << 32n) | (1n << BigInt(net.VIRTIO_NET_F_MQ)) })).toThrow(
       /^features must be an offer without contradiction: VIRTIO_NET_F_MQ needs VIRTIO_NET_F_CTRL_VQ \(section 5.1.3.1\)/,
     )
     const defaults = networkDevice().features()
