@@ -154,20 +154,25 @@ function areasOf({ format, size, addresses }: GuestShape, windows: GuestWindows)
       addresses[name] > BigInt(Number.MAX_SAFE_INTEGER) ? [] : partsOf(windows, Number(addresses[name]), sizes[name])
     const [whole] = parts
     if (whole === undefined) throw broken(`the ${name} area of the guest's ring does not lie in its memory`)
+    // The last piece may end anywhere.
+    const ends = parts.slice(0, -1).map(({ byteOffset, byteLength }) => byteOffset + byteLength)
+    if ([...parts.map(({ byteOffset }) => byteOffset), ...ends].some((edge) => edge % 2 !== 0)) {
+      const text = `the ${name} area of the guest's ring lies in a piece of its memory that begins or ends at an odd byte: an index there could not be read at once`
+      throw broken(text)
+    }
     return parts.length === 1 ? whole : new PartedRingMemory(parts)
   }
   return { descriptor: locate('descriptor'), driver: locate('driver'), device: locate('device') }
 }
 
-/** So many bytes of a guest, window by window; none where it has not all of them, or where an edge cuts an index in two, which nobody could read at once. */
+/** So many bytes of a guest, window by window; none where it has not all of them. */
 function partsOf(windows: GuestWindows, address: number, length: number): RingMemory[] {
   const parts: RingMemory[] = []
   for (let done = 0; done < length;) {
     const window = windows.at(address + done)
-    if (window === undefined || done % 2 !== 0) return []
+    if (window === undefined) return []
     const count = Math.min(length - done, window.last - (address + done) + 1)
     const { buffer, byteOffset } = window.region.view(window.offset + (address + done - window.first), count)
-    if (byteOffset % 2 !== 0) return []
     parts.push(new RingMemory(buffer, byteOffset, count))
     done += count
   }

@@ -20,6 +20,49 @@ function inPieces({ guest }: Pick<NetWorld, 'guest'>): GuestMemory {
   return new GuestMemory(pieces)
 }
 
+/** Memory whose pieces have an edge where no index can be read at once. */
+const odd: Record<string, (world: Pick<NetWorld, 'guest'>) => GuestMemory> = {
+  'ends at an odd byte': ({ guest }) => {
+    const [{ address, region, size } = { address: 0n, region: guest.region, size: 0 }] = guest.memory.pieces()
+    const offset = Number(guest.queue(1).addresses.descriptor - address) + 7
+    return new GuestMemory([
+      { address, region, offset: 0, size: offset },
+      { address: address + BigInt(offset), region, offset, size: size - offset },
+    ])
+  },
+  'begins at an odd byte of its region': ({ guest }) => {
+    const [{ address, region, size } = { address: 0n, region: guest.region, size: 0 }] = guest.memory.pieces()
+    return new GuestMemory([{ address, region, offset: 1, size: size - 1 }])
+  },
+}
+
+test.each(Object.entries(odd))(
+  'a ring whose piece of memory %s is refused by name, and the device serves it on',
+  async (_, inOdd) => {
+    const [[, kind] = ['', {} as never]] = kinds
+    const world = await makeNetWorld(kind, {}, (half, index) => ({
+      guest: { ...half.guest.queue(index), ...(index === 1 && { memory: inOdd(half) }) },
+    }))
+    const { device, guest, shadows, broken } = world
+    await device.addressSpace(0).map(guest.memory)
+    for (const shadow of shadows) shadow.attach()
+    await device.start()
+    await sendFrames(guest, 5)
+    await expect(ShadowQueue.beginAll(shadows)).rejects.toMatchObject({
+      code: 'ERR_VDPA_RING_BROKEN',
+      message: expect.stringMatching(
+        /the \w+ area of the guest's ring lies in a piece of its memory that begins or ends at an odd byte/,
+      ) as string,
+    })
+    expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([false, false])
+    await sendFrames(guest, 20)
+    await settle(guest)
+    expect([broken, guest.received]).toEqual([[], upTo(guest.sent)])
+    await device.close()
+    guest.close()
+  },
+)
+
 test.each(kinds)('frames go through, from the device to the shadow and back: %s', async (_, kind) => {
   const world = await makeNetWorld(kind, {}, (half, index) => ({
     guest: { ...half.guest.queue(index), memory: inPieces(half) },
