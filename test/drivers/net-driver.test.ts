@@ -424,8 +424,8 @@ describe('queue pairs', () => {
   test('pairs without the feature are refused by name', async () => {
     await expect(run({ device: { queuePairs: 2 }, pairs: 2 })).rejects.toMatchObject({
       code: 'ERR_VDPA_FEATURES',
-      message: expect.stringContaining('2 queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS') as string,
-      hint: expect.stringContaining('VIRTIO_NET_F_CTRL_VQ') as string,
+      message: expect.stringContaining('2 queue pairs need VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS'),
+      hint: expect.stringContaining('VIRTIO_NET_F_CTRL_VQ'),
     })
     expect(netFeatureBits.VIRTIO_NET_F_MQ).toBe(22)
   })

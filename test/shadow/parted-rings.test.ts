@@ -52,7 +52,7 @@ test.each(Object.entries(odd))(
       code: 'ERR_VDPA_RING_BROKEN',
       message: expect.stringMatching(
         /the \w+ area of the guest's ring lies in a piece of its memory that begins or ends at an odd byte/,
-      ) as string,
+      ),
     })
     expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([false, false])
     await sendFrames(guest, 20)
