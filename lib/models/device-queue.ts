@@ -426,7 +426,7 @@ export class DeviceQueue {
   }
 
   #openRing(context: QueueContext, asid: number, version: number): boolean {
-    const { format, eventIdx, indirect, inOrder, law } = context
+    const { format, eventIdx, indirect, inOrder, law, longestTable } = context
     this.#forgetRing()
     const found = this.#locateAreas(context, asid)
     const areas = found ?? (context.servesUnwritable ? this.#locateAreas(context, asid, ownDeviceArea) : undefined)
@@ -438,7 +438,10 @@ export class DeviceQueue {
     const translateTable = tablesOf(context, asid)
     const features = { eventIdx, indirect, inOrder }
     try {
-      const ring = createDeviceRing({ format, size: this.#ringSize, areas, state, features, translateTable, law })
+      const ring = createDeviceRing({
+        ...{ format, size: this.#ringSize, areas, state, features, translateTable, law },
+        ...(longestTable !== undefined && { longestTable }),
+      })
       const { ahead, meter } = context
       this.#ring = ahead === undefined ? ring : new AheadRing(ring, ahead, { index: this.index, inOrder, meter })
     } catch (error) {

@@ -36,6 +36,8 @@ export interface DeviceModel {
 const platformBit = bit(transportFeatureBits.VIRTIO_F_ACCESS_PLATFORM)
 
 const PAGE_BYTES = 4096
+/** What Linux' vhost and QEMU take of a driver that makes indirect tables longer than its ring, as Linux does. */
+const LONGEST_TABLE = 1024
 
 function checkPieces(bytes: number): number {
   checkInteger(bytes, 'capabilities.pieceBytes', PAGE_BYTES, Number.MAX_SAFE_INTEGER)
@@ -441,6 +443,7 @@ export class ModelDevice implements DeviceOps {
     const asids = this.#asids
     const groups = this.#groups
     const descriptorGroups = this.#shape.descriptorGroups ?? groups
+    const law = this.host.deviates('rings-of-vringh') && this.format === 'split' ? 'vringh' : 'virtio'
     return {
       dma: this.host.dma,
       meter: this.meter,
@@ -450,7 +453,8 @@ export class ModelDevice implements DeviceOps {
       eventIdx: has(transportFeatureBits.VIRTIO_F_RING_EVENT_IDX),
       indirect: has(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
       inOrder: has(transportFeatureBits.VIRTIO_F_IN_ORDER),
-      law: this.host.deviates('rings-of-vringh') && this.format === 'split' ? 'vringh' : 'virtio',
+      law,
+      longestTable: this.isStrict || law === 'vringh' ? undefined : LONGEST_TABLE,
       ahead: this.#ahead,
       servesUnwritable: this.host.deviates('serves-unwritable-rings'),
     }

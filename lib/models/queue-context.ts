@@ -26,6 +26,8 @@ export interface QueueContext {
   readonly inOrder: boolean
   /** Which law drivers are held to; packed rings know the specification's only. */
   readonly law: DeviceLaw
+  /** Descriptors of the longest indirect table; undefined: as many as a ring's. */
+  readonly longestTable: number | undefined
   /** Serve a queue whose used ring cannot be written: what it uses is lost (an oddity). */
   readonly servesUnwritable: boolean
   /** How chains are taken ahead; undefined: one is answered before the next is taken. */

@@ -11,7 +11,7 @@ export const deviations = {
   'passthrough-before-first-map':
     'An address space that was never mapped, or was cleared by a reset, lets the device use addresses of the process as IOVAs.',
   'rings-of-vringh':
-    'A driver that breaks a rule of the ring loses the chain that does, and the device goes on behind it at the next kick, without NEEDS_RESET. Whether a chain is in flight already, how far ahead the driver is, and whether indirect tables were negotiated is not looked at.',
+    'A driver that breaks a rule of the ring loses the chain that does, and the device goes on behind it at the next kick, without NEEDS_RESET. Whether a chain is in flight already, how far ahead the driver is, and whether indirect tables were negotiated or are longer than the ring is not looked at.',
   'kicks-outlive-reset':
     'A kick of a suspended device is carried out at the next RESUME, also when the device was reset in between.',
   'serves-unwritable-rings':

@@ -16,15 +16,15 @@ export class LoadedChain implements DescriptorChain {
   slots = 0
   readableLength = 0
   writableLength = 0
-  readonly iovaHigh: Uint32Array
-  readonly iovaLow: Uint32Array
-  readonly lengths: Uint32Array
+  iovaHigh: Uint32Array
+  iovaLow: Uint32Array
+  lengths: Uint32Array
 
   readonly #isSplit: boolean
   readonly #isVringh: boolean
   readonly #mostBytes: number
 
-  /** `limit`: the longest chain that the device takes. Callers check before they add one more. */
+  /** `limit`: the longest chain that there is room for at first. Callers check before they add one more. */
   constructor(format: RingFormat, limit: number, law: DeviceLaw = 'virtio') {
     this.#isSplit = format === 'split'
     this.#isVringh = law === 'vringh'
@@ -43,6 +43,19 @@ export class LoadedChain implements DescriptorChain {
     this.slots = 0
     this.readableLength = 0
     this.writableLength = 0
+  }
+
+  /** Makes room for a chain of so many segments. */
+  reserve(count: number): void {
+    if (count <= this.lengths.length) return
+    const grown = (column: Uint32Array) => {
+      const larger = new Uint32Array(count)
+      larger.set(column)
+      return larger
+    }
+    this.iovaHigh = grown(this.iovaHigh)
+    this.iovaLow = grown(this.iovaLow)
+    this.lengths = grown(this.lengths)
   }
 
   /** Adds one segment; returns the rule it breaks, if any. The values are copies already: the driver cannot change them after the check. */

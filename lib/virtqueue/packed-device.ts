@@ -6,7 +6,7 @@ import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
 import { disableEvents, enableEvents, isEventWanted } from './packed-event.js'
-import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
+import { checkDeviceOptions, longestChain, type DeviceRingOptions } from './ring-options.js'
 import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
@@ -26,6 +26,7 @@ export class PackedDeviceRing implements DeviceRing {
   readonly #isInOrder: boolean
   readonly #translateTable: TranslateTable | undefined
   readonly #chain: LoadedChain
+  readonly #longestChain: number
 
   // Chains in flight have an entry of ours, because buffer ids are any 16 bits. With IN_ORDER entries go round, so that the oldest is known.
   readonly #freeEntries: Uint16Array
@@ -69,6 +70,7 @@ export class PackedDeviceRing implements DeviceRing {
     this.#isInOrder = features?.inOrder === true
     this.#translateTable = features?.indirect === true ? options.translateTable : undefined
     this.#chain = new LoadedChain('packed', size)
+    this.#longestChain = longestChain(options)
     this.#freeEntries = new Uint16Array(size)
     this.#bufferId = new Uint16Array(size)
     this.#slots = new Uint16Array(size)
@@ -255,11 +257,7 @@ export class PackedDeviceRing implements DeviceRing {
     if ((flags & NEXT) !== 0) this.#break('a descriptor has both INDIRECT and NEXT', '2.8.19')
     if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
       this.#break(`an indirect table of ${length} bytes is not a number of descriptors`, '2.8.7')
-    if (length > this.size * DESCRIPTOR_BYTES)
-      this.#break(
-        `an indirect table of ${length} bytes is longer than a list may be in a ring of ${this.size}`,
-        '2.8.5',
-      )
+    if (length > this.#longestChain * DESCRIPTOR_BYTES) this.#refuseTable(length)
     if (high === 0xffff_ffff && low + length > 0x1_0000_0000)
       this.#break('an indirect table passes address 2^64-1', '2.8.7')
     if (this.#takenSlots === this.size)
@@ -269,11 +267,20 @@ export class PackedDeviceRing implements DeviceRing {
     if (location === undefined) this.#break('an indirect table lies where the device cannot read', '2.8.7')
     const memory = location.memory
     chain.slots = 1
+    chain.reserve(length / DESCRIPTOR_BYTES)
     for (let from = location.offset, left = length; left > 0; from += DESCRIPTOR_BYTES, left -= DESCRIPTOR_BYTES) {
       const isWritten = (memory.u16(from + 14) & WRITE) !== 0
       const problem = chain.add(memory.u32(from + 4), memory.u32(from), memory.u32(from + 8), isWritten)
       if (problem !== undefined) this.#break(`indirect table: ${problem}`)
     }
+  }
+
+  #refuseTable(length: number): never {
+    const most =
+      this.#longestChain === this.size
+        ? `a list may be in a ring of ${this.size}`
+        : `${this.#longestChain} descriptors`
+    this.#break(`an indirect table of ${length} bytes is longer than ${most}`, '2.8.5')
   }
 
   #takeEntry(): number {

@@ -17,6 +17,9 @@ import type {
   UsedRecord,
 } from './virtqueue.js'
 
+/** Descriptors that one can name in a table: `next` has 16 bits. */
+const TABLE_LAST = 0x1_0000
+
 /** What both sides of a ring are made of. */
 export interface RingOptions {
   /** `'packed'` when VIRTIO_F_RING_PACKED was negotiated, `'split'` otherwise. */
@@ -43,6 +46,11 @@ export interface DriverRingOptions extends RingOptions {
 export interface DeviceRingOptions extends RingOptions {
   /** Finds indirect tables; needed with `features.indirect`, and for `'vringh'`. */
   readonly translateTable?: TranslateTable
+  /**
+   * Descriptors of the longest indirect table, 1 to 65,536. Default: the ring's size, and 65,536 under `'vringh'`. No driver may make a longer one (section 2.7.5.3.1), and Linux' own make them where
+   * a device takes more segments than its ring has descriptors.
+   */
+  readonly longestTable?: number
   /** Which law the driver is held to; `'virtio'` by default. `'vringh'` is for split rings only. */
   readonly law?: DeviceLaw
 }
@@ -51,7 +59,7 @@ export interface DeviceRingOptions extends RingOptions {
  * What a device does about a driver that breaks the rules. `'virtio'`: the first broken rule breaks the ring. `'vringh'`: as the device side in Linux 6.12 that
  * vdpa_sim is built on, no rule breaks the ring. A chain that cannot be followed is lost: next() passes over it and answers false. A head that is no
  * descriptor is not passed, and answers false each time. How far ahead the available index is, whether a chain is in flight already, and whether
- * INDIRECT was negotiated is not looked at; a chain may go on behind an indirect table.
+ * INDIRECT was negotiated is not looked at; a table may be longer than the ring, and a chain may go on behind it.
  */
 export type DeviceLaw = 'virtio' | 'vringh'
 
@@ -86,7 +94,13 @@ export function checkDeviceOptions(options: DeviceRingOptions): RingState {
   checkOneOf(law, 'law', format === 'split' ? ['virtio', 'vringh'] : ['virtio'])
   const state = checkRingOptions(options, law)
   if (features?.indirect === true || law === 'vringh') checkFunction(options.translateTable, 'translateTable')
+  if (options.longestTable !== undefined) checkInteger(options.longestTable, 'longestTable', 1, TABLE_LAST)
   return state
+}
+
+/** Segments of the longest chain that a device's side loads. */
+export function longestChain({ size, law, longestTable = law === 'vringh' ? TABLE_LAST : size }: DeviceRingOptions): number {
+  return law === 'vringh' ? size + longestTable : Math.max(size, longestTable)
 }
 
 /** A snapshot may come from a file: nothing in it is believed that would not fit into the ring. */

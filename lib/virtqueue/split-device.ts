@@ -5,7 +5,7 @@ import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
-import { checkDeviceOptions, type DeviceRingOptions } from './ring-options.js'
+import { checkDeviceOptions, longestChain, type DeviceRingOptions } from './ring-options.js'
 import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
 
 // Constants of this module: an imported name would be a property load each time it is used.
@@ -28,6 +28,7 @@ export class SplitDeviceRing implements DeviceRing {
   readonly #isVringh: boolean
   readonly #translateTable: TranslateTable | undefined
   readonly #chain: LoadedChain
+  readonly #longestChain: number
   // By head: how many bytes may be written, or that no chain with this head is in flight.
   readonly #writable: Float64Array
   // IN_ORDER: heads in flight by the position at which they were loaded.
@@ -62,6 +63,7 @@ export class SplitDeviceRing implements DeviceRing {
     this.#isVringh = options.law === 'vringh'
     this.#translateTable = features?.indirect === true || this.#isVringh ? options.translateTable : undefined
     this.#chain = new LoadedChain('split', size, options.law)
+    this.#longestChain = longestChain(options)
     this.#writable = new Float64Array(size)
     this.#order = new Uint16Array(this.#isInOrder ? size : 0)
     this.reset(state)
@@ -233,6 +235,9 @@ export class SplitDeviceRing implements DeviceRing {
     let index = head
     let isTable = false
     let resume = 0
+    // Segments that the ring, or the table, may still have: more are a loop.
+    let left = size
+    let leftInRing = size
     chain.begin()
     chain.id = head
     for (;;) {
@@ -250,15 +255,14 @@ export class SplitDeviceRing implements DeviceRing {
         limit = length / DESCRIPTOR_BYTES
         index = 0
         isTable = true
+        leftInRing = left
+        left = Math.max(limit, 1)
+        chain.reserve(Math.min(chain.count + left + leftInRing, this.#longestChain))
         // Refused by #table() but for vringh, which goes on behind the table, though not at descriptor 0.
         resume = (flagsAndNext & NEXT) === 0 ? 0 : flagsAndNext >>> 16
         continue
       }
-      if (chain.count === size)
-        this.#break(
-          `the chain of descriptor ${head} loops, or is longer than the ring's ${size} descriptors`,
-          '2.7.5.3.1',
-        )
+      if (left-- === 0 || chain.count === this.#longestChain) this.#refuseLength(head)
       const problem = chain.add(high, low, length, (flagsAndNext & WRITE) !== 0)
       if (problem !== undefined) this.#break(`descriptor ${index}: ${problem}`)
       if ((flagsAndNext & NEXT) !== 0) {
@@ -270,10 +274,16 @@ export class SplitDeviceRing implements DeviceRing {
         index = resume
         isTable = false
         resume = 0
+        left = leftInRing
       } else return
       if (index >= limit)
         this.#break(`the chain of descriptor ${head} goes on at ${index}, its table has ${limit} descriptors`, '2.7.5')
     }
+  }
+
+  #refuseLength(head: number): never {
+    const most = this.#longestChain === this.size ? `the ring's ${this.size}` : `${this.#longestChain}`
+    this.#break(`the chain of descriptor ${head} loops, or is longer than ${most} descriptors`, '2.7.5.3.1')
   }
 
   /** Where the table of an indirect descriptor lies. A WRITE flag on it is ignored (2.7.5.3.2). */
