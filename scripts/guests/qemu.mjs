@@ -6,7 +6,8 @@ import { newestCached } from '../lab/kernel.mjs'
 import { boot, whyNoBusybox } from './machine.mjs'
 
 const QEMU = 'qemu-system-x86_64'
-const MODULES = [
+/** Drivers of networks and disks, and a file system, in the order of loading. */
+export const MODULES = [
   ...['failover', 'net_failover', 'virtio_net', 'virtio_blk'],
   ...['crc32c_generic', 'jbd2', 'mbcache', 'crc16', 'ext4'],
 ]
@@ -38,20 +39,27 @@ function deviceWords(device, index) {
   ]
 }
 
+/** Pairs of a driver's name and its file, of those that the lab keeps of a kernel. */
+export const modulesOf = (kernel, names) => names.map((name) => [name, join(kernel.folder, `modules/${name}.ko`)])
+
+/** An emulated PC without devices, whose memory another process, or a device, can map. */
+export const pcWords = (memory) => [
+  ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+  ...['-object', `memory-backend-memfd,id=memory,size=${memory},share=on`],
+  ...['-machine', 'q35,memory-backend=memory', '-accel', 'tcg', '-cpu', 'max', '-m', memory],
+  ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
+]
+
+/** What it boots: the lab's kernel. */
+export const kernelWords = (kernel, archive) => [
+  ...['-kernel', join(kernel.folder, 'vmlinuz'), '-initrd', archive],
+  // As the lab's machine, whose comments say why.
+  ...['-append', 'console=ttyS0 quiet loglevel=2 panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check'],
+]
+
 /** Boots a guest that runs `script` with busybox. Its console is this process's output. Resolves with its end. */
 export async function runGuest({ script, devices, memory }) {
   const kernel = await newestCached('6.12')
-  const modules = MODULES.map((name) => [name, join(kernel.folder, `modules/${name}.ko`)])
-  const wordsOf = (archive) => [
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    // Memory that another process can map: what vhost-user lives on.
-    ...['-object', `memory-backend-memfd,id=memory,size=${memory},share=on`],
-    ...['-machine', 'q35,memory-backend=memory', '-accel', 'tcg', '-cpu', 'max', '-m', memory],
-    ...['-kernel', join(kernel.folder, 'vmlinuz'), '-initrd', archive],
-    // As the lab's machine, whose comments say why.
-    ...['-append', 'console=ttyS0 quiet loglevel=2 panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check'],
-    ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
-    ...devices.flatMap(deviceWords),
-  ]
-  return boot({ command: QEMU, script, modules, wordsOf })
+  const wordsOf = (archive) => [...pcWords(memory), ...kernelWords(kernel, archive), ...devices.flatMap(deviceWords)]
+  return boot({ command: QEMU, script, modules: modulesOf(kernel, MODULES), wordsOf })
 }

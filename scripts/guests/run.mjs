@@ -1,5 +1,6 @@
-// `node scripts/guests/run.mjs [--machine uml|qemu|iommu] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
-// vhost-user sockets, runs the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. `--check` boots nothing. Exit code 2:
+// `node scripts/guests/run.mjs [--machine uml|qemu|iommu|vdpa] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
+// vhost-user sockets, runs the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. `--check` boots nothing; `--firmware` (vdpa)
+// boots what is on the disk, and no Linux. Exit code 2:
 // there is no guest to boot here, and stderr says why.
 import { parseArgs } from 'node:util'
 
@@ -7,6 +8,7 @@ const machines = {
   uml: { file: './uml.mjs', memory: '96M' },
   qemu: { file: './qemu.mjs', memory: '192M' },
   iommu: { file: './iommu.mjs', memory: '192M' },
+  vdpa: { file: './vdpa.mjs', memory: '192M' },
 }
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -15,6 +17,7 @@ const { values, positionals } = parseArgs({
     script: { type: 'string', default: '' },
     memory: { type: 'string' },
     check: { type: 'boolean' },
+    firmware: { type: 'boolean', default: false },
   },
 })
 const machine = machines[values.machine]
@@ -26,8 +29,8 @@ if (reason !== undefined) {
   process.exit(2)
 }
 if (values.check !== true) {
-  const { memory = machine.memory, script } = values
-  const { code, signal } = await runGuest({ script, devices: positionals, memory })
+  const { memory = machine.memory, script, firmware } = values
+  const { code, signal } = await runGuest({ script, devices: positionals, memory, firmware })
   // It ends with 0 when it was switched off.
   process.exitCode = signal === null ? (code ?? 1) : 1
 }

@@ -4,6 +4,7 @@ import { copyFile, mkdir, open, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { guestShare, pciAddress, pciDevices, simulatedDevices } from './devices.mjs'
+import { cacheFolder } from './kernel.mjs'
 
 /** The machine's own folder inside the share; tests have no business in it. */
 export const ownFolder = '.lab'
@@ -74,6 +75,8 @@ function environmentFile(plan, devices) {
     ['LAB_OUT', guestShare],
     ['LAB_KERNEL', plan.kernel.release],
     ['LAB_QMP', '/dev/virtio-ports/qmp'],
+    // The host's, for guests of this guest.
+    ['VHOST_VDPA_LAB_CACHE', cacheFolder()],
     ...deviceVariables(devices),
     ...(plan.hugepages > 0 ? [['LAB_HUGEPAGES', '/run/hugepages']] : []),
     ...hostVariables(plan.env),
@@ -91,7 +94,7 @@ function commandScript(plan) {
 /** Folders of the host that the guest's own /tmp or /run would hide: bound back in over them. */
 function hiddenFolders(plan) {
   const isHidden = (path) => /^\/(tmp|run)\//.test(path)
-  return [...new Set([plan.folder, dirname(process.execPath)])].filter(isHidden)
+  return [...new Set([plan.folder, dirname(process.execPath), cacheFolder()])].filter(isHidden)
 }
 
 /** Fills the share. `plan` as for machineArguments, with `command`, `folder`, `env`, `memlock`, `parameters` (of modules, in words) and `absent` (name → reason). */

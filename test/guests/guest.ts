@@ -7,8 +7,9 @@ import { packageRoot } from '../native/support'
 
 const runner = join(packageRoot(), 'scripts/guests/run.mjs')
 
-/** User Mode Linux, or QEMU, which emulates a PC; the third is one whose IOMMU is the device. */
-export type Machine = 'uml' | 'qemu' | 'iommu'
+/** User Mode Linux, or QEMU, which emulates a PC; the third is one whose IOMMU is the device, and the fourth one whose
+ * devices are nodes of vhost-vdpa. */
+export type Machine = 'uml' | 'qemu' | 'iommu' | 'vdpa'
 
 /** A suite that needs guests, of these machines. */
 export function describeGuest(title: string, body: () => void, machines: readonly Machine[] = ['uml']): void {

@@ -1,9 +1,12 @@
-// Other people's drivers on devices that this process serves by VDUSE, through vhost-vdpa: DPDK's testpmd, and QEMU, whose guest is its own firmware.
+// Other people's drivers on devices that this process serves by VDUSE, through vhost-vdpa: DPDK's testpmd, and QEMU, whose guest is its own firmware, or what that boots.
 
 import { afterEach, describe, expect, it } from '@jest/globals'
 import { existsSync } from 'node:fs'
-import { networkDevice, serveVduse, type VduseServer } from '../../lib/serve'
+import { blockDevice, networkDevice, serveVduse, type VduseServer } from '../../lib/serve'
+import { describeGuest, Guest } from '../guests/guest'
 import { describeTestpmd, expectSameCounts, FLOW_MAC, PeerProgram, startTestpmd } from '../testpmd'
+import { bootDisk, bootedDisk } from './boot-disk'
+import { sumOf } from './vduse-support'
 
 /** Milliseconds for a test, and for what it waits for: an emulated machine starts another program in minutes when it has little of its own to run on. */
 const TIME = 900_000
@@ -77,3 +80,25 @@ withFirmware(`QEMU, whose guest's firmware looks for a network to boot from${noR
     TIME,
   )
 })
+
+describeGuest(
+  'QEMU, whose guest has a disk by VDUSE',
+  () => {
+    it(
+      'boots from it, and the program that it boots copies a part of it',
+      async () => {
+        const model = blockDevice({ capacity: bootDisk().length / 512, content: bootDisk() })
+        const server = await served('peer2', model)
+        await using guest = new Guest('', ['--firmware', server.node ?? ''], 'vdpa')
+        expect(await guest.end()).toEqual(['copied', 'done'])
+        const content = new Uint8Array(bootDisk().length)
+        model.storage.read(0, content, content.length)
+        expect(sumOf(content)).toBe(sumOf(bootedDisk()))
+        expect(model.counters.errors).toBe(0)
+        expect(server.refusals).toEqual([])
+      },
+      TIME,
+    )
+  },
+  ['vdpa'],
+)
