@@ -177,9 +177,9 @@ export class GuestRing {
   }
 
   #locateTable(address: bigint, length: number): TableLocation | undefined {
-    const parts = this.#parts(address, length)
-    const [first] = parts ?? []
-    if (parts === undefined || first === undefined) return undefined
+    const parts = this.#parts(address, length) ?? []
+    const [first] = parts
+    if (first === undefined) return undefined
     if (parts.length === 1) return { memory: new RingMemory(first.buffer, first.byteOffset, first.length), offset: 0 }
     if (this.#scratch.byteLength < length) this.#scratch = new RingMemory(new ArrayBuffer(length))
     let at = 0

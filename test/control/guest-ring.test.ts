@@ -13,6 +13,7 @@ import { areaSizes } from '../../lib/virtqueue/layout.js'
 const PAGE = 4096
 const PAGES = 8
 const SIZE = 16
+const TEXT = 6 * PAGE
 const addresses = { descriptor: BigInt(PAGE - 64), driver: BigInt(2 * PAGE - 4), device: BigInt(4 * PAGE - 8) }
 
 /** A guest whose memory is in pieces of a page; `hole` is not there. */
@@ -52,12 +53,12 @@ test.each([
   const areas = { descriptor: area('descriptor'), driver: area('driver'), device: area('device') }
   const driver = createDriverRing({ format, size: SIZE, areas })
   const { ring, interrupts } = ringOf(memory, isPacked)
-  const [command] = memory.slices(BigInt(6 * PAGE), PAGE)
+  const [command] = memory.slices(BigInt(TEXT), PAGE)
   for (let sent = 0; sent < 3 * SIZE; sent++) {
     command?.region.view(0, 3).set([1, 2, sent])
     driver.begin()
-    driver.push(0, 6 * PAGE, 3, false)
-    driver.push(0, 6 * PAGE + 16, 1, true)
+    driver.push(0, TEXT, 3, false)
+    driver.push(0, TEXT + 16, 1, true)
     driver.commit(sent)
     driver.publish()
     expect(ring.take(100)).toEqual({ bytes: Uint8Array.of(1, 2, sent), length: 3, room: 1 })
@@ -70,4 +71,79 @@ test.each([
 
 test.each([1, 2, 4])('a ring of which page %i is not there is refused', (hole) => {
   expect(() => ringOf(guestMemory(hole), false)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_RING_BROKEN' }))
+})
+
+/** A split ring whose commands lie in indirect tables, each at an address: `lengths` of what the device reads, all from TEXT on, then a byte to write. */
+function ringWithTables(
+  memory: GuestMemory,
+  tables: readonly { readonly at: number; readonly lengths: readonly number[] }[],
+) {
+  const put = (address: number, bytes: Uint8Array) => {
+    let done = 0
+    for (const { region, offset, size } of memory.slices(BigInt(address), bytes.length)) {
+      region.view(offset, size).set(bytes.subarray(done, done + size))
+      done += size
+    }
+  }
+  const descriptor = (address: number, length: number, flags: number, next: number) => {
+    const bytes = Buffer.alloc(16)
+    bytes.writeBigUInt64LE(BigInt(address), 0)
+    bytes.writeUInt32LE(length, 8)
+    bytes.writeUInt16LE(flags, 12)
+    bytes.writeUInt16LE(next, 14)
+    return bytes
+  }
+  const [NEXT, WRITE, INDIRECT] = [1, 2, 4]
+  const heads = tables.map(({ at, lengths }) => descriptor(at, 16 * (lengths.length + 1), INDIRECT, 0))
+  put(0, Buffer.concat(heads))
+  const available = Buffer.alloc(4 + 2 * SIZE)
+  available.writeUInt16LE(tables.length, 2)
+  for (const index of tables.keys()) available.writeUInt16LE(index, 4 + 2 * index)
+  put(PAGE, available)
+  for (const { at, lengths } of tables) {
+    let from = TEXT
+    const entries = lengths.map((length, index) => descriptor((from += length) - length, length, NEXT, index + 1))
+    put(at, Buffer.concat([...entries, descriptor(TEXT + PAGE, 1, WRITE, 0)]))
+  }
+  return new GuestRing({
+    memory,
+    features: 1n << BigInt(transportFeatureBits.VIRTIO_F_RING_INDIRECT_DESC),
+    size: SIZE,
+    addresses: { descriptor: 0n, driver: BigInt(PAGE), device: BigInt(2 * PAGE) },
+    kick: new Simulator().eventfd(),
+    call: { signal: () => undefined },
+  })
+}
+
+test('a command is found by its table, whether that lies in one piece of memory or in several, a longer one after a shorter one', () => {
+  const memory = guestMemory()
+  const crumbs = new Simulator().allocate(PAGE)
+  for (let offset = 0; offset < PAGE; offset += 64)
+    memory.add({ address: BigInt(8 * PAGE + offset), region: crumbs, offset, size: 64 })
+  const [text] = memory.slices(BigInt(TEXT), PAGE)
+  text?.region.view(0, PAGE).set(Uint8Array.from({ length: PAGE }, (_, at) => at))
+  const tables = [
+    { at: 3 * PAGE, lengths: [2, 3] },
+    { at: 4 * PAGE - 16, lengths: [4, 5] },
+    { at: 5 * PAGE - 32, lengths: [1, 1, 1, 1, 1, 1] },
+    { at: 8 * PAGE + 48, lengths: Array.from({ length: 12 }, () => 2) },
+    { at: 8 * PAGE + 512 + 32, lengths: [6, 7, 8] },
+  ]
+  const ring = ringWithTables(memory, tables)
+  for (const { lengths } of tables) {
+    const length = lengths.reduce((sum, one) => sum + one, 0)
+    const bytes = Uint8Array.from({ length }, (_, at) => at)
+    expect(ring.take(PAGE)).toEqual({ bytes, length, room: 1 })
+    ring.answer(Uint8Array.of(0))
+  }
+  expect(ring.take(PAGE)).toBeUndefined()
+})
+
+test('a table that is not in the memory, whole or in part, breaks the ring', () => {
+  for (const at of [5 * PAGE, 5 * PAGE - 16]) {
+    const memory = guestMemory()
+    const ring = ringWithTables(memory, [{ at, lengths: [1, 1] }])
+    memory.remove(BigInt(5 * PAGE))
+    expect(() => ring.take(PAGE)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_RING_BROKEN' }))
+  }
 })

@@ -22,6 +22,15 @@ function kernelMap(simulator: Simulator, asid: number): string[] {
   )
 }
 
+function thrownBy(work: () => void): unknown {
+  try {
+    work()
+  } catch (failure) {
+    return failure
+  }
+  return undefined
+}
+
 describe('an address space', () => {
   let simulator: Simulator
   let device: VdpaDevice
@@ -300,6 +309,20 @@ describe('an address space', () => {
     expect(kernelMap(simulator, 0)).toEqual([])
     space.mapSync(many.slice(1))
     expect(space.size).toBe(2048)
+  })
+
+  test('a refusal of one piece of many is not said to be for want of entries that the pieces after it would have taken', () => {
+    const many = Array.from({ length: 1500 }, (_, index) => ({
+      iova: BigInt(index) * 0x2000n,
+      region: memory,
+      size: page,
+    }))
+    simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 2 })
+    const refusal = thrownBy(() => space.mapSync(many))
+    expect(refusal).toMatchObject({ code: 'ERR_VDPA_REFUSED', cause: { code: 'EFAULT' } })
+    expect(String(refusal)).toMatch(/and gave no reason; [^;]*$/)
+    expect(space.size).toBe(0)
+    space.mapSync(many)
   })
 
   test('after close nothing is mapped and the memory is free', async () => {

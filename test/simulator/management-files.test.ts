@@ -7,7 +7,7 @@ import { networkDevice, Simulator } from '../../lib/simulator/index.js'
 import type { DeviceNode } from '../../lib/simulator/chardev.js'
 import { ManagedDevices } from '../../lib/simulator/managed-devices.js'
 import { managedFiles } from '../../lib/simulator/management-files.js'
-import { simulatedFiles } from '../../lib/simulator/management-tree.js'
+import { simulatedFiles, type TreeFiles } from '../../lib/simulator/management-tree.js'
 
 /** A host of so many devices whose nodes are open, and how many times one of them was come across. */
 function host(count: number) {
@@ -82,6 +82,17 @@ test('what is nowhere is refused, near what is there', async () => {
   ]
   for (const path of nowhere) await expect(root.resolve(path)).rejects.toThrow('2')
   expect(await root.link(`/proc/${process.pid}/fd/${fds[1]}`)).toBe('/dev/vhost-vdpa-1')
+})
+
+test('only a file that is there may be opened: none where nothing is, no folder, and none behind links in a circle', async () => {
+  const { root, fds } = host(1)
+  for (const path of ['/sys/bus/vdpa/devices/vdpa0/driver_override', `/proc/${process.pid}/fd/${fds[0]}`])
+    expect(await root.isAllowed(path)).toBe(true)
+  for (const path of ['/dev/vhost-vdpa-1', '/dev', '/nothing/at/all']) expect(await root.isAllowed(path)).toBe(false)
+  const circle: TreeFiles = { entry: (path) => ({ link: path === 'one' ? 'other' : 'one' }), under: () => [] }
+  const inCircles = simulatedFiles({ files: circle, write: () => 0, refuse: (number) => new Error(String(number)) })
+  expect(await inCircles.isAllowed('/one')).toBe(false)
+  await expect(inCircles.read('/one')).rejects.toThrow('40')
 })
 
 test('folders are there without a device in them', async () => {
