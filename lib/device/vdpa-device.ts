@@ -215,7 +215,9 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
 
   /**
    * Negotiates features: those wished for, those of `optional` that are offered, and VERSION_1 and ACCESS_PLATFORM where offered; of a list of wishes also
-   * ORDER_PLATFORM, which rings of this process keep. Before that the device must be new or reset (ERR_VDPA_STATE). A wish that is not offered, or that the device refuses, throws and leaves the device reset.
+   * ORDER_PLATFORM, which rings of this process keep. What was negotiated goes with a snapshot and a move, and only devices that offer all of it can be their targets: a word of bits without
+   * ORDER_PLATFORM keeps those in that do not offer it. Before that the device must be new or reset (ERR_VDPA_STATE). A wish that is not offered, or that the device refuses, throws and leaves the
+   * device reset.
    * (VHOST_SET_FEATURES, VHOST_VDPA_SET_STATUS; spec section 3.1.1)
    */
   async negotiate(

@@ -31,8 +31,15 @@ export function differences(device: VdpaDevice, snapshot: DeviceSnapshot): strin
 function featureDifferences(device: VdpaDevice, { features }: DeviceSnapshot): string[] {
   const wanted = new FeatureSet(BigInt(features), featureNames(device.deviceId))
   const missing = wanted.without(device.offeredFeatures)
-  return missing.bits === 0n ? [] : [`it does not offer ${missing.names.join(', ')}`]
+  if (missing.bits === 0n) return []
+  const byItself = BROUGHT_BY_LISTS.filter((name) => missing.has(name))
+  const how = byItself.map((name) => `, by a word of bits: a list of features brings ${name} wherever it is offered`)
+  const remedy = `where such devices are to be targets, negotiate without ${missing.names.length === 1 ? 'it' : 'them'}`
+  return [`it does not offer ${missing.names.join(', ')} (${remedy}${how.join('')})`]
 }
+
+/** What negotiate() adds to a list where it is offered, and does not to a word: what it adds to either, every device has that a driver of today works with. */
+const BROUGHT_BY_LISTS = ['VIRTIO_F_ORDER_PLATFORM']
 
 function queueDifferences(device: VdpaDevice, { queues }: DeviceSnapshot): string[] {
   const count = device.queueCount ?? Infinity

@@ -30,7 +30,8 @@ const LITTLE = 1 << 20
  * Moves what runs on `source` to `target`, which was opened and not negotiated. Before the stop: the two are compared, the target is negotiated, everything is mapped for it, and memory
  * that it has for itself is copied. Then the source is suspended, what it was told is told to the target, and the target runs; the source is closed. A failure before the stop is
  * thrown: the source runs on, and the target is closed unless it was never touched. After it the move resolves: where it failed, the source goes on, resumed or restored.
- * Only where that is refused too it is thrown, and neither runs.
+ * Only where that is refused too it is thrown, and neither runs. The target must offer every feature that the source negotiated, those of the platform among them: VIRTIO_F_ORDER_PLATFORM
+ * is negotiated with a list of features wherever it is offered, and with a word of bits only where it is in it.
  *
  * A source that cannot be suspended is stopped by a reset where drivers of this package drive its queues; what it had taken and not answered is carried out again, and `lost`
  * says so. ERR_VDPA_NOT_SUPPORTED where somebody else drives one, and where the target differs; ERR_VDPA_STATE where the source does not run, the target is not new, or a

@@ -1,14 +1,15 @@
 // A device goes on from a snapshot: rings, filters, mappings; and what a snapshot that is wrong, or does not fit, leads to.
 
 import { afterEach, describe, expect, test } from '@jest/globals'
+import { moveDevice } from '../../lib/move/move.js'
 import { restoreDevice } from '../../lib/move/restore.js'
 import { compareSnapshot } from '../../lib/move/differences.js'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
-import type { NetDriver } from '../../lib/drivers/net-driver.js'
+import { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
-import { blockFeatureBits, netFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { blockFeatureBits, netFeatureBits, transportFeatureBits } from '../../lib/uapi/virtio-features.js'
 import type { FeatureName } from '../drivers/features.js'
 import { address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
@@ -60,6 +61,40 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
     await restored.control?.setMacAddress('02:00:00:00:00:09')
     expect(models[1]?.mac).toBe('02:00:00:00:00:09')
   })
+})
+
+test('a feature of the platform that the target does not offer is named, with what to do, and a word of bits without it goes on', async () => {
+  const simulator = new Simulator()
+  const { VIRTIO_F_ORDER_PLATFORM: order } = transportFeatureBits
+  simulator.add(networkDevice({ path: '/dev/vhost-vdpa-4', moreFeatures: [order] }))
+  for (const path of ['/dev/vhost-vdpa-5', '/dev/vhost-vdpa-6']) simulator.add(networkDevice({ path }))
+  const open = (path: string) => openDevice(path, { backend: simulator, expect: 'net' })
+  const [source, target] = [await open('/dev/vhost-vdpa-4'), await open('/dev/vhost-vdpa-5')]
+  await source.negotiate(['VIRTIO_NET_F_MAC'])
+  const driver = await NetDriver.start(source, { size: 16 })
+  await source.start()
+  const words =
+    'it does not offer VIRTIO_F_ORDER_PLATFORM (where such devices are to be targets, negotiate without it, by a word of bits: ' +
+    'a list of features brings VIRTIO_F_ORDER_PLATFORM wherever it is offered)'
+  await expect(moveDevice(source, target, { driver })).rejects.toMatchObject({
+    code: 'ERR_VDPA_NOT_SUPPORTED',
+    message: expect.stringContaining(words),
+  })
+  await source.suspend()
+  const { snapshot, memories } = source.takeSnapshot({})
+  expect(compareSnapshot(target, snapshot)).toEqual([words])
+  await expect(restoreDevice(target, snapshot, { memories })).rejects.toMatchObject({
+    code: 'ERR_VDPA_NOT_SUPPORTED',
+    message: expect.stringContaining(words),
+  })
+  expect([source.state, target.state]).toEqual(['suspended', 'claimed'])
+  await source.reset()
+  await source.negotiate(source.offeredFeatures.bits & ~(1n << BigInt(order)))
+  const again = await NetDriver.start(source, { size: 16 })
+  await source.start()
+  const { isMoved } = await moveDevice(source, target, { driver: again })
+  expect(isMoved).toBe(true)
+  await target.close()
 })
 
 test.each([true, false])('a write cache that was switched %s is so on the other disk', async (isOn) => {
