@@ -39,7 +39,11 @@ const advices: readonly Advice[] = [
   { code: 'ENOENT', request: 'bind', step: 'make the folder that the socket is to be in' },
   { code: 'ENAMETOOLONG', request: 'bind', step: 'the path of a socket has at most 107 bytes' },
   { code: 'EADDRINUSE', request: 'bind', step: 'end what listens there, or name another path' },
-  { code: 'ENOENT', request: 'open', step: 'look whether the file is there and its name is right' },
+  {
+    code: 'ENOENT',
+    request: 'open',
+    step: 'look whether the file, or the folder that it is to be in, is there and its name is right',
+  },
   { code: 'EISDIR', step: 'name a file in that folder' },
   { code: 'EACCES', step: 'try it as root, or see `vhost-vdpa doctor`' },
   { code: 'EPERM', step: 'try it as root' },

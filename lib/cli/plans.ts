@@ -1,7 +1,7 @@
 // `plan` and `apply`: what a host should have, the differences, and making it so.
 
-import { writeFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { createReadStream, writeFileSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
 import {
   applyPlan,
   describeNeed,
@@ -16,6 +16,7 @@ import {
   type Plan,
   type PlanHost,
 } from '../plan/index.js'
+import { longestPlan } from '../plan/plan.js'
 import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
 import { progressOn, type Paint, type Report } from './output.js'
@@ -95,8 +96,11 @@ function keep(file: string, before: Plan): void {
   }
 }
 
+/** A plan from a file, or from standard input where its name is `-`; no more of it than may be a plan. */
 async function read(file: string): Promise<Plan> {
-  return parsePlan(await readFile(file, 'utf8').catch(fileFailure(file)), file)
+  const limits = { encoding: 'utf8', end: longestPlan } as const
+  const stream = file === '-' ? createReadStream('', { ...limits, fd: 0 }) : createReadStream(file, limits)
+  return parsePlan(await text(stream).catch(fileFailure(file)), file)
 }
 
 function planHost(host: Host): PlanHost {

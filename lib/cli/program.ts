@@ -13,7 +13,16 @@ import { jsonLine, paintFor, type Sink } from './output.js'
 import { ownVersion } from './own-version.js'
 import type { Perform, SharedOptions, Stage } from './perform.js'
 import { printable, printableLines } from './terminal-text.js'
-import { addMonitor, addOpened, addPlans, addTraces, addViews, addVirtualMachines, integer } from './words.js'
+import {
+  addMonitor,
+  addOpened,
+  addPlans,
+  addTraces,
+  addViews,
+  addVirtualMachines,
+  integer,
+  milliseconds,
+} from './words.js'
 
 /** What a run of the command has of its surroundings. */
 export interface Surroundings {
@@ -196,7 +205,8 @@ interface PatienceOptions {
 }
 
 const waitOption = () => new Option('--wait', 'wait until nobody has the node open')
-const timeoutOption = () => new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(integer)
+const timeoutOption = () =>
+  new Option('--timeout <milliseconds>', 'how long to wait (default 5000)').argParser(milliseconds)
 
 /** An interrupt ends the waiting in order: a driver_override is taken back. */
 function patience({ wait, timeout }: PatienceOptions, { interrupt }: Stage): Patience {

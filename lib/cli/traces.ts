@@ -1,6 +1,6 @@
 // `trace`: records what a probe of a device asks of the system, shows a trace as lines, replays one on a device or the simulator, and draws one for Perfetto.
 
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { fileFailure } from '../backend/file-errors.js'
 import { printEvent } from '../backend/print-event.js'
 import { RecordingBackend } from '../backend/recording-backend.js'
@@ -55,6 +55,7 @@ export async function convertTrace(file: string, output: string, words: ConvertW
   if (words.perfetto === true && words.traceEvents === true)
     throw new TypeError('--perfetto or --trace-events, not both')
   const trace = await read(file)
+  if (await isSameFile(file, output)) throw new TypeError(`${output} is the trace itself, which would be lost`)
   const bytes = words.traceEvents === true ? Buffer.from(traceEventJson(trace)) : perfettoTrace(trace)
   await writeFile(output, bytes).catch(fileFailure(output))
   const hasTimes = trace.events.some(({ at }) => at !== undefined)
@@ -77,6 +78,11 @@ export async function replayTrace(host: Host, file: string, name: string): Promi
     return { data: { file, node, calls }, lines: [`${node} answers all ${calls} calls as in ${file}`] }
   const { index, expected, came, text } = difference
   return { data: { file, node, calls, difference: { index, expected, came, text } }, lines: [text], exitCode: 1 }
+}
+
+async function isSameFile(one: string, other: string): Promise<boolean> {
+  const [first, second] = await Promise.all([one, other].map((file) => stat(file).catch(() => undefined)))
+  return first !== undefined && first.dev === second?.dev && first.ino === second.ino
 }
 
 async function read(file: string): Promise<Trace> {

@@ -20,9 +20,16 @@ export function integer(text: string): number {
 }
 
 /** Milliseconds of a timer: from 1 on. */
-function milliseconds(text: string): number {
+export function milliseconds(text: string): number {
   const value = integer(text)
   if (value < 1 || value > 0x7fff_ffff) throw new InvalidArgumentError('It must be from 1 to 2147483647.')
+  return value
+}
+
+/** The size of a disk: there is something of it. */
+function mebibytes(text: string): number {
+  const value = integer(text)
+  if (value === 0) throw new InvalidArgumentError('It must be at least 1.')
   return value
 }
 
@@ -185,7 +192,7 @@ export function addVirtualMachines(program: Command, perform: Perform): void {
     .option('--mac <address>', 'the address of a network device (default 02:00:00:00:00:01)')
     .option('--queue-pairs <number>', 'pairs of queues of a network device (default 1)', integer)
     .option('--file <path>', 'the file that a disk is kept in; without it, memory')
-    .option('--size <MiB>', 'the size of a disk in memory (default 128), or of a file that is made', integer)
+    .option('--size <MiB>', 'the size of a disk in memory (default 128), or of a file that is made', mebibytes)
     .option('--direct', 'past the page cache (O_DIRECT)')
     .option('--read-only', 'a disk that cannot be written')
     .option('--no-lock', 'without locking the file against others')
@@ -200,7 +207,7 @@ export function addPlans(program: Command, perform: Perform): void {
   program
     .command('plan')
     .description('what would have to be done for the host to be as a plan says; changes nothing and opens none')
-    .argument('[file]', 'the plan, in YAML or JSON')
+    .argument('[file]', 'the plan, in YAML or JSON; - is standard input')
     .option('--schema', "the plans' JSON schema instead")
     .action((file: string | undefined, options: { readonly schema?: true }, command: Command) => {
       if (options.schema === true) return perform(shared(), () => Promise.resolve(schema()))
@@ -210,7 +217,7 @@ export function addPlans(program: Command, perform: Perform): void {
   program
     .command('apply')
     .description('makes the host as a plan says, or leaves it as it was (needs root)')
-    .argument('<file>', 'the plan, in YAML or JSON')
+    .argument('<file>', 'the plan, in YAML or JSON; - is standard input')
     .option('--dry-run', 'on a pretended host')
     .option('--journal <file>', 'writes there first the plan that brings back what is there now')
     .addOption(new Option('--wait', 'wait until nobody has a device open that must be deleted or moved'))

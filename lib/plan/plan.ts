@@ -66,12 +66,17 @@ export interface Plan {
 
 const validate = new Ajv({ allErrors: true, verbose: true, allowUnionTypes: true }).compile<Plan>(planSchema)
 
+/** The longest text of a plan, in characters: a thousand for each device that there may be. Longer ones take minutes to read, and are no plans. */
+export const longestPlan = 4096 * 1024
+
 /**
- * Reads a plan from YAML, which JSON is a part of. ERR_VDPA_PLAN names every mistake with its line and column; `file` is for these sentences. Since 0.1.0.
+ * Reads a plan from YAML, which JSON is a part of, of at most 4 Mi characters. ERR_VDPA_PLAN names every mistake with its line and column; `file` is for these sentences. Since 0.1.0.
  */
 export function parsePlan(text: string, file = 'plan'): Plan {
   if (typeof text !== 'string') throw typeError('text', 'a string', text)
   checkString(file, 'file')
+  if (text.length > longestPlan)
+    throw broken([{ place: file, text: `it has more than ${longestPlan} characters, and is no plan` }])
   const lineCounter = new LineCounter()
   const document = parseDocument(text, { lineCounter, prettyErrors: false })
   const at = (offset: number) => {
@@ -79,7 +84,12 @@ export function parsePlan(text: string, file = 'plan'): Plan {
     return `${file}:${line}:${col}`
   }
   if (document.errors.length > 0)
-    throw broken(document.errors.map(({ pos, message }) => ({ place: at(pos[0]), text: message })))
+    throw broken(
+      document.errors.map(({ pos, code, message }) => ({
+        place: at(pos[0]),
+        text: code === 'MULTIPLE_DOCS' ? 'a second document begins, and a plan is one' : message,
+      })),
+    )
   const value = valueOf(document, file)
   if (!validate(value)) {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')

@@ -1,11 +1,13 @@
 // `plan` and `apply` by their words: what they print, their exit codes, the journal, and the rehearsal.
 
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
+import { ensureBuilt } from '../scripts/support'
 
 let folder = ''
 let file = ''
@@ -107,6 +109,23 @@ describe('plan and apply', () => {
     expect((await command(['plan', join(folder, 'none.yaml')], host)).err).toContain('ENOENT')
     expect((await command(['apply', file, '--journal', join(folder, 'no/where')], host)).err).toContain('ENOENT')
     expect((await command(['plan', file], host)).code).toBe(1)
+  })
+
+  it('read no more than may be a plan', async () => {
+    const host = await simulatedHost()
+    expect((await command(['plan', '/dev/zero'], host)).err).toMatch(/ERR_VDPA_PLAN: \/dev\/zero: .*4194304 characters/)
+    expect((await command(['plan', folder], host)).err).toContain('EISDIR')
+  })
+
+  it('come from standard input, too', () => {
+    ensureBuilt()
+    const main = join(__dirname, '../../dist/cli/main.js')
+    const words = [main, 'apply', '-', '--simulator']
+    const { status, stdout } = spawnSync(process.execPath, words, { input: readFileSync(file) })
+    expect({ status, lines: String(stdout).split('\n') }).toEqual({
+      status: 0,
+      lines: [expect.stringMatching(/^change the address of net0/), 'delete blk0: it should be absent', ''],
+    })
   })
 
   it('print the schema', async () => {

@@ -2,7 +2,7 @@
 
 import { mkdtempSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, test } from '@jest/globals'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
@@ -258,6 +258,10 @@ describe('trace', () => {
     expect(JSON.parse(readFileSync(drawn, 'utf8'))).toHaveProperty('traceEvents')
     expect((await command(`trace convert ${file} ${drawn} --trace-events --perfetto`)).code).toBe(2)
     expect(await documents(`trace convert ${file} ${folder}/no/such`)).toMatchObject([{ error: { code: 'ENOENT' } }])
+    const before = readFileSync(file)
+    for (const same of [file, `${folder}/../${basename(folder)}/${basename(file)}`])
+      expect(await command(`trace convert ${file} ${same}`)).toMatchObject({ code: 2, out: '' })
+    expect(readFileSync(file)).toEqual(before)
   })
 
   it('says what is wrong with a file', async () => {
@@ -282,6 +286,9 @@ describe('misuse', () => {
     'trace frob',
     'trace replay x',
     'bench net0 --time 0',
+    'bind net0 --timeout 9999999999',
+    'remove net0 --timeout 0',
+    'serve block --vhost-user x --size 0',
   ])('%j ends with exit code 2 and words on stderr', async (words) => {
     const { code, out, err } = await command(words)
     expect({ code, out }).toEqual({ code: 2, out: '' })

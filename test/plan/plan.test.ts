@@ -104,6 +104,11 @@ describe('a file that is no plan', () => {
     expect(message.length).toBeLessThan(1000)
   })
 
+  it('is refused unread where it is longer than any plan, and where it is two', () => {
+    expect(refusalOf('#'.repeat(4096 * 1024 + 1))).toMatch(/^ERR_VDPA_PLAN: file: it has more than 4194304 characters/)
+    expect(refusalOf('version: 1\ndevices: []\n---\nversion: 1\n')).toContain('file:3:1: a second document begins')
+  })
+
   it('whose aliases would make it huge is refused as any other', () => {
     const rows = Array.from({ length: 8 }, (_, n) => {
       const item = n === 0 ? 'x' : `*a${n - 1}`
