@@ -1,6 +1,6 @@
 // npm's `prepare` and `build` scripts: compiles lib/ into dist/, afresh. A packed package has dist/ already and never runs this.
 import { spawnSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
+import { renameSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
@@ -14,6 +14,17 @@ function findCompiler() {
   }
 }
 
+function takePlace(fresh) {
+  const old = `${fresh}-old`
+  try {
+    renameSync(`${root}dist`, old)
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error
+  }
+  renameSync(fresh, `${root}dist`)
+  rmSync(old, { recursive: true, force: true })
+}
+
 const tsc = findCompiler()
 if (tsc === undefined) {
   console.error(
@@ -21,8 +32,12 @@ if (tsc === undefined) {
   )
   process.exitCode = 1
 } else {
-  // What was compiled from a file that is gone would still be there to be required.
-  rmSync(`${root}dist`, { recursive: true, force: true })
-  const { status } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' })
+  // Into a folder beside it, where source maps are right as well, which takes the place of the old one whole: programs that run meanwhile find one of the two,
+  // and what was compiled from a file that is gone goes.
+  const fresh = `${root}dist-${process.pid}`
+  const words = [tsc, '-p', 'tsconfig.build.json', '--outDir', fresh]
+  const { status } = spawnSync(process.execPath, words, { cwd: root, stdio: 'inherit' })
+  if (status === 0) takePlace(fresh)
+  else rmSync(fresh, { recursive: true, force: true })
   process.exitCode = status ?? 1
 }
