@@ -2,7 +2,7 @@
 // (rings, DRIVER_OK, the control queue's commands). The order is that of QEMU: the control queue first, what it had set, then the data queues.
 
 import { rangeError, typeError } from '../base/checks.js'
-import { vdpaError } from '../base/errors.js'
+import { isVdpaError, vdpaError } from '../base/errors.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
 import { NetControlQueue } from '../control/net-control-queue.js'
@@ -307,15 +307,29 @@ function setUp(device: VdpaDevice, queue: QueueState, eventfds: readonly QueueEv
   const { index, size, position, isEnabled } = queue
   const { kick, call, err } = eventfds.find((one) => one.index === index) ?? {}
   const vring = device.vring(index)
-  vring.setUpOwned({
-    size,
-    addresses: parseAddresses(queue),
-    ...(position !== null && { state: position }),
-    ...(kick !== undefined && { kick }),
-    ...(call !== undefined && { call }),
-    ...(err !== undefined && { err }),
-  })
+  try {
+    vring.setUpOwned({
+      size,
+      addresses: parseAddresses(queue),
+      ...(position !== null && { state: position }),
+      ...(kick !== undefined && { kick }),
+      ...(call !== undefined && { call }),
+      ...(err !== undefined && { err }),
+    })
+  } catch (cause) {
+    throw isBaseRefused(cause) ? beginningsOnly(device, index, cause) : cause
+  }
   if (isEnabled && !isLate) vring.enableOwned()
+}
+
+function isBaseRefused(failure: unknown): boolean {
+  return isVdpaError(failure) && failure.code === 'EOPNOTSUPP' && failure.request === 'VHOST_SET_VRING_BASE'
+}
+
+function beginningsOnly({ path }: VdpaDevice, index: number, cause: unknown): Error {
+  const text = `the ring of queue ${index} goes on where it stands, and the device takes rings at their beginning only`
+  const hint = 'negotiate such a device by hand, and have a ShadowQueue serve the ring: begin({ state }) before start()'
+  return vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path, request: 'VHOST_SET_VRING_BASE', hint, cause })
 }
 
 /**

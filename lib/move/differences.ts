@@ -41,6 +41,10 @@ function featureDifferences(device: VdpaDevice, { features }: DeviceSnapshot): s
 /** What negotiate() adds to a list where it is offered, and does not to a word: what it adds to either, every device has that a driver of today works with. */
 const BROUGHT_BY_LISTS = ['VIRTIO_F_ORDER_PLATFORM']
 
+const UNKNOWN_POSITION =
+  'its position is null: the device that it is of does not say it, and the ring does not show it; ' +
+  'have a ShadowQueue serve it before the stop, or put the position that its driver knows there'
+
 function queueDifferences(device: VdpaDevice, { queues }: DeviceSnapshot): string[] {
   const count = device.queueCount ?? Infinity
   return queues.flatMap((queue) => {
@@ -50,7 +54,7 @@ function queueDifferences(device: VdpaDevice, { queues }: DeviceSnapshot): strin
     if (size > device.maxQueueSize)
       return [`queue ${index} has ${size} descriptors, and ${device.maxQueueSize} are the most`]
     const isDriven = books !== undefined || isControl === true
-    return position === null && !isDriven ? [`nobody can tell where queue ${index} stands`] : []
+    return position === null && !isDriven ? [`nobody can tell where queue ${index} stands (${UNKNOWN_POSITION})`] : []
   })
 }
 
