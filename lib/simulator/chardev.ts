@@ -141,12 +141,16 @@ export class OpenFile {
     this.node.file = undefined
     for (const vring of this.vrings) vring?.stopKick?.()
     this.vrings.length = 0
-    this.setConfigCall(undefined)
-    // A reset that fails is nobody's to hear of here; the next opening resets again.
-    this.reset()
-    for (const [asid] of this.node.dma.spaces()) this.ops.resetMap?.(asid)
-    this.node.dma.clear()
-    for (const call of this.node.whenReleased.splice(0)) call()
+    try {
+      this.setConfigCall(undefined)
+      // A reset that is refused is nobody's to hear of here; the next opening resets again.
+      this.reset()
+      for (const [asid] of this.node.dma.spaces()) this.ops.resetMap?.(asid)
+    } finally {
+      // A device of the program may throw: what the host holds for the file ends all the same.
+      this.node.dma.clear()
+      for (const call of this.node.whenReleased.splice(0)) call()
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { networkDevice } from '../../lib/simulator/index.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { updates } from '../conformance/support.js'
+import { taken } from '../write-outcome.js'
 import { steppedClock } from '../loop-turns.js'
 import { Client, codeOf, makeQueue, VERSION_AND_PLATFORM } from './support.js'
 
@@ -191,3 +192,24 @@ test('what a device of the program throws ends a sequence, and is its failure', 
   jest.restoreAllMocks()
   client.handle.closeSync()
 })
+
+test.each(['close', 'closeSync'] as const)(
+  '%s throws what a device of the program throws, and leaves nothing mapped or open',
+  async (close) => {
+    const model = networkDevice()
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const path = simulator.add(model)
+    const { handle } = new Client(simulator, path).owner()
+    const region = simulator.allocate(4096)
+    taken(handle.writeEach(updates(region, 0x1000n, 1), 72))
+    const thrown = new Error('of the program')
+    jest.spyOn(model, 'reset').mockImplementationOnce(() => {
+      throw thrown
+    })
+    await expect((async () => handle[close]())()).rejects.toBe(thrown)
+    region.close()
+    expect(simulator.dump(path).addressSpaces.flatMap(({ mappings }) => mappings)).toEqual([])
+    const second = new Client(simulator, path).owner()
+    second.handle.closeSync()
+  },
+)
