@@ -99,12 +99,6 @@ function applyLog(connection: Connection): void {
   connection.device.setLog(connection.isLogging ? connection.log : undefined)
 }
 
-/** Queues as front ends count them: pairs for a network, whose control queue is not among them. */
-function queueCount({ device }: Connection): number {
-  const { deviceId, queueCount: count } = device
-  return deviceId === deviceIds.net ? Math.max(1, count >> 1) : count
-}
-
 /**
  * What is offered for one device. A network of one pair has no several queues to tell of: QEMU takes the number for pairs, cloud-hypervisor and crosvm for
  * virtqueues, and all of them have the one pair where there is no number.
@@ -150,7 +144,8 @@ const handlers: Handlers = {
     connection.protocolFeatures = value
     connection.device.acceptProtocol?.(value)
   },
-  GET_QUEUE_NUM: (connection) => encodeNumber(BigInt(queueCount(connection))),
+  // Virtqueues, all of them. cloud-hypervisor counts so, and would refuse two pairs where it was told of 2; QEMU, which takes the number for pairs, refuses none that there are.
+  GET_QUEUE_NUM: ({ device }) => encodeNumber(BigInt(device.queueCount)),
   GET_MAX_MEM_SLOTS: ({ memorySlots }) => encodeNumber(BigInt(memorySlots)),
   SET_MEM_TABLE: ({ device }, { regions }, files) => {
     device.table.replace(regions, files)
