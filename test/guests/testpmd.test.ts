@@ -16,10 +16,10 @@ describeTestpmd(
   'as root, run: node scripts/lab/run.mjs --with dpdk --prepare',
   () => {
     it.each([
-      ['split rings', '', []],
-      ['packed rings', ',packed_vq=1', []],
-      ['two queue pairs', ',queues=2', ['--rxq=2', '--txq=2']],
-    ])('has its frames back, as both count them, by %s', async (_name, more, forwarding) => {
+      ['split rings', '', [], 1],
+      ['packed rings', ',packed_vq=1', [], 1],
+      ['two queue pairs', ',queues=2', ['--rxq=2', '--txq=2'], 2],
+    ] as const)('has its frames back, as both count them, by %s', async (_name, more, forwarding, pairs) => {
       using folder = new TemporaryFolder()
       const model = networkDevice({
         mac: FLOW_MAC,
@@ -32,6 +32,8 @@ describeTestpmd(
       await testpmd.end('SIGINT')
       expectSameCounts(testpmd, model)
       await until(() => server.frontEnds === 0)
+      const used = model.queues.filter(({ index, tally }) => index % 2 === 1 && tally.packets > 0)
+      expect(used.length).toBe(pairs)
       expect(model.violations).toEqual([])
       expect(server.refusals).toEqual([])
     })
