@@ -49,6 +49,8 @@ export class ShadowQueue implements Closeable {
   #served: Serving | undefined
   // Where the guest's ring stood when we had it last.
   #position: RingState | undefined
+  // The ring of the shadow ended with chains that the device had not answered, and with later ones that it had.
+  #isScattered = false
   #isAttached = false
   // The device served the guest's ring when it was taken from it.
   #wasServed = false
@@ -155,18 +157,22 @@ export class ShadowQueue implements Closeable {
     return this.#failure
   }
 
-  /** Where the guest's ring stands as this shadow knows it, chains in flight not counted; undefined where the device serves it by itself, or nobody yet. */
+  /**
+   * Where the guest's ring stands as this shadow knows it, chains in flight not counted; undefined where the device serves it by itself, or nobody yet, and where a reset ended the shadowing of a
+   * device that had answered out of order: one number does not say then what it had not answered.
+   */
   get state(): RingState | undefined {
-    return this.#served?.position() ?? this.#position
+    return this.#served?.position() ?? (this.#isScattered ? undefined : this.#position)
   }
 
   /**
    * Has the device serve the guest's ring by itself, before start(): the ring is set up where the guest put it, and enabled. The guest's memory must be mapped in `space` at the guest's
-   * addresses, and in `descriptorSpace` as well where that is another. Errors of Vring.setUp(). (VHOST_SET_VRING_NUM, _BASE, _ADDR, _KICK, _CALL, VHOST_VDPA_SET_VRING_ENABLE)
+   * addresses, and in `descriptorSpace` as well where that is another. Errors of Vring.setUp(); ERR_VDPA_STATE as of begin() after a reset. (VHOST_SET_VRING_NUM, _BASE, _ADDR, _KICK, _CALL, VHOST_VDPA_SET_VRING_ENABLE)
    */
   attach(): void {
     this.#checkOpen()
     if (this.#served !== undefined) throw this.#refusal('it is shadowed: call end() first')
+    this.#checkNotScattered()
     this.#vring.setUp(this.#setup(this.#position ?? this.#options.guest.state))
     this.#vring.enable()
     this.#isAttached = true
@@ -175,7 +181,8 @@ export class ShadowQueue implements Closeable {
   /**
    * Begins to shadow the queue. A device that runs is suspended for it and resumed: nothing is lost or doubled; it must offer SUSPEND, RESUME and ENABLE_AFTER_DRIVER_OK
    * (ERR_VDPA_NOT_SUPPORTED). Before start() every device can. ERR_VDPA_STATE where it is shadowed already; ERR_VDPA_TIMEOUT where the device answered out of order and had always taken more,
-   * so that nobody can tell what is in flight; ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory. When it fails the queue is served as before, or the device was reset.
+   * so that nobody can tell what is in flight; ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory. ERR_VDPA_STATE where the device was reset under the shadow when it had answered out of
+   * order: recoverDevice() in place of reset() goes on by the books, and `state` says where a ring stands that the guest began anew. When it fails the queue is served as before, or the device was reset.
    */
   async begin(options: BeginShadowOptions = {}): Promise<void> {
     checkObject(options, 'options')
@@ -183,6 +190,7 @@ export class ShadowQueue implements Closeable {
       if (this.#device.isRunning)
         throw this.#refusal('where the ring of a running device stands is asked of the device')
       this.#position = { ...options.state }
+      this.#isScattered = false
       if (!this.#vring.isEnabled) this.#isAttached = false
     }
     return ShadowQueue.beginAll([this])
@@ -384,6 +392,7 @@ export class ShadowQueue implements Closeable {
     if (this.#served !== served) return
     this.#served = undefined
     this.#position = served.position()
+    this.#isScattered = !served.forwarder.isInOrder
     // What the device had of it will not come back.
     this.#bounce?.releaseAll()
   }
@@ -401,6 +410,7 @@ export class ShadowQueue implements Closeable {
     const begins = this.#position ?? guest.state ?? initialState(shape.format)
     // Nobody has served it since we knew.
     const isKnown = !this.#device.isRunning && (this.#vring.isEnabled || !this.#isAttached)
+    if (isKnown) this.#checkNotScattered()
     if (isKnown) return { available: begins.used, used: begins.used }
     const said = this.#device.isRunning ? absent(() => this.#vring.state()) : undefined
     const found = findPosition(shape, windows, said)
@@ -454,6 +464,13 @@ export class ShadowQueue implements Closeable {
     // A device that is gone takes no messages: the memory is let go with its node.
     if (this.#device.phase === 'lost') return
     yield* space.unmapSteps({ iova: bounce.iova, size: BigInt(bounce.region.length) })
+  }
+
+  #checkNotScattered(): void {
+    if (!this.#isScattered) return
+    const text = `the ring of queue ${this.index} ended with answers out of order: what the device had not answered of it is not to be told by where it stands`
+    const hint = 'call recoverDevice() in place of reset(), or begin({ state }) where the guest began its ring anew'
+    throw vdpaError('ERR_VDPA_STATE', text, { path: this.#device.path, hint })
   }
 
   #checkOpen(): void {

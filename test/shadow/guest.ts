@@ -61,8 +61,7 @@ export class NetGuest {
     this.rings = [0, 1].map((index) => this.#makeRing(index, kind))
     this.kicks = [0, 1].map(() => backend.eventfd())
     this.calls = [0, 1].map(() => backend.eventfd())
-    for (let slot = 0; slot < SIZE / 2; slot++) this.#post(slot)
-    this.ring(0).publish()
+    this.#postAll()
   }
 
   readonly base: number
@@ -132,6 +131,17 @@ export class NetGuest {
   close(): void {
     for (const eventfd of [...this.kicks, ...this.calls]) eventfd.close()
     this.region.close({ unmap: true })
+  }
+
+  /** Begins the receive ring anew, as after a reset of its device. */
+  beginAnew(): void {
+    this.ring(0).reset()
+    this.#postAll()
+  }
+
+  #postAll(): void {
+    for (let slot = 0; slot < SIZE / 2; slot++) this.#post(slot)
+    this.ring(0).publish()
   }
 
   #post(slot: number): void {

@@ -128,6 +128,60 @@ describe('a device that answers the newest chain first', () => {
   })
 })
 
+describe('a reset of a device that answered out of order', () => {
+  const capabilities: DeviceCapabilities = { takesAhead: 8, answersNewestFirst: true }
+  const outOfOrder = kinds.filter(([, kind]) => !kind.includes('VIRTIO_F_IN_ORDER'))
+
+  async function resetOutOfOrder(kind: (typeof kinds)[number][1]) {
+    const world = await makeNetWorld(kind, { capabilities })
+    const { device, guest, shadows } = world
+    await device.addressSpace(0).map(guest.memory)
+    await ShadowQueue.beginAll(shadows)
+    await device.start()
+    await sendFrames(guest, 3)
+    await settle(guest)
+    // Of the receive buffers that it took, it used the newest.
+    expect(shadows.map(({ isInOrder }) => isInOrder)).toEqual([false, true])
+    await device.reset()
+    await device.negotiate(kind)
+    return world
+  }
+
+  test.each(outOfOrder)('is not gone on from as if one number said what is in flight: %s', async (_, kind) => {
+    const { device, guest, shadows } = await resetOutOfOrder(kind)
+    const [receive, transmit] = shadows as [ShadowQueue, ShadowQueue]
+    const refused = {
+      code: 'ERR_VDPA_STATE',
+      message: expect.stringContaining('ended with answers out of order'),
+      hint: expect.stringContaining('recoverDevice()'),
+    }
+    expect([receive.state, transmit.state === undefined]).toEqual([undefined, false])
+    await expect(ShadowQueue.beginAll(shadows)).rejects.toMatchObject(refused)
+    await expect(receive.begin()).rejects.toMatchObject(refused)
+    expect(() => receive.attach()).toThrow(expect.objectContaining(refused))
+    expect([receive.isShadowing, transmit.isShadowing, device.state]).toEqual([false, false, 'negotiated'])
+    await transmit.begin()
+    await device.close()
+    guest.close()
+  })
+
+  test('goes on where the guest began its ring anew', async () => {
+    const { device, guest, shadows } = await resetOutOfOrder([])
+    const [receive, transmit] = shadows as [ShadowQueue, ShadowQueue]
+    guest.beginAnew()
+    await receive.begin({ state: { available: 0, used: 0 } })
+    await transmit.begin()
+    await device.start()
+    await sendFrames(guest, 20)
+    await settle(guest)
+    expect([...guest.received].sort((a, b) => a - b)).toEqual(upTo(guest.sent))
+    // And it is forgotten then.
+    expect(receive.state).toBeDefined()
+    await device.close()
+    guest.close()
+  })
+})
+
 describe('a device with descriptors of a group of their own', () => {
   const groups = { groups: [0, 0, 1], descriptorGroups: [2, 2, 1], addressSpaces: 3 }
 
