@@ -8,7 +8,7 @@ import { transportFeatureBits as transport } from '../../lib/uapi/virtio-feature
 import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { describeGuest, filled, Guest } from './guest'
-import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
+import { fillsDisk, filters, hearsStream, looksAtDisk, pings, ringFeatures, sendsStream } from './scripts'
 import { until } from '../until'
 
 const MAC = '02:00:00:00:00:01'
@@ -18,7 +18,7 @@ describeGuest('a guest on a bridged network device', () => {
     ['split rings', []],
     ['split rings with indirect descriptors and event index', ringFeatures],
     ['packed rings', [transport.VIRTIO_F_RING_PACKED, ...ringFeatures]],
-  ])('reaches another guest over a wire, by %s', async (_name, features) => {
+  ])('reaches another guest over a wire by pings and by a TCP stream, by %s', async (_name, features) => {
     const before = openDescriptors()
     {
       using folder = new TemporaryFolder()
@@ -32,10 +32,11 @@ describeGuest('a guest on a bridged network device', () => {
       await using second = await openDevice(simulator.add(other), { backend: simulator, expect: 'net' })
       await using a = await bridgeVhostUser(first, { socket: folder.file('first') })
       await using b = await bridgeVhostUser(second, { socket: folder.file('second') })
-      await using guest = new Guest(pings('10.0.0.1', '10.0.0.2'), [`${a.path}:1`])
-      await using peer = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${b.path}:1`])
+      await using guest = new Guest(`${pings('10.0.0.1', '10.0.0.2')}\n${hearsStream}`, [`${a.path}:1`])
+      await using peer = new Guest(`${pings('10.0.0.2', '10.0.0.1')}\n${sendsStream('10.0.0.1')}`, [`${b.path}:1`])
       expect(await Promise.all([guest.saying('address'), peer.saying('address')])).toEqual([one.mac, other.mac])
       expect(await Promise.all([guest.saying('pinged'), peer.saying('pinged')])).toEqual(['0', '0'])
+      expect(await guest.saying('heard')).toBe(await peer.saying('sent'))
       await Promise.all([guest.end(), peer.end()])
       expect([a.refusals, b.refusals]).toEqual([[], []])
       expect(one.violations).toEqual([])

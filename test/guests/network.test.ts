@@ -5,7 +5,7 @@ import { networkDevice, pair, serveVhostUser, type NetworkDevice, type VhostUser
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { leftOpen, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { describeGuest, Guest } from './guest'
-import { filters, pings, ringFeatures } from './scripts'
+import { filters, hearsStream, pings, ringFeatures, sendsStream } from './scripts'
 import { until } from '../until'
 
 function served(folder: TemporaryFolder, name: string, device: NetworkDevice): VhostUserServer {
@@ -18,7 +18,7 @@ describeGuest('a guest on a network device', () => {
     ['split rings with indirect descriptors and event index', ringFeatures],
     ['packed rings', [transport.VIRTIO_F_RING_PACKED]],
     ['packed rings with indirect descriptors and event index', [transport.VIRTIO_F_RING_PACKED, ...ringFeatures]],
-  ])('reaches another guest over a wire, by %s', async (_name, features) => {
+  ])('reaches another guest over a wire by pings and by a TCP stream, by %s', async (_name, features) => {
     const before = openDescriptors()
     {
       using folder = new TemporaryFolder()
@@ -28,10 +28,11 @@ describeGuest('a guest on a network device', () => {
       pair(one, other)
       using first = served(folder, 'first', one)
       using second = served(folder, 'second', other)
-      await using a = new Guest(pings('10.0.0.1', '10.0.0.2'), [`${first.path}:1`])
-      await using b = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${second.path}:1`])
+      await using a = new Guest(`${pings('10.0.0.1', '10.0.0.2')}\n${hearsStream}`, [`${first.path}:1`])
+      await using b = new Guest(`${pings('10.0.0.2', '10.0.0.1')}\n${sendsStream('10.0.0.1')}`, [`${second.path}:1`])
       expect(await Promise.all([a.saying('address'), b.saying('address')])).toEqual([one.mac, other.mac])
       expect(await Promise.all([a.saying('pinged'), b.saying('pinged')])).toEqual(['0', '0'])
+      expect(await a.saying('heard')).toBe(await b.saying('sent'))
       await Promise.all([a.end(), b.end()])
       expect([first.refusals, second.refusals]).toEqual([[], []])
       expect(one.counters.rxPackets).toBeGreaterThan(40)

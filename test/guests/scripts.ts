@@ -20,6 +20,15 @@ ping -c 20 -i 0.05 -s 1400 ${other} | grep -q ' 0% packet loss'
 say pinged $?
 sleep 2`
 
+/** Takes a TCP stream: says `heard` and its sum. */
+export const hearsStream = 'say heard $(nc -l -p 5000 | sha256sum)'
+
+/** Sends 4 MiB by TCP, once the other guest takes it: says `sent` and its sum. */
+export const sendsStream = (other: string) => `
+dd if=/dev/urandom of=/stream bs=64k count=64 2> /dev/null
+n=0; until nc ${other} 5000 < /stream || [ $n = 60 ]; do n=$((n+1)); sleep 1; done
+say sent $(sha256sum < /stream)`
+
 /** Makes a file system, fills it, and reads it again, after another start of the driver where `unload` knows how: `sum` and `after` are what it has. */
 export const fillsDisk = `
 mke2fs /dev/vda > /dev/null 2>&1
