@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { checkData, checkInteger, checkObject, checkSignal, typeError } from '../base/checks.js'
 import { isVdpaError, vdpaError, type VdpaError } from '../base/errors.js'
-import { busDevices, nodeHolders, type BusDevice, type HostRoot, type NodeHolder } from './sysfs.js'
+import { busDeviceCalled, nodeHolders, type BusDevice, type HostRoot, type NodeHolder } from './sysfs.js'
 import type { VdpaFamily } from './vdpa-family.js'
 
 /** How to take a device away from whoever has it. */
@@ -45,8 +45,8 @@ export function beginRelease(name: string, doing: string, options: ReleaseOption
 }
 
 /** The device of the bus by its name; undefined when there is none. */
-export async function findDevice(name: string, root?: HostRoot): Promise<BusDevice | undefined> {
-  return (await busDevices(root)).find((device) => device.name === name)
+export function findDevice(name: string, root?: HostRoot): Promise<BusDevice | undefined> {
+  return busDeviceCalled(name, root)
 }
 
 /** Who has the device's node open, as far as this process may look. */

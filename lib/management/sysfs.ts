@@ -78,6 +78,15 @@ export async function busDevices(root: HostRoot = '/'): Promise<BusDevice[]> {
   return found.filter((device) => device !== undefined).sort((one, other) => (one.name < other.name ? -1 : 1))
 }
 
+/** One device of the bus by its name, at the price of one; undefined where there is none. */
+export async function busDeviceCalled(name: string, root: HostRoot = '/'): Promise<BusDevice | undefined> {
+  checkString(name, 'name')
+  const files = filesOf(root)
+  const entry = name.replaceAll('/', '!')
+  const names = await orNone(files.list(BUS_FOLDER))
+  return names?.includes(entry) === true ? busDevice(files, entry) : undefined
+}
+
 /** The devices above which a PCI function is; a function may have several. RangeError for what is no address of one. */
 export async function devicesOfPciFunction(address: string, root: HostRoot = '/'): Promise<BusDevice[]> {
   checkString(address, 'address')

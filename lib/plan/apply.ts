@@ -4,7 +4,7 @@ import { checkFunction, checkObject, checkSignal } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { moveToDriver, unbindDriver } from '../management/binding.js'
-import { removeDevice, type ReleaseOptions } from '../management/release.js'
+import { findDevice, removeDevice, type ReleaseOptions } from '../management/release.js'
 import type { NewDevice } from '../management/vdpa-family.js'
 import { probeDevices, type DeviceProbe } from './expectations.js'
 import { letNode } from './nodes.js'
@@ -99,10 +99,11 @@ async function perform(step: PlanStep, host: PlanHost, options: ApplyOptions): P
       return await family.setMac(step.device, step.to)
     case 'set node':
       return await letNode(step.device, step.to, root)
-    case 'bind':
-      if (step.to !== 'none') await moveToDriver(step.device, step.to, release)
-      else if ((await standings(host)).get(step.device)?.facts.driver !== 'none')
-        await unbindDriver(step.device, release)
+    case 'bind': {
+      if (step.to !== 'none') return void (await moveToDriver(step.device, step.to, release))
+      const now = await findDevice(step.device, root)
+      if (now === undefined || now.driver !== undefined) await unbindDriver(step.device, release)
+    }
   }
 }
 

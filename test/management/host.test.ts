@@ -1,6 +1,7 @@
 // Management on the pretended host: the family and the files of a simulator, through the same verbs as on a kernel.
 
 import { describe, expect, it } from '@jest/globals'
+import type { HostFiles } from '../../lib/backend/host-files'
 import { inventory } from '../../lib/inventory'
 import {
   bindDriver,
@@ -12,6 +13,7 @@ import {
 } from '../../lib/management/binding'
 import { removeDevice } from '../../lib/management/release'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
+import { applyPlan, planSteps, type Plan } from '../../lib/plan/index'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
 import { failureOf } from '../backend/fake-backend'
@@ -121,6 +123,54 @@ describe('the family of a simulator', () => {
     expect(backend.dump()).toEqual([])
     expect(backend.descriptors).toEqual([])
     expect(await root.list('dev').catch(() => [])).toEqual([])
+  })
+
+  /** So many devices at one time, listed, planned and changed; how often the host's files were asked. */
+  async function manyDevices(count: number): Promise<number> {
+    const { backend, root, family } = world()
+    await using _family = family
+    let asked = 0
+    const files: HostFiles = {
+      ...root,
+      read: (path) => (asked++, root.read(path)),
+      list: (path) => (asked++, root.list(path)),
+      link: (path) => (asked++, root.link(path)),
+    }
+    const host = { backend, root: files }
+    const mac = (index: number, first: string) => `${first}:00:00:00:00:${index.toString(16).padStart(2, '0')}`
+    const plan = (first: string): Plan => ({
+      version: 1,
+      devices: Array.from({ length: count }, (_, index) => ({
+        name: `net${index}`,
+        managementDevice: 'vdpasim_net',
+        mac: mac(index, first),
+      })),
+    })
+    expect((await applyPlan(plan('02'), host)).steps).toHaveLength(count)
+    const held = await openDevice(await waitForNode(`net${count - 1}`, { root }), { backend })
+    const { devices } = await inventory(host)
+    expect(devices.map(({ name }) => name).sort()).toEqual(
+      plan('02')
+        .devices.map(({ name }) => name)
+        .sort(),
+    )
+    expect(new Set(devices.map(({ node }) => node)).size).toBe(count)
+    const busy = devices.filter(({ holders }) => holders.length > 0)
+    expect(busy.map(({ name }) => name)).toEqual([`net${count - 1}`])
+    expect(await planSteps(plan('02'), host)).toEqual([])
+    await held.close()
+    expect((await applyPlan(plan('06'), host)).steps).toHaveLength(count)
+    for (const index of [0, count - 1])
+      expect((await family.configuration(`net${index}`)).network?.mac).toBe(mac(index, '06'))
+    const none = plan('06').devices.map(({ name }) => ({ name, state: 'absent' as const }))
+    expect((await applyPlan({ version: 1, devices: none }, host)).steps).toHaveLength(count)
+    expect([backend.dump(), backend.descriptors]).toEqual([[], [expect.anything()]])
+    return asked
+  }
+
+  it('has a hundred devices at one time, at no more for each than ten', async () => {
+    const few = await manyDevices(10)
+    expect(await manyDevices(100)).toBeLessThanOrEqual(few * 10)
   })
 })
 
