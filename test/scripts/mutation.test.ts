@@ -1,4 +1,4 @@
-// What the mutation run changes: places of a program by its syntax tree, and a sample of them by lot.
+// What the mutation run changes: places of a program by its syntax tree, and a sample of them by lot; and how it knows which functions a test runs.
 
 import { execFileSync } from 'node:child_process'
 import { beforeAll, expect, test } from '@jest/globals'
@@ -7,6 +7,7 @@ import { beforeAll, expect, test } from '@jest/globals'
 function evaluate(expressions: readonly string[]): unknown[] {
   const program = `
     import { mutantsOf, mutated, sample } from './scripts/mutation/mutants.mjs'
+    import { functionAt, functionsOf, marked } from './scripts/mutation/functions.mjs'
     const every = (text) => mutantsOf('x.ts', text).map((mutant) => mutated(text, mutant))
     console.log(JSON.stringify([${expressions.join(',')}]))
   `
@@ -66,4 +67,31 @@ test('a sample is the same for the same seed, and has each place once', () => {
   expect(one).toEqual(again)
   expect(one).not.toEqual(other)
   expect([...(every ?? [])].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, index) => index))
+})
+
+test('a marked program does what it did, and says which of its functions run', () => {
+  const program = `
+    const twice = (value) => 2 * value
+    const pair = (value) => ({ value, twice: () => twice(value) })
+    function idle() { return () => 1 }
+    class Counter { count = 0; step() { this.count += pair(3).twice() } }
+    const counter = new Counter()
+    counter.step()
+    said = counter.count
+  `
+  const wanted = ['2 * value', '({ value', 'twice(value)', 'return () => 1', '=> 1', 'this.count +=', 'counter.step()']
+  const [said, ran] = evaluate([
+    `(() => {
+      const names = new Set()
+      globalThis.ran = (name) => names.add(name)
+      let said
+      const program = ${JSON.stringify(program)}
+      eval(marked('x.ts', program))
+      const functions = functionsOf('x.ts', program)
+      const ran = ${JSON.stringify(wanted)}.map((text) => names.has(functionAt('x.ts', functions, program.indexOf(text))))
+      return [said, ran]
+    })()`,
+  ])[0] as [unknown, unknown]
+  expect(said).toBe(6)
+  expect(ran).toEqual([true, true, true, false, false, true, true])
 })
