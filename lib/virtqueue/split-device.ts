@@ -256,7 +256,7 @@ export class SplitDeviceRing implements DeviceRing {
         index = 0
         isTable = true
         leftInRing = left
-        left = Math.max(limit, 1)
+        left = limit
         chain.reserve(Math.min(chain.count + left + leftInRing, this.#longestChain))
         // Refused by #table() but for vringh, which goes on behind the table, though not at descriptor 0.
         resume = (flagsAndNext & NEXT) === 0 ? 0 : flagsAndNext >>> 16
@@ -291,12 +291,11 @@ export class SplitDeviceRing implements DeviceRing {
     if (this.#translateTable === undefined)
       this.#break('an indirect descriptor without VIRTIO_F_INDIRECT_DESC', '2.7.5.3.1')
     if ((flags & NEXT) !== 0 && !this.#isVringh) this.#break('a descriptor has both INDIRECT and NEXT', '2.7.5.3.1')
-    if ((length === 0 && !this.#isVringh) || length % DESCRIPTOR_BYTES !== 0)
+    if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
       this.#break(`an indirect table of ${length} bytes is not a number of descriptors`, '2.7.5.3')
     if (high === 0xffff_ffff && low + length > 0x1_0000_0000)
       this.#break('an indirect table passes address 2^64-1', '2.7.5.3')
-    // Of an empty table vringh reads the first descriptor.
-    const location = this.#translateTable(high, low, Math.max(length, DESCRIPTOR_BYTES))
+    const location = this.#translateTable(high, low, length)
     if (location === undefined) this.#break('an indirect table lies where the device cannot read', '2.7.5.3')
     return location
   }
