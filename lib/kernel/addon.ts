@@ -68,7 +68,7 @@ function tryLoad(paths: readonly string[], advice: string): AddonResult {
     }
   }
   if (failure !== undefined)
-    return { reason: `the native addon cannot be loaded: ${failure.message}`, cause: failure.cause }
+    return { reason: `the native addon cannot be loaded: ${failure.message}; ${advice}`, cause: failure.cause }
   return { reason: `the native addon is not there: tried ${paths.join(' and ')}; ${advice}` }
 }
 

@@ -62,7 +62,18 @@ test('says that a named addon is missing or broken', () => {
     `tried ${folder.file('missing.node')}; VHOST_VDPA_ADDON says where the addon is`,
   )
   writeFileSync(folder.file('broken.node'), 'not a shared object')
-  expect(refusalOf({ override: folder.file('broken.node') })).toMatch(/cannot be loaded: .*broken\.node: /)
+  expect(refusalOf({ override: folder.file('broken.node') })).toMatch(
+    /cannot be loaded: .*broken\.node: .*; VHOST_VDPA_ADDON says where the addon is/,
+  )
+})
+
+test('says what to do where the addon that came with the package does not fit', () => {
+  using folder = new TemporaryFolder()
+  const root = folder.file('node_modules/vhost-vdpa')
+  const place = join(root, `prebuilds/linux-${process.arch}-glibc`)
+  mkdirSync(place, { recursive: true })
+  writeFileSync(join(place, fileName), 'for another machine')
+  expect(refusalOf({ root })).toMatch(/cannot be loaded: .*-glibc.*; `npm rebuild vhost-vdpa` builds it/)
 })
 
 test('is what the backend is made of', () => {
