@@ -166,14 +166,15 @@ export class ShadowQueue implements Closeable {
   }
 
   /**
-   * Has the device serve the guest's ring by itself, before start(): the ring is set up where the guest put it, and enabled. The guest's memory must be mapped in `space` at the guest's
+   * Has the device serve the guest's ring by itself, before start(): the ring is set up where the guest put it, and enabled. A split ring that the device served by itself until it was reset goes on
+   * where it says that it stands; a packed one does not say it, and begins anew. The guest's memory must be mapped in `space` at the guest's
    * addresses, and in `descriptorSpace` as well where that is another. Errors of Vring.setUp(); ERR_VDPA_STATE as of begin() after a reset. (VHOST_SET_VRING_NUM, _BASE, _ADDR, _KICK, _CALL, VHOST_VDPA_SET_VRING_ENABLE)
    */
   attach(): void {
     this.#checkOpen()
     if (this.#served !== undefined) throw this.#refusal('it is shadowed: call end() first')
     this.#checkNotScattered()
-    this.#vring.setUp(this.#setup(this.#position ?? this.#options.guest.state))
+    this.#vring.setUp(this.#setup(this.#positionAfterReset() ?? this.#position ?? this.#options.guest.state))
     this.#vring.enable()
     this.#isAttached = true
   }
@@ -417,6 +418,23 @@ export class ShadowQueue implements Closeable {
     if (!found.isCertain) throw new NotNow('the device has answered out of order, and has taken more')
     this.#counters.resubmitted += found.resubmitted
     return found.state
+  }
+
+  /** Where a split ring stands that the device served by itself until it was reset, as the ring shows it. */
+  #positionAfterReset(): RingState | undefined {
+    const wasReset = this.#isAttached && !this.#vring.isEnabled
+    if (!wasReset || this.#vring.format === 'packed') return undefined
+    const windows = new GuestWindows(this.#options.guest.memory, this.#options.space)
+    try {
+      return this.#findPosition(windows)
+    } catch (failure) {
+      if (!(failure instanceof NotNow)) throw failure
+      this.#isScattered = true
+      this.#checkNotScattered()
+      return undefined
+    } finally {
+      windows.close()
+    }
   }
 
   /** The guest's ring, for the device itself. */
