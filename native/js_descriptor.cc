@@ -59,6 +59,18 @@ napi_value JsWrite(napi_env env, napi_callback_info info) {
   return Number(env, OrErrno(RetryInterrupted([&] { return ::write(fd, bytes.data, bytes.length); })));
 }
 
+/// read(bytes)
+napi_value JsRead(napi_env env, napi_callback_info info) {
+  const BoundCall<Descriptor, 1> call(env, info);
+  Bytes bytes;
+  if (!ReadBytes(env, call.arguments[0], bytes)) {
+    napi_throw_type_error(env, nullptr, "a Uint8Array was expected");
+    return nullptr;
+  }
+  const Descriptor::Visit visit(*call.self);
+  return Number(env, OrErrno(RetryInterrupted([&] { return ::read(visit.fd(), bytes.data, bytes.length); })));
+}
+
 // ---- Other verbs: methods
 
 size_t StrideAt(const Napi::CallbackInfo& info, size_t index) {
@@ -122,13 +134,6 @@ napi_value JsCanRead(Descriptor& self, const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), ::readv(self.Turn(), &none, 0) == 0);
 }
 
-napi_value JsRead(Descriptor& self, const Napi::CallbackInfo& info) {
-  const Bytes bytes = BytesAt(info, 0);
-  const Descriptor::Visit visit(self);
-  return Number(info.Env(),
-                OrErrno(RetryInterrupted([&] { return ::read(visit.fd(), bytes.data, bytes.length); })));
-}
-
 napi_value JsPread(Descriptor& self, const Napi::CallbackInfo& info) {
   const Bytes bytes = BytesAt(info, 0);
   const off_t offset = BigIntAt(info, 1);
@@ -151,7 +156,7 @@ napi_value JsWatch(Descriptor& self, const Napi::CallbackInfo& info) {
   const napi_value listener = FunctionAt(info, 0);
   if (self.number() < 0) ThrowErrno("epoll_ctl", EBADF);
   if (self.watch != nullptr && !self.watch->IsStopped()) ThrowErrno("epoll_ctl", EEXIST);
-  self.watch = PollWatch::Start(info.Env(), self.number(), PollWatch::Mode::kReadable, listener);
+  self.watch = PollWatch::Start(info.Env(), self.number(), PollWatch::Mode::kRequests, listener);
   return NewObject(info.Env(), self.watch);
 }
 
@@ -204,6 +209,7 @@ napi_value NewDescriptor(napi_env env, UniqueFd fd) {
   object.Set("fd", Number(env, number));
   AddBound(object, "ioctl", JsIoctl, descriptor);
   AddBound(object, "ioctlAgain", JsIoctlAgain, descriptor);
+  AddBound(object, "read", JsRead, descriptor);
   AddBound(object, "write", JsWrite, descriptor);
   return object;
 }
@@ -319,9 +325,9 @@ void ExportDescriptor(Napi::Env env, Napi::Object exports) {
        Named("ioctlAsync", Method<Descriptor, JsIoctlAsync>),
        Named("writeEach", Method<Descriptor, JsWriteEach>),
        Named("writeEachAsync", Method<Descriptor, JsWriteEachAsync>),
-       Named("canRead", Method<Descriptor, JsCanRead>), Named("read", Method<Descriptor, JsRead>),
-       Named("pread", Method<Descriptor, JsPread>), Named("pwrite", Method<Descriptor, JsPwrite>),
-       Named("watch", Method<Descriptor, JsWatch>), Named("mapDoorbell", Method<Descriptor, JsMapDoorbell>),
+       Named("canRead", Method<Descriptor, JsCanRead>), Named("pread", Method<Descriptor, JsPread>),
+       Named("pwrite", Method<Descriptor, JsPwrite>), Named("watch", Method<Descriptor, JsWatch>),
+       Named("mapDoorbell", Method<Descriptor, JsMapDoorbell>),
        Named("receive", Method<Descriptor, JsReceive>),
        Named("addMembership", Method<Descriptor, JsAddMembership>),
        Named("close", Method<Descriptor, JsClose>), Named("closeSync", Method<Descriptor, JsCloseSync>)});

@@ -13,6 +13,17 @@
 #include "border.h"
 #include "system_failure.h"
 
+namespace {
+
+/// Calls to one listener before the loop has its turn.
+constexpr int kCallsATurn = 16;
+
+/// Times that a file is looked at before the loop is gone back to, which sleeps: a device that was answered
+/// asks next in less time than falling asleep and waking take.
+constexpr int kLooks = 8;
+
+}  // namespace
+
 /// libuv's part. It lives until libuv has closed it, which is later than the watch may live.
 struct PollWatch::Handle {
   uv_poll_t poll;
@@ -77,6 +88,7 @@ void PollWatch::OnPoll(uv_poll_t* poll, int status, int) {
   napi_handle_scope scope = nullptr;
   napi_open_handle_scope(self->environment().env(), &scope);
   self->CallListener();
+  if (self->mode_ == Mode::kRequests) self->CallAgain();
   // The file is in error (POLLERR), and libuv has stopped polling. The listener was called, to find out by
   // reading.
   if (status < 0) self->Stop();
@@ -84,11 +96,24 @@ void PollWatch::OnPoll(uv_poll_t* poll, int status, int) {
 }
 
 void PollWatch::CallListener() {
-  if (mode_ == Mode::kReadable) return Call(0, nullptr);
+  if (mode_ != Mode::kCounter) return Call(0, nullptr);
   const int64_t count = TakeCounter(fd_);
   if (count <= 0) return;
   const napi_value argument = Number(environment().env(), count);
   Call(1, &argument);
+}
+
+void PollWatch::CallAgain() {
+  for (int calls = 1; calls < kCallsATurn && CanBeReadSoon(); calls++) CallListener();
+}
+
+bool PollWatch::CanBeReadSoon() const {
+  // The listener may have stopped the watch, whose descriptor is then closed.
+  for (int looks = 0; looks < kLooks && !IsStopped(); looks++) {
+    pollfd waiting{fd_, POLLIN, 0};
+    if (::poll(&waiting, 1, 0) == 1) return (waiting.revents & POLLIN) != 0;
+  }
+  return false;
 }
 
 void PollWatch::Call(size_t count, const napi_value* arguments) {

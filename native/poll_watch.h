@@ -18,6 +18,8 @@ class PollWatch final : public Resource, public std::enable_shared_from_this<Pol
   /// What the listener is told.
   enum class Mode {
     kReadable,  ///< nothing: it reads by itself, and is called again as long as there is something to read
+    kRequests,  ///< the same, where what it reads it answers, and the next request comes soon: it is called
+                ///< some times before the loop has its turn
     kCounter,   ///< the counter of an eventfd, which the watch has taken
   };
 
@@ -38,6 +40,8 @@ class PollWatch final : public Resource, public std::enable_shared_from_this<Pol
   static void OnPoll(uv_poll_t* poll, int status, int events);
   static void OnClosed(uv_handle_t* handle);
   void CallListener();
+  void CallAgain();
+  bool CanBeReadSoon() const;
   void Call(size_t count, const napi_value* arguments);
 
   const int fd_;

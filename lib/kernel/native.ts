@@ -63,6 +63,8 @@ export interface NativeDescriptor {
   readonly ioctlAgain: () => Result
   /** write(2). */
   readonly write: (bytes: Uint8Array) => Result
+  /** read(2). */
+  readonly read: (bytes: Uint8Array) => Result
 
   /** ioctl(2) with a number in the place of the address. */
   ioctlValue(request: number, argument: number): Result
@@ -74,13 +76,11 @@ export interface NativeDescriptor {
   writeEachAsync(records: Uint8Array, stride: number): NativeWriting
   /** Whether the file has a read operation. */
   canRead(): boolean
-  /** read(2). */
-  read(bytes: Uint8Array): Result
   /** pread(2). */
   pread(bytes: Uint8Array, offset: bigint): Result
   /** pwrite(2). */
   pwrite(bytes: Uint8Array, offset: bigint): Result
-  /** Calls back from libuv's poll whenever the file is readable. */
+  /** Calls back from libuv's poll whenever the file is readable; up to 16 times before other work has its turn, where more is read within microseconds. */
   watch(listener: () => void): NativeWatch | Refused
   /** Maps one page of the file at `offset`, for writing. */
   mapDoorbell(offset: bigint): NativeDoorbell | Refused

@@ -226,7 +226,7 @@ export class MissServer implements Releasable {
     this.#reading = undefined
   }
 
-  /** One record a wake-up: who has more calls again, and others have their turn. */
+  /** One record a call: who has more calls again, and others have their turn. */
   #readOne(): void {
     if (this.#isClosed) return
     let record: Uint8Array | undefined

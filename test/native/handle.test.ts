@@ -251,6 +251,33 @@ describeNative('reading and writing', (backend) => {
     expect([...bytes.subarray(0, 3)]).toEqual([1, 2, 3])
   })
 
+  it('calls its listener again while there is more, but not so often that nothing else has its turn', async () => {
+    using folder = new TemporaryFolder()
+    execFileSync('mkfifo', [folder.file('pipe')])
+    await using handle = backend().open(folder.file('pipe'))
+    const byte = new Uint8Array(1)
+    // Calls, and between them the turns of promises and of the loop.
+    const seen: string[] = []
+    const done = new Promise<void>((resolve) => {
+      const subscription = handle.onReadable?.(() => {
+        handle.read?.(byte)
+        seen.push('call')
+        if (byte[0] === 1) setImmediate(() => seen.push('loop'))
+        void Promise.resolve().then(() => seen.push('promise'))
+        if (byte[0] !== 40) return
+        subscription?.close()
+        setImmediate(resolve)
+      })
+      subscription?.ref()
+    })
+    handle.write(Uint8Array.from({ length: 50 }, (_, index) => index + 1))
+    await done
+    const first = seen.slice(0, seen.indexOf('loop'))
+    expect(first).toEqual(Array.from({ length: 16 }, () => ['call', 'promise']).flat())
+    // Closed in the fortieth, it is not called again, though there is more.
+    expect(seen.filter((what) => what === 'call')).toHaveLength(40)
+  })
+
   it('says that a regular file cannot be polled', async () => {
     using folder = new TemporaryFolder()
     await using handle = backend().open(emptyFile(folder))
