@@ -16,16 +16,19 @@ export type SchedulerMode = 'automatic' | 'manual' | 'realtime'
  */
 const FLUSH_MILLISECONDS = 4
 
+const nothing = () => undefined
+
 /** Pieces of work, each run once, oldest first. */
 export class Scheduler {
   /** What it was made with. */
   readonly mode: SchedulerMode
   readonly #latency: number
-  // A queue in an array: what is before #head has run.
+  // A queue in an array: what is before #head has run, and nothing waits from #tail on. Both begin anew when nothing waits, so that no turn needs new memory.
   #work: (() => void)[] = []
   // What each piece is, in words.
   #names: string[] = []
   #head = 0
+  #tail = 0
   #isFlushing = false
   // When the flush under way is to end.
   #end = Infinity
@@ -40,7 +43,7 @@ export class Scheduler {
 
   /** Pieces of work that wait for their turn. */
   get pending(): number {
-    return this.#work.length - this.#head
+    return this.#tail - this.#head
   }
 
   /** Whether the flush under way has lasted long enough. Work that a program runs by hand lasts as long as it does. */
@@ -50,19 +53,20 @@ export class Scheduler {
 
   /** `name` says what the work is, for who steps: `/dev/vhost-vdpa-0 works`. */
   schedule(work: () => void, name: string): void {
-    this.#work.push(work)
-    this.#names.push(name)
+    this.#work[this.#tail] = work
+    this.#names[this.#tail++] = name
     this.#arm()
   }
 
   /** Runs the oldest piece of work and says what it was; undefined when there was none. What it throws is thrown here. */
   step(): string | undefined {
-    const work = this.#work[this.#head]
-    if (work === undefined) return undefined
-    const name = this.#names[this.#head] ?? ''
-    this.#head++
-    if (this.#head === this.#work.length) this.#forget(this.#head)
-    else if (this.#head > 1024 && this.#head * 2 > this.#work.length) this.#forget(this.#head)
+    if (this.pending === 0) return undefined
+    const at = this.#head++
+    const work = this.#work[at] as () => void
+    const name = this.#names[at] as string
+    this.#work[at] = nothing
+    if (this.#head === this.#tail) this.#head = this.#tail = 0
+    else if (this.#head > 1024 && this.#head * 2 > this.#tail) this.#forget(this.#head)
     work()
     return name
   }
@@ -83,9 +87,10 @@ export class Scheduler {
   }
 
   #forget(count: number): void {
-    this.#work = this.#work.slice(count)
-    this.#names = this.#names.slice(count)
+    this.#work = this.#work.slice(count, this.#tail)
+    this.#names = this.#names.slice(count, this.#tail)
     this.#head = 0
+    this.#tail -= count
   }
 
   #arm(): void {
