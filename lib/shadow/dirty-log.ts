@@ -53,11 +53,12 @@ interface Entry {
 export class DirtyLog implements Releasable {
   /** Bytes that one bit stands for. */
   readonly pageSize: number
-  // Pages a byte: products with it are exact, as it is a power of two.
-  readonly #perByte: number
   // By address; none overlap.
   readonly #entries: Entry[] = []
   #last: Entry | undefined
+  // The page that was marked last: most that is marked is of one that was marked just now.
+  #markedFirst = 0
+  #markedEnd = 0
   #stop: (() => void) | undefined
   #isClosed = false
 
@@ -70,7 +71,6 @@ export class DirtyLog implements Releasable {
     const { pageSize = 4096 } = options
     checkInteger(pageSize, 'pageSize', 4096, 2 ** 30)
     this.pageSize = pageSize
-    this.#perByte = 1 / pageSize
     if (!Number.isInteger(Math.log2(pageSize))) throw rangeError('pageSize', 'a power of two', pageSize)
     for (const piece of memory.pieces()) this.#add(piece)
     this.#stop = memory.onChange?.((change) => this.#follow(change))
@@ -84,6 +84,7 @@ export class DirtyLog implements Releasable {
   /** The bitmaps of what was written since the last time, or since the log was made, which begins anew with that: a page is in this answer or in the next. Pieces without a written page are left out. */
   take(): DirtyPages[] {
     const taken: DirtyPages[] = []
+    this.#markedEnd = 0
     for (const entry of this.#entries) {
       if (entry.bitmap.every((byte) => byte === 0)) continue
       const { piece, bitmap } = entry
@@ -102,17 +103,18 @@ export class DirtyLog implements Releasable {
   mark(address: number, length: number): void {
     checkInteger(address, 'address', 0, Number.MAX_SAFE_INTEGER)
     checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
-    // Nearly all are of one page of the piece that was marked before.
-    const entry = this.#last
-    if (entry !== undefined && length > 0 && address >= entry.first && address + length - 1 <= entry.last) {
-      const page = Math.floor(address * this.#perByte) - entry.firstPage
-      if (Math.floor((address + length - 1) * this.#perByte) - entry.firstPage === page) {
-        const { bitmap } = entry
-        bitmap[page >>> 3] = (bitmap[page >>> 3] as number) | (1 << (page & 7))
-        return
-      }
-    }
+    if (address >= this.#markedFirst && address + length <= this.#markedEnd) return
     this.#markRange(address, length)
+    this.#remember(address)
+  }
+
+  /** The page of an address, which was marked, and as much of it as its piece has. */
+  #remember(address: number): void {
+    const entry = this.#last
+    if (entry === undefined || address < entry.first || address > entry.last) return
+    const first = address - (address % this.pageSize)
+    this.#markedFirst = Math.max(first, entry.first)
+    this.#markedEnd = Math.min(first + this.pageSize, entry.last + 1)
   }
 
   #markRange(address: number, length: number): void {
@@ -189,6 +191,7 @@ export class DirtyLog implements Releasable {
     const place = this.#placeOf(Number(piece.address))
     if (this.#entries[place]?.piece.address === piece.address) this.#entries.splice(place, 1)
     this.#last = undefined
+    this.#markedEnd = 0
   }
 }
 
