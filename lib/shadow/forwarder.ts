@@ -2,6 +2,13 @@
 
 import { rule } from '../virtqueue/broken.js'
 import { vdpaError } from '../base/errors.js'
+import {
+  isPlainDevice,
+  isPlainDriver,
+  PlainChains,
+  type PlainDeviceRing,
+  type PlainDriverRing,
+} from '../virtqueue/plain-chains.js'
 import type { DescriptorChain, DeviceRing, DriverRing } from '../virtqueue/virtqueue.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { Bounce } from './bounce.js'
@@ -10,6 +17,7 @@ import type { DirtyLog } from './dirty-log.js'
 import type { GuestQueue } from './guest-queue.js'
 import { iovaHighOf, iovaLowOf, type GuestWindow, type GuestWindows } from './guest-windows.js'
 import { SegmentBook } from './segment-book.js'
+import { Settlement } from './settlement.js'
 
 /** Chains each way in one turn of the event loop. */
 const CHAINS_A_TURN = 256
@@ -54,12 +62,16 @@ export interface ForwarderParts {
 export class Forwarder {
   readonly #parts: ForwarderParts
   readonly #book: SegmentBook
+  readonly #settlement: Settlement
   // Of the parts, what each chain needs.
   readonly #from: DeviceRing
   #into: DriverRing
+  // The same two, where both do chains of one descriptor by the many.
+  readonly #plainFrom: PlainDeviceRing | undefined
+  #plainInto: PlainDriverRing | undefined
+  readonly #chains: PlainChains
   #queue: DeviceQueue
   readonly #windows: GuestWindows
-  readonly #log: DirtyLog | undefined
   readonly #counters: ShadowQueueCounters
   readonly #tableSize: number
   // Segments of the chain in hand, as the device will get it.
@@ -79,13 +91,16 @@ export class Forwarder {
     this.#parts = parts
     this.#from = parts.guest.ring
     this.#into = parts.queue.ring
+    this.#plainFrom = isPlainDevice(this.#from) ? this.#from : undefined
+    this.#plainInto = isPlainDriver(this.#into) ? this.#into : undefined
     this.#queue = parts.queue
     this.#windows = parts.windows
-    this.#log = parts.log
     this.#counters = parts.counters
     this.#tableSize = parts.tableSize
     const { size } = this.#from
+    this.#chains = new PlainChains(Math.min(size, CHAINS_A_TURN))
     this.#book = new SegmentBook(size)
+    this.#settlement = new Settlement(this.#book, parts)
     this.#number = new Float64Array(size).fill(-1)
   }
 
@@ -114,6 +129,7 @@ export class Forwarder {
   rejoin(queue: DeviceQueue): void {
     this.#queue = queue
     this.#into = queue.ring
+    this.#plainInto = isPlainDriver(this.#into) ? this.#into : undefined
     this.#isAway = false
   }
 
@@ -161,7 +177,7 @@ export class Forwarder {
     if (this.#again !== undefined) clearImmediate(this.#again)
     const { guest, log } = this.#parts
     this.#number.forEach((number, chain) => {
-      if (number !== -1) this.#markWritten(chain)
+      if (number !== -1) this.#settlement.markWritten(chain)
     })
     if (this.#isGuestBroken || guest.ring.isBroken) return
     try {
@@ -193,19 +209,71 @@ export class Forwarder {
     const { guest, log } = this.#parts
     const queue = this.#queue
     const { ring } = guest
+    const taken = this.#taken
     let left = CHAINS_A_TURN
-    let outcome: Outcome = FORWARDED
+    let outcome: Outcome
     ring.disableKicks()
     try {
       do {
-        while (left > 0 && (outcome = this.#forward()) === FORWARDED) left--
+        outcome = FORWARDED
+        while (left > 0 && outcome === FORWARDED) {
+          const count = this.#forwardMany(left)
+          if (count > 0) left -= count
+          else if ((outcome = this.#forward()) === FORWARDED) left--
+        }
       } while (outcome === NOTHING && left > 0 && !ring.enableKicks())
     } finally {
+      this.#counters.forwarded += this.#taken - taken
       // What was forwarded before a guest broke its ring is the device's.
       queue.publish()
       if (log !== undefined) guest.mark(log)
     }
     return left === 0
+  }
+
+  /** Chains of one segment at the same address for the device, which most are, as many as come one after the other. 0 where there is none now, or no room for it. */
+  #forwardMany(most: number): number {
+    const [from, into] = [this.#plainFrom, this.#plainInto]
+    if (from === undefined || into === undefined) return 0
+    const chains = this.#chains
+    const { ids, iovaHigh, iovaLow, lengths, isWritten } = chains
+    const found = from.peekPlain(chains, Math.min(most, chains.size, this.#into.freeCount))
+    const count = from.loadPlain(chains, this.#countSame(found))
+    const book = this.#book
+    const numbers = this.#number
+    const first = this.#taken
+    for (let at = 0; at < count; at++) {
+      const id = ids[at] as number
+      const address = (iovaHigh[at] as number) * WORD + (iovaLow[at] as number)
+      if (isWritten[at] === 1) book.setOnly(id, address, lengths[at] as number)
+      numbers[id] = first + at
+    }
+    this.#taken = first + count
+    into.commitPlain(chains, count)
+    return count
+  }
+
+  /** How many of the chains at hand, the first ones, are where the device has the same address. */
+  #countSame(found: number): number {
+    const { iovaHigh, iovaLow, lengths } = this.#chains
+    // Most are in one window.
+    let [first, last] = [0, -1]
+    for (let at = 0; at < found; at++) {
+      const address = (iovaHigh[at] as number) * WORD + (iovaLow[at] as number)
+      if (address >= first && address + (lengths[at] as number) - 1 <= last) continue
+      if (!this.#isSame(iovaHigh[at] as number, iovaLow[at] as number, lengths[at] as number)) return at
+      const window = this.#windows.at(address) as GuestWindow
+      first = window.first
+      last = window.last
+    }
+    return found
+  }
+
+  #isSame(high: number, low: number, length: number): boolean {
+    if (high >= HIGH_END) return false
+    const address = high * WORD + low
+    const window = this.#windows.at(address)
+    return window !== undefined && window.isSame && window.last - address + 1 >= length
   }
 
   #forward(): Outcome {
@@ -222,16 +290,12 @@ export class Forwarder {
     const high = chain.iovaHigh[0] as number
     const low = chain.iovaLow[0] as number
     const length = chain.lengths[0] as number
-    if (length === 0 || high >= HIGH_END || into.freeCount === 0) return false
-    const address = high * WORD + low
-    const window = this.#windows.at(address)
-    if (window === undefined || !window.isSame || window.last - address + 1 < length) return false
+    if (length === 0 || into.freeCount === 0 || !this.#isSame(high, low, length)) return false
     const { id } = chain
     const isWritten = chain.readableCount === 0
     into.commitOne(id, high, low, length, isWritten)
-    if (isWritten) this.#book.setOnly(id, address, length)
+    if (isWritten) this.#book.setOnly(id, high * WORD + low, length)
     this.#number[id] = this.#taken++
-    this.#counters.forwarded++
     return true
   }
 
@@ -251,14 +315,13 @@ export class Forwarder {
     if (needed > this.#into.freeCount) return this.#putBack(id)
     this.#into.commit(id)
     this.#number[id] = this.#taken++
-    this.#counters.forwarded++
     if (this.#isBounced) this.#counters.bounced++
     return FORWARDED
   }
 
   /** There is no room for the chain in hand now. */
   #putBack(id: number): Outcome {
-    this.#release(id)
+    this.#settlement.release(id)
     if (this.inFlight === 0)
       throw brokenBy('a chain has more segments, or more bytes that the device cannot reach, than there is room for')
     this.#parts.guest.ring.rewind()
@@ -348,95 +411,51 @@ export class Forwarder {
 
   /** Device to guest. True when there may be more. */
   #up(): boolean {
-    const log = this.#log
-    const { guest } = this.#parts
-    const into = this.#from
+    const { guest, log } = this.#parts
     const from = this.#into
-    const counters = this.#counters
     let left = CHAINS_A_TURN
     from.disableCalls()
     do {
-      while (left > 0) {
-        const id = from.take()
-        if (id < 0) break
-        left--
-        const length = from.usedLength
-        this.#giveBack(id, length)
-        counters.used++
-        this.#number[id] = -1
-        if (!this.#isGuestBroken) into.complete(id, length)
-      }
+      let count = 1
+      while (left > 0 && count > 0) left -= count = this.#giveBackMany(left) || this.#giveBackNext()
     } while (left > 0 && !from.enableCalls())
     if (left < CHAINS_A_TURN && !this.#isGuestBroken) {
       // Before the guest sees what was used, the log has it.
       if (log !== undefined) guest.mark(log)
-      if (into.publish()) this.#parts.call()
+      if (guest.ring.publish()) this.#parts.call()
     }
     return left === 0
   }
 
-  /** Copies what was bounced, marks what was written, and gives up what the chain had. */
-  #giveBack(id: number, used: number): void {
-    const book = this.#book
-    const log = this.#log
-    const only = book.onlyLength[id] as number
-    if (only !== 0) {
-      log?.mark(book.onlyAddress[id] as number, only)
-      book.onlyLength[id] = 0
-      return
+  /** Chains that are one descriptor in the device's ring: how many. 0 where the next is not, or there is none. */
+  #giveBackMany(most: number): number {
+    const [from, into] = [this.#plainInto, this.#plainFrom]
+    if (from === undefined || into === undefined) return 0
+    const chains = this.#chains
+    const { ids, lengths } = chains
+    const count = from.takePlain(chains, Math.min(most, chains.size))
+    this.#counters.used += count
+    const numbers = this.#number
+    for (let at = 0; at < count; at++) {
+      const id = ids[at] as number
+      this.#settlement.settle(id, lengths[at] as number)
+      numbers[id] = -1
     }
-    const first = book.first(id)
-    if (first >= 0) this.#giveBackEach(id, first, used)
+    if (!this.#isGuestBroken) into.completeEach(chains, count)
+    return count
   }
 
-  #giveBackEach(id: number, first: number, used: number): void {
-    const book = this.#book
-    const log = this.#log
-    const { bounce } = this.#parts
-    let done = 0
-    for (let entry = first; entry >= 0; entry = book.next(entry)) {
-      const length = book.length[entry] as number
-      const chunk = book.chunk[entry] as number
-      if (book.isWritten[entry] === 1) {
-        const address = book.address[entry] as number
-        if (chunk >= 0 && bounce !== undefined) this.#copyBack(address, chunk, Math.min(length, used - done))
-        else log?.mark(address, length)
-        done += length
-      }
-      if (chunk >= 0) bounce?.release(chunk)
-    }
-    book.clear(id)
-  }
-
-  /** Only what the device says that it wrote, since that is all that was changed. */
-  #copyBack(address: number, chunk: number, length: number): void {
-    const { bounce, log, windows } = this.#parts
-    if (length <= 0 || bounce === undefined) return
-    const into = windows.bytes(address, length)
-    // Unplugged meanwhile: nobody can see the bytes.
-    if (into === undefined) return
-    into.set(bounce.bytes(chunk, length))
-    log?.mark(address, length)
-  }
-
-  #release(id: number): void {
-    const book = this.#book
-    for (let entry = book.first(id); entry >= 0; entry = book.next(entry)) {
-      const chunk = book.chunk[entry] as number
-      if (chunk >= 0) this.#parts.bounce?.release(chunk)
-    }
-    book.clear(id)
-  }
-
-  #markWritten(id: number): void {
-    const { log } = this.#parts
-    const book = this.#book
-    if (log === undefined) return
-    const only = book.onlyLength[id] as number
-    if (only !== 0) log.mark(book.onlyAddress[id] as number, only)
-    for (let entry = book.first(id); entry >= 0; entry = book.next(entry))
-      if (book.isWritten[entry] === 1 && (book.chunk[entry] as number) < 0)
-        log.mark(book.address[entry] as number, book.length[entry] as number)
+  /** Any chain: 1, or 0 where there is none. */
+  #giveBackNext(): number {
+    const from = this.#into
+    const id = from.take()
+    if (id < 0) return 0
+    this.#counters.used++
+    const length = from.usedLength
+    this.#settlement.settle(id, length)
+    this.#number[id] = -1
+    if (!this.#isGuestBroken) this.#from.complete(id, length)
+    return 1
   }
 }
 

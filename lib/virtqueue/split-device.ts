@@ -5,6 +5,7 @@ import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { misuse, ringBroken, rule, wrongTime } from './broken.js'
 import * as layout from './layout.js'
 import { LoadedChain } from './loaded-chain.js'
+import type { PlainChains, PlainDeviceRing } from './plain-chains.js'
 import { checkDeviceOptions, longestChain, type DeviceRingOptions } from './ring-options.js'
 import type { DescriptorChain, DeviceRing, RingState, TranslateTable } from './virtqueue.js'
 
@@ -14,7 +15,7 @@ const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOT
 const NOT_IN_FLIGHT = -1
 
 /** The device's side of a split ring (section 2.7). */
-export class SplitDeviceRing implements DeviceRing {
+export class SplitDeviceRing implements DeviceRing, PlainDeviceRing {
   readonly format = 'split'
   readonly size: number
   readonly #mask: number
@@ -93,6 +94,80 @@ export class SplitDeviceRing implements DeviceRing {
     this.#load(head)
     this.#take(at, head)
     return true
+  }
+
+  peekPlain(chains: PlainChains, most: number): number {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (this.#isVringh) return 0
+    let at = this.#loaded
+    if (at === this.#availableSeen && !this.#look()) return 0
+    // Fields in names of their own: the loop is short, and each look-up in it counts.
+    const { ids, iovaHigh, iovaLow, lengths, isWritten } = chains
+    const seen = this.#availableSeen
+    const available = this.#available
+    const memory = this.#descriptors
+    const mask = this.#mask
+    let count = 0
+    for (; count < most && at !== seen; at = (at + 1) & 0xffff) {
+      const head = available.u16(ENTRIES_AT + 2 * (at & mask))
+      if (head > mask) break
+      const descriptor = head * DESCRIPTOR_BYTES
+      const flags = memory.u32(descriptor + 12)
+      const high = memory.u32(descriptor + 4)
+      const length = memory.u32(descriptor + 8)
+      if ((flags & (NEXT | INDIRECT)) !== 0 || high === 0xffff_ffff || length === 0) break
+      ids[count] = head
+      iovaHigh[count] = high
+      iovaLow[count] = memory.u32(descriptor)
+      lengths[count] = length
+      isWritten[count] = (flags & WRITE) === 0 ? 0 : 1
+      count++
+    }
+    return count
+  }
+
+  loadPlain(chains: PlainChains, count: number): number {
+    const { ids, lengths, isWritten } = chains
+    const writable = this.#writable
+    let done = 0
+    for (; done < count; done++) {
+      const head = ids[done] as number
+      if ((writable[head] as number) >= 0) break
+      writable[head] = isWritten[done] === 1 ? (lengths[done] as number) : 0
+      if (this.#isInOrder) this.#order[(this.#loaded + done) & this.#mask] = head
+    }
+    this.#loaded = (this.#loaded + done) & 0xffff
+    this.#inFlight += done
+    this.#canRewind = false
+    return done
+  }
+
+  completeEach(chains: PlainChains, count: number): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    const { ids, lengths } = chains
+    if (this.#isInOrder) {
+      for (let at = 0; at < count; at++) this.complete(ids[at] as number, lengths[at] as number)
+      return
+    }
+    const used = this.#used
+    const writable = this.#writable
+    const mask = this.#mask
+    const first = this.#completed
+    let done = 0
+    for (; done < count; done++) {
+      const id = ids[done] as number
+      const written = lengths[done] as number
+      // Not so for an id that no chain can have either.
+      if (!(written <= (writable[id] as number))) break
+      const at = ENTRIES_AT + 8 * ((first + done) & mask)
+      used.setU32(at, id)
+      used.setU32(at + 4, written)
+      writable[id] = NOT_IN_FLIGHT
+    }
+    this.#completed = (first + done) & 0xffff
+    this.#inFlight -= done
+    this.#canRewind = false
+    if (done < count) this.complete(ids[done] as number, lengths[done] as number)
   }
 
   rewind(): void {

@@ -1,11 +1,14 @@
 // The driver's side of a split virtqueue (virtio 1.2 section 2.7). All it believes is in its own columns: what it reads from the ring is two
 // numbers per used chain, checked against them.
 
+/* eslint-disable max-lines -- the books are private to the class, and both ways to fill them, one by one and by the many, are its own */
+
 import { checkInteger } from '../base/checks.js'
 import type { RingBytes } from '../memory/parted-ring-memory.js'
 import { notToken, ringBroken, ringFull, rule, wrongTime } from './broken.js'
 import { IndirectPool, readSegment } from './indirect-pool.js'
 import * as layout from './layout.js'
+import type { PlainChains, PlainDriverRing } from './plain-chains.js'
 import { checkDriverOptions, type DriverRingOptions } from './ring-options.js'
 import { isSegment, isWhole, notSegment, StagedChain } from './staged-chain.js'
 import { UsedBacklog } from './used-backlog.js'
@@ -17,7 +20,7 @@ const { DESCRIPTOR_BYTES, ENTRIES_AT, FLAGS_AT, INDEX_AT, INDIRECT, NEXT, NO_NOT
 const NOT_IN_FLIGHT = -1
 
 /** The driver's side of a split ring (section 2.7). */
-export class SplitDriverRing implements DriverRing {
+export class SplitDriverRing implements DriverRing, PlainDriverRing {
   readonly format = 'split'
   readonly size: number
   readonly #mask: number
@@ -35,7 +38,7 @@ export class SplitDriverRing implements DriverRing {
   readonly #next: Uint16Array
   #firstFree = 0
   #freeCount = 0
-  // By head descriptor, for chains in flight.
+  // By head descriptor, for chains in flight. Where there is none, #slots is 1 and #table -1, as for most chains.
   readonly #token: Int32Array
   readonly #slots: Uint16Array
   readonly #table: Int32Array
@@ -132,7 +135,7 @@ export class SplitDriverRing implements DriverRing {
 
   commitOne(token: number, iovaHigh: number, iovaLow: number, length: number, deviceWrites: boolean): void {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
-    this.#staged.begin()
+    if (this.#staged.count !== 0) this.#staged.begin()
     if (typeof token !== 'number' || (token | 0) !== token || token < 0) throw notToken(token)
     if (!isSegment(iovaHigh, iovaLow, length)) throw notSegment(iovaHigh, iovaLow, length)
     if (this.#freeCount === 0) throw ringFull(1, 0, this.size)
@@ -145,6 +148,36 @@ export class SplitDriverRing implements DriverRing {
     memory.setU32(at + 12, deviceWrites ? WRITE : 0)
     this.#writable[head] = deviceWrites ? length : 0
     this.#note(token, head, head, 1, -1)
+  }
+
+  commitPlain(chains: PlainChains, count: number): void {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (count > this.#freeCount) throw ringFull(count, this.#freeCount, this.size)
+    // Fields in names of their own: the loop is short, and each look-up in it counts.
+    const { ids, iovaHigh, iovaLow, lengths, isWritten } = chains
+    const memory = this.#descriptors
+    const available = this.#available
+    const mask = this.#mask
+    const [tokens, writable, sequences, next] = [this.#token, this.#writable, this.#sequence, this.#next]
+    let head = this.#firstFree
+    let sequence = this.#committed
+    for (let at = 0; at < count; at++) {
+      const descriptor = head * DESCRIPTOR_BYTES
+      const length = lengths[at] as number
+      const deviceWrites = isWritten[at] === 1
+      memory.setU32(descriptor, iovaLow[at] as number)
+      memory.setU32(descriptor + 4, iovaHigh[at] as number)
+      memory.setU32(descriptor + 8, length)
+      memory.setU32(descriptor + 12, deviceWrites ? WRITE : 0)
+      available.setU16(ENTRIES_AT + 2 * (sequence & mask), head)
+      tokens[head] = ids[at] as number
+      writable[head] = deviceWrites ? length : 0
+      sequences[head] = sequence++
+      head = next[head] as number
+    }
+    this.#firstFree = head
+    this.#freeCount -= count
+    this.#committed = sequence
   }
 
   /** Writes the staged chain, which fits, and its entry. */
@@ -163,8 +196,8 @@ export class SplitDriverRing implements DriverRing {
     this.#freeCount -= slots
     const sequence = this.#committed
     this.#token[head] = token
-    this.#slots[head] = slots
-    if (this.#pool !== undefined) this.#table[head] = table
+    if (slots !== 1) this.#slots[head] = slots
+    if (table >= 0) this.#table[head] = table
     this.#sequence[head] = sequence
     this.#available.setU16(ENTRIES_AT + 2 * (sequence & this.#mask), head)
     this.#committed = sequence + 1
@@ -187,6 +220,40 @@ export class SplitDriverRing implements DriverRing {
     if (this.#failure !== undefined) throw ringBroken(this.#failure)
     if (this.#backlog !== undefined) return this.#takeSaved(this.#backlog)
     return this.#takeUsed()
+  }
+
+  takePlain(chains: PlainChains, most: number): number {
+    if (this.#failure !== undefined) throw ringBroken(this.#failure)
+    if (this.#isInOrder || this.#backlog !== undefined) return 0
+    if (this.#taken === this.#usedSeen && !this.#look()) return 0
+    const { ids, lengths } = chains
+    const used = this.#used
+    const mask = this.#mask
+    const [tokens, writable, sequences, next] = [this.#token, this.#writable, this.#sequence, this.#next]
+    const [slots, tables] = [this.#slots, this.#table]
+    const published = this.#published
+    const last = Math.min(this.#usedSeen, this.#taken + most)
+    let free = this.#firstFree
+    let count = 0
+    for (let taken = this.#taken; taken < last; taken++) {
+      const at = ENTRIES_AT + 8 * (taken & mask)
+      const head = used.u32(at)
+      const length = used.u32(at + 4)
+      // What is refused, and chains of several descriptors, are for take().
+      if (head > mask || slots[head] !== 1 || (tables[head] as number) >= 0) break
+      const token = tokens[head] as number
+      if (token < 0 || (sequences[head] as number) >= published) break
+      const room = writable[head] as number
+      lengths[count] = length <= room ? length : this.#cut(head)
+      ids[count++] = token
+      tokens[head] = NOT_IN_FLIGHT
+      next[head] = free
+      free = head
+    }
+    this.#firstFree = free
+    this.#freeCount += count
+    this.#taken += count
+    return count
   }
 
   #takeUsed(): number {
@@ -347,17 +414,31 @@ export class SplitDriverRing implements DriverRing {
   #release(head: number): number {
     const token = this.#token[head] as number
     const slots = this.#slots[head] as number
-    if (this.#pool !== undefined) this.#pool.release(this.#table[head] as number)
+    if (this.#pool !== undefined) this.#releaseTable(this.#pool, head)
     if (!this.#isInOrder) {
-      let last = head
-      for (let left = slots; left > 1; left--) last = this.#next[last] as number
+      const last = slots === 1 ? head : this.#lastOf(head, slots)
       this.#next[last] = this.#firstFree
       this.#firstFree = head
     }
+    if (slots !== 1) this.#slots[head] = 1
     this.#freeCount += slots
     this.#token[head] = NOT_IN_FLIGHT
     this.#taken++
     return token
+  }
+
+  #releaseTable(pool: IndirectPool, head: number): void {
+    const table = this.#table[head] as number
+    if (table < 0) return
+    pool.release(table)
+    this.#table[head] = -1
+  }
+
+  /** The last descriptor of a chain. */
+  #lastOf(head: number, slots: number): number {
+    let last = head
+    for (let left = slots; left > 1; left--) last = this.#next[last] as number
+    return last
   }
 
   #break(what: string, section: string): never {
@@ -369,6 +450,7 @@ export class SplitDriverRing implements DriverRing {
   #clear(state: RingState): void {
     for (let index = 0; index < this.size; index++) this.#next[index] = (index + 1) & this.#mask
     this.#token.fill(NOT_IN_FLIGHT)
+    this.#slots.fill(1)
     this.#table.fill(-1)
     this.#firstFree = this.#oldest = 0
     this.#freeCount = this.size
