@@ -126,12 +126,22 @@ export async function change<T>(
   start: () => Steps<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  return changeOrEnd(context, verb, () => startOpen(context, start), signal)
+}
+
+/** change() for the end of a part of the device, which a procedure before it may have brought with the device's own: `start` is called then as well. */
+export async function changeOrEnd<T>(
+  context: DeviceContext,
+  verb: string,
+  start: () => Steps<T>,
+  signal?: AbortSignal,
+): Promise<T> {
   checkOpen(context)
   const { changes } = context
   const entry = { verb }
   changes.push(entry)
   try {
-    return await context.serial.run(() => startOpen(context, start), signal)
+    return await context.serial.run(start, signal)
   } finally {
     changes.delete(entry)
   }

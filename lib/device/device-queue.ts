@@ -14,7 +14,7 @@ import type { MemoryRegion } from '../memory/memory-region.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import type { DriverRing } from '../virtqueue/virtqueue.js'
 import type { AddressSpace } from './address-space.js'
-import { change, onTheSpot, refusal, type DeviceContext } from './context.js'
+import { change, changeOrEnd, onTheSpot, refusal, type DeviceContext } from './context.js'
 import type { QueueLayout } from './queue-layout.js'
 import { free, unmapSteps } from './queue-book.js'
 import type { QueueSnapshot, QueueWish } from './queue-options.js'
@@ -182,7 +182,7 @@ export class DeviceQueue implements Closeable {
    */
   close(): Promise<void> {
     if (this.#isClosed || this.#context.state.isEnding) return this.#end.promise
-    return change(this.#context, "a queue's close()", () => this.#closeSteps())
+    return changeOrEnd(this.#context, "a queue's close()", () => this.#closeSteps())
   }
 
   /** close() on the calling thread. */
@@ -193,7 +193,7 @@ export class DeviceQueue implements Closeable {
   /** close(); where the device runs or is suspended, the queue is left to it, which closes it when it is reset or closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed || this.#context.state.isEnding) return this.#end.promise
-    await change(this.#context, "a queue's close()", () => this.#disposeSteps())
+    await changeOrEnd(this.#context, "a queue's close()", () => this.#disposeSteps())
   }
 
   /** @internal Ends the queue whatever the device does; for who has made sure that its rings stand still. Goes on past failures. */

@@ -18,6 +18,7 @@ import { AddressSpace } from './address-space.js'
 import { ConfigSpace } from './config-space.js'
 import {
   change,
+  changeOrEnd,
   checkNegotiated,
   checkNoResetDue,
   checkOpen,
@@ -491,6 +492,11 @@ export class VdpaDevice<K extends DeviceKind = DeviceKind> implements Closeable 
   /** @internal Runs what drivers do with several queues as one verb of the device. */
   changeQueues<T>(verb: string, start: () => Steps<T>): Promise<T> {
     return change(this.#context, verb, start)
+  }
+
+  /** @internal changeQueues() for the end of what has queues of the device; `start` is called also where a procedure before it closed the device, and them. */
+  endQueues(verb: string, start: () => Steps<void>): Promise<void> {
+    return changeOrEnd(this.#context, verb, start)
   }
 
   #beginClosing(): DeviceContext {

@@ -73,7 +73,7 @@ export async function closeQueues(end: QueueEnd): Promise<void> {
   const failures = new Failures()
   const isOver = device.isClosed || queues.every((queue) => queue.isClosed)
   if (isOver) failures.now(begin)
-  else await device.changeQueues('close()', () => endSteps(end))
+  else await device.endQueues('close()', () => endSteps(end))
   if (isOver || whenRunning !== 'leave') {
     const ends = await Promise.allSettled(queues.map((queue) => queue.close()))
     for (const one of ends) if (one.status === 'rejected') failures.keep(one.reason)

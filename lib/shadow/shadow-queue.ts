@@ -220,7 +220,7 @@ export class ShadowQueue implements Closeable {
 
   async #close(whenRunning: 'refuse' | 'leave'): Promise<void> {
     const device = this.#device
-    if (!device.isClosed) return device.changeQueues("a shadow's close()", () => this.#closeSteps(whenRunning))
+    if (!device.isClosed) return device.endQueues("a shadow's close()", () => this.#closeSteps(whenRunning))
     // Who closes it beside its device waits for the same end; what was asked for before that finds it open.
     await device.close().finally(() => (this.#isClosed = true))
   }
@@ -229,6 +229,11 @@ export class ShadowQueue implements Closeable {
     if (this.#isClosed) {
       // Who closes it again hears of the same failures.
       if (this.#closeFailure !== undefined) throw this.#closeFailure
+      return
+    }
+    // A procedure before this one closed the device, and all that was the shadow's with it.
+    if (this.#device.state === 'closed') {
+      this.#isClosed = true
       return
     }
     const queue = this.#served?.queue

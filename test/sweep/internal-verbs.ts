@@ -58,6 +58,7 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
     'resumeSteps',
     'stopSteps',
     'changeQueues',
+    'endQueues',
     'takesOver',
     'endSteps',
   ],
