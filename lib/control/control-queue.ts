@@ -137,6 +137,11 @@ export class ControlQueue implements Closeable {
     return this.#isDisposed || this.#port.isClosed
   }
 
+  /** @internal Whether it speaks through that port. */
+  drives(port: object): boolean {
+    return this.#port === port
+  }
+
   /** Bytes of the longest command, the acknowledgement and the answer not counted. */
   get maxCommandBytes(): number {
     return this.#memory.chunks * SLOT_BYTES - 1

@@ -120,6 +120,11 @@ export class NetControlQueue implements Closeable {
     return this.#device === device
   }
 
+  /** @internal Whether it is the one that drives a queue of a device. */
+  drives(queue: object): boolean {
+    return this.#queue.drives(queue)
+  }
+
   /** Bytes of the longest payload. */
   get maxPayloadBytes(): number {
     return this.#queue.maxCommandBytes - HEAD_BYTES

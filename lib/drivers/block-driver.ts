@@ -203,6 +203,11 @@ export class BlockDriver implements Closeable {
     return yield* makeQueues(device, count, optionsOf, finish)
   }
 
+  /** @internal Whether it is the one that drives a queue of a device. */
+  drives(queue: DeviceQueue): boolean {
+    return this.#deviceQueues.includes(queue)
+  }
+
   get isClosed(): boolean {
     return this.#closing !== undefined
   }

@@ -198,6 +198,11 @@ export class NetDriver implements Closeable {
     }
   }
 
+  /** @internal Whether it is the one that drives a queue of a device. */
+  drives(queue: DeviceQueue): boolean {
+    return this.#queues.includes(queue)
+  }
+
   /** True from close() on, and when the device was closed or reset. */
   get isClosed(): boolean {
     return this.#isEnded || this.#queues[0]?.isClosed === true

@@ -38,18 +38,18 @@ export async function guestOf(
   return guest === undefined || state === undefined ? undefined : { ...guest, state }
 }
 
-/** ERR_VDPA_STATE where somebody who drives a queue was not given. */
+/** ERR_VDPA_STATE where somebody who drives a queue was not given, or another one that did before. */
 export function checkGiven(
   device: VdpaDevice,
   given: { readonly driver?: NetDriver | BlockDriver; readonly control?: NetControlQueue },
 ): void {
-  for (const { index, owner } of device.drivenQueues) {
-    const isMissing =
-      owner === CONTROL ? given.control === undefined : DRIVERS.includes(owner) && given.driver === undefined
-    if (isMissing)
-      throw vdpaError('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, which was not given`, {
-        path: device.path,
-      })
+  for (const queue of device.drivenQueues) {
+    const { index, owner } = queue
+    if (owner !== CONTROL && !DRIVERS.includes(owner)) continue
+    const one = owner === CONTROL ? given.control : given.driver
+    if (one?.drives(queue) === true) continue
+    const which = one === undefined ? 'which was not given' : 'and not by the one that was given'
+    throw vdpaError('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, ${which}`, { path: device.path })
   }
 }
 

@@ -470,8 +470,7 @@ function checkMovable(source: VdpaDevice, { driver, control, shadowControl, shad
     throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.phase}`, { path })
   const commands = control ?? shadowControl?.control
   checkGiven(source, { ...(driver !== undefined && { driver }), ...(commands !== undefined && { control: commands }) })
-  const shadowed = new Set(shadows.map(({ index }) => index))
-  const loose = looseQueues(source).find(({ index }) => !shadowed.has(index))
+  const loose = looseQueues(source).find((queue) => !shadows.some((shadow) => shadow === ShadowQueue.of(queue)))
   if (loose !== undefined)
     throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which was not given`, { path })
 }
