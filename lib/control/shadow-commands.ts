@@ -50,9 +50,16 @@ interface Answered {
 
 const refused = (reason: string): Answered => ({ ack: ERR, answer: nothing, outcome: 'refused', reason })
 
+/** What is asked of the device beside its control queue. */
+interface CommandHost {
+  readonly isSuspended: boolean
+  readonly isRunning?: boolean
+  readonly features: { has(feature: number): boolean } | undefined
+}
+
 /** Carries commands out, one at a time. */
 export class ShadowCommands {
-  readonly #host: { readonly isSuspended: boolean; readonly features: { has(feature: number): boolean } | undefined }
+  readonly #host: CommandHost
   readonly #control: NetControlQueue
   readonly #options: ShadowCommandOptions
   readonly #filters: ShadowFilters
@@ -60,11 +67,7 @@ export class ShadowCommands {
   #isGivenUp = false
   #stopAsking: ((verdict: 'deny') => void) | undefined
 
-  constructor(
-    host: { readonly isSuspended: boolean; readonly features: { has(feature: number): boolean } | undefined },
-    control: NetControlQueue,
-    options: ShadowCommandOptions,
-  ) {
+  constructor(host: CommandHost, control: NetControlQueue, options: ShadowCommandOptions) {
     this.#host = host
     this.#control = control
     this.#options = options
@@ -81,10 +84,16 @@ export class ShadowCommands {
    * waited for.
    */
   giveUp(): void {
-    if (this.#stopAsking === undefined && !this.#host.isSuspended) return
+    if (this.#stopAsking === undefined && !this.#standsStill) return
     this.#isGivenUp = true
     this.#stopAsking?.('deny')
     this.#underWay?.abort()
+  }
+
+  /** Whether the device answers nothing. */
+  get #standsStill(): boolean {
+    const { isSuspended, isRunning = true } = this.#host
+    return isSuspended || !isRunning
   }
 
   /** Tells the program of a command that is done. */
@@ -264,14 +273,14 @@ export class ShadowCommands {
     }
   }
 
-  /** To the device and back, before the deadline: time in which the device is suspended does not count. */
+  /** To the device and back, before the deadline: time in which the device stands still does not count. */
   async #exchange(entry: Entry, payload: Uint8Array, answerBytes: number) {
     if (this.#isGivenUp) throw new Error('the guest is being detached')
     const { timeout } = this.#options
     const underWay = new AbortController()
     this.#underWay = underWay
     const late = () => {
-      if (this.#host.isSuspended) timer = setTimeout(late, timeout)
+      if (this.#standsStill) timer = setTimeout(late, timeout)
       else underWay.abort(new Error(`no acknowledgement within ${timeout} ms`))
     }
     let timer = setTimeout(late, timeout)

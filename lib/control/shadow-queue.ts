@@ -18,6 +18,8 @@ import type { AuditEvent, ControlPolicy } from './shadow-policy.js'
 export interface ShadowHost<Space> extends ControlHost<Space> {
   /** While it is, no command is answered, and none is late. */
   readonly isSuspended: boolean
+  /** Whether it was started; the same while it was not. Default: it was. */
+  readonly isRunning?: boolean
 }
 
 /** How a shadow is made. */
@@ -161,8 +163,8 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   /**
    * Ends serving the guest, after the command under way, and says where its ring stands, for attach() here or elsewhere; undefined where it is broken, or none is attached.
-   * A command that the policy is being asked about is put back, and is asked about again by who goes on; while the device is suspended any is, and the device may carry it out
-   * twice.
+   * A command that the policy is being asked about is put back, and is asked about again by who goes on; while the device is suspended, or was not started, any is, and the device may
+   * carry it out twice.
    */
   async detach(): Promise<RingState | undefined> {
     const guest = this.#guest
@@ -209,14 +211,23 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   /** Closes the device's control queue, and detaches the guest, whose command under way is answered VIRTIO_NET_ERR. ERR_VDPA_STATE while the device runs. */
   async close(): Promise<void> {
-    await this.control.close()
-    await this.detach()
+    try {
+      await this.control.close()
+    } finally {
+      // Past what the end of the queue met; a close() that was refused changes nothing.
+      if (this.isClosed) await this.detach()
+    }
   }
 
   /** Detaches the guest and ends the use of the queue; where the device runs, the queue ends with that. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.detach()
-    await this.control[Symbol.asyncDispose]()
+    // A device that does not run answers nothing: its queue ends before what is asked of the device next.
+    if (this.#host.isRunning !== false) await this.detach()
+    try {
+      await this.control[Symbol.asyncDispose]()
+    } finally {
+      await this.detach()
+    }
   }
 
   /** Serves what is there, unless that is being done. */
