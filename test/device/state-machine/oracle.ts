@@ -1,7 +1,20 @@
 // What a device must be after each verb, in a few lines: the model that the real one is held against. It knows nothing of how anything is done.
 
 import type { DeviceStateName } from '../../../lib/device/device-state.js'
-import { SHADOWS, type Verb } from './verbs.js'
+import {
+  CONTROL,
+  endControls,
+  givenControl,
+  isControlGiven,
+  onControl,
+  openControl,
+  replaceControl,
+  type OracleCommands,
+  type ControlVerb,
+  type OracleControl,
+} from './oracle-control.js'
+import { onMove, prepareMove, type MoveVerb, type OracleMove, type OracleTarget } from './oracle-move.js'
+import { COMMANDS, SHADOWS, type Judgement, type Verb } from './verbs.js'
 
 /** A queue of the program's, as the oracle sees it. */
 export interface OracleQueue {
@@ -26,6 +39,14 @@ export interface Oracle {
   state: DeviceStateName
   shadows: OracleShadow[]
   queues: OracleQueue[]
+  controls: OracleControl[]
+  /** Which of them serves the guest. */
+  serving: number | undefined
+  commands: OracleCommands
+  moves: OracleMove[]
+  target: OracleTarget
+  /** The device has moved, and the program knows only the one that it moved from. */
+  hasMoved: boolean
   mapped: Set<number>
   /** A queue was saved while the device was suspended, or given up where that could not be taken back. */
   needsReset: boolean
@@ -38,17 +59,67 @@ export const newOracle = (persists: boolean): Oracle => ({
   shadows: Array.from({ length: SHADOWS }, () => ({ isShadowing: false, isServed: false, isClosed: false })),
   state: 'claimed',
   queues: [],
+  controls: [],
+  serving: undefined,
+  commands: { acks: [], waiting: [], isEnding: false },
+  moves: [],
+  target: 'none',
+  hasMoved: false,
   mapped: new Set(),
   needsReset: false,
   isDoubtful: false,
 })
 
-/** What the verb answers where no call is refused, and what it leaves. The program knows the first `known` queues. */
-export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
-  if ('queue' in verb) return onQueue(oracle, verb.verb, oracle.queues.slice(0, known).at(-1 - verb.queue))
-  if ('shadow' in verb) return closeShadow(oracle, verb.verb, verb.shadow)
-  if (verb.verb === 'close') return close(oracle)
-  if (oracle.state === 'closed') return 'ERR_VDPA_CLOSED'
+/** What the program knows when it calls: how many of each were made. */
+export interface OracleKnown {
+  readonly queues: number
+  readonly controls: number
+  readonly moves: number
+}
+
+/** What the verb answers where no call is refused, and what it leaves. */
+export function carryOut(oracle: Oracle, verb: Verb, known: OracleKnown): string {
+  if ('queue' in verb) return onQueue(oracle, verb.verb, oracle.queues.slice(0, known.queues).at(-1 - verb.queue))
+  if ('judgement' in verb) return sendCommand(oracle, verb.judgement)
+  switch (verb.verb) {
+    case 'attachControl':
+    case 'detachControl':
+    case 'closeControl':
+    case 'disposeControl':
+      return onControl(oracle, verb, known.controls)
+    case 'prepareMove':
+      return oracle.target === 'none' ? ok : prepareMove(oracle, known.controls)
+    case 'copy':
+    case 'finish':
+    case 'abandon':
+      return onMove(oracle, verb.verb, oracle.moves[known.moves - 1])
+    case 'closeShadow':
+    case 'disposeShadow':
+      return oracle.hasMoved ? ok : closeShadow(oracle, verb.verb, verb.shadow)
+    case 'close':
+      return oracle.hasMoved ? ok : close(oracle)
+    case 'map':
+    case 'unmap':
+    case 'negotiate':
+    case 'createQueue':
+    case 'startControl':
+    case 'beginShadows':
+    case 'endShadows':
+    case 'recover':
+    case 'start':
+    case 'suspend':
+    case 'resume':
+    case 'reset':
+      return oracle.hasMoved || oracle.state === 'closed' ? 'ERR_VDPA_CLOSED' : onDevice(oracle, verb, known)
+  }
+}
+
+type DeviceVerb = Exclude<
+  Verb,
+  { queue: number } | { shadow: number } | { judgement: Judgement } | MoveVerb | ControlVerb | { verb: 'close' }
+>
+
+function onDevice(oracle: Oracle, verb: DeviceVerb, known: OracleKnown): string {
   switch (verb.verb) {
     case 'map':
       return oracle.mapped.has(verb.slot) ? 'ERR_VDPA_OVERLAP' : (oracle.mapped.add(verb.slot), ok)
@@ -58,18 +129,34 @@ export function carryOut(oracle: Oracle, verb: Verb, known: number): string {
       return negotiate(oracle, verb.isOffered)
     case 'createQueue':
       return createQueue(oracle, verb.index)
+    case 'startControl':
+      return startControl(oracle)
     case 'beginShadows':
       return beginShadows(oracle, verb.shadows)
     case 'endShadows':
       return endShadows(oracle, verb.shadows)
     case 'recover':
-      return recover(oracle)
+      return recover(oracle, givenControl(known.controls))
     case 'start':
     case 'suspend':
     case 'resume':
     case 'reset':
       return verb.isAborted ? 'ERR_VDPA_CANCELED' : move(oracle, verb.verb)
   }
+}
+
+/** A ring without room is left alone. */
+function sendCommand({ commands }: Oracle, judgement: Judgement): string {
+  if (commands.waiting.length < COMMANDS) commands.waiting.push(judgement)
+  return ok
+}
+
+function startControl(oracle: Oracle): string {
+  const { length } = oracle.queues
+  const answer = createQueue(oracle, CONTROL)
+  oracle.queues.length = length
+  if (answer === ok) oracle.controls.push({ isOpen: true, isDisposed: false })
+  return answer
 }
 
 function close(oracle: Oracle): string {
@@ -79,7 +166,9 @@ function close(oracle: Oracle): string {
   return ok
 }
 
-function endQueues({ queues, shadows }: Oracle): void {
+function endQueues(oracle: Oracle): void {
+  const { queues, shadows } = oracle
+  endControls(oracle)
   for (const queue of queues) queue.isOpen = false
   for (const shadow of shadows) Object.assign(shadow, { isShadowing: false, isServed: false })
 }
@@ -95,7 +184,8 @@ function negotiate(oracle: Oracle, isOffered: boolean): string {
 function createQueue(oracle: Oracle, index: number): string {
   if (oracle.state === 'lost') return 'ERR_VDPA_DEVICE_BROKEN'
   const shadow = oracle.shadows[index]
-  const isTaken = isInUse(oracle, index) || shadow?.isShadowing === true
+  const isTaken =
+    isInUse(oracle, index) || shadow?.isShadowing === true || (index === CONTROL && openControl(oracle) !== undefined)
   if (oracle.state !== 'negotiated' || oracle.needsReset || isTaken) return STATE
   if (shadow !== undefined) shadow.isServed = false
   oracle.queues.push({ index, isOpen: true })
@@ -180,16 +270,18 @@ function move(oracle: Oracle, verb: 'start' | 'suspend' | 'resume' | 'reset'): s
 }
 
 /** All queues go on in new ones. */
-function recover(oracle: Oracle): string {
+function recover(oracle: Oracle, control: number | undefined): string {
   const { state, queues, needsReset } = oracle
   if (state === 'lost') {
     move(oracle, 'reset')
     return 'ERR_VDPA_DEVICE_BROKEN'
   }
   if ((state !== 'running' && state !== 'suspended') || needsReset) return STATE
+  if (!isControlGiven(oracle, control)) return STATE
   const open = queues.filter((queue) => queue.isOpen).sort((a, b) => a.index - b.index)
   for (const queue of open) queue.isOpen = false
   queues.push(...open.map(({ index }) => ({ index, isOpen: true })))
+  replaceControl(oracle, control)
   oracle.state = 'running'
   return ok
 }
@@ -205,6 +297,7 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
     case 'suspend':
     case 'resume':
     case 'createQueue':
+    case 'startControl':
       return [before, 'lost']
     case 'recover':
       return [before, 'running', 'claimed', 'lost']
@@ -220,6 +313,16 @@ export function mayBeAfterRefusal(before: DeviceStateName, { verb }: Verb): read
     case 'unmap':
     case 'closeShadow':
     case 'disposeShadow':
+    case 'attachControl':
+    case 'detachControl':
+    case 'closeControl':
+    case 'disposeControl':
+    case 'sendCommand':
+    case 'prepareMove':
+    case 'copy':
+    case 'abandon':
       return [before]
+    case 'finish':
+      return [before, 'running', 'claimed', 'lost']
   }
 }

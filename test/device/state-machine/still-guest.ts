@@ -17,8 +17,8 @@ const POSTED = 2
 
 export class StillGuest {
   readonly memory: GuestMemory
-  readonly shadows: readonly ShadowQueue[]
-  readonly #device: VdpaDevice
+  #shadows: readonly ShadowQueue[]
+  #device: VdpaDevice
   readonly #region: MemoryRegion
   readonly #eventfds: readonly { close(): void }[]
 
@@ -28,7 +28,7 @@ export class StillGuest {
     this.memory = new GuestMemory([{ address: BigInt(BASE), region: this.#region }])
     this.#post()
     const eventfds: { close(): void }[] = []
-    this.shadows = Array.from({ length: SHADOWS }, (_, index) => {
+    this.#shadows = Array.from({ length: SHADOWS }, (_, index) => {
       const at = BigInt(BASE + index * QUEUE_BYTES)
       const [kick, call] = [simulator.eventfd(), simulator.eventfd()]
       eventfds.push(kick, call)
@@ -39,12 +39,15 @@ export class StillGuest {
     this.#eventfds = eventfds
   }
 
-  shadow(index: number): ShadowQueue {
-    return this.shadows[index] as ShadowQueue
+  /** By index. */
+  get shadows(): readonly ShadowQueue[] {
+    return this.#shadows
   }
 
-  some(indexes: readonly number[]): ShadowQueue[] {
-    return indexes.map((index) => this.shadow(index))
+  /** Its queues are another device's from now on, or this one's anew. */
+  moveTo(device: VdpaDevice, shadows: readonly ShadowQueue[]): void {
+    this.#device = device
+    this.#shadows = shadows
   }
 
   /** What the oracle knows of a queue. */

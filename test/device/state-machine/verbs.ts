@@ -12,8 +12,15 @@ export type Verb =
   | { readonly verb: 'map' | 'unmap'; readonly slot: number }
   | { readonly verb: 'beginShadows' | 'endShadows'; readonly shadows: readonly number[] }
   | { readonly verb: 'closeShadow' | 'disposeShadow'; readonly shadow: number }
+  | { readonly verb: 'startControl' }
+  | { readonly verb: 'attachControl' | 'detachControl' | 'closeControl' | 'disposeControl' }
+  | { readonly verb: 'sendCommand'; readonly judgement: Judgement }
+  | { readonly verb: 'prepareMove' | 'copy' | 'finish' | 'abandon' }
   | { readonly verb: 'recover' }
   | { readonly verb: 'close' }
+
+/** What the policy makes of a command of the guest. */
+export type Judgement = 'allow' | 'deny' | 'throw' | 'later'
 
 /** Verbs that are called one after another, and refusals that are planted before. */
 export interface Batch {
@@ -31,6 +38,8 @@ export const SLOTS = 2
 export const INDEXES = 3
 /** The guest's queues, the first ones of the device. */
 export const SHADOWS = 2
+/** Commands that the guest's control queue has room for. */
+export const COMMANDS = 4
 
 const shadow = fc.nat(SHADOWS - 1)
 
@@ -63,6 +72,33 @@ const verb: fc.Arbitrary<Verb> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ verb: fc.constantFrom('closeShadow', 'disposeShadow'), shadow }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      verb: fc.constantFrom(
+        'startControl',
+        'startControl',
+        'attachControl',
+        'attachControl',
+        'detachControl',
+        'closeControl',
+        'disposeControl',
+      ),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      verb: fc.constant('sendCommand'),
+      judgement: fc.constantFrom('allow', 'allow', 'later', 'deny', 'throw'),
+    }),
+  },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      verb: fc.constantFrom('prepareMove', 'prepareMove', 'copy', 'finish', 'finish', 'abandon'),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ verb: fc.constant('recover') }) },
   { weight: 1, arbitrary: fc.record({ verb: fc.constant('close') }) },
 )
@@ -108,16 +144,18 @@ const batch: fc.Arbitrary<Batch> = fc.record({
 export const sequence: fc.Arbitrary<Sequence> = fc
   .record({
     persists: fc.boolean(),
-    lead: fc.constantFrom('own', 'own', 'guest'),
-    start: fc.integer({ min: 0, max: 3 }),
+    lead: fc.constantFrom('own', 'guest', 'talk', 'move'),
+    start: fc.integer({ min: 0, max: 5 }),
     batches: fc.array(batch, { minLength: 1, maxLength: 5 }),
   })
-  .map(({ persists, lead, start, batches }) => ({
-    persists,
-    batches: [{ faults: [], verbs: leads[lead].slice(0, start) }, ...batches],
-  }))
+  .map(({ persists, lead, start, batches }) => {
+    const first = leads[lead].slice(0, start)
+    const calm = (verbs: readonly Verb[]): Batch => ({ faults: [], verbs })
+    // What was made in one batch is known from the next on.
+    return { persists, batches: [calm(first.slice(0, 3)), ...first.slice(3).map((one) => calm([one])), ...batches] }
+  })
 
-const leads: Readonly<Record<'own' | 'guest', readonly Verb[]>> = {
+const leads: Readonly<Record<'own' | 'guest' | 'talk' | 'move', readonly Verb[]>> = {
   own: [
     { verb: 'negotiate', isOffered: true },
     { verb: 'createQueue', index: 0 },
@@ -127,5 +165,20 @@ const leads: Readonly<Record<'own' | 'guest', readonly Verb[]>> = {
     { verb: 'negotiate', isOffered: true },
     { verb: 'beginShadows', shadows: [0, 1] },
     { verb: 'start', isAborted: false },
+    { verb: 'prepareMove' },
+  ],
+  talk: [
+    { verb: 'negotiate', isOffered: true },
+    { verb: 'startControl' },
+    { verb: 'start', isAborted: false },
+    { verb: 'attachControl' },
+    { verb: 'sendCommand', judgement: 'allow' },
+  ],
+  move: [
+    { verb: 'negotiate', isOffered: true },
+    { verb: 'startControl' },
+    { verb: 'start', isAborted: false },
+    { verb: 'attachControl' },
+    { verb: 'prepareMove' },
   ],
 }
