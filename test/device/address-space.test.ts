@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import fc from 'fast-check'
 import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import type { AddressSpace } from '../../lib/device/address-space.js'
+import type { MapProgress } from '../../lib/device/send-plan.js'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { IntervalTable } from '../../lib/iotlb/interval-table.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
@@ -323,6 +324,16 @@ describe('an address space', () => {
     expect(String(refusal)).toMatch(/and gave no reason; [^;]*$/)
     expect(space.size).toBe(0)
     space.mapSync(many)
+  })
+
+  test('progress counts mappings and bytes, of which the last call has all', async () => {
+    const seen: MapProgress[] = []
+    const onProgress = (progress: MapProgress) => void seen.push(progress)
+    const whole = { entries: 3, totalEntries: 3, bytes: 3 * page, totalBytes: 3 * page }
+    await space.map(pieces(3), { onProgress })
+    expect(seen.at(-1)).toEqual(whole)
+    await space.unmapAll({ onProgress })
+    expect(seen.at(-1)).toEqual(whole)
   })
 
   test('after close nothing is mapped and the memory is free', async () => {

@@ -198,6 +198,16 @@ describe('a device that no driver can drive is refused by name', () => {
     await device.close()
   })
 
+  test('but a disk with rings of 4, which have room for a request, is driven', async () => {
+    simulator.add(blockDevice({ path, maxQueueSize: 4 }))
+    const device = openDeviceSync(path, { backend, expect: 'block' })
+    await device.negotiate([])
+    const driver = await BlockDriver.start(device)
+    await device.start()
+    expect(await driver.read(0, 1)).toHaveLength(512)
+    await device.close()
+  })
+
   test('a control queue of one descriptor, and nothing is left of it', async () => {
     simulator.add(networkDevice({ path, maxQueueSize: 1 }))
     const device = openDeviceSync(path, { backend, expect: 'net' })

@@ -199,6 +199,21 @@ describe('kicks (2.7.10)', () => {
     expect(send(driver, 3, [[0n, 1]])).toBe(false)
   })
 
+  test('with EVENT_IDX the first chain is kicked, wherever the ring begins and whatever lay in its memory', () => {
+    for (const at of [0, 1, 0x7fff, 0xffff]) {
+      const features = { eventIdx: true }
+      const queue = new TestQueue({ format: 'split', size: 4, features, state: { available: at, used: at } })
+      const { driver: available, device: used } = queue.areas
+      for (const area of [available, used]) area.bytes(0, area.byteLength).fill(0xa5)
+      // An event that the first chain does not pass.
+      used.setU16(4 + 8 * 4, (at + 0x4000) & 0xffff)
+      const driver = queue.driver()
+      expect([available.u16(0), available.u16(2), used.u16(0), used.u16(2)]).toEqual([0, at, 0, at])
+      expect(driver.take()).toBe(-1)
+      expect(send(driver, 1, [[0n, 1]])).toBe(true)
+    }
+  })
+
   test('NOTIFICATION_DATA is the queue and the next entry, all 16 bits of it (2.9)', () => {
     const { driver } = splitDriverByHand({}, 4, 0x8001)
     expect(driver.notificationData(3)).toBe(0x8001_0003)
