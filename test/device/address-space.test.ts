@@ -314,9 +314,9 @@ describe('an address space', () => {
 
   test('a refusal of one piece of many is not said to be for want of entries that the pieces after it would have taken', () => {
     const many = Array.from({ length: 1500 }, (_, index) => ({
-      iova: BigInt(index) * 0x2000n,
+      iova: BigInt(index) * 0x4000n,
       region: memory,
-      size: page,
+      size: 2 * page,
     }))
     simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 2 })
     const refusal = thrownBy(() => space.mapSync(many))
