@@ -35,8 +35,12 @@ export interface MoveDeviceOptions extends MoveOptions {
   readonly rounds?: number
 }
 
+/** What goes on in place of what was given under a name: of the same kind, where something surely was. */
+type GoesOn<Wish extends MoveOptions, Name extends 'driver' | 'control' | 'shadowControl'> =
+  Wish extends Readonly<Record<Name, infer Given>> ? Given : MoveOptions[Name]
+
 /** Where the guest runs now, and what goes on in place of what was given. */
-export interface MoveResult {
+export interface MoveResult<Wish extends MoveOptions = MoveOptions> {
   /** Whether it runs on the target. Otherwise it goes on where it was, and `failure` says why. */
   readonly isMoved: boolean
   /** What failed once the source was stopped; the failure of closing the source where it was moved all the same. */
@@ -44,11 +48,11 @@ export interface MoveResult {
   /** The device that runs. */
   readonly device: VdpaDevice
   /** The driver that goes on; the one that was given where nothing but a resume was needed. */
-  readonly driver: NetDriver | BlockDriver | undefined
+  readonly driver: GoesOn<Wish, 'driver'>
   /** The control queue; likewise. */
-  readonly control: NetControlQueue | undefined
+  readonly control: GoesOn<Wish, 'control'>
   /** The shadow of the guest's control queue; likewise. */
-  readonly shadowControl: ShadowControlQueue<AddressSpace> | undefined
+  readonly shadowControl: GoesOn<Wish, 'shadowControl'>
   /** The guest's data queues that were shadowed, on the device that runs. */
   readonly shadows: readonly ShadowQueue[]
   /** How long each step took. */

@@ -37,6 +37,11 @@ const LITTLE = 1 << 20
  * says so. ERR_VDPA_NOT_SUPPORTED where somebody else drives one, and where the target differs; ERR_VDPA_STATE where the source does not run, the target is not new, or a
  * queue's driver was not given. prepareMove() has the same in pieces.
  */
+export async function moveDevice<const Wish extends MoveDeviceOptions = MoveDeviceOptions>(
+  source: VdpaDevice,
+  target: VdpaDevice,
+  options?: Wish,
+): Promise<MoveResult<Wish>>
 export async function moveDevice(
   source: VdpaDevice,
   target: VdpaDevice,

@@ -3,7 +3,6 @@
 import { afterEach, describe, expect, test } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { BlockDriver, type BlockDriverOptions } from '../../lib/drivers/block-driver.js'
-import type { NetDriver } from '../../lib/drivers/net-driver.js'
 import { moveDevice } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
@@ -39,7 +38,7 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
     const { isMoved, failure, report, ...now } = await moveDevice(source, target, { driver, control })
     expect([isMoved, failure, now.device]).toEqual([true, undefined, target])
     expect([source.state, target.state, driver.isClosed]).toEqual(['closed', 'running', true])
-    const moved = now.driver as NetDriver
+    const moved = now.driver
     await traffic.settle(moved)
     traffic.send(moved, 5)
     await traffic.settle(moved)
@@ -70,7 +69,7 @@ test('each of its calls refused in turn, one side runs, exactly one, and traffic
     const hits = fault.hits
     fault.close()
     try {
-      const now = (result?.driver ?? driver) as NetDriver
+      const now = result?.driver ?? driver
       const running = [source, target].filter(({ state }) => state === 'running')
       expect(running).toEqual([result?.device ?? source])
       if (result === undefined) thrown++
@@ -109,7 +108,7 @@ test('a disk under verified writes: promises settle on the other side', async ()
   const { driver: moved, isMoved } = await moveDevice(source, target, { driver })
   await Promise.all([...writes, ...late])
   expect(isMoved).toBe(true)
-  const disk = moved as BlockDriver
+  const disk = moved
   await disk.write(9, new Uint8Array(512).fill(9))
   expect((await disk.read(9, 1))[5]).toBe(9)
   await target.close()
@@ -213,14 +212,14 @@ describe('from one system to another, whose memory is not the same', () => {
     const { driver, control } = here
     const first = await moveDevice(here.source, there.target, { driver, control })
     expect([first.isMoved, first.failure]).toEqual([true, undefined])
-    const moved = first.driver as NetDriver
+    const moved = first.driver
     await traffic.settle(moved)
     traffic.send(moved, 5)
     const back = await moveDevice(there.target, here.target, {
       driver: moved,
       ...(first.control !== undefined && { control: first.control }),
     })
-    await traffic.settle(back.driver as NetDriver)
+    await traffic.settle(back.driver)
     expect(traffic.seen).toEqual(traffic.sent)
     expect(here.models[1]?.mac).toBe(address)
     // What was copied from is freed.
@@ -252,11 +251,11 @@ describe('from one system to another, whose memory is not the same', () => {
     expect([stayed.isMoved, stayed.device]).toEqual([false, source])
     await drained(Promise.all(first))
     const again = await openDevice(A, { backend: simulators[1] as Simulator, expect: 'block' })
-    const second = [3, 4].map((at) => (stayed.driver as BlockDriver).write(at, sector(at)))
-    const moved = await moveDevice(source, again, { driver: stayed.driver as BlockDriver })
+    const second = [3, 4].map((at) => stayed.driver.write(at, sector(at)))
+    const moved = await moveDevice(source, again, { driver: stayed.driver })
     expect(moved.isMoved).toBe(true)
     await drained(Promise.all(second))
-    const disk = moved.driver as BlockDriver
+    const disk = moved.driver
     for (const at of [3, 4]) expect((await drained(disk.read(at, 1)))[9]).toBe(at)
     await again.close()
     for (const one of simulators) expect(one.descriptors).toEqual([])

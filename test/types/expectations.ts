@@ -3,6 +3,7 @@
 import {
   type AddressSpace,
   type Backend,
+  type BlockDriver,
   type BlockFeature,
   type Closeable,
   type DeviceKind,
@@ -13,6 +14,9 @@ import {
   KernelBackend,
   type Mapping,
   type MemoryRegion,
+  moveDevice,
+  type MoveDeviceOptions,
+  type MoveResult,
   NetControlQueue,
   NetDriver,
   type NetFeature,
@@ -178,6 +182,22 @@ export function backends(): void {
   simulator.faults.fail({ with: 'EWHATEVER' })
   // @ts-expect-error a device is added, not its options
   simulator.add({ mac: '02:11:22:33:44:55' })
+}
+
+/** What goes on after a move is of the kind that was given, where something was. */
+export async function moving(driver: NetDriver, control: NetControlQueue, wish: MoveDeviceOptions): Promise<void> {
+  const moved = await moveDevice(net, net, { driver, rounds: 2 })
+  same<typeof moved.driver, NetDriver>(true)
+  same<typeof moved.control, NetControlQueue | undefined>(true)
+  const both = await moveDevice(net, net, { driver, control })
+  take<NetControlQueue>(both.control)
+  const unknown = await moveDevice(net, net, wish)
+  take<MoveResult>(unknown)
+  // @ts-expect-error nothing may have been given
+  take<NetDriver | BlockDriver>(unknown.driver)
+  take<MoveResult>(moved)
+  // @ts-expect-error an option that there is not
+  await moveDevice(net, net, { drivers: driver })
 }
 
 /** The table of requests has names that are checked, and an error is known by its brand. */
