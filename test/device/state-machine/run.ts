@@ -24,8 +24,9 @@ export async function runSequence({ persists, batches }: Sequence): Promise<numb
     const answers: string[] = []
     for (const verb of verbs) answers.push(await step(awaited, oracle, verb, known))
     const others = await Promise.all(verbs.map((verb) => atOnce.carryOut(verb, knownAtOnce)))
-    // A control queue of which not all could be made is closed behind what was asked for meanwhile: the two may find other places, and other refusals, from then on.
-    isApart ||= awaited.hits > hits && verbs.some(({ verb }) => verb === 'startControl')
+    // A control queue of which not all could be made is closed behind what was asked for meanwhile, and a move's target takes its turns beside the source's: where a call was refused there, the
+    // two may find other places, and other refusals, from then on.
+    isApart ||= awaited.hits > hits && verbs.some(({ verb }) => besides.includes(verb))
     // Who closes a device does not wait for what a control queue has to be told: who asked for that before is told that it was closed.
     isApart ||= awaited.talks && isClosedWhileTelling(verbs)
     if (!isApart) {
@@ -38,6 +39,9 @@ export async function runSequence({ persists, batches }: Sequence): Promise<numb
   await atOnce.end()
   return [awaited, atOnce].reduce((sum, world) => sum + (world.talks ? world.talker.thrown : 0), 0)
 }
+
+/** Verbs of which a part does not come in the order of the device. */
+const besides: readonly Verb['verb'][] = ['startControl', 'disposeControl', 'prepareMove', 'finish', 'abandon']
 
 function isClosedWhileTelling(verbs: readonly Verb[]): boolean {
   const first = verbs.findIndex(({ verb }) => verb === 'recover' || verb === 'finish')
