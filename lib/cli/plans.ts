@@ -96,9 +96,9 @@ function keep(file: string, before: Plan): void {
   }
 }
 
-/** A plan from a file, or from standard input where its name is `-`; no more of it than may be a plan. */
+/** A plan from a file, or from standard input where its name is `-`; no more of it than may be a plan. A character has three bytes at most: a plan that is cut off here is always too long. */
 async function read(file: string): Promise<Plan> {
-  const limits = { encoding: 'utf8', end: longestPlan } as const
+  const limits = { encoding: 'utf8', end: 3 * longestPlan } as const
   const stream = file === '-' ? createReadStream('', { ...limits, fd: 0 }) : createReadStream(file, limits)
   return parsePlan(await text(stream).catch(fileFailure(file)), file)
 }

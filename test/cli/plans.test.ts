@@ -117,6 +117,13 @@ describe('plan and apply', () => {
     expect((await command(['plan', folder], host)).err).toContain('EISDIR')
   })
 
+  it('read all of what may be one, however many bytes its characters have', async () => {
+    const host = await simulatedHost()
+    const long = join(folder, 'long.yaml')
+    writeFileSync(long, `version: 1\ndevices: []\n#${'語'.repeat(1_500_000)}\nno: key of plans\n`)
+    expect((await command(['plan', long], host)).err).toContain(`${long}:4:5`)
+  })
+
   it('come from standard input, too', () => {
     ensureBuilt()
     const main = join(__dirname, '../../dist/cli/main.js')
