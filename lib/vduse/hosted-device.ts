@@ -161,17 +161,26 @@ export class HostedDevice {
   }
 
   #answer(message: VduseMessage): void {
-    const { onRefusal } = this.#options
+    const { ops, onRefusal } = this.#options
     const node = this.#node
     let answered: Uint8Array | undefined
+    let quiet: Promise<void> | undefined
     try {
       answered = this.#carryOut(message)
+      if (message.type === types.VDUSE_SUSPEND) quiet = ops.whenQuiet?.()
     } catch (error) {
+      answered = undefined
       onRefusal(error as Error)
     }
-    const quiet = message.type === types.VDUSE_SUSPEND ? this.#options.ops.whenQuiet?.() : undefined
-    if (quiet === undefined) this.#send(node, message.id, answered)
-    else void quiet.then(() => callUnasked(() => this.#send(node, message.id, answered)))
+    if (quiet === undefined) return this.#send(node, message.id, answered)
+    const refuse = (error: unknown) => {
+      this.#send(node, message.id, undefined)
+      if (!this.#isClosed) onRefusal(error as Error)
+    }
+    void quiet.then(
+      () => callUnasked(() => this.#send(node, message.id, answered)),
+      (error: unknown) => callUnasked(() => refuse(error)),
+    )
   }
 
   #send(node: DeviceNode, id: number, answered: Uint8Array | undefined): void {

@@ -201,6 +201,22 @@ describe('a device of VDUSE', () => {
     expect([ring.take(), stage.refused]).toEqual([-1, []])
   })
 
+  it.each<[string, () => Promise<void>]>([
+    [
+      'throws',
+      () => {
+        throw new Error('no idea')
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('no idea'))],
+  ])('refuses to suspend where the model %s when it is asked whether it is quiet', async (_how, whenQuiet) => {
+    stage.kernel = new PretendedKernel(1, 3n)
+    const { device } = await disk(Object.assign(blockDevice({ capacity: 64 }), { whenQuiet }))
+    device.ask(types.VDUSE_SUSPEND)
+    await until(() => device.handle?.unanswered === 0)
+    expect(stage.refused.map(({ message }) => message)).toEqual(['no idea'])
+  })
+
   it('tells the driver of a configuration that changed', async () => {
     const model = networkDevice({ mac: '02:00:00:00:00:01' })
     await host(model)
