@@ -14,15 +14,22 @@ function findCompiler() {
   }
 }
 
-function takePlace(fresh) {
-  const old = `${fresh}-old`
-  try {
-    renameSync(`${root}dist`, old)
-  } catch (error) {
-    if (error.code !== 'ENOENT') throw error
+/** Another build may take the same place meanwhile: who comes last has it. */
+function takePlace(fresh, old) {
+  for (;;) {
+    try {
+      renameSync(`${root}dist`, old)
+    } catch (error) {
+      if (error.code !== 'ENOENT') throw error
+    }
+    try {
+      return renameSync(fresh, `${root}dist`)
+    } catch (error) {
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+    } finally {
+      rmSync(old, { recursive: true, force: true })
+    }
   }
-  renameSync(fresh, `${root}dist`)
-  rmSync(old, { recursive: true, force: true })
 }
 
 const tsc = findCompiler()
@@ -35,9 +42,12 @@ if (tsc === undefined) {
   // Into a folder beside it, where source maps are right as well, which takes the place of the old one whole: programs that run meanwhile find one of the two,
   // and what was compiled from a file that is gone goes.
   const fresh = `${root}dist-${process.pid}`
+  const old = `${fresh}-old`
+  // Of a build that was killed, whose process had the same number.
+  for (const folder of [fresh, old]) rmSync(folder, { recursive: true, force: true })
   const words = [tsc, '-p', 'tsconfig.build.json', '--outDir', fresh]
   const { status } = spawnSync(process.execPath, words, { cwd: root, stdio: 'inherit' })
-  if (status === 0) takePlace(fresh)
+  if (status === 0) takePlace(fresh, old)
   else rmSync(fresh, { recursive: true, force: true })
   process.exitCode = status ?? 1
 }
