@@ -22,7 +22,16 @@ import { GuestWindows } from './guest-windows.js'
 import { ShadowRecovery } from './recovery.js'
 import { Serving } from './serving.js'
 import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
-import { beginSteps, checkInOrder, endSteps, holdSteps, NotNow, patiently, patientSteps } from './switching.js'
+import {
+  beginSteps,
+  checkInOrder,
+  deviceOf,
+  endSteps,
+  holdSteps,
+  NotNow,
+  patiently,
+  patientSteps,
+} from './switching.js'
 
 export type { ShadowQueueCounters } from './forwarder.js'
 export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './shadow-options.js'
@@ -514,13 +523,4 @@ export class ShadowQueue implements Closeable {
   get patience(): number {
     return this.#options.patience ?? 1000
   }
-}
-
-/** The device of all of them. */
-function deviceOf(shadows: readonly ShadowQueue[]): VdpaDevice | undefined {
-  if (!Array.isArray(shadows)) throw typeError('shadows', 'an array of ShadowQueues', shadows)
-  const [first] = shadows as readonly ShadowQueue[]
-  if ((shadows as readonly ShadowQueue[]).some((shadow) => shadow.device !== first?.device))
-    throw typeError('shadows', 'of one device', shadows.length)
-  return first?.device
 }

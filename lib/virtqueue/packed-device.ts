@@ -277,9 +277,7 @@ export class PackedDeviceRing implements DeviceRing {
 
   #refuseTable(length: number): never {
     const most =
-      this.#longestChain === this.size
-        ? `a list may be in a ring of ${this.size}`
-        : `${this.#longestChain} descriptors`
+      this.#longestChain === this.size ? `a list may be in a ring of ${this.size}` : `${this.#longestChain} descriptors`
     this.#break(`an indirect table of ${length} bytes is longer than ${most}`, '2.8.5')
   }
 

@@ -99,7 +99,11 @@ export function checkDeviceOptions(options: DeviceRingOptions): RingState {
 }
 
 /** Segments of the longest chain that a device's side loads. */
-export function longestChain({ size, law, longestTable = law === 'vringh' ? TABLE_LAST : size }: DeviceRingOptions): number {
+export function longestChain({
+  size,
+  law,
+  longestTable = law === 'vringh' ? TABLE_LAST : size,
+}: DeviceRingOptions): number {
   return law === 'vringh' ? size + longestTable : Math.max(size, longestTable)
 }
 

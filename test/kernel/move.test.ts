@@ -77,7 +77,7 @@ describe('vdpa_sim_net', () => {
         const moved = await moveDevice(device, target, { driver, ...(control !== undefined && { control }) })
         device = target
         expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
-        running = { control: moved.control, driver: moved.driver as NetDriver }
+        running = { control: moved.control, driver: moved.driver }
         await settle(traffic, running.driver)
         expect(traffic.seen.length).toBe(traffic.sent.length)
         expect(device.config.net().mac).toBe(address)
@@ -136,7 +136,7 @@ describe('a simulated network device and vdpa_sim_net', () => {
         const moved = await moveDevice(device, target, { driver, ...(control !== undefined && { control }) })
         device = target
         expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
-        running = { control: moved.control, driver: moved.driver as NetDriver }
+        running = { control: moved.control, driver: moved.driver }
         await settle(traffic, running.driver)
         expect(traffic.seen.length).toBe(traffic.sent.length)
         if (isToKernel) expect(device.config.net().mac).toBe(address)
@@ -215,7 +215,7 @@ describe('vdpa_sim_blk', () => {
         const moved = await moveDevice(device, target, { driver })
         expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
         device = target
-        driver = moved.driver as BlockDriver
+        driver = moved.driver
         await Promise.all(writes)
         await driver.write(sectors + round, content(round))
         expect(Buffer.compare(await driver.read(sectors + round, 1), content(round))).toBe(0)
@@ -251,7 +251,7 @@ describe('vdpa_sim_blk', () => {
         const moved = await moveDevice(device, target, { driver })
         expect([moved.isMoved, moved.failure]).toEqual([true, undefined])
         device = target
-        driver = moved.driver as BlockDriver
+        driver = moved.driver
         await Promise.all(writes)
         await driver.write(2000, content(7))
         expect(Buffer.compare(await driver.read(2000, 1), content(7))).toBe(0)
