@@ -1,5 +1,8 @@
 // Memory that the device can reach, in chunks, for bytes of the guest that it cannot. Who copies, and when, is the forwarder's business.
 
+import type { Steps } from '../base/steps.js'
+import type { AddressSpace } from '../device/address-space.js'
+import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 
 /** Bytes of a chunk: the longest piece of a segment that is bounced. */
@@ -43,5 +46,13 @@ export class Bounce {
   /** The device's address of a chunk. */
   iovaOf(chunk: number): bigint {
     return this.iova + BigInt(chunk * CHUNK_BYTES)
+  }
+
+  /** The device reaches the region no more, unless somebody else's mapping of it has taken the place of ours. */
+  *unmapSteps(device: VdpaDevice, space: AddressSpace): Steps<void> {
+    if (space.lookup(this.iova)?.region !== this.region) return
+    // A device that is gone takes no messages: the memory is let go with its node.
+    if (device.phase === 'lost') return
+    yield* space.unmapSteps({ iova: this.iova, size: BigInt(this.region.length) })
   }
 }

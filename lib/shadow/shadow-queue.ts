@@ -251,7 +251,9 @@ export class ShadowQueue implements Closeable {
     this.#isClosed = true
     const failures = new Failures()
     if (queue !== undefined) yield* failures.attempt(queue.endSteps())
-    yield* failures.attempt(this.#unmapBounce())
+    const bounce = this.#bounce
+    this.#bounce = undefined
+    if (bounce !== undefined) yield* failures.attempt(bounce.unmapSteps(this.#device, this.#options.space))
     try {
       failures.throwMet(`closing the shadow of queue ${this.index} of ${this.#device.path} met failures`)
     } catch (failure) {
@@ -486,16 +488,6 @@ export class ShadowQueue implements Closeable {
   #ringSize(): number {
     const { size } = this.#options.guest
     return 2 ** Math.ceil(Math.log2(size))
-  }
-
-  *#unmapBounce(): Steps<void> {
-    const bounce = this.#bounce
-    this.#bounce = undefined
-    const { space } = this.#options
-    if (bounce === undefined || space.lookup(bounce.iova)?.region !== bounce.region) return
-    // A device that is gone takes no messages: the memory is let go with its node.
-    if (this.#device.phase === 'lost') return
-    yield* space.unmapSteps({ iova: bounce.iova, size: BigInt(bounce.region.length) })
   }
 
   #checkNotScattered(): void {
