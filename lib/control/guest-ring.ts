@@ -10,7 +10,7 @@ import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.j
 import { RingMemory } from '../memory/ring-memory.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { createDeviceRing } from '../virtqueue/create.js'
-import { areaSizes } from '../virtqueue/layout.js'
+import { areaSizes, TABLE_BYTES_LAST } from '../virtqueue/layout.js'
 import type { DeviceRing, RingAreas, RingFormat, RingState, TableLocation } from '../virtqueue/virtqueue.js'
 
 /** Where the guest's addresses lie in this process: a GuestMemory, or what a virtual IOMMU makes of one. */
@@ -176,7 +176,8 @@ export class GuestRing {
     return { descriptor: locate('descriptor'), driver: locate('driver'), device: locate('device') }
   }
 
-  #locateTable(address: bigint, length: number): TableLocation | undefined {
+  #locateTable(address: bigint, tableLength: number): TableLocation | undefined {
+    const length = Math.min(tableLength, TABLE_BYTES_LAST)
     const parts = this.#parts(address, length) ?? []
     const [first] = parts
     if (first === undefined) return undefined

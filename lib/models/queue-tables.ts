@@ -1,13 +1,10 @@
 // How a queue reads the indirect tables of its driver: where they lie, or gathered where they lie in several mappings side by side.
 
 import { RingMemory } from '../memory/ring-memory.js'
-import { DESCRIPTOR_BYTES } from '../virtqueue/layout.js'
+import { TABLE_BYTES_LAST } from '../virtqueue/layout.js'
 import type { TranslateTable } from '../virtqueue/virtqueue.js'
 import { dmaAccess } from './device-ops.js'
 import type { QueueContext } from './queue-context.js'
-
-/** A table may be longer, but no chain goes on past what `next` can say: 16 bits. */
-const REACHABLE_BYTES = 0x1_0000 * DESCRIPTOR_BYTES
 
 /** Finds tables in an address space. What was gathered is valid until the next is. */
 export function tablesOf({ dma, meter }: Pick<QueueContext, 'dma' | 'meter'>, asid: number): TranslateTable {
@@ -15,7 +12,7 @@ export function tablesOf({ dma, meter }: Pick<QueueContext, 'dma' | 'meter'>, as
   return (high, low, length) => {
     const found = dma.locate(asid, high, low, length, dmaAccess.READ)
     if (found !== undefined) return found
-    const bytes = Math.min(length, REACHABLE_BYTES)
+    const bytes = Math.min(length, TABLE_BYTES_LAST)
     if (scratch.byteLength < bytes) scratch = new RingMemory(new ArrayBuffer(bytes))
     meter.countBytes(bytes)
     return dma.read(asid, high, low, scratch.bytes(0, bytes), 0, bytes) ? { memory: scratch, offset: 0 } : undefined

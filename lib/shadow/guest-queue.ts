@@ -4,7 +4,14 @@ import { vdpaError } from '../base/errors.js'
 import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import { createDeviceRing } from '../virtqueue/create.js'
-import { areaSizes, DESCRIPTOR_BYTES, ENTRIES_AT, INDEX_AT, slotsBetween } from '../virtqueue/layout.js'
+import {
+  areaSizes,
+  DESCRIPTOR_BYTES,
+  ENTRIES_AT,
+  INDEX_AT,
+  slotsBetween,
+  TABLE_BYTES_LAST,
+} from '../virtqueue/layout.js'
 import type {
   DeviceRing,
   RingAreas,
@@ -92,7 +99,7 @@ export class GuestQueue {
       this.#location.memory = new RingMemory(whole.buffer, whole.byteOffset, length)
       return this.#location
     }
-    return this.#gather(address, length)
+    return this.#gather(address, Math.min(length, TABLE_BYTES_LAST))
   }
 
   #gather(address: number, length: number): TableLocation | undefined {

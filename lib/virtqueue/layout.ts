@@ -19,6 +19,8 @@ export const USED = 0x8000
 
 /** Bytes of a descriptor in either format. */
 export const DESCRIPTOR_BYTES = 16
+/** What can be reached of an indirect table: it may be longer, but no chain goes on past what `next` can say, which has 16 bits. */
+export const TABLE_BYTES_LAST = 0x1_0000 * DESCRIPTOR_BYTES
 /** The longest chain in bytes (section 2.7.5.2). */
 export const CHAIN_BYTES_LAST = 0x1_0000_0000
 

@@ -147,3 +147,21 @@ test('a table that is not in the memory, whole or in part, breaks the ring', () 
     expect(() => ring.take(PAGE)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_RING_BROKEN' }))
   }
 })
+
+test.each([0xffff_fff0, 0x8000_0000])(
+  'a table of %i bytes takes no more memory than can be reached of it',
+  (length) => {
+    const memory = guestMemory()
+    const ring = ringWithTables(memory, [{ at: 3 * PAGE, lengths: [1, 1] }])
+    const [head] = memory.slices(0n, 16)
+    if (head !== undefined) new DataView(head.region.buffer).setUint32(head.offset + 8, length, true)
+    const asked: number[] = []
+    const slices = memory.slices.bind(memory)
+    memory.slices = (address, size) => {
+      asked.push(Number(size))
+      return slices(address, size)
+    }
+    expect(() => ring.take(PAGE)).toThrow(expect.objectContaining({ code: 'ERR_VDPA_RING_BROKEN' }))
+    expect(Math.max(...asked)).toBe(0x10_0000)
+  },
+)

@@ -17,6 +17,7 @@ import {
   upTo,
   type NetGuest,
 } from './guest.js'
+import { until } from '../until.js'
 
 const SECRET = 0x5a
 /** Where memory of somebody else is mapped in the same address space. */
@@ -208,6 +209,37 @@ test('a chain of nothing, one past the end of memory, and a table that lies nowh
   await ShadowQueue.endAll(shadows)
   expect(shadows.map(({ isShadowing }) => isShadowing)).toEqual([false, false])
   expect([device.state, device.vring(0).isEnabled, device.vring(1).isEnabled]).toEqual(['running', true, false])
+  await device.close()
+  guest.close()
+})
+
+test('a table of 4 GiB takes no more memory than can be reached of it', async () => {
+  const { device, guest, shadows, broken } = await makeNetWorld(['VIRTIO_F_RING_INDIRECT_DESC'])
+  await device.addressSpace(0).map(guest.memory)
+  await ShadowQueue.beginAll(shadows)
+  await device.start()
+  const lengths: number[] = []
+  const Whole = ArrayBuffer
+  globalThis.ArrayBuffer = class extends Whole {
+    constructor(length: number) {
+      lengths.push(length)
+      super(length)
+    }
+  } as ArrayBufferConstructor
+  try {
+    const view = new DataView(guest.region.buffer, 0x8000)
+    view.setUint32(0, BASE + MEMORY_BYTES - 4096, true)
+    view.setUint32(8, 0xffff_fff0, true)
+    view.setUint16(12, 4, true)
+    view.setUint16(16 * SIZE + 4, 0, true)
+    view.setUint16(16 * SIZE + 2, 1, true)
+    guest.kicks[1]?.signal()
+    await until(() => broken.length > 0)
+  } finally {
+    globalThis.ArrayBuffer = Whole
+  }
+  expect(broken).toEqual([expect.objectContaining({ code: 'ERR_VDPA_RING_BROKEN' })])
+  expect(Math.max(0, ...lengths)).toBeLessThanOrEqual(0x10_0000)
   await device.close()
   guest.close()
 })
