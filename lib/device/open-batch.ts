@@ -8,9 +8,11 @@ import { refusal, type DeviceContext } from './context.js'
 /** The address space whose batch may be open, by device: a batch is the device's, and survives its reset. */
 const openBatches = new WeakMap<DeviceContext, number>()
 
-/** The end of a batch of `asid` was not accepted, twice: from now on endOpenBatch() tries again. */
-export function noteOpenBatch(context: DeviceContext, asid: number): void {
-  openBatches.set(context, asid)
+/** Once more, because a device whose batch is open sees no change of any address space. Where that is refused as well, endOpenBatch() tries again from now on. */
+export function* endAgain(context: DeviceContext, asid: number): Steps<boolean> {
+  const isEnded = yield* endBatch(context, asid)
+  if (!isEnded) openBatches.set(context, asid)
+  return isEnded
 }
 
 /** Ends a batch that may be open. ERR_VDPA_BATCH when it cannot: what is unmapped now, the device would still see. */
@@ -25,7 +27,7 @@ export function* endOpenBatch(context: DeviceContext): Steps<void> {
 }
 
 /** Ends the batch of `asid`, open or not: an empty one is begun first, because an address space that never had a message takes no end. Whether it was accepted. */
-export function* endBatch(context: DeviceContext, asid: number): Steps<boolean> {
+function* endBatch(context: DeviceContext, asid: number): Steps<boolean> {
   const writer = new MessageWriter(context.backendFeatures.has('VHOST_BACKEND_F_IOTLB_MSG_V2') ? 2 : 1, 2)
   writer.batchBegin(asid)
   writer.batchEnd(asid)

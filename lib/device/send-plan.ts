@@ -8,7 +8,7 @@ import { MessageWriter } from '../iotlb/message.js'
 import type { Plan } from '../iotlb/plan.js'
 import type { DeviceContext } from './context.js'
 import { explainRefusal, type RefusedMessage } from './explain.js'
-import { endOpenBatch, writeSteps } from './open-batch.js'
+import { endAgain, endOpenBatch, writeSteps } from './open-batch.js'
 import type { SpaceContents } from './space-contents.js'
 import { checkPinnable, learnsWhetherItPins } from './pinning.js'
 import { stepFate, takeBackPlan } from './take-back-plan.js'
@@ -123,6 +123,7 @@ function* hasOthersBatch(context: DeviceContext, asid: number): Steps<boolean> {
   probe.batchBegin(asid)
   probe.batchEnd(asid)
   const { completed, failure } = yield* writeSteps(context, probe.bytes)
+  if (completed !== 0 && completed !== 2) yield* endAgain(context, asid)
   return completed === 0 && isEfault(failure)
 }
 

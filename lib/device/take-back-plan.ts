@@ -5,7 +5,7 @@ import type { Steps } from '../base/steps.js'
 import { RECORD_BYTES } from '../iotlb/message.js'
 import type { Plan } from '../iotlb/plan.js'
 import type { DeviceContext } from './context.js'
-import { endBatch, noteOpenBatch, writeSteps } from './open-batch.js'
+import { endAgain, writeSteps } from './open-batch.js'
 
 /** What became of a step of a plan: the kernel is as before it, as after it, or may be either. */
 export const stepFate = { UNDONE: 0, DONE: 1, UNKNOWN: 2 } as const
@@ -78,11 +78,4 @@ function* sendPast(context: DeviceContext, records: Uint8Array): Steps<Uint8Arra
     from += completed + 1
   }
   return answers
-}
-
-/** Once more, because a device whose batch is open sees no change of any address space. */
-function* endAgain(context: DeviceContext, asid: number): Steps<boolean> {
-  const isEnded = yield* endBatch(context, asid)
-  if (!isEnded) noteOpenBatch(context, asid)
-  return isEnded
 }

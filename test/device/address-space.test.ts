@@ -205,6 +205,16 @@ describe('an address space', () => {
     expect(kernelMap(simulator, 0)).toEqual([])
   })
 
+  test('what is asked to explain a refusal leaves no batch open', () => {
+    space.mapSync({ iova: 0x1000n, region: memory, size: page })
+    simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 1 })
+    simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 2 })
+    expect(() => space.unmapAllSync()).toThrow()
+    expect(simulator.dump(path).batchAsid).toBeUndefined()
+    space.mapSync({ iova: 0x3000n, region: memory, size: page })
+    expect(simulator.dump(path).addressSpaces[0]?.isBehind).toBe(false)
+  })
+
   test('the error of a refusal names the piece', () => {
     simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 4 })
     expect(() => space.mapSync(pieces(5))).toThrow(/\[0x104000, 0x104fff\] in asid 0/)
