@@ -3,6 +3,7 @@
 
 #include "border.h"
 #include "js_classes.h"
+#include "no_wait.h"
 
 namespace {
 
@@ -16,6 +17,21 @@ napi_value JsLockFile(const Napi::CallbackInfo& info) {
   return Number(info.Env(), OrErrno(::fcntl(fd, F_OFD_SETLK, &lock)));
 }
 
+/// readCached(fd, offset, bytes): preadv2(RWF_NOWAIT). Bytes of the file that are in memory, and -EAGAIN for
+/// others.
+napi_value JsReadCached(const Napi::CallbackInfo& info) {
+  const int fd = static_cast<int>(IntegerAt(info, 0));
+  const int64_t offset = IntegerAt(info, 1);
+  const Bytes bytes = BytesAt(info, 2);
+  if (fd < 0) return Number(info.Env(), -EBADF);
+  if (offset < 0) return Number(info.Env(), -EINVAL);
+  const ssize_t size = RetryInterrupted([&] { return ReadNoWait(fd, bytes.data, bytes.length, offset); });
+  return Number(info.Env(), OrErrno(size));
+}
+
 }  // namespace
 
-void ExportFile(Napi::Object exports) { AddVerb<JsLockFile>(exports, "lockFile"); }
+void ExportFile(Napi::Object exports) {
+  AddVerb<JsLockFile>(exports, "lockFile");
+  AddVerb<JsReadCached>(exports, "readCached");
+}

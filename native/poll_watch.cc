@@ -3,14 +3,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "border.h"
+#include "no_wait.h"
 #include "system_failure.h"
 
 namespace {
@@ -132,19 +131,10 @@ void PollWatch::Call(size_t count, const napi_value* arguments) {
 
 namespace {
 
-/// RWF_NOWAIT and preadv2() have no name in musl before 1.2.5.
-constexpr long kNoWait = 0x8;
-
-/// preadv2() where the file is, without sleeping: the offset goes as two longs, and is -1.
-ssize_t ReadNoWait(int fd, const iovec& vector) {
-  return ::syscall(SYS_preadv2, fd, &vector, 1L, -1L, -1L, kNoWait);
-}
-
 /// read() that does not sleep, whatever the flags of the file say: another program may have made it without
 /// EFD_NONBLOCK, and may take the counter between our looking and our reading.
 ssize_t ReadWithoutSleep(int fd, uint64_t& count) {
-  const iovec vector{&count, sizeof count};
-  const ssize_t size = ReadNoWait(fd, vector);
+  const ssize_t size = ReadNoWait(fd, &count, sizeof count, -1);
   if (size >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)) return size;
   // Linux before 5.8 has no such reading of eventfds.
   pollfd waiting{fd, POLLIN, 0};

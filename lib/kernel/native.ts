@@ -48,6 +48,8 @@ export interface NativeAddon {
   socketOf(fd: number): NativeSocket | Refused
   /** F_OFD_SETLK of a whole file: -EAGAIN where another open file has a lock that does not go with it. */
   lockFile(fd: number, isExclusive: boolean): Result
+  /** preadv2(2) with RWF_NOWAIT: how many bytes of the file were in memory; -EAGAIN for none, -EOPNOTSUPP where the file system cannot tell. */
+  readCached(fd: number, offset: number, bytes: Uint8Array): Result
   /** Sizes, offsets and numbers as the C compiler sees them. */
   abi(): Record<string, unknown>
 }

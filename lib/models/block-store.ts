@@ -11,6 +11,8 @@ export interface BlockStore {
   readonly isReadOnly?: boolean
   /** Bytes of the blocks that suit it best, a power of two from 512 on; smaller requests must do as well. Default 512. */
   readonly blockSize?: number
+  /** Fills `target` with the bytes from `position` on where they are at hand, and never waits; false where read() is due. Its failure is a request answered IOERR. Default: never. */
+  readNow?(position: number, target: Uint8Array): boolean
   /** Fills `target` with the bytes from `position` on. */
   read(position: number, target: Uint8Array): Promise<void>
   /** Writes all bytes of `source` at `position`. They may be lost until flush() resolves. */

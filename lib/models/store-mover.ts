@@ -74,17 +74,34 @@ export class StoreMover implements BlockMover {
     return transfer.done < transfer.length ? this.#step(queue, transfer, slot) : this.#end(transfer, slot)
   }
 
-  #step(queue: DeviceQueue, { kind, position, length, done }: Transfer, slot: Slot): number {
+  #step(queue: DeviceQueue, transfer: Transfer, slot: Slot): number {
+    const { kind, position, length, done } = transfer
     const left = length - done
     slot.isFlush = false
     slot.count = kind === 'clear' ? left : Math.min(STEP_BYTES, left)
     const store = this.#store
     const at = position + done
     if (kind === 'clear') return this.#run(slot, () => store.clear(at, left))
+    if (kind === 'read') return this.#read(queue, transfer, slot, at)
     const bytes = this.#buffer(slot)
-    if (kind === 'read') return this.#run(slot, () => store.read(at, bytes))
     if (queue.read(bytes, 0, slot.count) !== slot.count) return blockStatus.VIRTIO_BLK_S_IOERR
     return this.#run(slot, () => store.write(at, bytes))
+  }
+
+  /** What the store has at hand is there in the same turn. */
+  #read(queue: DeviceQueue, transfer: Transfer, slot: Slot, at: number): number {
+    const store = this.#store
+    const bytes = this.#buffer(slot)
+    // Of a request in one step only: what takes more of them leaves others their turn between two.
+    const isWhole = slot.count === transfer.length
+    try {
+      if (!isWhole || store.readNow?.(at, bytes) !== true) return this.#run(slot, () => store.read(at, bytes))
+    } catch {
+      return blockStatus.VIRTIO_BLK_S_IOERR
+    }
+    if (queue.write(bytes, 0, slot.count) !== slot.count) return blockStatus.VIRTIO_BLK_S_IOERR
+    transfer.done += slot.count
+    return blockStatus.VIRTIO_BLK_S_OK
   }
 
   /** Without a cache, what was written is safe before it is answered (section 5.2.6.2). */

@@ -30,6 +30,8 @@ export interface FileStorageParts {
   readonly isReadOnly: boolean
   readonly file: OpenFile
   readonly direct?: DirectFile
+  /** Reads what is in memory. Not with `direct`. */
+  readonly readCached?: (position: number, target: Uint8Array) => boolean
   /** Hears of what failed. */
   readonly onFailure?: (error: VdpaError) => void
 }
@@ -50,6 +52,7 @@ export class FileStorage implements BlockStore, Closeable {
   readonly #kept = new KeptErrors<VdpaError>()
   readonly #file: OpenFile
   readonly #direct: DirectFile | undefined
+  readonly #readCached: FileStorageParts['readCached']
   readonly #onFailure: FileStorageParts['onFailure']
   readonly #stack = new CloseStack()
   readonly #aligned = new WeakSet<ArrayBufferLike>()
@@ -58,13 +61,14 @@ export class FileStorage implements BlockStore, Closeable {
   // Why no flush can be believed any more.
   #lost: VdpaError | undefined
 
-  constructor({ path, size, isReadOnly, file, direct, onFailure }: FileStorageParts) {
+  constructor({ path, size, isReadOnly, file, direct, readCached, onFailure }: FileStorageParts) {
     this.path = path
     this.#size = size
     this.isReadOnly = isReadOnly
     this.blockSize = direct?.alignment ?? 512
     this.#file = file
     this.#direct = direct
+    this.#readCached = readCached
     this.#onFailure = onFailure
     this.#stack.push(() => file.close())
     if (direct !== undefined) this.#stack.push(() => direct.file.close())
@@ -88,6 +92,11 @@ export class FileStorage implements BlockStore, Closeable {
 
   get isClosed(): boolean {
     return this.#stack.isClosed
+  }
+
+  /** Fills `target` where the page cache has all of its bytes; false where read() is due. */
+  readNow(position: number, target: Uint8Array): boolean {
+    return !this.isClosed && this.#readCached?.(position, target) === true
   }
 
   /** Fills `target`; a file that became shorter meanwhile is a failure (EIO). */

@@ -7,6 +7,7 @@ import { fileError, fileFailure } from '../backend/file-errors.js'
 import { checkFunction, checkInteger, checkObject, checkString, rangeError, typeError } from '../base/checks.js'
 import { CloseStack } from '../base/closeable.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
+import { cachedRead } from '../kernel/cached-read.js'
 import { lockFile } from '../kernel/file-lock.js'
 import { KernelBackend } from '../kernel/kernel-backend.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
@@ -60,11 +61,13 @@ export async function openFileStorage(options: FileStorageOptions, memory?: Alig
     if (isLocked) lockFile(file.fd, !isReadOnly, path)
     const size = wholeSectors((await file.stat()).size, path)
     const direct = isDirect ? await openDirect(file, options, memory ?? new KernelBackend(), stack) : undefined
+    const readCached = isDirect ? undefined : cachedRead(file.fd)
     return new FileStorage({
       path,
       size,
       isReadOnly,
       file,
+      ...(readCached !== undefined && { readCached }),
       ...(direct !== undefined && { direct }),
       ...(onFailure !== undefined && { onFailure }),
     })

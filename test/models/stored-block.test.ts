@@ -23,6 +23,8 @@ class SlowStore implements BlockStore {
   readonly calls: string[] = []
   readonly waiting: { readonly end: () => void; readonly fail: () => void }[] = []
   isThrowing = false
+  /** What a store has at hand it gives at once. */
+  readNow?: (position: number, target: Uint8Array) => boolean
 
   #call(name: string, work: () => void): Promise<void> {
     this.calls.push(name)
@@ -95,6 +97,31 @@ test('has the shape of its store', () => {
   expect(decodeBlockConfig(device.config)).toMatchObject({ capacity: 1024n, blockSize: 512 })
 })
 
+test('what the store has at hand is answered in the same turn, and asked for otherwise', async () => {
+  const { store, ask, step, statusOf, bytes } = stage()
+  store.bytes.fill(7)
+  const asked: string[] = []
+  let hasIt = true
+  store.readNow = (position, target) => {
+    asked.push(`${position} ${target.length}`)
+    if (hasIt) target.fill(9)
+    return hasIt
+  }
+  ask(types.VIRTIO_BLK_T_IN, 2, none, 1024)
+  expect([statusOf(), store.calls, asked]).toEqual([OK, [], ['1024 1024']])
+  expect(bytes.subarray(DATA, DATA + 1025)).toEqual(new Uint8Array(1025).fill(9, 0, 1024))
+  hasIt = false
+  ask(types.VIRTIO_BLK_T_IN, 4, none, 512)
+  expect([statusOf(), store.calls]).toEqual([255, ['read 2048 512']])
+  await step()
+  expect([statusOf(), bytes[DATA]]).toEqual([OK, 7])
+  store.readNow = () => {
+    throw new Error('the store threw')
+  }
+  ask(types.VIRTIO_BLK_T_IN, 0, none, 512)
+  expect(statusOf()).toBe(IOERR)
+})
+
 test('a write is answered when the store has it, and a flush when that is done', async () => {
   const { store, ask, step, statusOf, ring, device } = stage()
   const data = Uint8Array.from({ length: 1024 }, (_, index) => (index * 7) & 255)
@@ -114,6 +141,8 @@ test('a write is answered when the store has it, and a flush when that is done',
 test('a read brings the bytes into the guest’s memory, in pieces where it is long', async () => {
   const { store, ask, step, statusOf, bytes } = stage({ features: STORED_BLOCK_FEATURES & ~2n })
   store.bytes.fill(7, 0, 0x3_0000)
+  // Of what takes several steps nothing is taken at once, so that others have their turn between two.
+  store.readNow = () => true
   ask(types.VIRTIO_BLK_T_IN, 0, none, 0x3_0000)
   await step()
   expect(statusOf()).toBe(255)

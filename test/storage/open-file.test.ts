@@ -98,6 +98,23 @@ describeNative('a file with the addon', (backend) => {
     expect((await failureOf(() => openFileStorage({ file }))).code).toBe('EAGAIN')
   })
 
+  it('gives at once what the page cache has, where the file system can tell', async () => {
+    const file = make()
+    const store = await openFileStorage({ file })
+    const bytes = new Uint8Array(512)
+    await store.read(4096, bytes)
+    const isTold = store.readNow(4096, bytes.fill(0))
+    expect(bytes).toEqual(isTold ? pattern(16_384).subarray(4096, 4608) : new Uint8Array(512))
+    // A file that became shorter is read() to find.
+    expect(store.readNow(16_384, bytes)).toBe(false)
+    expect(store.readNow(16_384 - 256, bytes)).toBe(false)
+    expect(store.readNow(4096, bytes)).toBe(isTold)
+    await store.close()
+    expect(store.readNow(4096, bytes)).toBe(false)
+    await using direct = await openFileStorage({ file, isDirect: true }).catch(() => undefined)
+    if (direct !== undefined) expect(direct.readNow(4096, direct.buffer(4096))).toBe(false)
+  })
+
   it('goes past the page cache, where its file system does that', async () => {
     const file = make()
     const store = await openFileStorage({ file, isDirect: true }).catch((error: unknown) => error as Error)
