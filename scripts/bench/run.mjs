@@ -108,6 +108,29 @@ function blockRows() {
   }
 }
 
+/** Reads of a disk that a program serves to the kernel's own driver; run inside the lab. */
+function vduseRows() {
+  const run = (whose) =>
+    JSON.parse(
+      execFileSync(process.execPath, [`${here}trials/vduse.mjs`, whose, `${built}/disk`], { encoding: 'utf8' }),
+    )
+  const { ours, baseline } = takeTurns(
+    () => run('ours'),
+    () => run('storage-daemon'),
+  )
+  for (const depth of [1, 32]) {
+    const of = (trials) => trials.map((each) => each[depth])
+    print({
+      name: `4 KiB reads a second, ${depth} in flight, through virtio_vdpa (VDUSE)`,
+      unit: 'reads/s',
+      ours: of(ours),
+      baseline: of(baseline),
+      against: 'qemu-storage-daemon',
+      reach: 'at least 0.3x, better 0.8x',
+    })
+  }
+}
+
 /** Frames through a network device; run inside the lab, whose machine has DPDK and pages for it. */
 function netRow() {
   const path = process.env.VHOST_VDPA_NET
@@ -117,6 +140,24 @@ function netRow() {
   )
   const name = '64-byte frames a second, there and back, on vdpa_sim_net'
   print({ name, unit: 'frames/s', ...rates, against: 'testpmd', reach: 'at least 0.9x' })
+}
+
+/** What a front end's frames cost the process that bridges them, and what the bridge costs them; run inside the lab, as the row above. */
+function bridgeRows() {
+  const path = process.env.VHOST_VDPA_NET
+  const { ours, baseline } = takeTurns(
+    () => JSON.parse(execFileSync(process.execPath, [`${here}trials/bridge.mjs`, path], { encoding: 'utf8' })),
+    () => number(process.execPath, `${here}trials/testpmd.mjs`, path),
+  )
+  const name = 'frames of testpmd, bridged to vdpa_sim_net'
+  print({
+    ...{ name, unit: 'frames/s', ours: ours.map(({ frames }) => frames) },
+    ...{ baseline, against: 'without a bridge', reach: 'at least 0.9x' },
+  })
+  print({
+    ...{ name: 'processor time of the bridge meanwhile', unit: '%', ours: ours.map(({ used }) => used) },
+    reach: 'under 2',
+  })
 }
 
 function memoryRows() {
@@ -261,7 +302,7 @@ function mapRows() {
 
 /** Runs the rows that need a device in the emulated machine. */
 function labRows() {
-  for (const name of ['device', 'block', 'misses']) compile(name)
+  for (const name of ['device', 'block', 'misses', 'disk']) compile(name)
   // What testpmd needs: its packages, pages of 2 MiB, and locked memory.
   const machine = ['--with', 'dpdk', '--hugepages', '256', '--memlock', 'unlimited', '--memory', '3G']
   const only = values.only === undefined ? [] : ['--only', values.only]
@@ -288,7 +329,9 @@ const onDevices = {
   device: deviceRows,
   shadow: () => shadowRows(process.env.VHOST_VDPA_NET),
   block: blockRows,
+  vduse: vduseRows,
   net: netRow,
+  bridge: bridgeRows,
   misses: missRow,
 }
 
