@@ -4,7 +4,7 @@
 /** The page's script. Addresses are BigInt: an address space has 2^64 of them. */
 export const pageScript = `
 'use strict'
-const WIDTH = 1000, HEIGHT = 60, ROWS = 500, RECTS = 2000
+const WIDTH = 1000, HEIGHT = 60, THINNEST = 3, ROWS = 500, RECTS = 2000
 const LAST = (1n << 64n) - 1n
 const element = (name, attributes = {}, ...children) => {
   const svg = name === 'svg' || name === 'rect' || name === 'title'
@@ -28,6 +28,7 @@ class SpaceMap {
   constructor(asid) {
     this.asid = asid
     this.mappings = []
+    this.showsAll = true
     this.map = element('svg', { class: 'map', viewBox: '0 0 ' + WIDTH + ' ' + HEIGHT, preserveAspectRatio: 'none', tabindex: '0', role: 'img' })
     this.range = element('output', { 'aria-live': 'polite' })
     this.table = element('table')
@@ -74,6 +75,7 @@ class SpaceMap {
   get span() { return this.last - this.first + 1n }
 
   place(first, span) {
+    this.showsAll = false
     const size = span < 64n ? 64n : span > LAST + 1n ? LAST + 1n : span
     const highest = LAST + 1n - size
     this.first = first < 0n ? 0n : first > highest ? highest : first
@@ -93,6 +95,7 @@ class SpaceMap {
     const last = this.mappings.length === 0 ? LAST : this.mappings.at(-1).last
     const margin = (last - first + 1n) / 50n
     this.place(first - margin, last - first + 1n + 2n * margin)
+    this.showsAll = true
   }
 
   show({ first, last }) {
@@ -105,11 +108,10 @@ class SpaceMap {
   update(mappings) {
     const text = JSON.stringify(mappings)
     if (text === this.seen) return
-    const isFirst = this.seen === undefined
     this.seen = text
     this.mappings = mappings.map((one) => ({ first: BigInt(one.first), last: BigInt(one.last), access: one.access }))
     this.list()
-    if (isFirst) this.showAll()
+    if (this.showsAll) this.showAll()
     else this.draw()
   }
 
@@ -124,7 +126,12 @@ class SpaceMap {
     const more = this.mappings.length - rows.length
     if (more > 0) rows.push(element('tr', {}, element('td', { colspan: '5' }, 'and ' + more + ' more')))
     if (rows.length === 0) rows.push(element('tr', {}, element('td', { colspan: '5' }, 'nothing is mapped')))
+    const focused = this.table.contains(document.activeElement) ? document.activeElement.getAttribute('aria-label') : null
     this.table.replaceChildren(head, ...rows)
+    if (focused === null) return
+    // The button that had the focus is there anew, or its mapping is gone.
+    const same = [...this.table.querySelectorAll('button')].find((one) => one.getAttribute('aria-label') === focused)
+    ;(same ?? this.map).focus()
   }
 
   draw() {
@@ -133,7 +140,8 @@ class SpaceMap {
     const rects = seen.slice(0, RECTS).map((one) => {
       const left = one.first < this.first ? 0 : place(one.first)
       const right = one.last > this.last ? WIDTH : place(one.last + 1n)
-      const shape = element('rect', { x: left, y: 8, width: Math.max(2, right - left), height: HEIGHT - 16, class: one.access + (hex(one.first) === this.chosen ? ' chosen' : '') })
+      const width = Math.max(THINNEST, right - left)
+      const shape = element('rect', { x: Math.min(left, WIDTH - width), y: 8, width, height: HEIGHT - 16, class: one.access + (hex(one.first) === this.chosen ? ' chosen' : '') })
       shape.append(element('title', {}, hex(one.first) + ' to ' + hex(one.last) + ' ' + one.access))
       return shape
     })

@@ -50,4 +50,5 @@ button{font:inherit;min-width:2.5rem;padding:.25rem .7rem;color:var(--text);back
 :focus-visible{outline:3px solid var(--focus);outline-offset:2px}
 table{border-collapse:collapse;margin-top:.5rem}td,th{text-align:left;padding:.15rem 1rem .15rem 0;border-bottom:1px solid var(--box)}
 td button{padding:0 .5rem}
+#events:empty::before{content:'nothing so far';color:var(--quiet)}
 `

@@ -6,6 +6,8 @@ import { checkTopology, type Topology, type TopologySpace } from './topology.js'
 const WIDTH = 720
 const LINE = 18
 const PAD = 12
+/** The height of a queue's or a group's box; the next one begins LINE + PAD below. */
+const ROW = LINE + 6
 /** Left edges of the three columns: queues, groups, address spaces. */
 const COLUMNS = { queue: 16, group: 230, space: 420 } as const
 const BOX = { queue: 170, group: 130, space: 284 } as const
@@ -47,14 +49,14 @@ function drawSpace(topology: Topology, { asid, mappings }: TopologySpace, top: n
   for (const { index } of groups) {
     const queues = queuesOf(topology, index)
     const height = Math.max(1, queues.length) * (LINE + PAD)
-    const middle = y + height / 2
-    parts.push(...box('group', middle - LINE, `group ${index}`))
+    const middle = y + (height - (LINE + PAD - ROW)) / 2
+    parts.push(...box('group', middle - ROW / 2, `group ${index}`))
     queues.forEach((queue, place) => {
       const at = y + place * (LINE + PAD)
       parts.push(...box('queue', at, queueName(queue)))
-      parts.push(line(COLUMNS.queue + BOX.queue, at + (LINE + 6) / 2, COLUMNS.group, middle - 6))
+      parts.push(line(COLUMNS.queue + BOX.queue, at + ROW / 2, COLUMNS.group, middle))
     })
-    parts.push(line(COLUMNS.group + BOX.group, middle - 6, COLUMNS.space, top + LINE))
+    parts.push(line(COLUMNS.group + BOX.group, middle, COLUMNS.space, top + ROW / 2))
     y += height + PAD
   }
   const spaceHeight = (lines.length + 1) * LINE + PAD
@@ -68,10 +70,7 @@ function drawSpace(topology: Topology, { asid, mappings }: TopologySpace, top: n
 
 function box(column: 'queue' | 'group', y: number, words: string): string[] {
   const x = COLUMNS[column]
-  return [
-    `<rect x="${x}" y="${y}" width="${BOX[column]}" height="${LINE + 6}" rx="4"/>`,
-    text(x + 8, y + LINE - 1, words),
-  ]
+  return [`<rect x="${x}" y="${y}" width="${BOX[column]}" height="${ROW}" rx="4"/>`, text(x + 8, y + LINE - 1, words)]
 }
 
 function line(x1: number, y1: number, x2: number, y2: number): string {

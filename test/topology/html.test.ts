@@ -1,6 +1,6 @@
 // The page of a topology: what is in it, that its colours can be read, and what it does in a browser where there is one.
 
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,6 +9,8 @@ import { describe, expect, test } from '@jest/globals'
 import { pageColours } from '../../lib/topology/html-style.js'
 import { topologyHtml } from '../../lib/topology/html.js'
 import type { Topology } from '../../lib/topology/topology.js'
+import { hasBrowser, whyNoBrowser } from '../browser.js'
+import { contrast } from './contrast.js'
 
 const topology: Topology = {
   path: '/dev/vhost-vdpa-0</script><b>',
@@ -64,19 +66,6 @@ describe('the page', () => {
   })
 })
 
-/** WCAG's contrast of two colours `#rrggbb`. */
-function contrast(one: string, other: string): number {
-  const luminance = (colour: string): number => {
-    const [red = 0, green = 0, blue = 0] = [1, 3, 5].map((at) => {
-      const part = parseInt(colour.slice(at, at + 2), 16) / 255
-      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
-    })
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-  }
-  const [low = 0, high = 0] = [luminance(one), luminance(other)].sort((a, b) => a - b)
-  return (high + 0.05) / (low + 0.05)
-}
-
 describe.each(Object.entries(pageColours))('colours in %s surroundings', (_name, colours) => {
   test.each(['text', 'quiet', 'ro', 'wo', 'rw'] as const)('%s can be read on the ground and in a box', (name) => {
     expect(contrast(colours[name], colours.ground)).toBeGreaterThanOrEqual(4.5)
@@ -89,9 +78,7 @@ describe.each(Object.entries(pageColours))('colours in %s surroundings', (_name,
   })
 })
 
-const hasBrowser = spawnSync('chromium', ['--version']).status === 0
 const browserTest = hasBrowser ? test : test.skip
-const why = hasBrowser ? '' : ' (skipped: there is no chromium; `apt-get install chromium` brings it)'
 
 /** The document after its scripts have run, and `actions` after them. */
 function inBrowser(actions: string): string {
@@ -108,7 +95,7 @@ function inBrowser(actions: string): string {
   }
 }
 
-browserTest(`keys zoom, move and show all in a browser${why}`, () => {
+browserTest(`keys zoom, move and show all in a browser${whyNoBrowser}`, () => {
   const press =
     "const press = (key) => document.querySelector('.map').dispatchEvent(new KeyboardEvent('keydown', { key, cancelable: true }))"
   const note = "const said = []; const note = () => said.push(document.querySelector('output').textContent)"

@@ -87,6 +87,16 @@ describe('a network device whose control queue is alone', () => {
     expect(svg.match(/<text/g)).toHaveLength(svg.match(/<\/text>/g)?.length ?? 0)
   })
 
+  it('draws a queue that is alone in its group, the group and its address space on one height', async () => {
+    const svg = topologySvg(await isolated())
+    const top = (words: string): number => {
+      const [, y] = new RegExp(`<rect x="\\d+" y="([\\d.]+)"[^>]*>\n<text[^>]*>${words}<`).exec(svg) ?? []
+      return Number(y)
+    }
+    expect([top('group 1'), top('asid 1')]).toEqual([top('control 2'), top('control 2')])
+    expect(top('group 0')).toBe((top('receive 0') + top('transmit 1')) / 2)
+  })
+
   it('counts mappings past the sixteenth', async () => {
     const topology = await isolated(20)
     for (const lines of [topologyText(topology), topologyMermaid(topology), [topologySvg(topology)]])
