@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it, test } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, statfsSync, writeFileSync } from 'node:fs'
 import { openFileStorage } from '../../lib/storage/open-file.js'
 import { describeNative, failureOf, leftOpen, openDescriptors, TemporaryFolder } from '../native/support.js'
 
@@ -113,6 +113,26 @@ describeNative('a file with the addon', (backend) => {
     expect(store.readNow(4096, bytes)).toBe(false)
     await using direct = await openFileStorage({ file, isDirect: true }).catch(() => undefined)
     if (direct !== undefined) expect(direct.readNow(4096, direct.buffer(4096))).toBe(false)
+  })
+
+  const hasTmpfs = existsSync('/dev/shm') && statfsSync('/dev/shm').type === 0x0102_1994
+  const inTmpfs = hasTmpfs ? it : it.skip
+  inTmpfs(`gives at once what is in tmpfs${hasTmpfs ? '' : ' (skipped: mount a tmpfs on /dev/shm)'}`, async () => {
+    backend()
+    const place = mkdtempSync('/dev/shm/vhost-vdpa-')
+    try {
+      const file = `${place}/disk`
+      writeFileSync(file, pattern(16_384))
+      await using store = await openFileStorage({ file })
+      const bytes = new Uint8Array(512)
+      for (let turn = 0; turn < 2; turn++) {
+        expect(store.readNow(4096, bytes.fill(0))).toBe(true)
+        expect(bytes).toEqual(pattern(16_384).subarray(4096, 4608))
+      }
+      expect(store.readNow(16_384 - 256, bytes)).toBe(false)
+    } finally {
+      rmSync(place, { recursive: true })
+    }
   })
 
   it('goes past the page cache, where its file system does that', async () => {
