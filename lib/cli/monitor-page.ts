@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto'
 import { pageStyle } from '../topology/html-style.js'
 import type { MonitorLook } from './monitor.js'
 
+const KEPT = 100
+
 const script = `
 'use strict'
 const element = (name, attributes = {}, ...children) => {
@@ -15,6 +17,7 @@ const element = (name, attributes = {}, ...children) => {
 const row = (kind, ...cells) => element('tr', {}, ...cells.map((text) => element(kind, kind === 'th' ? { scope: 'col' } : {}, String(text))))
 const data = JSON.parse(document.getElementById('data').textContent)
 let at
+let told = 0
 function draw(look) {
   document.getElementById('state').textContent = 'as of ' + new Date(look.at).toLocaleTimeString()
   if (look.at === at) return
@@ -28,8 +31,10 @@ function draw(look) {
   })
   document.getElementById('devices').replaceChildren(...(sections.length === 0 ? [element('p', {}, 'no vDPA devices')] : sections))
   const log = document.getElementById('events')
-  log.append(...look.events.map((text) => element('li', {}, new Date(look.at).toLocaleTimeString() + ' ' + text)))
-  while (log.children.length > 100) log.firstElementChild.remove()
+  const news = look.happened.filter(({ number }) => number > told)
+  told = news.at(-1)?.number ?? told
+  log.append(...news.map((one) => element('li', {}, new Date(one.at).toLocaleTimeString() + ' ' + one.text)))
+  while (log.children.length > ${KEPT}) log.firstElementChild.remove()
 }
 async function again() {
   try {
@@ -46,8 +51,35 @@ setTimeout(again, data.interval)
 /** What the page may load and run. */
 export const monitorPolicy = `default-src 'none'; script-src 'sha256-${createHash('sha256').update(script).digest('base64')}'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'`
 
+/** One sentence of what happened, and the how manieth it is. */
+export interface Happening {
+  readonly number: number
+  readonly at: string
+  readonly text: string
+}
+
+/** What happened of late, in order: a page comes when it likes, and must not miss what a look between two of its own has seen. */
+export class Happenings {
+  #last: readonly Happening[] = []
+  #count = 0
+
+  get last(): readonly Happening[] {
+    return this.#last
+  }
+
+  add({ at, events }: MonitorLook): void {
+    const news = events.map((text) => ({ number: ++this.#count, at, text }))
+    this.#last = [...this.#last, ...news].slice(-KEPT)
+  }
+}
+
+/** What the page asks for. */
+export interface PageLook extends MonitorLook {
+  readonly happened: readonly Happening[]
+}
+
 /** The page with a first look in it. */
-export function monitorPage(look: MonitorLook, interval: number): string {
+export function monitorPage(look: PageLook, interval: number): string {
   const data = lookJson({ look, interval }).replaceAll('<', '\\u003c')
   return `<!doctype html>
 <html lang="en">

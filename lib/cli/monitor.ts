@@ -9,7 +9,7 @@ import { VdpaFamily } from '../management/vdpa-family.js'
 import { openMetrics } from '../observe/open-metrics.js'
 import { WebServer } from '../topology/web-server.js'
 import type { Host } from './host.js'
-import { lookJson, monitorPage, monitorPolicy } from './monitor-page.js'
+import { Happenings, lookJson, monitorPage, monitorPolicy } from './monitor-page.js'
 import { monitorLines } from './monitor-table.js'
 import { jsonLine, type Paint, type Sink } from './output.js'
 
@@ -96,11 +96,15 @@ async function lookAgainAndAgain(host: Host, options: MonitorOptions, show: (loo
 /** Says where the page is, and looks until the signal comes or the count is reached. */
 async function monitorWeb(host: Host, out: Sink, port: number, options: MonitorOptions): Promise<void> {
   let look = await lookOnce(host, undefined, options.interval)
-  const page = () => monitorPage(look, options.interval)
-  await using server = await WebServer.listen({ page, look: () => lookJson(look), policy: monitorPolicy }, { port })
+  const happened = new Happenings()
+  const seen = () => ({ ...look, happened: happened.last })
+  const page = () => monitorPage(seen(), options.interval)
+  await using server = await WebServer.listen({ page, look: () => lookJson(seen()), policy: monitorPolicy }, { port })
   out.write(options.isJson ? jsonLine({ url: server.url }) : `${server.url}  (Ctrl-C ends)\n`)
-  for (let turn = 1; turn !== options.count && (await waited(options)); turn++)
+  for (let turn = 1; turn !== options.count && (await waited(options)); turn++) {
     look = await lookOnce(host, look, options.interval)
+    happened.add(look)
+  }
 }
 
 /** A look as text for those who scrape: whether a device is held, and what its queues count. */

@@ -9,7 +9,9 @@ import { run } from '../../lib/cli/program'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
+import { Browser, hasBrowser, whyNoBrowser } from '../browser'
 import { parseOpenMetrics } from '../observe/open-metrics-parser'
+import { until } from '../until'
 
 interface Ran {
   readonly code: number
@@ -37,6 +39,25 @@ async function documents(words: string, host?: Host): Promise<Record<string, unk
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Record<string, unknown>)
+}
+
+/** `monitor --web`, and where its page is. */
+async function servedMonitor(host: Host): Promise<AsyncDisposable & { readonly url: string }> {
+  const ending = new AbortController()
+  let out = ''
+  const ran = run(['monitor', '--web', '--json', '--interval', '20'], {
+    stdout: { write: (text) => (out += text) },
+    stderr: { write: (text) => (out += text) },
+    environment: {},
+    host,
+    interrupt: () => ending.signal,
+  })
+  await until(() => out.includes('\n'))
+  const close = async () => {
+    ending.abort()
+    await ran
+  }
+  return { url: (JSON.parse(out) as { url: string }).url, [Symbol.asyncDispose]: close }
 }
 
 /** A host whose only device no management device made. */
@@ -197,6 +218,51 @@ test('monitor serves a page, read-only, until its end', async () => {
   expect(await ran).toBe(0)
   await expect(fetch(url)).rejects.toThrow()
   expect((await command('monitor --web 70000', host)).code).toBe(2)
+})
+
+test('monitor keeps what happened for a page that asks later', async () => {
+  const host = await simulatedHost()
+  await using page = await servedMonitor(host)
+  const looked = async () =>
+    (await (await fetch(`${page.url}look`)).json()) as { at: string; happened: { number: number; text: string }[] }
+  const family = VdpaFamily.open(host.backend())
+  const turn = async () => {
+    const { at } = await looked()
+    while ((await looked()).at === at) await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  await family.delete('blk0')
+  await turn()
+  await turn()
+  await family.add({ name: 'net7', managementDevice: 'vdpasim_net' })
+  await turn()
+  await turn()
+  expect((await looked()).happened).toMatchObject([
+    { number: 1, text: 'blk0 is gone' },
+    { number: 2, text: 'net7 appeared' },
+  ])
+  await family.close()
+})
+
+const inBrowser = hasBrowser ? test : test.skip
+inBrowser(`the page of monitor follows the host in a browser, and can be read${whyNoBrowser}`, async () => {
+  const host = await simulatedHost()
+  await using page = await servedMonitor(host)
+  await using browser = await Browser.start()
+  await browser.open(page.url)
+  const shown = () => browser.value('document.body.innerText')
+  expect(await shown()).toMatch(/blk0[^]*net0\s+\/dev\/vhost-vdpa-0, free, EAGAIN/)
+  await browser.value('window.isTheSame = true')
+  await using device = await openDevice('/dev/vhost-vdpa-0', { backend: host.backend() })
+  await device.negotiate([])
+  await browser.until(`document.querySelectorAll('section[aria-label="net0"] table').length === 1`)
+  await using family = VdpaFamily.open(host.backend())
+  await family.delete('blk0')
+  await browser.until(`document.getElementById('events').innerText.endsWith('blk0 is gone')`)
+  expect(await shown()).toMatch(/^(?![^]*blk0\s+\/dev)[^]*0 receive\s+rx packets\s+0/)
+  expect(await browser.value('window.isTheSame')).toBe(true)
+  const { origin } = new URL(page.url)
+  await browser.open(`${origin}/${'0'.repeat(32)}/`)
+  expect(await shown()).toBe('no\n')
 })
 
 test('monitor says what it counts in the OpenMetrics form', async () => {
