@@ -142,6 +142,16 @@ export class BlockModel implements DeviceModel {
   #serve(device: ModelDevice, index: number): boolean {
     const queue = device.queues[index]
     if (queue?.open(device.context) !== true) return false
+    try {
+      return this.#serveOpen(device, queue)
+    } catch (failure) {
+      // The bytes are the program's, which may have reset the device from there: the request in hand is of a ring that is no more.
+      if (!queue.hasRing) return false
+      throw failure
+    }
+  }
+
+  #serveOpen(device: ModelDevice, queue: DeviceQueue): boolean {
     for (let count = 1; queue.isHolding || queue.next(); count++) {
       const isAnswered = queue.isHolding ? this.#goOn(queue) : this.#request(queue)
       if (queue.isHolding) return this.#mover.wantsTurns

@@ -82,8 +82,9 @@ export class StoreMover implements BlockMover {
     const store = this.#store
     const at = position + done
     if (kind === 'clear') return this.#run(slot, () => store.clear(at, left))
+    if (!this.#hasBuffer(slot)) return blockStatus.VIRTIO_BLK_S_IOERR
     if (kind === 'read') return this.#read(queue, transfer, slot, at)
-    const bytes = this.#buffer(slot)
+    const bytes = bytesOf(slot)
     if (queue.read(bytes, 0, slot.count) !== slot.count) return blockStatus.VIRTIO_BLK_S_IOERR
     return this.#run(slot, () => store.write(at, bytes))
   }
@@ -91,7 +92,7 @@ export class StoreMover implements BlockMover {
   /** What the store has at hand is there in the same turn. */
   #read(queue: DeviceQueue, transfer: Transfer, slot: Slot, at: number): number {
     const store = this.#store
-    const bytes = this.#buffer(slot)
+    const bytes = bytesOf(slot)
     // Of a request in one step only: what takes more of them leaves others their turn between two.
     const isWhole = slot.count === transfer.length
     try {
@@ -138,9 +139,14 @@ export class StoreMover implements BlockMover {
     return (this.#slots[index] ??= { isBusy: false, outcome: 'none', buffer: undefined, count: 0, isFlush: false })
   }
 
-  #buffer(slot: Slot): Uint8Array {
-    slot.buffer ??= this.#store.buffer?.(STEP_BYTES) ?? new Uint8Array(STEP_BYTES)
-    return bytesOf(slot)
+  /** Memory that cannot be had is a failure of the store, which is the driver's to hear of; the next request asks for it again. */
+  #hasBuffer(slot: Slot): boolean {
+    try {
+      slot.buffer ??= this.#store.buffer?.(STEP_BYTES) ?? new Uint8Array(STEP_BYTES)
+      return true
+    } catch {
+      return false
+    }
   }
 }
 

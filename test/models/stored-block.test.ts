@@ -1,6 +1,7 @@
 // A disk whose store takes its time: what is answered when, what a failure becomes, and what happens to what is under way.
 
 import { expect, test } from '@jest/globals'
+import { vdpaError } from '../../lib/base/errors.js'
 import type { BlockStore } from '../../lib/models/block-store.js'
 import { storedBlockDevice, STORED_BLOCK_FEATURES, type StoredBlockOptions } from '../../lib/models/stored-block.js'
 import { blockFeatureBits, transportFeatureBits } from '../../lib/uapi/virtio-features.js'
@@ -25,6 +26,7 @@ class SlowStore implements BlockStore {
   isThrowing = false
   /** What a store has at hand it gives at once. */
   readNow?: (position: number, target: Uint8Array) => boolean
+  buffer?: (length: number) => Uint8Array
 
   #call(name: string, work: () => void): Promise<void> {
     this.calls.push(name)
@@ -120,6 +122,42 @@ test('what the store has at hand is answered in the same turn, and asked for oth
   }
   ask(types.VIRTIO_BLK_T_IN, 0, none, 512)
   expect(statusOf()).toBe(IOERR)
+})
+
+test.each([
+  ['a bug of the program', new Error('the store threw')],
+  ['a refusal by name', vdpaError('ERR_VDPA_STATE', 'no memory now')],
+])('memory that the store does not give is IOERR, and asked for again: %s', async (_name, failure) => {
+  const { store, ask, step, statusOf, device } = stage()
+  let asked = 0
+  store.buffer = (length) => {
+    if (asked++ < 2) throw failure
+    return new Uint8Array(length)
+  }
+  ask(types.VIRTIO_BLK_T_IN, 0, none, 512)
+  expect(statusOf()).toBe(IOERR)
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(3))
+  expect([statusOf(), store.calls, device.status() & 0x40]).toEqual([IOERR, [], 0])
+  ask(types.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512).fill(3))
+  await step()
+  expect([statusOf(), store.bytes[511], asked]).toEqual([OK, 3, 3])
+})
+
+test.each(['readNow', 'read'] as const)('a store that resets the device in its %s()', async (name) => {
+  const { store, ask, step, statusOf, device, simulator } = stage()
+  const read = store.read.bind(store)
+  store.readNow = () => {
+    if (name === 'readNow') device.reset()
+    return name === 'readNow'
+  }
+  store.read = (position, target) => {
+    device.reset()
+    return read(position, target)
+  }
+  ask(types.VIRTIO_BLK_T_IN, 0, none, 512)
+  await step()
+  simulator.drain()
+  expect([statusOf(), device.status()]).toEqual([255, 0])
 })
 
 test('a write is answered when the store has it, and a flush when that is done', async () => {
