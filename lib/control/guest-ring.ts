@@ -4,6 +4,7 @@
 import { checkInteger, toU64, typeError } from '../base/checks.js'
 import { bit } from '../base/bits.js'
 import { vdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.js'
@@ -36,7 +37,7 @@ export interface GuestControlRing {
   readonly state?: RingState
   /** The guest's notifications: an Eventfd, of `Backend.eventfd(fd)` for one that came from elsewhere. */
   readonly kick: { onSignal(listener: () => void): Subscription }
-  /** What interrupts the guest: an Eventfd. */
+  /** What interrupts the guest: an Eventfd. What it throws goes to 'uncaughtException', when the command was answered; the guest is served on. */
   readonly call: { signal(): void }
 }
 
@@ -94,7 +95,7 @@ export class GuestRing {
   answer(bytes: Uint8Array): void {
     const { id } = this.#ring.chain
     this.#ring.complete(id, this.#write(bytes))
-    if (this.#ring.publish()) this.#guest.call.signal()
+    if (this.#ring.publish()) callUnasked(() => this.#guest.call.signal())
   }
 
   /** The command in hand was not looked at: who goes on with the ring finds it again. */

@@ -148,14 +148,17 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
    * ERR_VDPA_STATE while a guest is attached, ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
    */
   attach(guest: GuestControlRing): void {
-    if (this.isClosed)
-      throw vdpaError('ERR_VDPA_CLOSED', 'the control queue is closed: nobody would answer the guest', {
-        path: this.#host.path,
-      })
-    if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
+    this.#checkFree()
     const ring = new GuestRing(guest)
     const attached: Attached = { wish: { ...guest }, ring, kicks: undefined, isServing: false, isLeaving: false }
     attached.kicks = guest.kick.onSignal(() => this.#serve(attached))
+    try {
+      // Who was asked to listen may be the program, and may have closed this, or attached another guest.
+      this.#checkFree()
+    } catch (failure) {
+      attached.kicks.close()
+      throw failure
+    }
     this.#failure = undefined
     this.#guest = attached
     this.#serve(attached)
@@ -273,6 +276,14 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
     guest.kicks?.close()
     const onBroken = this.#onBroken
     if (onBroken !== undefined) callUnasked(() => onBroken(failure))
+  }
+
+  #checkFree(): void {
+    if (this.isClosed)
+      throw vdpaError('ERR_VDPA_CLOSED', 'the control queue is closed: nobody would answer the guest', {
+        path: this.#host.path,
+      })
+    if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
   }
 
   #refusal(text: string): Error {

@@ -20,14 +20,19 @@ export class HeldMemory {
   }
 
   /**
-   * Before the device is given a translation. ERR_VDPA_CLOSED for memory that is freed already, ERR_VDPA_NOT_SHARED for another backend's: what is at its address
-   * is other memory for this device, or none.
+   * Whether the device may be given memory: ERR_VDPA_NOT_SHARED for another backend's, since what is at its address is other memory for this device, or none. The port is asked, which may be
+   * the program's: it may do anything before it answers.
    */
+  check(region: MemoryRegion | undefined): void {
+    if (region === undefined || this.#held.has(region)) return
+    if (this.#port.reaches?.(region) === false) throw notReached(region, this.#port.path)
+  }
+
+  /** Before the device is given a translation. ERR_VDPA_CLOSED for memory that is freed already. */
   add(region: MemoryRegion, range: Range): void {
     const held = this.#held.get(region)
     if (held === undefined) {
       const { path } = this.#port
-      if (this.#port.reaches?.(region) === false) throw notReached(region, path)
       const made: Held = { hull: range, hold: region.hold({ describe: () => `${path} ${showRange(made.hull)}` }) }
       this.#held.set(region, made)
       return

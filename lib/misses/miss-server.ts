@@ -282,7 +282,7 @@ export class MissServer implements Releasable {
     const isStale = epoch !== this.#epoch
     if (isLate) this.#await(new Pending(request, restarts), version, verdict as PromiseLike<MissVerdict>, isStale)
     else if (isStale) this.#askAgain(request, version, restarts)
-    else this.#settle(request, version, verdict as MissVerdict)
+    else this.#settle(request, version, verdict as MissVerdict, restarts)
   }
 
   #askAgain(request: MissRequest, version: RecordVersion, restarts: number): void {
@@ -328,11 +328,11 @@ export class MissServer implements Releasable {
 
   #come(pending: Pending, version: RecordVersion, verdict: MissVerdict): void {
     if (pending.isStale(rangeOfVerdict(verdict))) this.#askAgain(pending.request, version, pending.restarts)
-    else this.#settle(pending.request, version, verdict)
+    else this.#settle(pending.request, version, verdict, pending.restarts)
   }
 
   /** What a translator says may be anything. */
-  #settle(request: MissRequest, version: RecordVersion, verdict: MissVerdict): void {
+  #settle(request: MissRequest, version: RecordVersion, verdict: MissVerdict, restarts: number): void {
     if (this.#isClosed) return
     if (verdict === undefined || verdict === null) return this.#fault('unmapped', request)
     let checked: CheckedAnswer
@@ -342,11 +342,17 @@ export class MissServer implements Releasable {
       return this.#fault('invalid', request, failure)
     }
     if (!allows(checked.answer.access, request.access)) return this.#fault('permission', request)
+    const epoch = this.#epoch
+    let isStale: boolean
     try {
-      this.#give(request, version, checked)
+      this.#memory.check(checked.answer.region)
+      // Who was asked may have invalidated, or closed the server.
+      isStale = epoch !== this.#epoch
+      if (!isStale && !this.#isClosed) this.#give(request, version, checked)
     } catch (failure) {
-      this.#fault('refused', request, failure)
+      return this.#fault('refused', request, failure)
     }
+    if (isStale) this.#askAgain(request, version, restarts)
   }
 
   /** Gives the device a translation, and returns the last address of it. */
@@ -380,16 +386,21 @@ export class MissServer implements Releasable {
 
   #prefetched(request: MissRequest, epoch: number, verdict: MissVerdict): bigint | Promise<bigint> {
     this.#checkOpen()
-    if (epoch !== this.#epoch) {
-      this.#counters.stale++
-      if (request.attempt <= RESTARTS) return this.#prefetchPiece({ ...request, attempt: request.attempt + 1 })
-      throw vdpaError('ERR_VDPA_STATE', 'invalidations overtake every translation', { path: this.#port.path })
-    }
+    if (epoch !== this.#epoch) return this.#prefetchAgain(request)
     const checked = verdict === undefined || verdict === null ? undefined : checkedAnswer(verdict, request.iova)
-    if (checked !== undefined && allows(checked.answer.access, request.access))
-      return this.#give(request, this.#version, checked)
+    if (checked !== undefined && allows(checked.answer.access, request.access)) {
+      this.#memory.check(checked.answer.region)
+      this.#checkOpen()
+      return epoch === this.#epoch ? this.#give(request, this.#version, checked) : this.#prefetchAgain(request)
+    }
     const text = `nothing that allows '${request.access}' is at 0x${request.iova.toString(16)}`
     throw vdpaError('ERR_VDPA_NOT_MAPPED', text, { path: this.#port.path })
+  }
+
+  #prefetchAgain(request: MissRequest): bigint | Promise<bigint> {
+    this.#counters.stale++
+    if (request.attempt <= RESTARTS) return this.#prefetchPiece({ ...request, attempt: request.attempt + 1 })
+    throw vdpaError('ERR_VDPA_STATE', 'invalidations overtake every translation', { path: this.#port.path })
   }
 
   #checkOpen(): void {

@@ -1,6 +1,7 @@
 // What there is while a queue is shadowed: the guest's ring, the device's, and who forwards between them. It outlives the device's ring where a device that broke down is made to go on.
 
 import { Failures } from '../base/failures.js'
+import { callUnasked } from '../base/program-calls.js'
 import type { Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
 import type { DeviceQueue } from '../device/device-queue.js'
@@ -36,7 +37,8 @@ export class Serving {
     this.#parts = parts
     this.guest = parts.guest
     this.#queue = parts.queue
-    this.forwarder = new Forwarder({ ...parts, call: () => parts.call.signal() })
+    const signal = () => parts.call.signal()
+    this.forwarder = new Forwarder({ ...parts, call: () => callUnasked(signal) })
     this.forwarder.pause()
   }
 

@@ -16,7 +16,7 @@ export interface GuestDataRing {
   readonly addresses: { readonly descriptor: bigint; readonly driver: bigint; readonly device: bigint }
   /** The guest's notifications; given to the device while it serves the queue itself. */
   readonly kick: Eventfd
-  /** What interrupts the guest; given to the device likewise. */
+  /** What interrupts the guest; given to the device likewise. What its signal() throws here goes to 'uncaughtException'; the guest is served on. */
   readonly call: Eventfd
   /** Where the ring stands. Default: as a new one. */
   readonly state?: RingState

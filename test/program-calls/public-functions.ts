@@ -52,20 +52,41 @@ class Finder {
 
   *#member(owner: string, member: ts.Symbol): Generator<string> {
     const declaration = member.declarations?.[0]
-    if (declaration === undefined || declaration.getSourceFile().fileName.includes('node_modules')) return
+    if (declaration === undefined || isForeign(declaration)) return
     if (/^(__|#)/.test(member.name) || member.name === 'prototype') return
     if (member.getJsDocTags(this.#checker).some(({ name }) => name === 'internal')) return
     const type = this.#checker.getNonNullableType(this.#checker.getTypeOfSymbolAtLocation(member, declaration))
+    const name = `${owner}.${member.name}`
     // What a class has is ours; what an interface has may be the program's.
-    if (ts.isPropertySignature(declaration) && this.#isCallable(type)) yield `${owner}.${member.name}`
-    if (ts.isMethodSignature(declaration) || ts.isMethodDeclaration(declaration))
-      yield* this.#parameters(`${owner}.${member.name}`, type.getCallSignatures(), declaration)
+    if (ts.isPropertySignature(declaration)) yield* this.#given(name, type)
+    if (ts.isMethodSignature(declaration) || ts.isMethodDeclaration(declaration)) {
+      // A method that need not be there is the program's to give.
+      if (ts.isMethodSignature(declaration) && declaration.questionToken !== undefined) yield name
+      yield* this.#parameters(name, type.getCallSignatures(), declaration)
+    }
   }
 
   *#parameters(owner: string, signatures: readonly ts.Signature[], place: ts.Node): Generator<string> {
-    for (const parameter of signatures.flatMap((signature) => signature.getParameters())) {
-      const type = this.#checker.getTypeOfSymbolAtLocation(parameter, parameter.valueDeclaration ?? place)
-      if (this.#isCallable(type)) yield `${owner}(${parameter.name})`
+    for (const parameter of signatures.flatMap((signature) => signature.getParameters()))
+      yield* this.#given(
+        `${owner}(${parameter.name})`,
+        this.#checker.getTypeOfSymbolAtLocation(parameter, parameter.valueDeclaration ?? place),
+      )
+  }
+
+  /** What is passed under a name: the function itself, or the functions of an object whose type has no name, in parts (`&`, `|`) or whole. */
+  *#given(name: string, type: ts.Type): Generator<string> {
+    if (this.#isCallable(type)) {
+      yield name
+      return
+    }
+    for (const part of partsOf(this.#checker.getNonNullableType(type))) {
+      if (!isNameless(part)) continue
+      for (const member of part.getProperties()) {
+        const declaration = member.declarations?.[0]
+        if (declaration === undefined || isForeign(declaration)) continue
+        yield* this.#given(`${name}.${member.name}`, this.#checker.getTypeOfSymbolAtLocation(member, declaration))
+      }
     }
   }
 
@@ -73,4 +94,17 @@ class Finder {
     const some = this.#checker.getNonNullableType(type)
     return (some.isUnion() ? some.types : [some]).some((one) => one.getCallSignatures().length > 0)
   }
+}
+
+function partsOf(type: ts.Type): readonly ts.Type[] {
+  return type.isUnionOrIntersection() ? type.types.flatMap(partsOf) : [type]
+}
+
+/** A type that is written where it is used, or picked from another: no export shows what it has. */
+function isNameless(type: ts.Type): boolean {
+  return type.symbol?.name === '__type' && (type.flags & ts.TypeFlags.Object) !== 0
+}
+
+function isForeign(declaration: ts.Declaration): boolean {
+  return declaration.getSourceFile().fileName.includes('node_modules')
 }
