@@ -44,6 +44,8 @@ interface Entry {
   readonly last: number
   readonly firstPage: number
   bitmap: Uint8Array
+  /** Whether a page of it may be marked: the bitmaps of much memory take long to look through. */
+  isMarked: boolean
 }
 
 /**
@@ -86,9 +88,10 @@ export class DirtyLog implements Releasable {
     const taken: DirtyPages[] = []
     this.#markedEnd = 0
     for (const entry of this.#entries) {
-      if (entry.bitmap.every((byte) => byte === 0)) continue
+      if (!entry.isMarked) continue
       const { piece, bitmap } = entry
       entry.bitmap = new Uint8Array(bitmap.length)
+      entry.isMarked = false
       taken.push({ address: piece.address, size: piece.size, pageSize: this.pageSize, bitmap })
     }
     return taken
@@ -147,6 +150,7 @@ export class DirtyLog implements Releasable {
   #markEntry(entry: Entry, first: number, last: number): void {
     const { bitmap, firstPage } = entry
     const size = this.pageSize
+    entry.isMarked = true
     const lastPage = Math.floor(last / size) - firstPage
     for (let page = Math.floor(first / size) - firstPage; page <= lastPage; page++)
       bitmap[page >>> 3] = (bitmap[page >>> 3] as number) | (1 << (page & 7))
@@ -177,7 +181,14 @@ export class DirtyLog implements Releasable {
     if (last > Number.MAX_SAFE_INTEGER) throw rangeError('address', 'below 2^53, with all of its piece', piece.address)
     const firstPage = Math.floor(first / this.pageSize)
     const pages = Math.floor(last / this.pageSize) - firstPage + 1
-    const entry: Entry = { piece, first, last, firstPage, bitmap: new Uint8Array(Math.ceil(pages / 8)) }
+    const entry: Entry = {
+      piece,
+      first,
+      last,
+      firstPage,
+      bitmap: new Uint8Array(Math.ceil(pages / 8)),
+      isMarked: false,
+    }
     this.#entries.splice(this.#placeOf(first), 0, entry)
     return entry
   }
@@ -201,14 +212,38 @@ export function* dirtyRanges(taken: readonly DirtyPages[]): Generator<DirtyRange
     const lead = Number(address % BigInt(pageSize))
     // Pages that the bitmap does not have are not marked, whatever the size says.
     const pages = Math.min(Math.ceil((lead + size) / pageSize), 8 * bitmap.length)
-    const isMarked = (page: number) => page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0
-    for (let page = 0; page < pages; page++) {
-      if (!isMarked(page)) continue
-      const from = page
-      while (isMarked(page + 1)) page++
+    for (let from = nextMarked(bitmap, 0); from < pages;) {
+      let page = from
+      while (page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0) page++
       const first = Math.max(0, from * pageSize - lead)
-      const end = Math.min(size, (page + 1) * pageSize - lead)
+      const end = Math.min(size, page * pageSize - lead)
       yield { address: address + BigInt(first), size: end - first }
+      from = nextMarked(bitmap, page)
     }
   }
+}
+
+/** The first page from `page` on that is marked; Infinity where none is. */
+function nextMarked(bitmap: Uint8Array, page: number): number {
+  const at = page >>> 3
+  const rest = (bitmap[at] ?? 0) & (0xff << (page & 7))
+  if (rest !== 0) return 8 * at + lowestBit(rest)
+  const next = nextByte(bitmap, at + 1)
+  return next < bitmap.length ? 8 * next + lowestBit(bitmap[next] as number) : Infinity
+}
+
+/** The first byte from `at` on that is not zero, or the end: four at a time, because most are zero. */
+function nextByte(bitmap: Uint8Array, at: number): number {
+  const { buffer, byteOffset, length } = bitmap
+  if (at >= length) return length
+  const words = new Int32Array(buffer, byteOffset - (byteOffset % 4), byteOffset % 4 === 0 ? length >>> 2 : 0)
+  for (let next = at; next < length; next++) {
+    while (next % 4 === 0 && words[next >>> 2] === 0) next += 4
+    if (bitmap[next] !== 0) return Math.min(next, length)
+  }
+  return length
+}
+
+function lowestBit(byte: number): number {
+  return 31 - Math.clz32(byte & -byte)
 }

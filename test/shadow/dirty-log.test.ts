@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
+import fc from 'fast-check'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import { DirtyLog, dirtyRanges } from '../../lib/shadow/dirty-log.js'
 import { Simulator } from '../../lib/simulator/index.js'
@@ -55,6 +56,53 @@ describe('DirtyLog', () => {
     expect(log.take().map(({ address }) => Number(address))).toEqual(wanted)
     log.mark(0, Number.MAX_SAFE_INTEGER)
     expect(ranges(log)).toEqual(left.map((place) => [place, 0x1000]))
+  })
+
+  test('gives every run of any bitmap, wherever its bytes lie', () => {
+    const bits = fc.array(fc.nat({ max: 8 * 70 - 1 }), { maxLength: 60 })
+    fc.assert(
+      fc.property(
+        bits,
+        fc.nat({ max: 70 }),
+        fc.nat({ max: 7 }),
+        fc.nat({ max: 600 }),
+        (marked, bytes, offset, pages) => {
+          // What lies around a bitmap is no part of it.
+          const around = new Uint8Array(90).fill(0xff)
+          const bitmap = around.subarray(offset, offset + bytes).fill(0)
+          for (const page of marked)
+            if (page < 8 * bytes) bitmap[page >>> 3] = (bitmap[page >>> 3] ?? 0) | (1 << (page & 7))
+          const found = [...dirtyRanges([{ address: 0n, size: pages * 4096, pageSize: 4096, bitmap }])]
+          const inRuns = found.flatMap(({ address, size }) =>
+            Array.from({ length: size / 4096 }, (_, at) => Number(address) / 4096 + at),
+          )
+          const wanted = [...new Set(marked)].filter((page) => page < Math.min(pages, 8 * bytes)).sort((a, b) => a - b)
+          expect(inRuns).toEqual(wanted)
+          expect(found.length).toBe(wanted.filter((page, at) => wanted[at - 1] !== page - 1).length)
+        },
+      ),
+      { numRuns: 500 },
+    )
+  })
+
+  test('leaves out what was taken, and has what is marked in it again', () => {
+    const memory = new GuestMemory([
+      { address: 0n, region: region(0x10_0000) },
+      { address: 0x10_0000n, region: region(0x10_0000) },
+    ])
+    const log = new DirtyLog(memory)
+    log.mark(0x3000, 1)
+    expect(ranges(log)).toEqual([[0x3000, 0x1000]])
+    expect(log.take()).toEqual([])
+    log.mark(0x3000, 1)
+    log.mark(0x1f_f000, 1)
+    expect(ranges(log)).toEqual([
+      [0x3000, 0x1000],
+      [0x1f_f000, 0x1000],
+    ])
+    memory.remove(0n)
+    memory.add({ address: 0n, region: region(0x1000) })
+    expect(ranges(log)).toEqual([[0, 0x1000]])
   })
 
   test.each<[string, (log: DirtyLog) => unknown, RegExp]>([
