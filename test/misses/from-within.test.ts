@@ -59,4 +59,29 @@ describe('a program that asks again from within', () => {
     expect(port.written).toEqual(['update 0x1000+0x1000 rw', 'invalidate 0x1000+0x1000 '])
     expect(server.counters).toMatchObject({ stale: 1, updates: 1 })
   })
+
+  test('has the same question under way twice: when the older is answered, a third miss joins the newer', async () => {
+    const asked: { attempt: number; answer: (verdict: MissVerdict) => void }[] = []
+    let isKnown = false
+    const { port, server } = serve((request) => {
+      if (!isKnown) return undefined
+      if (request.attempt === 1) server.retry()
+      return new Promise((answer) => void asked.push({ attempt: request.attempt, answer }))
+    })
+    port.miss(0x1000n)
+    isKnown = true
+    port.miss(0x1000n)
+    expect(asked.map(({ attempt }) => attempt)).toEqual([2, 1])
+    asked[0]?.answer(page(0x1000n))
+    await settled()
+    port.miss(0x1000n)
+    expect([asked.length, server.counters.joined]).toEqual([2, 1])
+    asked[1]?.answer(page(0x1000n))
+    await settled()
+    expect(server.counters).toMatchObject({ updates: 2, stale: 0, repeated: 0 })
+    // Nobody is asked now: the next miss is a question of its own.
+    port.miss(0x1000n)
+    expect([asked.length, server.counters.joined]).toEqual([3, 1])
+    server.close()
+  })
 })

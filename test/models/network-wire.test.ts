@@ -117,6 +117,35 @@ describe('two devices on a wire', () => {
     expect(placed.every((count) => count > 0)).toBe(true)
   })
 
+  test('bring a frame out at the last enabled pair where its own was disabled while it waited, and nobody can say how many are used', () => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    const [first, second] = [networkDevice({ mac: MAC, queuePairs: 4 }), networkDevice({ mac: OTHER, queuePairs: 4 })]
+    pair(first, second)
+    const features = [...CONTROL, net.VIRTIO_NET_F_MQ]
+    const [one, two] = [new Host(first, { simulator, features }), new Host(second, { simulator, features })]
+    // A host that keeps the control queue to itself never lets it run: what counts is which pairs are enabled.
+    Object.assign(second.host, { mayKeepControlQueue: true })
+    second.setQueueReady(8, false)
+    expect(one.command('VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', 4)).toBe(0)
+    for (const index of [0, 2, 4, 6]) two.offer(2, 2048, index)
+    simulator.drain()
+    const passOn = (disabled?: number) => {
+      one.running.bytes.set(frame(OTHER), TX + HEADER)
+      const { txPackets } = first.counters
+      send(one.queue(7), [[BigInt(TX), HEADER + 60, false]])
+      while (first.counters.txPackets === txPackets) expect(simulator.step()).toBeDefined()
+      // It is on the wire, and not yet received.
+      if (disabled !== undefined) second.setQueueReady(disabled, false)
+      simulator.drain()
+      return [0, 2, 4, 6].filter((index) => two.queue(index).ring.take() >= 0)
+    }
+    expect(passOn()).toEqual([6])
+    expect(passOn(6)).toEqual([4])
+    // Those that are enabled behind one that is not are not counted.
+    expect(passOn(2)).toEqual([0])
+    expect(second.counters).toMatchObject({ rxPackets: 3, rxOverruns: 0, rxDrops: 0 })
+  })
+
   const HASH = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_HASH_REPORT]
 
   test.each<[string, readonly number[], readonly number[]]>([
