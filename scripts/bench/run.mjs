@@ -255,34 +255,41 @@ function shadowRows(path) {
   }
 }
 
-/** How long a guest stands still with 64 GiB mapped, against the same with 1 GiB: each part in the row. */
-function moveRows() {
+/** How long a guest stands still with 64 GiB mapped, against the same with 1 GiB, each part in the row: on the simulator, or between two vdpa_sim_net, one of them `path`. */
+function moveRows(path) {
+  const where = path === undefined ? '' : ', vdpa_sim_net'
   const names = [
     ['late', 'stop of a move, everything in it', 'none: what the others are measured by'],
     ['early', 'the same, mapped before it', 'at most 1.2x'],
     ['persist', 'the same, and IOTLB_PERSIST', 'at most 1.2x'],
     ['desc-asid', 'the same, and DESC_ASID', 'at most 1.2x'],
+    ...(path === undefined ? [['last-pages', 'the pages that were written last, found', 'at most 1.2x']] : []),
     ['recover-early', 'recoverDevice(), mappings sent again', 'none: they are sent'],
     ['recover-persist', 'the same, and IOTLB_PERSIST', 'at most 1.2x'],
   ]
-  for (const [way, name, reach] of names) {
-    const details = []
-    const run = (gibibytes) => {
-      const text = execFileSync(process.execPath, [`${here}trials/move.mjs`, way, String(gibibytes)], {
-        encoding: 'utf8',
-      })
-      const { total, parts } = JSON.parse(text)
-      if (gibibytes === 64) details.push(parts)
-      return total
-    }
-    const rates = takeTurns(
-      () => run(64),
-      () => run(1),
+  const run = (way, gibibytes) => {
+    const words = [way, String(gibibytes), ...(path === undefined ? [] : [path])]
+    return JSON.parse(execFileSync(process.execPath, [`${here}trials/move.mjs`, ...words], { encoding: 'utf8' }))
+  }
+  for (const [way, words, reach] of names) {
+    const name = `${words}${where}`
+    const { ours, baseline } = takeTurns(
+      () => run(way, 64),
+      () => run(way, 1),
     )
-    const parts = (details[0] ?? []).map((part, at) => {
-      return `${part.name} ${median(details.map((one) => one[at].milliseconds)).toFixed(2)}`
+    const [{ lacks, parts }] = ours
+    if (lacks !== undefined) {
+      console.log(`${name.padEnd(58)} skipped: the device does not offer ${lacks.join(', ')}`)
+      continue
+    }
+    const details = parts.map((part, at) => {
+      return `${part.name} ${median(ours.map((one) => one.parts[at].milliseconds)).toFixed(2)}`
     })
-    print({ name: `${name}: ${parts.join(', ')}`, unit: 'ms', ...rates, against: '1 GiB', reach })
+    const total = (trials) => trials.map((one) => one.total)
+    print({
+      ...{ name: details.length === 0 ? name : `${name}: ${details.join(', ')}`, unit: 'ms', reach },
+      ...{ ours: total(ours), baseline: total(baseline), against: '1 GiB' },
+    })
   }
 }
 
@@ -323,7 +330,7 @@ const inMemory = {
   iommu: iommuRow,
   diagnostics: diagnosticsRow,
   shadow: () => shadowRows(),
-  move: moveRows,
+  move: () => moveRows(),
 }
 const onDevices = {
   device: deviceRows,
@@ -333,6 +340,7 @@ const onDevices = {
   net: netRow,
   bridge: bridgeRows,
   misses: missRow,
+  move: () => moveRows(process.env.VHOST_VDPA_NET),
 }
 
 const only = values.only?.split(',')

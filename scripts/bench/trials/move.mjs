@@ -1,19 +1,22 @@
-// How long a guest stands still: node move.mjs WAY GIB. On the simulator, with so much memory mapped, sparse, in pieces of 64 MiB. Prints JSON: milliseconds of the stop and of each of its
-// parts, each the first quartile of many, because a loaded host stops us in the middle of some.
+// How long a guest stands still: node move.mjs WAY GIB [PATH]. With so much memory mapped, sparse, in pieces of 64 MiB: on the simulator, or from the vdpa_sim_net of PATH to another one,
+// which is added and removed. Prints JSON: milliseconds of the stop and of each of its parts, each the first quartile of many, because a loaded host stops us in the middle of some; or
+// what the device lacks for that way.
 import { createRequire } from 'node:module'
 
 const require = createRequire(import.meta.url)
 const lib = require('../../../dist/index.js')
 const { networkDevice, Simulator } = require('../../../dist/simulator/index.js')
-const [way, gibibytes] = process.argv.slice(2)
-const [SIZE, FLIGHT, ROUNDS, PIECE] = [256, 64, 25, 64 * 2 ** 20]
+const [way, gibibytes, path] = process.argv.slice(2)
+const [SIZE, FLIGHT, PIECE] = [256, 64, 64 * 2 ** 20]
+// In the emulated machine all takes longer.
+const ROUNDS = path === undefined ? 25 : 8
 
 const plain = ['IOTLB_MSG_V2', 'IOTLB_BATCH', 'IOTLB_ASID', 'SUSPEND', 'RESUME', 'ENABLE_AFTER_DRIVER_OK']
 const more = { late: [], early: [], persist: ['IOTLB_PERSIST'], 'desc-asid': ['IOTLB_PERSIST', 'DESC_ASID'] }
 const [verb, features] = way.startsWith('recover') ? ['recover', way.slice(8)] : ['move', way]
 const backendFeatures = [...plain, ...(more[features] ?? [])].map((name) => `VHOST_BACKEND_F_${name}`)
 
-const backend = new Simulator({ scheduler: 'manual' })
+const backend = path === undefined ? new Simulator({ scheduler: 'manual' }) : new lib.KernelBackend()
 const region = backend.allocate(Number(gibibytes) * 2 ** 30)
 const pieces = Array.from({ length: region.length / PIECE }, (_, at) => {
   return { address: BigInt(at * PIECE), region, offset: at * PIECE, size: PIECE }
@@ -22,7 +25,35 @@ const memory = new lib.GuestMemory(pieces)
 const quartile = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 4)]
 let number = 0
 
-async function open() {
+/** The other device of the kernel. */
+const other = 'bench2'
+const paths = [path]
+
+/** Asks for something of the kernel's devices. */
+async function manage(work) {
+  const family = lib.VdpaFamily.open(backend)
+  try {
+    await work(family)
+  } finally {
+    await family.close()
+  }
+}
+
+async function addOther() {
+  await manage((family) => family.add({ name: other, managementDevice: 'vdpasim_net', mac: '02:00:00:00:00:0c' }))
+  paths.push(await lib.waitForNode(other))
+}
+
+const removeOther = () => manage((family) => lib.removeDevice(family, other, { wait: true }))
+
+/** A device that is not in use: of the kernel, one of the two by turns. */
+function open() {
+  return path === undefined
+    ? openSimulated()
+    : lib.openDevice(paths[number++ % 2], { backend, expect: 'net', backendFeatures })
+}
+
+async function openSimulated() {
   const path = `/dev/vhost-vdpa-${number++}`
   const groups = more[features]?.includes('DESC_ASID') ? { descriptorGroups: [1, 1, 1] } : {}
   backend.add(networkDevice({ path, ...groups }))
@@ -109,12 +140,48 @@ async function recover() {
   return { total, parts: [] }
 }
 
-const trial = verb === 'recover' ? recover : way === 'late' ? late : move
-for (let round = 0; round < ROUNDS; round++) await trial()
-const runs = []
-for (let round = 0; round < ROUNDS; round++) runs.push(await trial())
-const parts = runs[0].parts.map(({ name }, at) => {
-  return { name, milliseconds: quartile(runs.map((run) => run.parts[at].milliseconds)) }
-})
-console.log(JSON.stringify({ total: quartile(runs.map(({ total }) => total)), parts }))
+/** The last pages: which of all those that are followed were written since the round before. */
+async function findWritten() {
+  const log = new lib.DirtyLog(memory)
+  const half = region.length / 2
+  for (let page = 0; page < FLIGHT; page++) log.mark(page * 0x2000, 1)
+  log.mark(half, 0x8000)
+  const begin = performance.now()
+  let written = 0
+  for (const { size } of lib.dirtyRanges(log.take())) written += size
+  const total = performance.now() - begin
+  if (written !== FLIGHT * 0x1000 + 0x8000) throw new Error(`${written} bytes were found`)
+  return { total, parts: [] }
+}
+
+/** What the devices lack of what this way wants. */
+async function lacking() {
+  if (path === undefined) return []
+  const device = await lib.openDevice(path, { backend, expect: 'net' })
+  await device.close()
+  return backendFeatures.filter((name) => !device.offeredBackendFeatures.has(name))
+}
+
+async function measure() {
+  const trials = { recover, late, 'last-pages': findWritten }
+  const trial = trials[verb] ?? trials[way] ?? move
+  for (let round = 0; round < ROUNDS; round++) await trial()
+  const runs = []
+  for (let round = 0; round < ROUNDS; round++) runs.push(await trial())
+  const parts = runs[0].parts.map(({ name }, at) => {
+    return { name, milliseconds: quartile(runs.map((run) => run.parts[at].milliseconds)) }
+  })
+  return { total: quartile(runs.map(({ total }) => total)), parts }
+}
+
+const lacks = await lacking()
+if (lacks.length > 0) console.log(JSON.stringify({ lacks }))
+else {
+  if (path !== undefined) await addOther()
+  try {
+    console.log(JSON.stringify(await measure()))
+  } finally {
+    if (path !== undefined) await removeOther()
+  }
+}
 process.exit(0)
