@@ -3,7 +3,7 @@
 import { expect, test } from '@jest/globals'
 import { isVdpaError } from '../../lib/base/errors.js'
 import { recoverDevice } from '../../lib/move/recover.js'
-import { Guest, makeWorld, path, startShadow, turn } from '../control/guest.js'
+import { Guest, makeWorld, path, startShadow } from '../control/guest.js'
 
 /** Which verb ends the device, whether there is something to be replayed, and how many steps of promises after the recovery was begun. */
 const cases = (['close', 'closeSync', 'reset'] as const).flatMap((verb) =>
