@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { checkExamples } from './package/examples.mjs'
 import { pathWithoutCompilers } from './package/no-compilers.mjs'
+import { machineOffset, processorOf, targetsHere } from './package/prebuilt-targets.mjs'
 import { bundleBanner, doorsResult, files, jobResult } from './package/programs.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -98,6 +99,40 @@ function checkTools(folder) {
   console.log('ok   npx vhost-vdpa')
 }
 
+const prebuiltIn = (folder, name) => join(folder, 'node_modules/vhost-vdpa/prebuilds', name, 'vhost_vdpa_native.node')
+
+/** Each addon that this machine's compilers can make is in the package, and each that is there is for the processor that its folder names. */
+function checkPrebuilt(folder) {
+  const brought = readdirSync(join(folder, 'node_modules/vhost-vdpa/prebuilds'))
+  const lacking = targetsHere().filter((name) => !brought.includes(name))
+  expectSame('prebuilt addons that the package lacks', lacking, [])
+  for (const name of brought)
+    expectSame(`the processor of prebuilds/${name}`, processorOf(prebuiltIn(folder, name)), name.split('-')[1])
+  console.log(`ok   prebuilt: ${brought.join(', ')}`)
+}
+
+/** Where the prebuilt addon is for another processor, or no addon at all, a program is told what to do, and doing it helps. */
+function checkWrongPrebuilt(tarball) {
+  const folder = install('wrong-prebuilt', tarball, '--ignore-scripts')
+  const file = prebuiltIn(folder, `linux-${process.arch}-glibc`)
+  const good = readFileSync(file)
+  const other = Buffer.from(good)
+  other.writeUInt16LE(process.arch === 'x64' ? 183 : 62, machineOffset)
+  for (const [what, bytes] of Object.entries({
+    'for another processor': other,
+    'no addon': Buffer.from('no addon\n'),
+  })) {
+    writeFileSync(file, bytes)
+    const said = run(folder, process.execPath, 'no-addon.cjs')
+    if (!/the native addon cannot be loaded: .*; `npm rebuild vhost-vdpa` builds it/.test(said))
+      throw new Error(`where the prebuilt addon is ${what} a program is told: ${said}`)
+    expectSame(`the simulator beside it`, JSON.parse(run(folder, process.execPath, 'simulator.cjs')), [])
+  }
+  run(folder, 'npm', 'rebuild', 'vhost-vdpa')
+  checkNode(folder, process.execPath)
+  console.log('ok   a prebuilt addon that is wrong: the reason, the simulator, and what npm rebuild mends')
+}
+
 /** Without a prebuilt addon the installation compiles one; where it cannot, a program is told why and what to do, and doing it helps. */
 function checkFallback(tarball) {
   const bare = withoutPrebuilt(tarball)
@@ -151,11 +186,13 @@ try {
   const folder = install('plain', tarball)
   // The prebuilt addon fits here, so nothing was compiled.
   expectSame('a build folder', existsSync(join(folder, 'node_modules/vhost-vdpa/build')), false)
+  checkPrebuilt(folder)
   checkDependencies(folder)
   checkNode(folder, process.execPath)
   checkTools(folder)
   checkExamples(folder, run, tool('tsc'))
   checkNode(install('no-scripts', tarball, '--ignore-scripts'), process.execPath)
+  checkWrongPrebuilt(tarball)
   checkFallback(tarball)
   for (const major of options.node) checkNode(folder, fetchNode(major))
   console.log('the package installs and works')

@@ -5,19 +5,9 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { buildEnvironment } from './node-headers.mjs'
+import { targets } from './package/prebuilt-targets.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-
-/**
- * Folder of prebuilds/ to compilers, of which the first that is here is taken. The C++ library is not linked in: Debian's wants a newer C library (2.36) than the addon
- * does (2.33). Musl needs a compiler with a C++ library of its own, which Debian does not have: a musl cross compiler, or zig, which links its own in.
- */
-const targets = {
-  'linux-x64-glibc': [['x86_64-linux-gnu-g++']],
-  'linux-arm64-glibc': [['aarch64-linux-gnu-g++']],
-  'linux-x64-musl': [['x86_64-linux-musl-g++'], ['zig', 'c++', '-target', 'x86_64-linux-musl']],
-  'linux-arm64-musl': [['aarch64-linux-musl-g++'], ['zig', 'c++', '-target', 'aarch64-linux-musl']],
-}
 
 /** Compiles with the first of `compilers` that is here; `error` is ENOENT where none is. */
 function compile(compilers, output) {
