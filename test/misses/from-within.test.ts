@@ -15,6 +15,24 @@ function serve(
 
 const settled = () => new Promise((resolve) => setImmediate(resolve))
 
+/** The same question under way twice, of which the older, asked second, has been answered. */
+async function askedTwice() {
+  const asked: { attempt: number; answer: (verdict: MissVerdict) => void }[] = []
+  let isKnown = false
+  const { port, server } = serve((request) => {
+    if (!isKnown) return undefined
+    if (request.attempt === 1) server.retry()
+    return new Promise((answer) => void asked.push({ attempt: request.attempt, answer }))
+  })
+  port.miss(0x1000n)
+  isKnown = true
+  port.miss(0x1000n)
+  expect(asked.map(({ attempt }) => attempt)).toEqual([2, 1])
+  asked[0]?.answer(page(0x1000n))
+  await settled()
+  return { port, server, asked }
+}
+
 describe('a program that asks again from within', () => {
   test('its listener does so at each fault, with a translator that knows nothing: each is asked for once more, and no more', () => {
     let asked = 0
@@ -40,19 +58,7 @@ describe('a program that asks again from within', () => {
   })
 
   test('has the same question under way twice, and an invalidation overtakes the second when the first was answered', async () => {
-    const asked: { attempt: number; answer: (verdict: MissVerdict) => void }[] = []
-    let isKnown = false
-    const { port, server } = serve((request) => {
-      if (!isKnown) return undefined
-      if (request.attempt === 1) server.retry()
-      return new Promise((answer) => void asked.push({ attempt: request.attempt, answer }))
-    })
-    port.miss(0x1000n)
-    isKnown = true
-    port.miss(0x1000n)
-    expect(asked.map(({ attempt }) => attempt)).toEqual([2, 1])
-    asked[0]?.answer(page(0x1000n))
-    await settled()
+    const { port, server, asked } = await askedTwice()
     server.invalidate({ first: 0x1000n, last: 0x1fffn })
     asked[1]?.answer(page(0x1000n))
     await settled()
@@ -61,19 +67,7 @@ describe('a program that asks again from within', () => {
   })
 
   test('has the same question under way twice: when the older is answered, a third miss joins the newer', async () => {
-    const asked: { attempt: number; answer: (verdict: MissVerdict) => void }[] = []
-    let isKnown = false
-    const { port, server } = serve((request) => {
-      if (!isKnown) return undefined
-      if (request.attempt === 1) server.retry()
-      return new Promise((answer) => void asked.push({ attempt: request.attempt, answer }))
-    })
-    port.miss(0x1000n)
-    isKnown = true
-    port.miss(0x1000n)
-    expect(asked.map(({ attempt }) => attempt)).toEqual([2, 1])
-    asked[0]?.answer(page(0x1000n))
-    await settled()
+    const { port, server, asked } = await askedTwice()
     port.miss(0x1000n)
     expect([asked.length, server.counters.joined]).toEqual([2, 1])
     asked[1]?.answer(page(0x1000n))

@@ -32,14 +32,9 @@ function shadowPlace(name: 'policy' | 'onAudit'): Place {
       }
       const verbs = {
         command,
-        'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
-        commands: () => shadow.commands(),
-        detach: () => shadow.detach(),
         'attach again': () => shadow.attach(guest.queue()),
-        dispose: () => shadow[Symbol.asyncDispose](),
-        suspend: () => own.device.suspendSync(),
-        reset: () => own.device.resetSync(),
-        'close on the spot': () => own.device.closeSync(),
+        'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
+        ...verbsOf(own, shadow),
       }
       const end = async () => {
         await own.device.close()
@@ -78,12 +73,7 @@ const onBroken: Place = {
     const verbs = {
       command: () => void last.command('VIRTIO_NET_CTRL_VLAN_ADD', 7),
       'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
-      commands: () => shadow.commands(),
-      detach: () => shadow.detach(),
-      dispose: () => shadow[Symbol.asyncDispose](),
-      suspend: () => own.device.suspendSync(),
-      reset: () => own.device.resetSync(),
-      'close on the spot': () => own.device.closeSync(),
+      ...verbsOf(own, shadow),
     }
     const end = async () => {
       await own.device.close()
@@ -137,6 +127,18 @@ const onDataBroken: Place = {
     }
     return { act, verbs, close: () => first.close(), closeDevice: () => device.close(), end }
   },
+}
+
+/** What a program may ask of a shadow at any time, whatever it was called for. */
+function verbsOf(own: World, shadow: ShadowControlQueue) {
+  return {
+    commands: () => shadow.commands(),
+    detach: () => shadow.detach(),
+    dispose: () => shadow[Symbol.asyncDispose](),
+    suspend: () => own.device.suspendSync(),
+    reset: () => own.device.resetSync(),
+    'close on the spot': () => own.device.closeSync(),
+  }
 }
 
 /** Frees what a guest and its shadow have, and says what is left of it. */
@@ -202,12 +204,7 @@ const interrupts: Place = {
     }
     const verbs = {
       'a command of the program': () => shadow.control.setMacAddress('02:00:00:00:00:01'),
-      commands: () => shadow.commands(),
-      detach: () => shadow.detach(),
-      dispose: () => shadow[Symbol.asyncDispose](),
-      suspend: () => own.device.suspendSync(),
-      reset: () => own.device.resetSync(),
-      'close on the spot': () => own.device.closeSync(),
+      ...verbsOf(own, shadow),
     }
     return {
       act,
@@ -245,12 +242,7 @@ const notifications: Place = {
     }
     const verbs = {
       'attach another': () => shadow.attach(another.queue()),
-      detach: () => shadow.detach(),
-      commands: () => shadow.commands(),
-      dispose: () => shadow[Symbol.asyncDispose](),
-      suspend: () => own.device.suspendSync(),
-      reset: () => own.device.resetSync(),
-      'close on the spot': () => own.device.closeSync(),
+      ...verbsOf(own, shadow),
     }
     return {
       act,
