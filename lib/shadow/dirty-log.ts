@@ -106,7 +106,8 @@ export class DirtyLog implements Releasable {
   mark(address: number, length: number): void {
     checkInteger(address, 'address', 0, Number.MAX_SAFE_INTEGER)
     checkInteger(length, 'length', 0, Number.MAX_SAFE_INTEGER)
-    if (address >= this.#markedFirst && address + length <= this.#markedEnd) return
+    const isMarked = address >= this.#markedFirst && address + length <= this.#markedEnd
+    if (length === 0 || isMarked) return
     this.#markRange(address, length)
     this.#remember(address)
   }

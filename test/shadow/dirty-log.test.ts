@@ -58,6 +58,46 @@ describe('DirtyLog', () => {
     expect(ranges(log)).toEqual(left.map((place) => [place, 0x1000]))
   })
 
+  test('has what was marked, and nothing else, in whatever order it is marked and taken', () => {
+    const pieces = [
+      { address: 0x1000n, region: region(0x4000) },
+      { address: 0x5800n, region: region(0x1800) },
+      { address: 0x9000n, region: region(0x1000) },
+    ]
+    const pagesOf = (address: number, length: number) =>
+      pieces.flatMap(({ address: at, region: { length: size } }) => {
+        const first = Math.max(address, Number(at))
+        const end = Math.min(address + length, Number(at) + size)
+        return Array.from({ length: 16 }, (_, page) => page).filter(
+          (page) => first < end && page >= first >> 12 && page <= (end - 1) >> 12,
+        )
+      })
+    const mark = fc.tuple(
+      fc.nat({ max: 0xafff }),
+      fc.oneof(fc.constant(0), fc.nat({ max: 40 }), fc.nat({ max: 0x3000 })),
+    )
+    fc.assert(
+      fc.property(fc.array(fc.option(mark, { nil: 'take' }), { maxLength: 40 }), (list) => {
+        const log = new DirtyLog(new GuestMemory(pieces))
+        let wanted = new Set<number>()
+        const check = () => {
+          const found = [...dirtyRanges(log.take())].flatMap(({ address, size }) => pagesOf(Number(address), size))
+          expect(new Set(found)).toEqual(wanted)
+          wanted = new Set()
+        }
+        for (const step of list) {
+          if (typeof step === 'string') check()
+          else {
+            log.mark(...step)
+            for (const page of pagesOf(...step)) wanted.add(page)
+          }
+        }
+        check()
+      }),
+      { numRuns: 500 },
+    )
+  })
+
   test('gives every run of any bitmap, wherever its bytes lie', () => {
     const bits = fc.array(fc.nat({ max: 8 * 70 - 1 }), { maxLength: 60 })
     fc.assert(
