@@ -38,19 +38,28 @@ export async function guestOf(
   return guest === undefined || state === undefined ? undefined : { ...guest, state }
 }
 
-/** ERR_VDPA_STATE where somebody who drives a queue was not given, or another one that did before. */
-export function checkGiven(
-  device: VdpaDevice,
-  given: { readonly driver?: NetDriver | BlockDriver; readonly control?: NetControlQueue },
-): void {
-  for (const queue of device.drivenQueues) {
+/** Who was given to go on with a device. */
+export interface Given {
+  readonly driver?: NetDriver | BlockDriver | undefined
+  readonly control?: NetControlQueue | undefined
+  readonly shadowControl?: ShadowControlQueue<AddressSpace> | undefined
+}
+
+/** ERR_VDPA_STATE where somebody who drives a queue was not given, or another one that did before, and where one was given that drives none: it is another device's, or has ended. */
+export function checkGiven(device: VdpaDevice, { driver, control, shadowControl }: Given): void {
+  const queues = device.drivenQueues
+  const { path } = device
+  for (const queue of queues) {
     const { index, owner } = queue
     if (owner !== CONTROL && !DRIVERS.includes(owner)) continue
-    const one = owner === CONTROL ? given.control : given.driver
+    const one = owner === CONTROL ? (control ?? shadowControl?.control) : driver
     if (one?.drives(queue) === true) continue
     const which = one === undefined ? 'which was not given' : 'and not by the one that was given'
-    throw vdpaError('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, ${which}`, { path: device.path })
+    throw vdpaError('ERR_VDPA_STATE', `queue ${index} is driven by ${owner}, ${which}`, { path })
   }
+  for (const [name, one] of Object.entries({ driver, control, shadowControl: shadowControl?.control }))
+    if (one !== undefined && !queues.some((queue) => one.drives(queue)))
+      throw vdpaError('ERR_VDPA_STATE', `the ${name} that was given drives no queue of the device`, { path })
 }
 
 /** Nobody will go on with it: who waits is told, and its memory is freed, with a device of `devices` where that did not let go of it. */

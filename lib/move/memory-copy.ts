@@ -5,6 +5,7 @@ import { countBefore } from '../base/sorted.js'
 import { copyBytes } from '../memory/copy-bytes.js'
 import type { GuestMemory, GuestPiece } from '../memory/guest-memory.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
+import { checkHas } from './check-wish.js'
 import { dirtyRanges, type DirtyLog, type DirtyRange } from '../shadow/dirty-log.js'
 
 /** A guest's memory on both sides. */
@@ -39,8 +40,9 @@ export class MemoryCopy {
   constructor(copied: CopiedMemory) {
     checkObject(copied, 'memory')
     const { from, to, log } = copied
-    checkObject(from, 'memory.from')
-    checkObject(to, 'memory.to')
+    checkHas(from, 'memory.from', 'a GuestMemory', ['pieces', 'slices'])
+    checkHas(to, 'memory.to', 'a GuestMemory', ['pieces', 'slices'])
+    if (log !== undefined) checkHas(log, 'memory.log', 'a DirtyLog', ['take'])
     this.#from = from
     this.#to = to
     this.#log = log

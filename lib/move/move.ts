@@ -12,6 +12,7 @@ import type { VdpaDevice } from '../device/vdpa-device.js'
 import { ShadowQueue } from '../shadow/shadow-queue.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { arriveSteps, later, prepareSteps, type Arrived } from './arrive.js'
+import { checkArrival, checkPassengers } from './check-wish.js'
 import { checkGiven, giveUp, guestOf, looseQueues, type SavedDriver } from './carried.js'
 import { DriverCarry } from './driver-carry.js'
 import { MemoryCopy } from './memory-copy.js'
@@ -34,8 +35,8 @@ const LITTLE = 1 << 20
  * is negotiated with a list of features wherever it is offered, and with a word of bits only where it is in it.
  *
  * A source that cannot be suspended is stopped by a reset where drivers of this package drive its queues; what it had taken and not answered is carried out again, and `lost`
- * says so. ERR_VDPA_NOT_SUPPORTED where somebody else drives one, and where the target differs; ERR_VDPA_STATE where the source does not run, the target is not new, or a
- * queue's driver was not given. prepareMove() has the same in pieces.
+ * says so. ERR_VDPA_NOT_SUPPORTED where somebody else drives one, and where the target differs; ERR_VDPA_STATE where the source does not run, the target is not new, a
+ * queue's driver was not given, or one was given that drives no queue of the source. prepareMove() has the same in pieces.
  */
 export async function moveDevice<const Wish extends MoveDeviceOptions = MoveDeviceOptions>(
   source: VdpaDevice,
@@ -72,7 +73,10 @@ export async function prepareMove(
   checkObject(options, 'options')
   checkDevice(source, 'source')
   checkDevice(target, 'target')
-  const wish = { ...options, shadows: [...(options.shadows ?? [])] }
+  checkPassengers(options)
+  checkArrival(options)
+  const { shadows = [], eventfds = [] } = options
+  const wish = { ...options, shadows: [...shadows], eventfds: eventfds.map((one) => ({ ...one })) }
   const copy = wish.memory === undefined ? undefined : new MemoryCopy(wish.memory)
   const move = await source.changeQueues('prepareMove()', () => {
     checkMovable(source, wish)
@@ -469,12 +473,17 @@ function checkPositions({ path }: VdpaDevice, { snapshot }: TakenSnapshot): void
 }
 
 /** Refuses before anything is touched what would be lost on the way. */
-function checkMovable(source: VdpaDevice, { driver, control, shadowControl, shadows = [] }: MoveOptions): void {
+function checkMovable(source: VdpaDevice, wish: MoveOptions): void {
   const { path } = source
+  const { shadows = [] } = wish
   if (source.phase !== 'running')
     throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.phase}`, { path })
-  const commands = control ?? shadowControl?.control
-  checkGiven(source, { ...(driver !== undefined && { driver }), ...(commands !== undefined && { control: commands }) })
+  checkGiven(source, wish)
+  const other = shadows.find(({ device }) => device !== source)
+  if (other !== undefined) {
+    const text = `the shadow of queue ${other.index} that was given is of ${other.device.path}`
+    throw vdpaError('ERR_VDPA_STATE', text, { path })
+  }
   const loose = looseQueues(source).find((queue) => !shadows.some((shadow) => shadow === ShadowQueue.of(queue)))
   if (loose !== undefined)
     throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which was not given`, { path })

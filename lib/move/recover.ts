@@ -1,6 +1,6 @@
 // A device that broke down, or was reset behind our back, is reset and told everything again: what was in flight is what the drivers' books say, whatever the device says.
 
-import { checkInteger, checkObject } from '../base/checks.js'
+import { checkObject } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { sleeping, type Steps } from '../base/steps.js'
@@ -23,6 +23,7 @@ import type { NetDriver } from '../drivers/net-driver.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { ShadowQueue } from '../shadow/shadow-queue.js'
 import { arriveSteps, laterOnly, prepareSteps, type Arrived, type QueueEventfds } from './arrive.js'
+import { checkArrival, checkPassengers } from './check-wish.js'
 import { checkGiven, giveUp, guestOf, looseQueues, type DriverToGoOn } from './carried.js'
 import { restored, type Restored } from './restore.js'
 
@@ -52,7 +53,7 @@ export interface RecoverOptions {
  * device did not answer is given to it again, and nothing else; whether it had carried that out nobody can tell. Shadows of a guest's data queues go on by their own books; a queue of theirs whose
  * ring is broken ends, which `lost` says. A split ring that somebody else drives goes on behind its last used entry.
  *
- * One procedure of the device. ERR_VDPA_STATE where the device does not run, a queue of it was saved, or a queue's driver was not given; ERR_VDPA_NOT_SUPPORTED where nobody can tell where a
+ * One procedure of the device. ERR_VDPA_STATE where the device does not run, a queue of it was saved, a queue's driver was not given, or one was given that drives none of its queues; ERR_VDPA_NOT_SUPPORTED where nobody can tell where a
  * queue stands: nothing has changed then. After any other failure the device is reset, its queues are closed, and who waits is told ERR_VDPA_CANCELED; a device that refuses even that is
  * lost. One that is lost already is reset only, and ERR_VDPA_DEVICE_BROKEN says so. A block driver begins with empty queues where its requests were rejected when the device broke down:
  * see BlockDriverOptions.waitsForRecovery.
@@ -60,12 +61,9 @@ export interface RecoverOptions {
 export async function recoverDevice(device: VdpaDevice, options: RecoverOptions = {}): Promise<Restored> {
   checkDevice(device, 'device')
   checkObject(options, 'options')
-  const { driver, control, shadowControl, timeout, eventfds = [] } = options
-  if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
-  for (const [name, one] of Object.entries({ driver, control, shadowControl }))
-    if (one !== undefined) checkObject(one, name)
-  for (const [at, one] of eventfds.entries()) checkObject(one, `eventfds[${at}]`)
-  const wish = { ...options, eventfds: [...eventfds] }
+  checkPassengers(options)
+  checkArrival(options)
+  const wish = { ...options, eventfds: (options.eventfds ?? []).map((one) => ({ ...one })) }
   return device.changeQueues('recoverDevice()', () => recoverSteps(device, wish))
 }
 
@@ -103,8 +101,7 @@ function checkRecoverable(device: VdpaDevice, wish: RecoverOptions): void {
       path: device.path,
     })
   device.checkNoResetDue()
-  const { driver, control = wish.shadowControl?.control } = wish
-  checkGiven(device, { ...(driver !== undefined && { driver }), ...(control !== undefined && { control }) })
+  checkGiven(device, wish)
 }
 
 class Recovery {

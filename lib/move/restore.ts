@@ -1,6 +1,6 @@
 // A device goes on from a snapshot: of another device, of this one before it was reset, or of one that another program had.
 
-import { checkInteger, checkObject } from '../base/checks.js'
+import { checkObject } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import type { Steps } from '../base/steps.js'
@@ -12,9 +12,11 @@ import type { DeviceSnapshot } from '../device/snapshot.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { BlockDriver } from '../drivers/block-driver.js'
 import type { NetDriver } from '../drivers/net-driver.js'
+import { checkNotRestored } from '../drivers/saved-queues.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { arriveSteps, checkMemories, prepareSteps, type Arrived, type Arriving, type QueueEventfds } from './arrive.js'
 import type { SavedDriver } from './carried.js'
+import { checkArrival } from './check-wish.js'
 import { checkSnapshot } from './check-snapshot.js'
 import { differences } from './differences.js'
 
@@ -50,7 +52,7 @@ export interface Restored {
  * Has a device that was opened, and not negotiated, go on from a snapshot: features, groups, mappings, the control queue and what it had set, rings where they stood, DRIVER_OK. Data
  * queues are enabled when the commands were acknowledged, where ENABLE_AFTER_DRIVER_OK is there; otherwise they run before. The snapshot may come from anywhere.
  *
- * Nothing is touched where the snapshot is none (TypeError and RangeError name the place), the memory is too short, the device is not new (ERR_VDPA_STATE), or it cannot
+ * Nothing is touched where the snapshot is none (TypeError and RangeError name the place), the memory is too short, the device is not new, or the driver went on already (ERR_VDPA_STATE), or it cannot
  * be (ERR_VDPA_NOT_SUPPORTED, every reason in the sentence; compareSnapshot() gives them as a list). After any later failure the device is closed: what a driver waits for
  * is rejected then, and the memory stays the caller's.
  */
@@ -119,11 +121,10 @@ export function checkNew(device: VdpaDevice): void {
 /** Looks options through, and copies them. */
 export function checkRestore(options: RestoreOptions): RestoreOptions {
   checkObject(options, 'options')
-  const { timeout, eventfds, driver } = options
-  if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, 0x7fff_ffff)
-  if (driver !== undefined) checkObject(driver, 'driver')
-  for (const [at, one] of (eventfds ?? []).entries()) checkObject(one, `eventfds[${at}]`)
-  return { ...options, ...(eventfds !== undefined && { eventfds: [...eventfds] }) }
+  const { eventfds, driver } = options
+  checkArrival(options)
+  if (driver !== undefined) checkNotRestored(driver, 'driver')
+  return { ...options, ...(eventfds !== undefined && { eventfds: eventfds.map((one) => ({ ...one })) }) }
 }
 
 /** Stops a device that did not go on, and lets go of queues whose memory is somebody else's. */
