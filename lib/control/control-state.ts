@@ -35,6 +35,13 @@ const order: readonly NetCommandName[] = [
   'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET',
 ]
 
+/** What the last of these commands says is what the device does (section 5.1.6.5.5): they stay in the order in which they were acknowledged. */
+const multiqueue: readonly NetCommandName[] = [
+  'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
+  'VIRTIO_NET_CTRL_MQ_RSS_CONFIG',
+  'VIRTIO_NET_CTRL_MQ_HASH_CONFIG',
+]
+
 const ONE_COALESCING = 'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET'
 /** Commands of which several hold beside one another, each about what its payload begins with. */
 const several = new Set<NetCommandName>(['VIRTIO_NET_CTRL_VLAN_ADD', 'VIRTNET_RSS_CTX_CTRL_ADD', ONE_COALESCING])
@@ -71,7 +78,7 @@ export class ControlState {
 
   /** What sets all of it, in the order in which it is to be sent. A copy. */
   commands(): StateCommand[] {
-    const entries = [...this.#entries.values()].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
+    const entries = [...this.#entries.values()].sort((a, b) => placeOf(a.name) - placeOf(b.name))
     return entries.map(({ name, payload }) => ({ name, payload: payload.slice() }))
   }
 
@@ -94,7 +101,10 @@ export class ControlState {
   }
 
   #set(name: NetCommandName, payload: Uint8Array, about: number): void {
-    this.#entries.set(`${name} ${about}`, { name, payload: payload.slice() })
+    const key = `${name} ${about}`
+    // Behind what was acknowledged before it.
+    this.#entries.delete(key)
+    this.#entries.set(key, { name, payload: payload.slice() })
   }
 
   /** What was set, or may have been, does not count any more. */
@@ -104,6 +114,10 @@ export class ControlState {
     for (const [key, entry] of this.#entries)
       if (entry.name === name && isMeant(Number(key.slice(name.length + 1)))) this.#entries.delete(key)
   }
+}
+
+function placeOf(name: NetCommandName): number {
+  return order.findIndex((one) => one === name || (multiqueue.includes(name) && multiqueue.includes(one)))
 }
 
 /** What takes away, or changes, what another command has set. */

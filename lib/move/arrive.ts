@@ -19,7 +19,7 @@ import type { MemoryRegion } from '../memory/memory-region.js'
 import type { ShadowQueue } from '../shadow/shadow-queue.js'
 import { virtioBlkConfig } from '../uapi/virtio-blk.js'
 import { decodeNetConfig, parseMac } from '../uapi/virtio-net.js'
-import type { NetCommandName } from '../uapi/virtio-net-commands.js'
+import { netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
 import type { DriverToGoOn } from './carried.js'
 import { bytesOf } from './check-snapshot.js'
 import { parseAddresses } from './words.js'
@@ -163,7 +163,8 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   const own = snapshot.queues.filter(({ index, books }) => books !== undefined && index >= queuesOf(driver))
   const control = snapshot.queues.find(({ isControl }) => isControl === true)
   const commands = control === undefined ? [] : commandsOf(device, snapshot)
-  const isLate = commands.length > 0 && device.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')
+  const first = commands.filter((command) => !isOfOneQueue(command))
+  const isLate = first.length > 0 && device.backendFeatures.has('VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK')
   if (from.isMapped !== true) yield* mapAll(device, snapshot, from.memories)
   if (control !== undefined) {
     arrived.control = yield* startControl(device, control, from)
@@ -174,9 +175,11 @@ export function* arriveSteps(device: VdpaDevice, from: Arriving, arrived: Arrive
   for (const shadow of from.shadows ?? []) yield* shadow.recovery.rejoinSteps(isLate)
   for (const queue of guests) setUp(device, queue, from.eventfds ?? [], isLate)
   yield* device.startOrHaltSteps()
-  if (commands.length > 0) yield* replaySteps(device, arrived, commands)
+  if (first.length > 0) yield* replaySteps(device, arrived, first)
   const late = isLate ? snapshot.queues.filter(({ isEnabled, isControl }) => isEnabled && isControl !== true) : []
   for (const { index } of late) device.vring(index).enableOwned()
+  const last = commands.filter(isOfOneQueue)
+  if (last.length > 0) yield* replaySteps(device, arrived, last)
   tell(device, from, arrived, isLate)
 }
 
@@ -255,9 +258,15 @@ function keepPlaces(space: AddressSpace, { snapshot, memories, driver, shadows =
   return giveBack
 }
 
-/** The commands of the snapshot, and the address that the driver knows where the device was given another. */
-function commandsOf(device: VdpaDevice, { control, config }: DeviceSnapshot): Command[] {
-  const commands = control.map(({ name, payload }) => ({ name: name as NetCommandName, payload: bytesOf(payload) }))
+/**
+ * The commands of the snapshot, and the address that the driver knows where the device was given another. Coalescing of a queue that is not enabled is not told: the device takes none, and a queue
+ * that is enabled anew begins without.
+ */
+function commandsOf(device: VdpaDevice, { control, config, queues }: DeviceSnapshot): Command[] {
+  const enabled = new Set(queues.flatMap(({ index, isEnabled }) => (isEnabled ? [index] : [])))
+  const commands = control
+    .map(({ name, payload }) => ({ name: name as NetCommandName, payload: bytesOf(payload) }))
+    .filter((command) => !isOfOneQueue(command) || enabled.has(coalescing.decode(command.payload).queue))
   const name = 'VIRTIO_NET_CTRL_MAC_ADDR_SET'
   const before = bytesOf(config)
   const mayChange = device.features?.has('VIRTIO_NET_F_CTRL_MAC_ADDR') === true
@@ -269,6 +278,13 @@ function commandsOf(device: VdpaDevice, { control, config }: DeviceSnapshot): Co
 interface Command {
   readonly name: NetCommandName
   readonly payload: Uint8Array
+}
+
+const { VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET: coalescing } = netCommands
+
+/** Whether the device takes it for a queue that is enabled alone (spec section 5.1.6.5.8). */
+function isOfOneQueue({ name }: Command): boolean {
+  return name === coalescing.name
 }
 
 function startDriver(

@@ -43,3 +43,50 @@ test('what is in doubt of all queues is not settled by what is said of one', () 
   note(ONE, { queue: 0, ...coalescing })
   expect(uncertain().length).toBe(1)
 })
+
+test('of the commands of multiqueue the last one stays the last, because it decides', () => {
+  const key = new Uint8Array(40)
+  const rss = { hashTypes: 1, indirectionTable: [0], unclassifiedQueue: 0, maxTxVq: 1, key }
+  const [pairs, hash, spread] = [
+    'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET',
+    'VIRTIO_NET_CTRL_MQ_HASH_CONFIG',
+    'VIRTIO_NET_CTRL_MQ_RSS_CONFIG',
+  ] as const
+  const set = { [pairs]: 2, [hash]: { hashTypes: 2, key }, [spread]: rss }
+  for (const [list, left] of [
+    [
+      [hash, pairs],
+      [hash, pairs],
+    ],
+    [
+      [pairs, hash],
+      [pairs, hash],
+    ],
+    [
+      [hash, spread],
+      [hash, spread],
+    ],
+    [
+      [spread, hash, spread],
+      [hash, spread],
+    ],
+    [
+      [hash, spread, hash],
+      [spread, hash],
+    ],
+    [
+      [spread, hash, pairs],
+      [hash, pairs],
+    ],
+  ] as const) {
+    const { note, certain } = book()
+    note('VIRTIO_NET_CTRL_RX_PROMISC', true)
+    for (const name of list) note(name, set[name])
+    note('VIRTIO_NET_CTRL_MAC_ADDR_SET', '02:00:00:00:00:01')
+    expect(certain().map((one) => one.split(' ')[0])).toEqual([
+      'VIRTIO_NET_CTRL_MAC_ADDR_SET',
+      ...left,
+      'VIRTIO_NET_CTRL_RX_PROMISC',
+    ])
+  }
+})

@@ -175,8 +175,8 @@ test('what was set is a list of commands that sets it again', async () => {
   const before = { ...model.control, vlans: new Set(model.control.vlans) }
   expect(commands.map(({ name }) => name.replace('VIRTIO_NET_CTRL_', ''))).toEqual([
     'MAC_ADDR_SET',
-    'MQ_VQ_PAIRS_SET',
     'MQ_HASH_CONFIG',
+    'MQ_VQ_PAIRS_SET',
     'HASH_TUNNEL_SET',
     'GUEST_OFFLOADS_SET',
     'MAC_TABLE_SET',
