@@ -44,7 +44,7 @@ const moduleHint =
 export class VdpaFamily implements AsyncDisposable {
   readonly #netlink: GenericNetlink
   readonly #options: AskOptions
-  #family: Promise<NetlinkFamily> | undefined
+  #family: NetlinkFamily | undefined
 
   /** `options` hold for every question that has none of its own. */
   constructor(netlink: GenericNetlink, options: AskOptions = {}) {
@@ -168,20 +168,31 @@ export class VdpaFamily implements AsyncDisposable {
     isDump = false,
   ): Promise<Answer> {
     const { id: family } = await this.#resolve(options)
-    return this.#netlink.ask({ family, command: commands[name], attributes: asked, isDump, name }, options)
+    const question = { command: commands[name], attributes: asked, isDump, name }
+    try {
+      return await this.#netlink.ask({ ...question, family }, options)
+    } catch (failure) {
+      if (!isVdpaError(failure) || failure.code !== 'ENOENT') throw failure
+      // Nobody has this id any more: the module was loaded anew, and has another.
+      this.#family = undefined
+      const { id } = await this.#resolve(options)
+      if (id === family) throw failure
+      return this.#netlink.ask({ ...question, family: id }, options)
+    }
   }
 
-  /** The id changes only when the module is loaded anew; a failure is asked again the next time. */
-  #resolve(options: AskOptions): Promise<NetlinkFamily> {
-    this.#family ??= this.#netlink.family(VDPA_GENL_NAME, options).catch((failure: unknown) => {
-      this.#family = undefined
+  /** What is known is not asked again. Each asks for itself until then: another may be canceled. */
+  async #resolve(options: AskOptions): Promise<NetlinkFamily> {
+    try {
+      this.#family ??= await this.#netlink.family(VDPA_GENL_NAME, options)
+      return this.#family
+    } catch (failure) {
       if (!isVdpaError(failure) || failure.code !== 'ENOENT') throw failure
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel has no vDPA management', {
         hint: moduleHint,
         cause: failure,
       })
-    })
-    return this.#family
+    }
   }
 }
 

@@ -279,6 +279,50 @@ describe('the family vdpa', () => {
     expect(await family.devices()).toEqual([])
   })
 
+  /** A kernel whose family has the id of the moment, and no other. */
+  function reloadable(id: () => number) {
+    return scripted(({ sequence, type, payload }, socket) => {
+      if (type !== 0x10 && type !== id()) return socket.put(verdict(sequence, 2))
+      if (type !== 0x10) return socket.put(decodeGeneric(payload).command === 5 ? done(sequence) : verdict(sequence))
+      const attributes = Buffer.concat([Uint8Array.of(1, 2, 0, 0), encodeAttributes([at(1, u(id(), 2))])])
+      socket.put(encodeMessage({ type, flags: 0, sequence, payload: attributes }), verdict(sequence))
+    })
+  }
+
+  it('finds the family again when its module was loaded anew', async () => {
+    let id = FAMILY
+    const { backend, socket } = reloadable(() => id)
+    await using family = VdpaFamily.open(backend)
+    expect(await family.devices()).toEqual([])
+    id++
+    expect(await family.devices()).toEqual([])
+    await family.delete('net0')
+    // The id, a list, a list in vain, the id, the list, and the deleting.
+    expect(socket.sent).toBe(6)
+  })
+
+  it('gives ENOENT of the family itself as it is', async () => {
+    const { backend } = scripted(({ sequence, type }, socket) => {
+      if (type !== 0x10) return socket.put(verdict(sequence, 2))
+      const attributes = Buffer.concat([Uint8Array.of(1, 2, 0, 0), encodeAttributes([at(1, u(FAMILY, 2))])])
+      socket.put(encodeMessage({ type, flags: 0, sequence, payload: attributes }), verdict(sequence))
+    })
+    await using family = VdpaFamily.open(backend)
+    expect(await failureOf(() => family.delete('net0'))).toMatchObject({
+      code: 'ENOENT',
+      request: 'VDPA_CMD_DEV_DEL',
+    })
+  })
+
+  it('does not cancel one question with another', async () => {
+    const { backend } = reloadable(() => FAMILY)
+    await using family = VdpaFamily.open(backend)
+    const stop = AbortSignal.abort('enough')
+    const [first, second] = await Promise.allSettled([family.devices({ signal: stop }), family.devices()])
+    expect(first).toMatchObject({ status: 'rejected', reason: { code: 'ERR_VDPA_CANCELED' } })
+    expect(second).toEqual({ status: 'fulfilled', value: [] })
+  })
+
   it('names an answer that tells nothing', async () => {
     for (const answers of [{}, { 5: ['03010000'] }, { 5: ['03010000 04000400'] }]) {
       const { backend } = kernel(answers)
