@@ -4,7 +4,7 @@ import { systemError } from '../base/errors.js'
 import { inventory, type InventoryDevice } from '../inventory.js'
 import type { DeviceConfiguration } from '../management/family-facts.js'
 import { describeHolder } from '../management/release.js'
-import { VdpaFamily } from '../management/vdpa-family.js'
+import { configurationIfTold, VdpaFamily } from '../management/vdpa-family.js'
 import type { Host } from './host.js'
 import { table, type Paint, type Report } from './output.js'
 
@@ -90,7 +90,8 @@ export async function findDevice(host: Host, name: string): Promise<InventoryDev
   })
 }
 
-async function configurationOf(host: Host, name: string): Promise<DeviceConfiguration> {
+/** What netlink tells of a device; undefined where it has no words for its kind. */
+export async function configurationOf(host: Host, name: string): Promise<DeviceConfiguration | undefined> {
   await using family = VdpaFamily.open(host.backend())
-  return await family.configuration(name)
+  return await configurationIfTold(family, name)
 }

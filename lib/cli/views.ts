@@ -3,9 +3,8 @@
 import { vdpaError } from '../base/errors.js'
 import type { DeviceConfiguration } from '../management/family-facts.js'
 import { describeHolder } from '../management/release.js'
-import { VdpaFamily } from '../management/vdpa-family.js'
 import type { Host } from './host.js'
-import { findDevice } from './looks.js'
+import { configurationOf, findDevice } from './looks.js'
 import { table, type Paint, type Report } from './output.js'
 
 /** `features`: what a device offers, and what its driver took. ENODEV; ERR_VDPA_NOT_SUPPORTED where no management device made it. */
@@ -30,7 +29,7 @@ export async function features(host: Host, name: string, paint: Paint): Promise<
 export async function status(host: Host, name: string, paint: Paint): Promise<Report> {
   const device = await findDevice(host, name)
   const { driver, node, holders } = device
-  const configuration = device.managed === undefined ? undefined : await ask(host, device.name)
+  const configuration = device.managed === undefined ? undefined : await configurationOf(host, device.name)
   const isNegotiated = configuration?.negotiatedFeatures !== undefined
   const state =
     node === undefined ? (driver === undefined ? 'unbound' : 'without a node') : holders.length > 0 ? 'held' : 'free'
@@ -71,6 +70,8 @@ export async function config(host: Host, name: string): Promise<Report> {
   }
 }
 
+const opensHint = 'opening it would reset it; `vhost-vdpa topology` does that'
+
 async function configured(
   host: Host,
   name: string,
@@ -79,12 +80,13 @@ async function configured(
   if (managed === undefined)
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'no management device made it, so nobody tells without opening it', {
       path: device,
-      hint: 'opening it would reset it; `vhost-vdpa topology` does that',
+      hint: opensHint,
     })
-  return { device, configuration: await ask(host, device) }
-}
-
-async function ask(host: Host, name: string): Promise<DeviceConfiguration> {
-  await using family = VdpaFamily.open(host.backend())
-  return await family.configuration(name)
+  const configuration = await configurationOf(host, device)
+  if (configuration === undefined)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the kernel tells no configuration of a device of kind ${managed.kind}`, {
+      path: device,
+      hint: opensHint,
+    })
+  return { device, configuration }
 }

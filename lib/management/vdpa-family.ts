@@ -196,6 +196,16 @@ export class VdpaFamily implements AsyncDisposable {
   }
 }
 
+/** configuration(); undefined where the kernel has no words for the kind of device, which it has for network and block devices alone. */
+export async function configurationIfTold(family: VdpaFamily, name: string): Promise<DeviceConfiguration | undefined> {
+  try {
+    return await family.configuration(name)
+  } catch (failure) {
+    if (isVdpaError(failure) && failure.code === 'EOPNOTSUPP') return undefined
+    throw failure
+  }
+}
+
 /** The request of add(), attribute by attribute, in the order of their numbers. TypeError and RangeError for what no device can be. */
 export function newDeviceAttributes(device: NewDevice): NetlinkAttribute[] {
   if (typeof device !== 'object' || device === null) throw typeError('device', 'an object', device)

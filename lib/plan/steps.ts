@@ -3,7 +3,7 @@
 import type { Backend } from '../backend/backend.js'
 import { checkObject } from '../base/checks.js'
 import { busDevices, type HostRoot } from '../management/sysfs.js'
-import { VdpaFamily } from '../management/vdpa-family.js'
+import { configurationIfTold, VdpaFamily } from '../management/vdpa-family.js'
 import { describeNode, nodeNow, numbersOf, sameNode } from './nodes.js'
 import { checkPlan, type Plan, type PlannedDevice, type PlannedNode } from './plan.js'
 
@@ -78,7 +78,7 @@ export async function standings(host: PlanHost): Promise<Map<string, Standing>> 
   const result = new Map<string, Standing>()
   for (const { name, driver, node } of await busDevices(host.root ?? '/')) {
     const maker = managed.get(name)?.managementDevice
-    const configuration = maker === undefined ? undefined : await family.configuration(name)
+    const configuration = maker === undefined ? undefined : await configurationIfTold(family, name)
     const offered = configuration?.deviceFeatures?.bits
     const all = maker === undefined ? undefined : possible.get(maker)
     const isLess = offered !== undefined && all !== '0x0' && offered !== all

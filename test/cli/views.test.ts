@@ -9,6 +9,7 @@ import { run } from '../../lib/cli/program'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
+import { withoutWordsFor } from '../management/support'
 import { Browser, hasBrowser, whyNoBrowser } from '../browser'
 import { parseOpenMetrics } from '../observe/open-metrics-parser'
 import { until } from '../until'
@@ -73,6 +74,25 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }))
 
 describe('features, status and config', () => {
+  it('do without what the kernel has no words for', async () => {
+    const host = await simulatedHost()
+    withoutWordsFor(host.backend() as Simulator, 'blk0')
+    expect(await command('show blk0', host)).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('made by'),
+      err: '',
+    })
+    expect(await command('status blk0', host)).toMatchObject({ code: 0, err: '' })
+    for (const words of ['config blk0', 'features blk0']) {
+      const [{ error } = {}] = await documents(words, host)
+      expect(error).toMatchObject({
+        code: 'ERR_VDPA_NOT_SUPPORTED',
+        message: expect.stringContaining('no configuration of a device of kind block'),
+        hint: expect.stringContaining('vhost-vdpa topology'),
+      })
+    }
+  })
+
   it('say what is offered and what was taken, and do not disturb', async () => {
     const host = await simulatedHost()
     expect((await command('features net0', host)).out).toContain('negotiated nothing yet')

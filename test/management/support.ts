@@ -2,7 +2,15 @@
 
 import type { Backend, NetlinkSocket, Subscription } from '../../lib/backend/backend'
 import { vdpaError } from '../../lib/base/errors'
-import { decodeMessages, encodeGeneric, encodeMessage, type NetlinkAttribute } from '../../lib/uapi/netlink'
+import type { Simulator } from '../../lib/simulator/index'
+import {
+  attributeText,
+  decodeGeneric,
+  decodeMessages,
+  encodeGeneric,
+  encodeMessage,
+  type NetlinkAttribute,
+} from '../../lib/uapi/netlink'
 import { PlainBackend } from '../backend/fake-backend'
 
 /** What the script makes of a request: datagrams that are there at once, or errors that receive() throws. */
@@ -110,4 +118,25 @@ export function done(sequence: number, errno = 0): Uint8Array {
   const payload = new Uint8Array(4)
   new DataView(payload.buffer).setInt32(0, -errno, true)
   return encodeMessage({ type: 3, flags: 2, sequence, payload })
+}
+
+/** A simulator whose family has no words for the configuration of one device, as the kernel for kinds other than network and block devices: EOPNOTSUPP. */
+export function withoutWordsFor(simulator: Simulator, name: string): Simulator {
+  const DEV_CONFIG_GET = 6
+  const UNKNOWN = 200
+  const altered = (datagram: Uint8Array): Uint8Array => {
+    const [message] = decodeMessages(datagram)
+    if (message === undefined || message.type < 0x1c) return datagram
+    const { command, attributes } = decodeGeneric(message.payload)
+    const isAsked = command === DEV_CONFIG_GET && attributes.some(({ bytes }) => attributeText(bytes) === name)
+    return isAsked ? encodeMessage({ ...message, payload: encodeGeneric({ command: UNKNOWN, attributes }) }) : datagram
+  }
+  const open = simulator.netlink.bind(simulator)
+  simulator.netlink = (protocol) => {
+    const socket = open(protocol)
+    const send = socket.send.bind(socket)
+    socket.send = (datagram) => send(altered(datagram))
+    return socket
+  }
+  return simulator
 }
