@@ -60,6 +60,13 @@ export const kernelWords = (kernel, archive) => [
 /** Boots a guest that runs `script` with busybox. Its console is this process's output. Resolves with its end. */
 export async function runGuest({ script, devices, memory }) {
   const kernel = await newestCached('6.12')
-  const wordsOf = (archive) => [...pcWords(memory), ...kernelWords(kernel, archive), ...devices.flatMap(deviceWords)]
+  // As many processors as queue pairs: Linux uses no more pairs than it has processors.
+  const processors = Math.max(1, ...devices.map((device) => Number(/,queues=(\d+)/.exec(device)?.[1] ?? 1)))
+  const wordsOf = (archive) => [
+    ...pcWords(memory),
+    ...['-smp', `${processors}`],
+    ...kernelWords(kernel, archive),
+    ...devices.flatMap(deviceWords),
+  ]
   return boot({ command: QEMU, script, modules: modulesOf(kernel, MODULES), wordsOf })
 }

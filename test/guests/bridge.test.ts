@@ -73,6 +73,7 @@ say again $(cat /sys/class/net/eth0/address)`,
     expect(model.mac).toBe('02:00:00:00:00:77')
     expect(model.control.isPromiscuous).toBe(true)
     expect([...model.control.vlans]).toContain(5)
+    expect(model.control.table.multicast.length).toBeGreaterThan(0)
     const names = new Set(heard.map(({ name, outcome }) => `${name ?? '?'} ${outcome}`))
     for (const name of ['MQ_VQ_PAIRS_SET', 'MAC_ADDR_SET', 'MAC_TABLE_SET', 'RX_PROMISC', 'VLAN_ADD'])
       expect(names).toContain(`VIRTIO_NET_CTRL_${name} forwarded`)
@@ -131,6 +132,7 @@ describeGuest('a guest on a bridged disk', () => {
   it.each([
     ['split rings', []],
     ['split rings with indirect descriptors and event index', ringFeatures],
+    ['packed rings', [transport.VIRTIO_F_RING_PACKED, ...ringFeatures]],
   ])('finds what it wrote, and so does the next guest, of another bridge, by %s', async (_name, moreFeatures) => {
     using folder = new TemporaryFolder()
     const simulator = new Simulator()
@@ -150,3 +152,43 @@ describeGuest('a guest on a bridged disk', () => {
     expect(model.counters.errors).toBe(0)
   })
 })
+
+// QEMU keeps its guest's control queue to itself and tells by which rings it enables what the guest asked for.
+describeGuest(
+  'a QEMU guest on a bridged network device',
+  () => {
+    it.each([
+      ['split rings', '', ringFeatures],
+      ['packed rings', ',packed=on', [transport.VIRTIO_F_RING_PACKED, ...ringFeatures]],
+    ])('has two queue pairs and reaches a guest of User Mode Linux, by %s', async (_name, properties, features) => {
+      const before = openDescriptors()
+      {
+        using folder = new TemporaryFolder()
+        const simulator = new Simulator()
+        const [one, other] = [
+          networkDevice({ mac: MAC, queuePairs: 2, moreFeatures: [...filters, ...features] }),
+          networkDevice({ mac: '02:00:00:00:00:02', moreFeatures: [...filters, ...features] }),
+        ]
+        pair(one, other)
+        await using first = await openDevice(simulator.add(one), { backend: simulator, expect: 'net' })
+        await using second = await openDevice(simulator.add(other), { backend: simulator, expect: 'net' })
+        await using a = await bridgeVhostUser(first, { socket: folder.file('first') })
+        await using b = await bridgeVhostUser(second, { socket: folder.file('second') })
+        const device = `${a.path}:1,mac=${MAC},queues=2${properties}`
+        await using guest = new Guest(`${pings('10.0.0.1', '10.0.0.2')}; say waits; sleep 600`, [device], 'qemu')
+        await using peer = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${b.path}:1`])
+        expect(await Promise.all([guest.saying('address'), peer.saying('address')])).toEqual([one.mac, other.mac])
+        expect(await Promise.all([guest.saying('pinged'), peer.saying('pinged')])).toEqual(['0', '0'])
+        expect(one.control.queuePairs).toBe(2)
+        await peer.end()
+        await guest.saying('waits')
+        await guest.kill()
+        await until(() => a.frontEnds === 0 && first.addressSpace(0).size === 0)
+        expect([a.refusals, b.refusals]).toEqual([[], []])
+        expect(one.violations).toEqual([])
+      }
+      await untilNoneIsOpen(before)
+    })
+  },
+  ['qemu', 'uml'],
+)

@@ -41,7 +41,7 @@ describeGuest('a guest on a network device', () => {
     await untilNoneIsOpen(before)
   })
 
-  it('sets its address and filters, which outlive no driver, and is told of the link', async () => {
+  it('sets its address, filters and VLANs, which outlive no driver, and is told of the link', async () => {
     using folder = new TemporaryFolder()
     const device = networkDevice({
       mac: '02:00:00:00:00:01',
@@ -53,6 +53,7 @@ describeGuest('a guest on a network device', () => {
       `ip link set eth0 address 02:00:00:00:00:77
 ip link set eth0 promisc on
 ip link set eth0 up
+vconfig add eth0 5
 say set
 n=0; while [ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
 say carrier $(cat /sys/class/net/eth0/carrier)
@@ -65,6 +66,8 @@ say again $(cat /sys/class/net/eth0/address)`,
     await guest.saying('set')
     expect(device.mac).toBe('02:00:00:00:00:77')
     expect(device.control.isPromiscuous).toBe(true)
+    expect([...device.control.vlans]).toContain(5)
+    expect(device.control.table.multicast.length).toBeGreaterThan(0)
     device.changeConfig(6, Uint8Array.of(0, 0))
     expect(await guest.saying('carrier')).toBe('0')
     await guest.saying('unloaded')

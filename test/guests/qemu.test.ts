@@ -1,12 +1,19 @@
 // A guest of QEMU, the front end of most people: its drivers on our models, beside a guest of User Mode Linux, and what it does when a back end goes.
 
 import { expect, it } from '@jest/globals'
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { blockDevice, networkDevice, pair, serveVhostUser, type NetworkDevice } from '../../lib/serve'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
-import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { openDescriptors, packageRoot, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { ensureBuilt } from '../scripts/support'
+import { ServingProcess } from '../serving-process'
 import { describeGuest, filled, Guest } from './guest'
 import { fillsDisk, filters, looksAtDisk, pings, ringFeatures } from './scripts'
 import { until } from '../until'
+
+const sumOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
 const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02'] as const
 
@@ -35,6 +42,7 @@ describeGuest(
           await using b = new Guest(pings('10.0.0.2', '10.0.0.1'), [`${second.path}:1`])
           expect(await Promise.all([a.saying('address'), b.saying('address')])).toEqual([one.mac, other.mac])
           expect(await Promise.all([a.saying('pinged'), b.saying('pinged')])).toEqual(['0', '0'])
+          expect(one.queues[2]?.isReady).toBe(properties.includes('queues=2'))
           await b.end()
           await a.saying('waits')
           await a.kill()
@@ -96,4 +104,39 @@ say again $(sort -u /sums) of $(wc -l < /sums)`,
     })
   },
   ['qemu', 'uml'],
+)
+
+describeGuest(
+  'a QEMU guest whose back end is killed and started again',
+  () => {
+    it('has on its disk what it wrote before, meanwhile and after', async () => {
+      ensureBuilt()
+      const main = join(packageRoot(), 'dist/cli/main.js')
+      using folder = new TemporaryFolder()
+      const [socket, file] = [folder.file('disk'), folder.file('disk.img')]
+      const words = ['serve', 'block', '--file', file, '--size', '16', '--vhost-user', socket]
+      await using server = await ServingProcess.start(main, words)
+      await using guest = new Guest(
+        `dd if=/dev/urandom of=/random bs=64k count=128 2> /dev/null
+for n in 1 2; do dd if=/random of=/dev/vda bs=4k oflag=direct conv=fsync 2> /dev/null || say failed; done &
+say writing
+wait
+say wrote $(sha256sum < /random)
+say has $(dd if=/dev/vda bs=64k count=128 iflag=direct 2> /dev/null | sha256sum)`,
+        [`${socket}:2`],
+        'qemu',
+      )
+      await guest.saying('writing')
+      await until(() => readFileSync(file).some((byte) => byte !== 0))
+      await server.kill()
+      expect(guest.said.some((line) => line.startsWith('wrote'))).toBe(false)
+      await using next = await ServingProcess.start(main, words)
+      const sum = await guest.saying('wrote')
+      expect(await guest.saying('has')).toBe(sum)
+      expect(await guest.end()).not.toContain('failed')
+      expect(sum).toContain(sumOf(readFileSync(file).subarray(0, 8 << 20)))
+      expect((await next.end('SIGTERM'))[0]).toBe(0)
+    })
+  },
+  ['qemu'],
 )

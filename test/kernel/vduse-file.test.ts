@@ -19,8 +19,9 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { busDevices } from '../../lib/management/sysfs'
 import { openDevice } from '../../lib/open'
 import { TemporaryFolder } from '../native/support'
+import { ServingProcess } from '../serving-process'
 import { until } from '../until'
-import { newDisk, pattern, run, ServingProcess, sumOf, writeTree } from './vduse-support'
+import { newDisk, pattern, run, sumOf, writeTree } from './vduse-support'
 
 const BLOCK = 4096
 const DONE = '{"version":1,"refusals":[],"refusalCount":0}'
@@ -33,7 +34,8 @@ const names = new Set<string>()
 
 async function serve(...words: string[]): Promise<ServingProcess> {
   names.add(words[words.indexOf('--vduse') + 1] ?? '')
-  const server = await ServingProcess.start(...words)
+  const main = require.resolve('../../lib/cli/main')
+  const server = await ServingProcess.start(main, ['serve', ...words, '--timeout', '60000'])
   servers.push(server)
   return server
 }

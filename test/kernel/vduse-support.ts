@@ -1,8 +1,7 @@
-// What the suites of VDUSE share: bytes and their sums, disks that appear, and servers in processes of their own.
+// What the suites of VDUSE share: bytes and their sums, and disks that appear.
 
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from '../until'
@@ -36,69 +35,4 @@ export function writeTree(folder: string): Map<string, string> {
     sums.set(name, sumOf(bytes))
   }
   return sums
-}
-
-/** Milliseconds in which a program of Node has begun on any machine. */
-const STARTS_IN = 400_000
-
-/** `vhost-vdpa serve …` in a process of its own. */
-export class ServingProcess {
-  readonly #child: ChildProcess
-  readonly #ended: Promise<unknown>
-  #out = ''
-  #err = ''
-
-  private constructor(words: readonly string[]) {
-    this.#child = spawn(process.execPath, [
-      require.resolve('../../lib/cli/main'),
-      '--json',
-      'serve',
-      ...words,
-      '--timeout',
-      '60000',
-    ])
-    this.#child.stdout?.on('data', (bytes: Buffer) => (this.#out += bytes.toString()))
-    this.#child.stderr?.on('data', (bytes: Buffer) => (this.#err += bytes.toString()))
-    this.#ended = once(this.#child, 'close')
-  }
-
-  /** Starts one and waits until it serves. */
-  static async start(...words: string[]): Promise<ServingProcess> {
-    const serving = new ServingProcess(words)
-    const serves = () => serving.#out.includes('\n')
-    await until(() => serves() || serving.#hasEnded, STARTS_IN)
-    // A refusal is a line of its own on stdout, as what it serves is.
-    if (!serves() || 'error' in serving.begun) {
-      // What it said may still be in its pipes when it is gone.
-      await serving.#ended
-      throw new Error(`it ended: ${serving.#out}${serving.#err}`)
-    }
-    return serving
-  }
-
-  get #hasEnded(): boolean {
-    return this.#child.exitCode !== null || this.#child.signalCode !== null
-  }
-
-  /** What it said first. */
-  get begun(): Readonly<Record<string, unknown>> {
-    return JSON.parse(this.#out.split('\n')[0] ?? '') as Record<string, unknown>
-  }
-
-  /** What it said on stderr. */
-  get complaints(): string {
-    return this.#err
-  }
-
-  /** Ends it: its exit code, and what it said last. */
-  async end(signal: 'SIGTERM' | 'SIGINT' | 'SIGKILL'): Promise<readonly [code: number | null, last: string]> {
-    this.#child.kill(signal)
-    await this.#ended
-    return [this.#child.exitCode, this.#out.trimEnd().split('\n').at(-1) ?? '']
-  }
-
-  /** Ends one that was not. */
-  async kill(): Promise<void> {
-    if (!this.#hasEnded) await this.end('SIGKILL')
-  }
 }
