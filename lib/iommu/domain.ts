@@ -16,6 +16,13 @@ export interface DomainMapping {
   readonly pieces: readonly Piece[]
 }
 
+/** A change that some endpoints have by now, and others not. */
+interface HalfMade {
+  readonly come: Set<DomainMapping>
+  readonly gone: Set<DomainMapping>
+  readonly seenBy: Set<Endpoint>
+}
+
 export class Domain {
   readonly id: number
   /** Its endpoints go through it as if it were not there. */
@@ -23,6 +30,7 @@ export class Domain {
   readonly endpoints = new Set<Endpoint>()
   readonly #table = new IntervalMap()
   readonly #byFirst = new Map<bigint, DomainMapping>()
+  #halfMade: HalfMade | undefined
 
   constructor(id: number, isBypass: boolean) {
     this.id = id
@@ -54,10 +62,32 @@ export class Domain {
     return this.#table.firstOverlap(first, last) !== undefined
   }
 
-  /** The mapping that contains an address. */
-  find(address: bigint): DomainMapping | undefined {
+  /** The mapping that contains an address, as an endpoint is to see it: while a change is made in one after another, each sees what its sink has. */
+  find(address: bigint, endpoint: Endpoint): DomainMapping | undefined {
     const entry = this.#table.find(address)
-    return entry === undefined ? undefined : this.#byFirst.get(entry.first)
+    const found = entry === undefined ? undefined : this.#byFirst.get(entry.first)
+    const change = this.#halfMade
+    if (change === undefined || change.seenBy.has(endpoint)) return found
+    if (found !== undefined && !change.come.has(found)) return found
+    for (const mapping of change.gone)
+      if (address >= mapping.range.first && address <= mapping.range.last) return mapping
+    return undefined
+  }
+
+  /** What is added and removed from now on is seen by the endpoints that are shown it, until settle(). One endpoint alone sees it at once. */
+  begin(): void {
+    if (this.endpoints.size > 1) this.#halfMade ??= { come: new Set(), gone: new Set(), seenBy: new Set() }
+  }
+
+  /** An endpoint's sink is being given the change, or (`isSeen` false) has it taken back. */
+  show(endpoint: Endpoint, isSeen: boolean): void {
+    if (isSeen) this.#halfMade?.seenBy.add(endpoint)
+    else this.#halfMade?.seenBy.delete(endpoint)
+  }
+
+  /** All see what there is. */
+  settle(): void {
+    this.#halfMade = undefined
   }
 
   /** Adds a mapping that overlaps none. */
@@ -65,11 +95,14 @@ export class Domain {
     const { first, last } = mapping.range
     this.#table.insert(first, last, mapping.physical, mapping.flags & 0xff)
     this.#byFirst.set(first, mapping)
+    if (this.#halfMade?.gone.delete(mapping) === false) this.#halfMade.come.add(mapping)
   }
 
   /** Removes a mapping that is there. */
-  remove({ range }: DomainMapping): void {
-    this.#table.remove(range.first, range.last)
-    this.#byFirst.delete(range.first)
+  remove(mapping: DomainMapping): void {
+    const { first, last } = mapping.range
+    this.#table.remove(first, last)
+    this.#byFirst.delete(first)
+    if (this.#halfMade?.come.delete(mapping) === false) this.#halfMade.gone.add(mapping)
   }
 }

@@ -4,8 +4,15 @@ import type { Range } from '../base/ranges.js'
 import type { Steps } from '../base/steps.js'
 import type { MappingSink } from '../iotlb/mapping-sink.js'
 import type { Domain } from './domain.js'
-import { changesOf, isSame, type Piece, type PieceChange } from './pieces.js'
+import { changesOf, inverse, isSame, type Piece, type PieceChange } from './pieces.js'
 import type { ReservedRange } from './reserved.js'
+
+/** Where accesses of an endpoint lead: through a domain, or to the same address, or nowhere. */
+export interface EndpointView {
+  readonly domain: Domain | undefined
+  /** Whether it reaches all memory while it is in no domain. */
+  readonly isBypassed: boolean
+}
 
 export class Endpoint {
   readonly id: number
@@ -15,6 +22,8 @@ export class Endpoint {
   /** Lowest first, and apart. */
   readonly reserved: readonly Required<ReservedRange>[]
   domain: Domain | undefined
+  /** What the sink was brought to: lookups lead nowhere else, so that all that they gave goes with what the sink has. */
+  view: EndpointView = { domain: undefined, isBypassed: false }
   /** Something could not be taken back: the sink has not what it should have, and the next change is to mend it. */
   isAstray = false
   /** What the sink has, by first address. */
@@ -40,17 +49,33 @@ export class Endpoint {
     }
   }
 
+  /** What the sink has. */
+  pieces(): Iterable<Piece> {
+    return this.#have.values()
+  }
+
   /** Changes the sink, in one batch: all of it, or nothing and the sink's failure. */
   *apply(change: PieceChange): Steps<void> {
     if (this.sink === undefined || change.gone.length + change.come.length === 0) return
-    yield* this.sink.batch(changesOf(change))
-    for (const { range } of change.gone) this.#have.delete(range.first)
-    for (const piece of change.come) this.#have.set(piece.range.first, piece)
+    // A sink may look up what it is being given.
+    this.#book(change)
+    try {
+      yield* this.sink.batch(changesOf(change))
+    } catch (failure) {
+      this.#book(inverse(change))
+      throw failure
+    }
   }
 
   /** Brings the sink to what it is to have. */
-  *bring(want: readonly Piece[]): Steps<void> {
+  *bring(want: readonly Piece[], view: EndpointView): Steps<void> {
+    this.view = view
     yield* this.apply(this.differenceTo(want))
     this.isAstray = false
+  }
+
+  #book({ gone, come }: PieceChange): void {
+    for (const { range } of gone) this.#have.delete(range.first)
+    for (const piece of come) this.#have.set(piece.range.first, piece)
   }
 }

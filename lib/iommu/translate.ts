@@ -1,11 +1,11 @@
 // Where an endpoint's access leads, for those who look it up instead of having it mapped: devices that ask when they miss, and models of devices.
 
-import { overlaps } from '../base/ranges.js'
 import type { Access } from '../iotlb/mapping.js'
 import type { GuestMemory } from '../memory/guest-memory.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { iommuFaultFlags, iommuFaultReasons, iommuMapFlags, virtioIommuFault } from '../uapi/virtio-iommu.js'
-import type { Endpoint } from './endpoint.js'
+import type { Endpoint, EndpointView } from './endpoint.js'
+import type { Piece } from './pieces.js'
 
 /** Where an access leads. */
 export interface Translation {
@@ -35,6 +35,14 @@ export interface IommuFault {
   readonly address: bigint | undefined
 }
 
+/** Whose access it is, and how it sees the memory now. */
+export interface Viewer {
+  readonly endpoint: Endpoint
+  readonly view: EndpointView
+  /** What it reaches in bypass. */
+  readonly identity: () => Iterable<Piece>
+}
+
 const { VIRTIO_IOMMU_MAP_F_READ: READ, VIRTIO_IOMMU_MAP_F_WRITE: WRITE } = iommuMapFlags
 const flagsOfAccess: Readonly<Record<Access, number>> = { ro: READ, wo: WRITE, rw: READ | WRITE }
 
@@ -47,15 +55,14 @@ export function accessOfFlags(flags: number): Access | undefined {
 /** Where an access leads, or the reason why nowhere. */
 export function translate(
   memory: GuestMemory,
-  endpoint: Endpoint,
-  isBypassed: boolean,
+  { endpoint, view, identity }: Viewer,
   iova: bigint,
   access: Access,
 ): Translation | number {
-  const { domain } = endpoint
+  const { domain, isBypassed } = view
   if (domain === undefined && !isBypassed) return iommuFaultReasons.VIRTIO_IOMMU_FAULT_R_DOMAIN
-  if (domain === undefined || domain.isBypass) return identity(memory, endpoint, iova)
-  const mapping = domain.find(iova)
+  if (domain === undefined || domain.isBypass) return within(identity(), iova)
+  const mapping = domain.find(iova, endpoint)
   const allowed = mapping === undefined ? undefined : accessOfFlags(mapping.flags)
   if (mapping === undefined || allowed === undefined || (flagsOfAccess[access] & ~mapping.flags) !== 0)
     return iommuFaultReasons.VIRTIO_IOMMU_FAULT_R_MAPPING
@@ -66,16 +73,14 @@ export function translate(
   return limited(found, mapping.range.last)
 }
 
-function identity(memory: GuestMemory, { window, reserved }: Endpoint, iova: bigint): Translation | number {
-  const here = { first: iova, last: iova }
-  const isOutside = iova < window.first || iova > window.last
-  if (isOutside || reserved.some((range) => overlaps(range, here)))
-    return iommuFaultReasons.VIRTIO_IOMMU_FAULT_R_MAPPING
-  const found = lookup(memory, iova, iova, 'rw')
-  if (found === undefined) return iommuFaultReasons.VIRTIO_IOMMU_FAULT_R_MAPPING
-  const next = reserved.find(({ first }) => first > iova)
-  const last = next === undefined || next.first - 1n > window.last ? window.last : next.first - 1n
-  return limited(found, last)
+function within(pieces: Iterable<Piece>, iova: bigint): Translation | number {
+  for (const { range, slice, access } of pieces) {
+    if (iova < range.first || iova > range.last) continue
+    const { region } = slice
+    const offset = slice.offset + Number(iova - range.first)
+    return { iova, size: range.last - iova + 1n, uaddr: region.address + BigInt(offset), access, region, offset }
+  }
+  return iommuFaultReasons.VIRTIO_IOMMU_FAULT_R_MAPPING
 }
 
 function lookup(memory: GuestMemory, iova: bigint, physical: bigint, access: Access): Translation | undefined {

@@ -11,6 +11,7 @@ import type { Access } from '../iotlb/mapping.js'
 import { iommuAttachFlags, iommuMapFlags, iommuRequestTypes, iommuStatus } from '../uapi/virtio-iommu.js'
 import { Domain } from './domain.js'
 import type { Endpoint } from './endpoint.js'
+import { everywhere, type WaysOfSinks } from './everywhere.js'
 import { iommuFacts, iommuFeatureBits, type IommuFacts, type VirtioIommuOptions } from './iommu-options.js'
 import {
   enter,
@@ -23,8 +24,8 @@ import {
   type MappingBooks,
   type MappingRequest,
 } from './mapping-change.js'
-import { identityPieces, inverse, piecesOf, type Piece, type PieceChange } from './pieces.js'
-import { accessOfFlags, faultOf, translate, type IommuFault, type Translation } from './translate.js'
+import { identityPieces, piecesOf, type Piece } from './pieces.js'
+import { accessOfFlags, faultOf, translate, type IommuFault, type Translation, type Viewer } from './translate.js'
 import type { IommuRequest } from './wire.js'
 
 const {
@@ -69,6 +70,10 @@ export class VirtioIommu {
   readonly #onFailure: ((failure: unknown) => void) | undefined
   readonly #domains = new Map<number, Domain>()
   readonly #books: MappingBooks
+  readonly #ways: WaysOfSinks = {
+    bring: (endpoint) => this.#bring(endpoint),
+    report: (failure) => this.report(failure),
+  }
   readonly #serial = new Serial('virtio-iommu')
   readonly #faultListeners = new Set<(fault: IommuFault) => void>()
   #accepted: bigint
@@ -221,7 +226,7 @@ export class VirtioIommu {
   translate(endpoint: number, iova: bigint, access: Access): Translation | undefined {
     toU64(iova, 'iova')
     checkOneOf(access, 'access', ['ro', 'wo', 'rw'])
-    const found = translate(this.#facts.memory, this.#endpoint(endpoint), this.isBypassed, iova, access)
+    const found = translate(this.#facts.memory, this.#viewer(this.#endpoint(endpoint)), iova, access)
     if (typeof found === 'object') return found
     this.reportFault(faultOf(endpoint, iova, access, found))
     return undefined
@@ -251,6 +256,14 @@ export class VirtioIommu {
     const endpoint = this.#facts.endpoints.get(id)
     if (endpoint === undefined) throw new RangeError(`endpoint must be one of the device (got ${id})`)
     return endpoint
+  }
+
+  /** One without a sink sees what there is. */
+  #viewer(endpoint: Endpoint): Viewer {
+    const hasSink = endpoint.sink !== undefined
+    const { domain } = endpoint
+    const view = hasSink ? endpoint.view : { domain, isBypassed: this.isBypassed }
+    return { endpoint, view, identity: () => (hasSink ? endpoint.pieces() : this.#identityOf(endpoint)) }
   }
 
   #parse(readable: Uint8Array, writableLength: number): IommuRequest | Uint8Array {
@@ -350,12 +363,16 @@ export class VirtioIommu {
   *#change(request: MappingRequest): Steps<number> {
     const change = planChange(this.#books, request)
     if (typeof change === 'number') return change
+    const { domain } = change
+    domain.begin()
     enter(change)
     try {
-      yield* this.#everywhere(change.domain, netChange([change]))
+      yield* everywhere(domain, netChange([change]), this.#ways)
     } catch (failure) {
       withdraw(change)
       throw failure
+    } finally {
+      domain.settle()
     }
     return OK
   }
@@ -379,6 +396,7 @@ export class VirtioIommu {
       if (typeof change !== 'number') {
         if (made.length === 0) firstMade = statuses.length
         else if (made[0]?.domain !== change.domain) break
+        change.domain.begin()
         enter(change)
         made.push(change)
       }
@@ -387,10 +405,12 @@ export class VirtioIommu {
     const [first] = made
     if (first === undefined) return statuses
     try {
-      yield* this.#everywhere(first.domain, netChange(made))
+      yield* everywhere(first.domain, netChange(made), this.#ways)
+      first.domain.settle()
       return statuses
     } catch (failure) {
       for (const change of made.toReversed()) withdraw(change)
+      first.domain.settle()
       // What comes behind one that is refused finds other books.
       const before = statuses.slice(0, firstMade)
       if (made.length === 1) return [...before, this.#refused(failure)]
@@ -414,12 +434,13 @@ export class VirtioIommu {
 
   /** Puts an endpoint into another domain, or none, in one batch; on failure it stays where it was. */
   *#move(endpoint: Endpoint, domain: Domain | undefined): Steps<void> {
-    const before = endpoint.domain
+    const { domain: before, view } = endpoint
     endpoint.domain = domain
     try {
-      yield* endpoint.bring(this.#wanted(endpoint))
+      yield* this.#bring(endpoint)
     } catch (failure) {
       endpoint.domain = before
+      endpoint.view = view
       throw failure
     }
     before?.endpoints.delete(endpoint)
@@ -429,37 +450,21 @@ export class VirtioIommu {
     this.#domains.set(domain.id, domain)
   }
 
-  /** Makes a change in all endpoints of a domain, or in none. What cannot be taken back is mended by the endpoint's next change. */
-  *#everywhere(domain: Domain, change: PieceChange): Steps<void> {
-    const done: Endpoint[] = []
-    try {
-      for (const endpoint of domain.endpoints) {
-        if (endpoint.isAstray) yield* endpoint.bring(this.#wanted(endpoint))
-        else yield* endpoint.apply(change)
-        done.push(endpoint)
-      }
-    } catch (failure) {
-      const back = inverse(change)
-      for (const endpoint of done.reverse()) yield* this.#takeBack(endpoint, back)
-      throw failure
-    }
-  }
-
-  *#takeBack(endpoint: Endpoint, back: PieceChange): Steps<void> {
-    try {
-      yield* endpoint.apply(back)
-    } catch (failure) {
-      endpoint.isAstray = true
-      this.report(failure)
-    }
+  /** Brings a sink, and lookups, to what they are to have now. */
+  *#bring(endpoint: Endpoint): Steps<void> {
+    const { domain } = endpoint
+    yield* endpoint.bring(this.#wanted(endpoint), { domain, isBypassed: this.isBypassed && !this.#isClosed })
   }
 
   /** What a sink is to have mapped. */
   #wanted(endpoint: Endpoint): readonly Piece[] {
-    const { domain, window, reserved } = endpoint
+    const { domain } = endpoint
     if (this.#isClosed) return []
     if (domain !== undefined && !domain.isBypass) return domain.mappings().flatMap(({ pieces }) => pieces)
-    if (domain === undefined && !this.isBypassed) return []
+    return domain === undefined && !this.isBypassed ? [] : this.#identityOf(endpoint)
+  }
+
+  #identityOf({ window, reserved }: Endpoint): Piece[] {
     const { memory, granule } = this.#facts
     return identityPieces(memory, window, reserved, granule)
   }
@@ -489,7 +494,7 @@ export class VirtioIommu {
     let isDone = true
     for (const endpoint of this.#facts.endpoints.values()) {
       try {
-        yield* endpoint.bring(this.#wanted(endpoint))
+        yield* this.#bring(endpoint)
       } catch (failure) {
         // A device that is closed has nothing mapped.
         if (isVdpaError(failure) && failure.code === 'ERR_VDPA_CLOSED') continue

@@ -55,12 +55,13 @@ export class ListSink implements MappingSink {
   }
 
   *batch(changes: readonly MappingChange[]): Steps<void> {
-    if (this.refuseAfter !== undefined && this.refuseAfter-- <= 0) {
+    const isRefused = this.refuseAfter !== undefined && this.refuseAfter-- <= 0
+    const turns = this.turnsAsleep?.() ?? 0
+    if (turns > 0) yield { now: () => undefined, later: () => sleep(turns) }
+    if (isRefused) {
       this.refuseAfter = undefined
       throw vdpaError(this.refusal as 'ERR_VDPA_REFUSED', 'a test wants it so', {})
     }
-    const turns = this.turnsAsleep?.() ?? 0
-    if (turns > 0) yield { now: () => undefined, later: () => sleep(turns) }
     let held = this.held
     for (const change of changes) {
       if (change.verb !== 'unmap') continue
