@@ -3,6 +3,7 @@
 
 import { rangeError, typeError } from '../base/checks.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
+import { callUnasked } from '../base/program-calls.js'
 import { sleeping, type Steps } from '../base/steps.js'
 import type { Eventfd } from '../backend/backend.js'
 import { NetControlQueue } from '../control/net-control-queue.js'
@@ -358,8 +359,9 @@ function tell(
   { driver, queues }: Arrived,
   isLate: boolean,
 ): void {
+  // The device runs: what a signal() of the program throws does not stop it.
   for (const { kick, call } of eventfds) {
-    kick?.signal()
+    if (kick !== undefined) callUnasked(() => kick?.signal())
     if (call !== undefined) interrupt(device, call)
   }
   if (driver instanceof NetDriver) driver.kickReceive()
@@ -368,7 +370,7 @@ function tell(
 }
 
 function interrupt({ backend }: VdpaDevice, call: EventfdLike): void {
-  if (typeof call === 'object') return call?.signal()
+  if (typeof call === 'object') return callUnasked(() => call?.signal())
   if (call < 0) return
   using wrapped = backend.eventfd(call)
   wrapped.signal()

@@ -348,6 +348,7 @@ export class DeviceMove {
     const failures = new Failures()
     failures.keep(failure)
     const refused = { isMoved: false, failure, device: source }
+    const back: Arrived = { queues: [] }
     try {
       yield* later(() => target.close().catch((met: unknown) => failures.keep(met)))
       if (lost !== undefined) throw lost.by
@@ -358,7 +359,6 @@ export class DeviceMove {
         if (this.#guest !== undefined) shadowControl?.attach(this.#guest)
         return this.#result({ ...refused, arrived: { driver, control, shadowControl }, shadows: this.#shadows })
       }
-      const back: Arrived = { queues: [] }
       const { driver } = this.#wish
       if (this.#saved === undefined && driver !== undefined) this.#saved = yield* driver.saveSteps(true)
       yield* source.resetSteps()
@@ -368,7 +368,9 @@ export class DeviceMove {
       return this.#result({ ...refused, arrived: back })
     } catch (met) {
       failures.keep(met)
-      failures.now(() => giveUp(this.#saved, [source, target]))
+      // Half of what it was told is nothing that anybody goes on with.
+      yield* failures.attempt(source.resetSteps())
+      if (back.driver === undefined) failures.now(() => giveUp(this.#saved, [source, target]))
     }
     failures.throwMet(`${source.path} did not move to ${target.path}, and could not go on either`)
     throw failure
