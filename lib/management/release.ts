@@ -33,6 +33,8 @@ export interface Release {
   readonly options: ReleaseOptions
   /** On the clock of `performance.now()`. */
   readonly deadline: number
+  /** The device's node as it was last seen: the kernel takes it away, and then waits for who has it open. */
+  node: string | undefined
 }
 
 /** Begins a release: checks the options and starts its clock. */
@@ -41,7 +43,7 @@ export function beginRelease(name: string, doing: string, options: ReleaseOption
   const { timeout = DEFAULT_TIMEOUT, signal } = options
   checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
   checkSignal(signal, 'options.signal')
-  return { name, doing, options, deadline: performance.now() + timeout }
+  return { name, doing, options, deadline: performance.now() + timeout, node: undefined }
 }
 
 /** The device of the bus by its name; undefined when there is none. */
@@ -51,7 +53,10 @@ export function findDevice(name: string, root?: HostRoot): Promise<BusDevice | u
 
 /** Who has the device's node open, as far as this process may look. */
 export async function holdersOf(name: string, root?: HostRoot): Promise<readonly NodeHolder[]> {
-  const node = (await findDevice(name, root))?.node
+  return holdersOfNode((await findDevice(name, root))?.node, root)
+}
+
+async function holdersOfNode(node: string | undefined, root?: HostRoot): Promise<readonly NodeHolder[]> {
   if (node === undefined) return []
   return (await nodeHolders(root)).byNode.get(node.slice('/dev/'.length)) ?? []
 }
@@ -70,7 +75,8 @@ export async function untilFree(release: Release): Promise<void> {
   const { name, doing, options, deadline } = release
   for (;;) {
     throwIfCanceled(release)
-    const holders = await holdersOf(name, options.root)
+    release.node = (await findDevice(name, options.root))?.node
+    const holders = await holdersOfNode(release.node, options.root)
     if (holders.length === 0) return
     if (options.wait !== true)
       throw vdpaError('ERR_VDPA_STATE', `${doing} it would wait for ${holders.map(describeHolder).join(', ')}`, {
@@ -99,7 +105,7 @@ export async function within<T>(release: Release, work: Promise<T>): Promise<T> 
     const first = await Promise.race([work.then((value) => ({ value })), late])
     if (typeof first === 'object') return first.value
     throwIfCanceled(release)
-    throw timeoutError(release, await holdersOf(release.name, options.root))
+    throw timeoutError(release, await holdersOfNode(release.node, options.root))
   } finally {
     stop.abort()
   }
@@ -120,7 +126,7 @@ export async function removeDevice(family: VdpaFamily, name: string, options: Re
     await family.delete(name, asked)
   } catch (failure) {
     if (!isVdpaError(failure) || failure.code !== 'ERR_VDPA_TIMEOUT') throw failure
-    throw timeoutError(release, await holdersOf(name, options.root), failure)
+    throw timeoutError(release, await holdersOfNode(release.node, options.root), failure)
   }
 }
 

@@ -42,6 +42,8 @@ export interface NodeHolders {
 
 const BUS_FOLDER = 'sys/bus/vdpa/devices'
 const NODE = /^vhost-vdpa-\d+$/
+/** A node as /proc names an open one. The kernel takes the name away first, and then waits for who has it open. */
+const OPEN_NODE = /^(vhost-vdpa-\d+)(?: \(deleted\))?$/
 const PCI_FUNCTION = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i
 
 /** Where to look: a folder that has /sys and /proc, or the files of a host that is pretended. */
@@ -162,8 +164,8 @@ async function nodesOf(files: HostFiles, folder: string): Promise<Map<string, nu
   }
   const links = await Promise.all(entries.map((entry) => orNone(files.link(`${folder}/${entry}`))))
   links.forEach((link, index) => {
-    const name = basename(link ?? '')
-    if (!NODE.test(name)) return
+    const [, name] = OPEN_NODE.exec(basename(link ?? '')) ?? []
+    if (name === undefined) return
     const descriptors = result.get(name) ?? []
     descriptors.push(Number(entries[index]))
     result.set(name, descriptors)

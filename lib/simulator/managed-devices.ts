@@ -14,6 +14,8 @@ export interface ManagedDevice {
   readonly ops: DeviceOps
   driver: string | undefined
   override: string | undefined
+  /** What it is leaving while somebody has its node open: its driver, or the bus as well. Its names are gone already. */
+  leaving: 'driver' | 'bus' | undefined
   /** Who may open its node: root alone, until somebody says otherwise. */
   access: TreeAccess
 }
@@ -59,7 +61,7 @@ export class ManagedDevices {
 
   #add(name: string, parent: SimulatedParent | undefined, node: DeviceNode): void {
     const access = rootsOwn()
-    const device = { name, parent, node, ops: node.ops, driver: 'vhost_vdpa', override: undefined, access }
+    const device = { name, parent, node, ops: node.ops, driver: 'vhost_vdpa', override: undefined, leaving: undefined, access }
     this.#byName.set(name, device)
     this.#byPath.set(node.path, device)
   }

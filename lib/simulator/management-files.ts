@@ -44,6 +44,12 @@ export function managedFiles({ devices, table }: FilesWorld): TreeFiles {
   /** The device whose entry in a folder of devices a path begins with. */
   const deviceIn = (folder: string, path: string) =>
     isIn(folder, path) ? devices.get(nameOf(path.slice(folder.length + 1).split('/', 1)[0] ?? '')) : undefined
+  /** Where the link of a descriptor leads, which says so where the name is gone. */
+  const openLink = (target: DescriptorTarget | undefined): TreeEntry | undefined => {
+    if (target?.kind !== 'node' || !target.path.startsWith('/dev/')) return undefined
+    const isGone = devices.at(target.path)?.leaving !== undefined
+    return { link: `${target.path.slice(1)}${isGone ? ' (deleted)' : ''}` }
+  }
   return {
     entry: (path) => {
       const known = fixed.get(path)
@@ -51,10 +57,11 @@ export function managedFiles({ devices, table }: FilesWorld): TreeFiles {
       if (isIn(NODES, path)) return nodeOf(devices.at(`/${path}`))
       if (isIn(DESCRIPTORS, path)) {
         const fd = path.slice(DESCRIPTORS.length + 1)
-        return /^\d+$/.test(fd) ? linkOf(table.get(Number(fd))) : undefined
+        return /^\d+$/.test(fd) ? openLink(table.get(Number(fd))) : undefined
       }
       const device = deviceIn(LINKS, path)
-      if (device !== undefined) return path === linkPath(device) ? { link: placeOf(device) } : undefined
+      if (device !== undefined)
+        return device.leaving !== 'bus' && path === linkPath(device) ? { link: placeOf(device) } : undefined
       const inside = deviceIn(DEVICES, path)
       return inside && filesOf(inside).get(path)
     },
@@ -62,8 +69,9 @@ export function managedFiles({ devices, table }: FilesWorld): TreeFiles {
       yield* fixed.keys()
       if (folder === DESCRIPTORS) {
         for (const { fd, what } of table.list()) if (what.startsWith('/dev/')) yield `${DESCRIPTORS}/${fd}`
-      } else if (folder === LINKS) for (const device of devices.all()) yield linkPath(device)
-      else if (folder === DEVICES) for (const device of devices.all()) yield `${placeOf(device)}/`
+      } else if (folder === LINKS) {
+        for (const device of devices.all()) if (device.leaving !== 'bus') yield linkPath(device)
+      } else if (folder === DEVICES) for (const device of devices.all()) yield `${placeOf(device)}/`
       else if (folder === NODES || isIn(NODES, folder)) {
         for (const device of devices.all()) if (nodeOf(device) !== undefined) yield device.node.path.slice(1)
       } else {
@@ -97,22 +105,21 @@ function placeOf(device: ManagedDevice): string {
 
 /** The node of a device, while its driver makes one. */
 function nodeOf(device: ManagedDevice | undefined): TreeEntry | undefined {
-  return device?.driver === 'vhost_vdpa' ? { text: '', access: device.access } : undefined
+  return device?.driver === 'vhost_vdpa' && device.leaving === undefined
+    ? { text: '', access: device.access }
+    : undefined
 }
 
 /** The files of one device. */
 function filesOf(device: ManagedDevice): ReadonlyMap<string, TreeEntry> {
   const { driver, override, node } = device
   const place = placeOf(device)
+  if (device.leaving === 'bus') return new Map()
   const files = new Map<string, TreeEntry>([[`${place}/driver_override`, { text: `${override ?? '(null)'}\n` }]])
-  if (driver === undefined) return files
+  if (driver === undefined || device.leaving !== undefined) return files
   files.set(`${place}/driver`, { link: `${BUS}/drivers/${driver}` })
   if (driver !== 'vhost_vdpa') return files
   const child = node.path.slice('/dev/'.length)
   files.set(`${place}/${child}/dev`, { text: `${MAJOR}:${/\d+$/.exec(child)?.[0] ?? 0}\n` })
   return files
-}
-
-function linkOf(target: DescriptorTarget | undefined): TreeEntry | undefined {
-  return target?.kind === 'node' && target.path.startsWith('/dev/') ? { link: target.path.slice(1) } : undefined
 }

@@ -80,6 +80,7 @@ export class SimulatedManagement {
   #take(name: string, done: () => void): void {
     const device = this.#devices.get(name)
     if (device === undefined) return done()
+    this.#leave(device, 'bus')
     whenClosed(device.node, () => {
       this.#world.drop(device.node)
       done()
@@ -90,7 +91,7 @@ export class SimulatedManagement {
     const [, folder = '', owner = '', file = ''] = /^sys\/bus\/vdpa\/(?:(drivers)\/(\w+)\/)?(\w+)$/.exec(path) ?? []
     if (folder === '' && file === 'drivers_probe') return this.#probe(text)
     const [, changed, change] = /^sys\/devices\/([^/]+)\/(driver_override)$/.exec(path) ?? []
-    const device = this.#devices.get(nameOf(changed ?? text))
+    const device = this.#onBus(nameOf(changed ?? text))
     if (device === undefined) return -errno.ENODEV
     if (change !== undefined) {
       device.override = text === '' ? undefined : text
@@ -100,8 +101,13 @@ export class SimulatedManagement {
     return file === 'unbind' ? this.#unbind(device, owner) : -errno.EACCES
   }
 
+  #onBus(name: string): ManagedDevice | undefined {
+    const device = this.#devices.get(name)
+    return device?.leaving === 'bus' ? undefined : device
+  }
+
   #probe(text: string): number {
-    const device = this.#devices.get(nameOf(text))
+    const device = this.#onBus(nameOf(text))
     if (device === undefined) return -errno.ENODEV
     const driver = DRIVERS.find((name) => device.override === undefined || name === device.override)
     return device.driver !== undefined || driver === undefined ? 0 : this.#bind(device, driver)
@@ -122,11 +128,18 @@ export class SimulatedManagement {
     const { node } = device
     const unbound = () => {
       device.driver = undefined
-      if (driver === 'vhost_vdpa') this.#world.hide(node)
+      device.leaving = undefined
       return 0
     }
+    if (driver === 'vhost_vdpa') this.#leave(device, 'driver')
     if (node.file === undefined) return unbound()
     return new Promise((resolve) => whenClosed(node, () => resolve(unbound())))
+  }
+
+  /** The names go first, and then the kernel waits for who has the node open. */
+  #leave(device: ManagedDevice, what: NonNullable<ManagedDevice['leaving']>): void {
+    device.leaving = what
+    this.#world.hide(device.node)
   }
 }
 

@@ -8,6 +8,7 @@ import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { moveToDriver, unbindDriver, waitForNode } from '../../lib/management/binding'
 import { diskFiles } from '../../lib/management/disk-files'
 import { removeDevice } from '../../lib/management/release'
+import { busDevices } from '../../lib/management/sysfs'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
 import { NetDriver } from '../../lib/drivers/net-driver'
 import { openDevice } from '../../lib/open'
@@ -176,7 +177,8 @@ it('names who has a device open, and does not hang in a family that is stalled',
   await using other = VdpaFamily.open(new KernelBackend())
   await family.add(wish)
   await other.devices()
-  const device = await openDevice(await waitForNode(wish.name, { timeout: 60_000 }))
+  const node = await waitForNode(wish.name, { timeout: 60_000 })
+  const device = await openDevice(node)
   const who = expect.stringContaining(`pid ${process.pid}`)
   await expect(removeDevice(family, wish.name)).rejects.toMatchObject({ code: 'ERR_VDPA_STATE', message: who })
   await expect(unbindDriver(wish.name)).rejects.toMatchObject({ code: 'ERR_VDPA_STATE', message: who })
@@ -188,9 +190,32 @@ it('names who has a device open, and does not hang in a family that is stalled',
     list: (path: string) => (path === 'proc' && looks++ === 0 ? Promise.resolve([]) : disk.list(path)),
   }
   const asked = removeDevice(family, wish.name, { root: blind, timeout: 1000 })
-  await expect(asked).rejects.toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
+  await expect(asked).rejects.toMatchObject({ code: 'ERR_VDPA_TIMEOUT', message: who })
+  // The kernel took the names away before it began to wait.
+  expect((await busDevices()).map(({ name }) => name)).not.toContain(wish.name)
+  expect(existsSync(node)).toBe(false)
   await expect(other.devices({ timeout: 500 })).rejects.toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
   await device.close()
   await using last = VdpaFamily.open(new KernelBackend())
   expect((await last.devices({ timeout: 60_000 })).map(({ name }) => name)).not.toContain(wish.name)
+}, 120_000)
+
+it('names who has a device open also when the kernel waits already to take it from its driver', async () => {
+  await using family = VdpaFamily.open(new KernelBackend())
+  await family.add(wish)
+  const node = await waitForNode(wish.name, { timeout: 60_000 })
+  const device = await openDevice(node)
+  let looks = 0
+  const disk = diskFiles()
+  const blind = {
+    ...disk,
+    list: (path: string) => (path === 'proc' && looks++ === 0 ? Promise.resolve([]) : disk.list(path)),
+  }
+  await expect(unbindDriver(wish.name, { root: blind, timeout: 1000 })).rejects.toMatchObject({
+    code: 'ERR_VDPA_TIMEOUT',
+    message: expect.stringContaining(`pid ${process.pid}`),
+  })
+  const seen = (await busDevices()).find(({ name }) => name === wish.name)
+  expect([seen?.driver, seen?.node, existsSync(node)]).toEqual([undefined, undefined, false])
+  await device.close()
 }, 120_000)

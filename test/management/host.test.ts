@@ -11,7 +11,8 @@ import {
   unbindDriver,
   waitForNode,
 } from '../../lib/management/binding'
-import { removeDevice } from '../../lib/management/release'
+import { removeDevice, type ReleaseOptions } from '../../lib/management/release'
+import { busDevices, nodeHolders } from '../../lib/management/sysfs'
 import { VdpaFamily } from '../../lib/management/vdpa-family'
 import { applyPlan, planSteps, type Plan } from '../../lib/plan/index'
 import { openDevice } from '../../lib/open'
@@ -217,15 +218,27 @@ describe('a device that somebody has open', () => {
     const device = await openDevice('/dev/vhost-vdpa-0', { backend })
     const deleted = family.delete('net0')
     expect(await failureOf(() => other.devices({ timeout: 20 }))).toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
-    const unbound = await failureOf(() => unbindDriver('net0', { root, timeout: 20, wait: true }))
-    expect(unbound).toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
+    // The kernel takes the names first, and then waits.
+    expect(await busDevices(root)).toEqual([])
+    expect(await root.list('dev').catch(() => [])).toEqual([])
+    expect(await failureOf(() => Promise.resolve(backend.open('/dev/vhost-vdpa-0')))).toMatchObject({ code: 'ENOENT' })
+    expect(await failureOf(() => unbindDriver('net0', { root }))).toMatchObject({ code: 'ENODEV' })
+    expect(await failureOf(() => setDriverOverride('net0', 'virtio_vdpa', root))).toMatchObject({ code: 'ENODEV' })
+    expect([...(await nodeHolders(root)).byNode]).toMatchObject([['vhost-vdpa-0', [{ pid: process.pid }]]])
     await device.close()
     await deleted
     expect(await other.devices()).toEqual([])
     expect(backend.add(networkDevice({ path: '/dev/vhost-vdpa-0' }))).toBe('/dev/vhost-vdpa-0')
   })
 
-  it('is named also where it was opened only after the look', async () => {
+  it.each([
+    ['unbinding', unbindDriver, [{ name: 'net0' }]],
+    [
+      'deleting',
+      (name: string, options: ReleaseOptions, family: VdpaFamily) => removeDevice(family, name, options),
+      [],
+    ],
+  ] as const)('is named also where it was opened only after the look: %s', async (doing, act, left) => {
     const { backend, root, family } = world()
     await using _family = family
     await family.add(net0)
@@ -236,11 +249,15 @@ describe('a device that somebody has open', () => {
       ...root,
       list: (path: string) => (path === 'proc' && looks++ === 0 ? Promise.resolve([]) : root.list(path)),
     }
-    const failure = await failureOf(() => unbindDriver('net0', { root: blind, timeout: 20 }))
+    const failure = await failureOf(() => act('net0', { root: blind, timeout: 20 }, family))
     expect(failure).toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
+    expect(failure).toHaveProperty('message', expect.stringContaining(`${doing} it waits in vain`))
     expect(failure).toHaveProperty('message', expect.stringContaining(`pid ${process.pid}`))
+    // It has no node any more, nor a driver; one that is deleted is not on the bus.
+    expect(await busDevices(root)).toEqual(left)
     await device.close()
-    expect(await nodeOfDevice('net0', root)).toBeUndefined()
+    expect(await busDevices(root)).toEqual(left)
+    expect((await nodeHolders(root)).byNode.size).toBe(0)
   })
 })
 
