@@ -121,6 +121,7 @@ function checkWrongPrebuilt(tarball) {
   for (const [what, bytes] of Object.entries({
     'for another processor': other,
     'no addon': Buffer.from('no addon\n'),
+    'cut short': good.subarray(0, good.length >> 1),
   })) {
     writeFileSync(file, bytes)
     const said = run(folder, process.execPath, 'no-addon.cjs')

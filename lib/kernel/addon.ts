@@ -6,6 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { vdpaError } from '../base/errors.js'
 import type { NativeAddon } from './native.js'
 import { packageRoot } from './package-root.js'
+import { missingBytes } from './whole-file.js'
 
 /** The addon, or why there is none. */
 export type AddonResult =
@@ -60,6 +61,14 @@ export function tryLoadAddon(place: AddonPlace = {}): AddonResult {
 function tryLoad(paths: readonly string[], advice: string): AddonResult {
   let failure: { readonly message: string; readonly cause: unknown } | undefined
   for (const path of paths) {
+    const missing = missingBytes(path)
+    if (missing !== undefined) {
+      failure ??= {
+        message: `${path} was cut short: it has ${missing.has} of ${missing.needs} bytes`,
+        cause: undefined,
+      }
+      continue
+    }
     try {
       return { addon: bindings({ bindings: fileName, module_root: '/', try: [[path]] }) as NativeAddon }
     } catch (cause) {

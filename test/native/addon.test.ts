@@ -22,6 +22,14 @@ function refusalOf(place: Parameters<typeof loadAddon>[0]): string {
   return 'it was loaded'
 }
 
+/** How much of a shared object the system's loader maps: to the end of the last PT_LOAD. */
+function mappedBytes(file: Buffer): number {
+  const [start, count] = [Number(file.readBigUInt64LE(32)), file.readUInt16LE(56)]
+  const parts = Array.from({ length: count }, (_, index) => file.subarray(start + index * 56, start + index * 56 + 56))
+  const loaded = parts.filter((part) => part.readUInt32LE(0) === 1)
+  return Math.max(...loaded.map((part) => Number(part.readBigUInt64LE(8) + part.readBigUInt64LE(32))))
+}
+
 test('says that it exists on Linux only', () => {
   expect(refusalOf({ platform: 'darwin' })).toBe(
     'ERR_VDPA_NO_ADDON: the native addon is for Linux only, and this is darwin (the simulator works without it)',
@@ -91,6 +99,25 @@ describeNative('the loader', () => {
     copyFileSync(path, folder.file(`${place}/${fileName}`))
     expect(loadAddon({ root: folder.path, override: '' })).toMatchObject({ path: folder.file(`${place}/${fileName}`) })
     expect(loadAddon({ override: dirname(path) + '/' + fileName })).toHaveProperty('open')
+  })
+
+  // The system's loader would map what is not there, and the process would end by SIGBUS.
+  it('refuses one that was cut short, and goes past it', () => {
+    const whole = readFileSync((loadAddon() as unknown as { path: string }).path)
+    const [first = '', second = ''] = prebuilt
+    const needed = mappedBytes(whole)
+    // The head alone, the table of the parts, some of the code, all but the last byte.
+    for (const length of [64, 1024, needed >> 1, needed - 1]) {
+      using folder = new TemporaryFolder()
+      for (const place of [first, second]) mkdirSync(folder.file(place), { recursive: true })
+      const cut = folder.file(`${first}/${fileName}`)
+      writeFileSync(cut, whole.subarray(0, length))
+      expect(refusalOf({ override: cut })).toContain(`cannot be loaded: ${cut} was cut short: it has ${length} of `)
+      // The symbols behind what is mapped, and what is behind them, are nobody's business.
+      const good = folder.file(`${second}/${fileName}`)
+      writeFileSync(good, whole.subarray(0, needed))
+      expect(loadAddon({ root: folder.path, override: '' })).toHaveProperty('path', good)
+    }
   })
 
   it.each([0, 1])('goes past one for another C library, and says why there is none after it (%j fit)', (fit) => {
