@@ -241,8 +241,10 @@ export class DeviceMove {
       this.#taken = withGuestRings(frame, this.#shadows)
       checkPositions(source, this.#taken)
     } else {
+      const now = { ...bookOf(this.#wish), previous: this.#frame, isRunning: true, isInside: true } as const
+      const taken = outlineOf(source, source.takeSnapshot(now), this.#shadows)
       const lost = `${source.path} cannot be suspended: what it had taken and not answered is carried out again`
-      this.#taken = { ...this.#taken, snapshot: { ...this.#taken.snapshot, lost: [lost] } }
+      this.#taken = { ...taken, snapshot: { ...taken.snapshot, lost: [lost] } }
     }
     if (driver !== undefined) this.#saved = yield* driver.saveSteps(true)
   }

@@ -3,7 +3,7 @@
 import { expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import type { NetControlQueue } from '../../lib/control/net-control-queue.js'
-import { moveDevice } from '../../lib/move/move.js'
+import { moveDevice, prepareMove } from '../../lib/move/move.js'
 import { recoverDevice } from '../../lib/move/recover.js'
 import { extraNetFeatures, type NetworkDevice, type NetworkDeviceOptions } from '../../lib/simulator/index.js'
 import { netFeatureBits as bits } from '../../lib/uapi/virtio-features.js'
@@ -118,5 +118,22 @@ test('coalescing of a queue that was disabled since is not told: no device takes
   expect(moved.failure).toBe(undefined)
   expect(await moved.control.coalescing(1)).toEqual({ maxPackets: 1, maxUsecs: 5 })
   expect(moved.control.commands().filter(({ name }) => name === 'VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET').length).toBe(1)
+  await target.close()
+})
+
+test.each([
+  ['can', {}],
+  ['cannot', { suspend: false }],
+])('what is set, and mapped, after prepareMove() moves from a device that %s be suspended', async (_, capabilities) => {
+  const { simulator, source, target, driver, control, models } = await runPair({ source: { capabilities } })
+  const move = await prepareMove(source, target, { driver, control })
+  await control.setMacAddress('02:00:00:00:00:77')
+  await control.setQueuePairs(1)
+  using memory = simulator.allocate(0x1000)
+  await source.addressSpace(0).map({ iova: 0x7000_0000n, region: memory })
+  const moved = await move.finish()
+  expect(moved.failure).toBe(undefined)
+  expect([models[1]?.mac, models[1]?.control.queuePairs]).toEqual(['02:00:00:00:00:77', 1])
+  expect(target.addressSpace(0).lookup(0x7000_0000n)?.region).toBe(memory)
   await target.close()
 })
