@@ -306,7 +306,8 @@ export class Forwarder {
     if (!this.#translate(id)) return this.#putBack(id)
     const count = this.#count
     if (count === 0) {
-      // Segments of no bytes only: no device is needed for them.
+      // Segments of no bytes only: no device is needed for them. With IN_ORDER those before it are due first.
+      if (this.#parts.guest.isInOrder && this.inFlight > 0) return this.#putBack(id)
       ring.complete(id, 0)
       if (ring.publish()) this.#parts.call()
       return FORWARDED
@@ -414,15 +415,19 @@ export class Forwarder {
     const { guest, log } = this.#parts
     const from = this.#into
     let left = CHAINS_A_TURN
-    from.disableCalls()
-    do {
-      let count = 1
-      while (left > 0 && count > 0) left -= count = this.#giveBackMany(left) || this.#giveBackNext()
-    } while (left > 0 && !from.enableCalls())
-    if (left < CHAINS_A_TURN && !this.#isGuestBroken) {
-      // Before the guest sees what was used, the log has it.
-      if (log !== undefined) guest.mark(log)
-      if (guest.ring.publish()) this.#parts.call()
+    try {
+      from.disableCalls()
+      do {
+        let count = 1
+        while (left > 0 && count > 0) left -= count = this.#giveBackMany(left) || this.#giveBackNext()
+      } while (left > 0 && !from.enableCalls())
+    } finally {
+      // What was used before a device broke its ring is the guest's.
+      if (left < CHAINS_A_TURN && !this.#isGuestBroken) {
+        // Before the guest sees what was used, the log has it.
+        if (log !== undefined) guest.mark(log)
+        if (guest.ring.publish()) this.#parts.call()
+      }
     }
     return left === 0
   }

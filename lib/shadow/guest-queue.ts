@@ -38,6 +38,8 @@ type AreaName = 'descriptor' | 'driver' | 'device'
 /** The ring of one guest, from one beginning of shadowing to its end. */
 export class GuestQueue {
   readonly ring: DeviceRing
+  /** Whether chains are answered in the order in which they came. */
+  readonly isInOrder: boolean
   readonly #shape: GuestShape
   readonly #windows: GuestWindows
   readonly #usedAt: number
@@ -54,6 +56,7 @@ export class GuestQueue {
     this.#shape = shape
     this.#windows = windows
     const { format, size, features, addresses } = shape
+    this.isInOrder = features.inOrder === true
     this.#location = { memory: this.#scratch, offset: 0 }
     const translateTable = (high: number, low: number, length: number) => this.#table(high, low, length)
     this.ring = createDeviceRing({ format, size, areas: areasOf(shape, windows), features, state, translateTable })

@@ -180,7 +180,11 @@ export class PackedDeviceRing implements DeviceRing {
   }
 
   state(): RingState {
-    return { available: this.#availableAt | (this.#availableWrap << 15), used: this.#usedAt | (this.#usedWrap << 15) }
+    // A batch that is held back is completed as well.
+    const completed = this.#usedAt + this.#batchSlots
+    const isOver = completed >= this.size
+    const used = isOver ? (completed - this.size) | ((this.#usedWrap ^ 1) << 15) : completed | (this.#usedWrap << 15)
+    return { available: this.#availableAt | (this.#availableWrap << 15), used }
   }
 
   reset(state: RingState = layout.initialState('packed')): void {
