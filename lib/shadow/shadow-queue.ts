@@ -277,9 +277,10 @@ export class ShadowQueue implements Closeable {
       const ring = new GuestQueue(this.#shape(), windows, state)
       if (bounce !== undefined && this.#bounce === undefined)
         this.#bounce = new Bounce(bounce, yield* space.mapRegionSteps(bounce, {}))
+      // Before the device is asked for anything: a ring that is given back goes on here.
+      this.#position = state
       wasEnabled = this.#vring.isEnabled
       if (wasEnabled) this.#vring.disableOwned()
-      this.#position = state
       queue = yield* this.#device.lateQueueSteps(this.index, {
         ...this.#queueOptions(isLate),
         size: this.#ringSize(),

@@ -38,6 +38,22 @@ describe.each(kinds)('a guest whose rings are %s', (_, kind) => {
     guest.close()
   })
 
+  test('is served as before where the device does not let go of its first queue', async () => {
+    const { device, guest, shadows, simulator } = await makeNetWorld(kind)
+    await device.addressSpace(0).map(guest.memory)
+    for (const shadow of shadows) shadow.attach()
+    await device.start()
+    await sendFrames(guest, 30)
+    simulator.faults.fail({ request: 'VHOST_VDPA_SET_VRING_ENABLE', with: 'EIO', nth: 1 })
+    await expect(ShadowQueue.beginAll(shadows)).rejects.toMatchObject({ code: 'EIO' })
+    expect([device.isRunning, ...shadows.map(({ isShadowing }) => isShadowing)]).toEqual([true, false, false])
+    await sendFrames(guest, 20)
+    await settle(guest)
+    expect(guest.received).toEqual(upTo(50))
+    await device.close()
+    guest.close()
+  })
+
   test('loses and doubles nothing when shadowing begins and ends in the middle of traffic', async () => {
     const { device, guest, shadows } = await makeNetWorld(kind)
     await device.addressSpace(0).map(guest.memory)
