@@ -195,7 +195,9 @@ function* startControl(device: VdpaDevice, control: QueueState, from: Arriving):
   const space = device.addressSpace(control.asid)
   const giveBack = keepPlaces(space, from)
   try {
-    const options = NetControlQueue.queueOptions(space, control.size)
+    // Made anew, it may be smaller than it was where there are fewer descriptors.
+    const size = control.size <= device.vring(control.index).maxSize ? control.size : undefined
+    const options = NetControlQueue.queueOptions(space, size)
     return NetControlQueue.over(device, yield* device.createQueueSteps(control.index, options), from.timeout)
   } finally {
     giveBack()

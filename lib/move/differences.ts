@@ -50,8 +50,8 @@ function queueDifferences(device: VdpaDevice, { queues }: DeviceSnapshot): strin
   return queues.flatMap((queue) => {
     const { index, size, position, books, isControl } = queue
     if (index >= count) return [`queue ${index} is not there: it has ${count}`]
-    // What a queue itself can have may depend on features that are not negotiated yet.
-    if (size > device.maxQueueSize)
+    // What a queue itself can have may depend on features that are not negotiated yet; a control queue is made anew, of the size that it can have.
+    if (isControl !== true && size > device.maxQueueSize)
       return [`queue ${index} has ${size} descriptors, and ${device.maxQueueSize} are the most`]
     const isDriven = books !== undefined || isControl === true
     return position === null && !isDriven ? [`nobody can tell where queue ${index} stands (${UNKNOWN_POSITION})`] : []

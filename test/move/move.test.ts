@@ -56,6 +56,15 @@ describe.each(Object.entries(rings))('%s', (_name, features) => {
   })
 })
 
+test('to a device whose queues are smaller than the control queue was: that is made anew, as large as it can be', async () => {
+  const { source, target, driver, control, models } = await run({ target: { maxQueueSize: 64 } })
+  const { isMoved, failure, ...now } = await moveDevice(source, target, { driver, control })
+  expect([isMoved, failure]).toEqual([true, undefined])
+  expect([target.vring(4).size, models[1]?.mac, now.driver.activePairs]).toEqual([64, address, 2])
+  await now.control?.setMacAddress('02:00:00:00:00:09')
+  expect(models[1]?.mac).toBe('02:00:00:00:00:09')
+})
+
 test('each of its calls refused in turn, one side runs, exactly one, and traffic goes on there', async () => {
   let [nth, moved, stayed, thrown] = [1, 0, 0, 0]
   for (; nth < 300; nth++) {
