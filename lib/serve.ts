@@ -71,7 +71,7 @@ export function serveVhostUser(model: ServedModel, options: ServeVhostUserOption
  * stays the program's to close; while it is bridged it belongs to the bridge.
  *
  * What cannot be carried is masked from the guest: ACCESS_PLATFORM; the control queue and all that needs it, where the device cannot isolate it (`bridge.isolation`
- * says why). Where a front end keeps its guest's control queue to itself, as QEMU does, the device is made promiscuous and given as many queue pairs as are enabled. A device
+ * says why) and `options.mode` does not allow it beside the guest's memory. Where a front end keeps its guest's control queue to itself, as QEMU does, the device is made promiscuous and given as many queue pairs as are enabled. A device
  * is started and stopped as a whole. Interrupts go through this process where the front end passes a socket instead of an eventfd, as User Mode Linux does, and both
  * directions on a simulator.
  *

@@ -1,6 +1,6 @@
 // A vDPA device for virtual machines: who may connect, and what a program sees of it.
 
-import { checkObject, typeError } from '../base/checks.js'
+import { checkObject, checkOneOf, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Backend } from '../backend/backend.js'
@@ -19,13 +19,18 @@ export interface BridgeVhostUserOptions
     Pick<ShadowOptions<AddressSpace>, 'policy' | 'onAudit' | 'timeout' | 'macTableEntries'> {
   /** The system that front ends are of. Default: the kernel. One without `sockets` is refused (ERR_VDPA_NOT_SUPPORTED). */
   readonly backend?: Backend
+  /**
+   * Where the device's control queue may lie: `'isolated'` (default) in an address space that no guest reaches, and guests have none where the device cannot do that; `'auto'` then with the guest's
+   * memory, at addresses that the guest is not told, but could name in a queue that the device serves by itself. Which it is, `isolation` of the bridge says.
+   */
+  readonly mode?: 'isolated' | 'auto'
 }
 
 /** A device that front ends may connect to, one at a time. */
 export interface VhostUserBridge extends Closeable {
   /** Where it listens. */
   readonly path: string
-  /** Whether the control queue can be alone, and why not: guests have one then only. Undefined on devices without one. */
+  /** Whether the control queue can be alone, and why not: guests have one then only, or where `mode` is `'auto'`. Undefined on devices without one. */
   readonly isolation: IsolationVerdict | undefined
   /** Front ends that are connected: 0 or 1. */
   readonly frontEnds: number
@@ -134,8 +139,9 @@ async function makeBridge(
 ): Promise<VhostUserBridge> {
   const settings = settingsOf(backend, options, OFFERED_ALWAYS)
   const sockets = socketsOf(backend)
-  const { policy, onAudit, timeout, macTableEntries } = options
-  const offer = await offerOf(device)
+  const { policy, onAudit, timeout, macTableEntries, mode = 'isolated' } = options
+  checkOneOf(mode, 'mode', ['isolated', 'auto'])
+  const offer = await offerOf(device, mode === 'auto')
   if (device.queueCount === undefined)
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel does not say how many queues the device has', {
       path: device.path,

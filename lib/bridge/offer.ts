@@ -20,10 +20,12 @@ export interface Offer {
   readonly features: bigint
   /** Whether the control queue can be alone; undefined where there is none. */
   readonly control: IsolationVerdict | undefined
+  /** Whether the device's control queue is put to use: one that is alone, or that may be with the guest's memory. */
+  readonly hasControl: boolean
 }
 
-/** Asks a device that is new or reset, and leaves it reset. ERR_VDPA_STATE for another. */
-export async function offerOf(device: VdpaDevice): Promise<Offer> {
+/** Asks a device that is new or reset, and leaves it reset. A control queue that cannot be alone is used where it `mayShare`. ERR_VDPA_STATE for another device. */
+export async function offerOf(device: VdpaDevice, mayShare = false): Promise<Offer> {
   if (device.state !== 'claimed')
     throw vdpaError('ERR_VDPA_STATE', `a device is bridged before it is negotiated, and it is ${device.state}`, {
       path: device.path,
@@ -33,8 +35,9 @@ export async function offerOf(device: VdpaDevice): Promise<Offer> {
   let features = device.offeredFeatures.bits & ~MASKED
   // Without SUSPEND nobody can say where a packed ring stands.
   if (!device.backendFeatures.has('VHOST_BACKEND_F_SUSPEND')) features &= ~PACKED
-  if (control?.isolated !== true) features = withoutControlQueue(features, device.deviceId)
-  return { features, control }
+  const hasControl = control !== undefined && (control.isolated || mayShare)
+  if (!hasControl) features = withoutControlQueue(features, device.deviceId)
+  return { features, control, hasControl }
 }
 
 async function isolationOf(device: VdpaDevice): Promise<IsolationVerdict | undefined> {
@@ -61,8 +64,8 @@ function withoutControlQueue(features: bigint, deviceId: number): bigint {
 }
 
 /** What the device is told: what the guest took, and the control queue where we need it. */
-export function featuresForDevice(taken: bigint, { features, control }: Offer, deviceId: number): bigint {
-  if (deviceId !== deviceIds.net || control?.isolated !== true || hasControlQueue(taken, deviceId)) return taken
+export function featuresForDevice(taken: bigint, { features, hasControl }: Offer, deviceId: number): bigint {
+  if (deviceId !== deviceIds.net || !hasControl || hasControlQueue(taken, deviceId)) return taken
   // The front end keeps its guest's control queue to itself, and filters frames itself: the device is to let all through.
   return taken | CONTROL_QUEUE | (features & FILTERS)
 }

@@ -51,6 +51,15 @@ export interface RunHost {
   readonly onInterrupt: () => void
 }
 
+/** Where the device's control queue lies: alone where it can be, and with the guest's memory where that was allowed. */
+function controlSpace(device: VdpaDevice): AddressSpace {
+  const verdict = device.groups.isolation(device.controlQueueIndex)
+  if (!verdict.isolated) return device.addressSpace(0)
+  const own = device.addressSpace(1)
+  device.groups.assign(verdict, own)
+  return own
+}
+
 /** A device that runs for a front end. */
 export class Run {
   readonly plan: RunPlan
@@ -81,9 +90,7 @@ export class Run {
     try {
       await device.negotiate(plan.features)
       if ((plan.features & CONTROL_QUEUE) !== 0n && device.controlQueueIndex !== undefined) {
-        const own = device.addressSpace(1)
-        device.groups.assign(device.groups.isolation(device.controlQueueIndex), own)
-        shadow = await ShadowControlQueue.start(device, { ...host.shadow, space: own })
+        shadow = await ShadowControlQueue.start(device, { ...host.shadow, space: controlSpace(device) })
       }
       for (const queue of plan.queues) {
         const wire = new QueueWires(queue.vring, device.backend, host.onInterrupt)

@@ -15,6 +15,7 @@ import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } fro
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
 import { until } from '../until'
+import { command } from './guest-command'
 
 const packed = bit(transport.VIRTIO_F_RING_PACKED)
 const eventIdx = bit(transport.VIRTIO_F_RING_EVENT_IDX)
@@ -22,26 +23,6 @@ const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
 const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
 /** No STATUS: rings alone say when to start. */
 const STATUS = bit(16)
-
-/** A command of a guest, and the acknowledgement. */
-async function command(
-  front: FrontEnd,
-  queue: ReturnType<FrontEnd['queue']>,
-  kind: number,
-  number: number,
-  ...payload: number[]
-): Promise<number> {
-  const [head, ack] = [front.room(2 + payload.length), front.room(1)]
-  head.bytes.set([kind, number, ...payload])
-  ack.bytes[0] = 0xff
-  queue.ring.begin()
-  queue.ring.pushAddress(head.guest, head.bytes.length, false)
-  queue.ring.pushAddress(ack.guest, 1, true)
-  queue.ring.commit(1)
-  if (queue.ring.publish()) queue.kick.signal()
-  await queue.take()
-  return ack.bytes[0] ?? -1
-}
 
 describeNative('a device that is bridged', (backend) => {
   let folder = new TemporaryFolder()
@@ -284,21 +265,6 @@ describeNative('a device that is bridged', (backend) => {
     for (const index of [2, 3]) expect(await front.acknowledged('SET_VRING_ENABLE', words(index, 1))).toBe(0n)
     expect(model.control.queuePairs).toBe(2)
     expect(bridge.refusals).toEqual([])
-  })
-
-  it('masks a control queue that cannot be alone', async () => {
-    begin()
-    const simulator = new Simulator()
-    const model = networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2, capabilities: { groupAsid: false } })
-    await using device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
-    await using bridge = await bridgeVhostUser(device, { socket: folder.file('net') })
-    expect(bridge.isolation).toMatchObject({ isolated: false })
-    using front = new FrontEnd(backend(), bridge.path)
-    const features = await front.begin(0n, STATUS)
-    expect(features & (controlQueue | bit(net.VIRTIO_NET_F_MQ) | bit(net.VIRTIO_NET_F_CTRL_MAC_ADDR))).toBe(0n)
-    for (const index of [0, 1]) front.queue(index)
-    await front.ask('GET_FEATURES')
-    expect([bridge.isRunning, bridge.shadow]).toEqual([true, undefined])
   })
 
   it.each<RequestName>([

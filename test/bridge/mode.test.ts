@@ -1,0 +1,105 @@
+// A bridged device whose control queue cannot be alone, on a simulator: guests have none, or one that lies beside their memory.
+
+import { afterEach, expect, it } from '@jest/globals'
+import { bit } from '../../lib/base/bits'
+import { openDevice } from '../../lib/open'
+import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
+import { networkDevice, Simulator } from '../../lib/simulator'
+import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { FrontEnd, words } from '../vhost-user/front-end'
+import { until } from '../until'
+import { command } from './guest-command'
+
+const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
+/** No STATUS: rings alone say when to start. */
+const STATUS = bit(16)
+
+describeNative('a bridged device whose control queue cannot be alone', (backend) => {
+  let folder = new TemporaryFolder()
+  let before = openDescriptors()
+  afterEach(async () => {
+    folder[Symbol.dispose]()
+    await untilNoneIsOpen(before)
+  })
+  const begin = () => {
+    backend()
+    before = openDescriptors()
+    folder = new TemporaryFolder()
+  }
+  const network = async (settings: Partial<BridgeVhostUserOptions> = {}) => {
+    const simulator = new Simulator()
+    const model = networkDevice({
+      ...{ mac: '02:00:00:00:00:01', queuePairs: 2, capabilities: { groupAsid: false } },
+      moreFeatures: [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN],
+    })
+    const device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
+    const bridge = await bridgeVhostUser(device, { socket: folder.file('net'), ...settings })
+    const end = async () => {
+      await bridge.close()
+      await device.close()
+      expect(simulator.descriptors).toEqual([])
+    }
+    return { model, device, bridge, [Symbol.asyncDispose]: end }
+  }
+
+  it('masks it', async () => {
+    begin()
+    await using world = await network()
+    const { bridge } = world
+    expect(bridge.isolation).toMatchObject({ isolated: false })
+    using front = new FrontEnd(backend(), bridge.path)
+    const features = await front.begin(0n, STATUS)
+    expect(features & (controlQueue | bit(net.VIRTIO_NET_F_MQ) | bit(net.VIRTIO_NET_F_CTRL_MAC_ADDR))).toBe(0n)
+    for (const index of [0, 1]) front.queue(index)
+    await front.ask('GET_FEATURES')
+    expect([bridge.isRunning, bridge.shadow]).toEqual([true, undefined])
+  })
+
+  it('serves it where that is allowed, beside the guest’s memory, which stays mapped', async () => {
+    begin()
+    await using world = await network({ mode: 'auto' })
+    const { model, bridge, device } = world
+    expect(bridge.isolation).toMatchObject({ isolated: false })
+    using front = new FrontEnd(backend(), bridge.path)
+    const features = await front.begin(0n, STATUS)
+    expect(features & controlQueue).toBe(controlQueue)
+    for (let round = 0; round < 2; round++) {
+      const control = [0, 1, 2, 3, 4].map((index) => front.queue(index)).at(-1)
+      if (control === undefined) throw new Error('there is no control queue')
+      expect(await command(front, control, 0, 0, 1)).toBe(0)
+      expect(await command(front, control, 2, 0, 5, 0)).toBe(0)
+      expect([model.control.isPromiscuous, [...model.control.vlans]]).toEqual([true, [5]])
+      const whole = device.addressSpace(0).size
+      for (const index of [4, 3, 2, 1, 0])
+        expect(await front.acknowledged('SET_VRING_ENABLE', words(index, 0))).toBe(0n)
+      expect([bridge.isRunning, device.addressSpace(0).size < whole]).toEqual([false, true])
+      front.send('SET_FEATURES', words((await front.ask('GET_FEATURES')).value))
+    }
+    front.close()
+    await until(() => device.addressSpace(0).size === 0)
+    expect(bridge.refusals).toEqual([])
+  })
+
+  it('runs it itself where that is allowed and the front end keeps it', async () => {
+    begin()
+    await using world = await network({ mode: 'auto' })
+    const { model, bridge } = world
+    using front = new FrontEnd(backend(), bridge.path)
+    await front.begin(controlQueue, 0n)
+    for (const index of [0, 1, 2, 3]) front.queue(index)
+    expect(await front.acknowledged('SET_STATUS', words(15n))).toBe(0n)
+    expect([model.control.isPromiscuous, model.control.queuePairs]).toEqual([true, 2])
+    expect(bridge.refusals).toEqual([])
+  })
+
+  it('is bridged in modes that there are only', async () => {
+    begin()
+    await using world = await network()
+    await world.bridge.close()
+    for (const mode of ['shared', 1, null])
+      await expect(
+        bridgeVhostUser(world.device, { socket: folder.file('other'), mode: mode as never }),
+      ).rejects.toMatchObject({ name: 'RangeError' })
+  })
+})
