@@ -14,36 +14,17 @@ import {
 import { netHashTypes, netStatus } from '../../lib/uapi/virtio-net.js'
 import { netFeatureBits } from '../../lib/uapi/virtio-features.js'
 import { until } from '../until.js'
-import { qmp } from './lab-wire.js'
+import { qmp, rxFilter, type RxFilter } from './lab-wire.js'
 import { labVariable } from './support.js'
 
 const refused = expect.objectContaining({ code: 'ERR_VDPA_REFUSED' })
-
-interface RxFilter {
-  readonly name: string
-  readonly promiscuous: boolean
-  readonly 'broadcast-allowed': boolean
-  readonly multicast: string
-  readonly unicast: string
-  readonly 'main-mac': string
-  readonly 'unicast-table': readonly string[]
-  readonly 'multicast-table': readonly string[]
-  readonly 'unicast-overflow': boolean
-  readonly 'multicast-overflow': boolean
-  readonly 'vlan-table': readonly number[]
-}
 
 interface Tried {
   readonly device: VdpaDevice<'net'>
   readonly control: NetControlQueue
 }
 
-async function filter(): Promise<RxFilter> {
-  const all = (await qmp({ execute: 'query-rx-filter' })) as RxFilter[]
-  const found = all.find(({ name }) => name === 'vp2')
-  if (found === undefined) throw new Error('the monitor knows no filters of vp2')
-  return found
-}
+const filter = () => rxFilter('vp2')
 
 /** What the device itself answers to a command, whatever this end thinks of it. */
 async function ack<N extends NetCommandName>(control: NetControlQueue, name: N, payload: NetCommandPayload<N>) {

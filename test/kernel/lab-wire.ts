@@ -88,3 +88,26 @@ export async function qmp(command: object): Promise<unknown> {
     await monitor.close()
   }
 }
+
+/** What the monitor says of a device's filters. */
+export interface RxFilter {
+  readonly name: string
+  readonly promiscuous: boolean
+  readonly 'broadcast-allowed': boolean
+  readonly multicast: string
+  readonly unicast: string
+  readonly 'main-mac': string
+  readonly 'unicast-table': readonly string[]
+  readonly 'multicast-table': readonly string[]
+  readonly 'unicast-overflow': boolean
+  readonly 'multicast-overflow': boolean
+  readonly 'vlan-table': readonly number[]
+}
+
+/** The filters of a device, by its name in QEMU, as they are now. */
+export async function rxFilter(device: string): Promise<RxFilter> {
+  const all = (await qmp({ execute: 'query-rx-filter' })) as RxFilter[]
+  const found = all.find(({ name }) => name === device)
+  if (found === undefined) throw new Error(`the monitor knows no filters of ${device}`)
+  return found
+}

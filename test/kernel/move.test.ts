@@ -1,4 +1,4 @@
-// What runs on a device of the kernel moves to another one in the middle of its work, and back: vdpa_sim_net and vdpa_sim_blk.
+// What runs on a device of the kernel moves to another one in the middle of its work, and back: vdpa_sim_net and vdpa_sim_blk, and QEMU's network device with modes and pairs.
 
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { NetControlQueue } from '../../lib/control/net-control-queue.js'
@@ -13,10 +13,13 @@ import { moveDevice } from '../../lib/move/move.js'
 import { recoverDevice } from '../../lib/move/recover.js'
 import { openDevice } from '../../lib/open.js'
 import { ShadowQueue } from '../../lib/shadow/shadow-queue.js'
-import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { blockDevice, extraNetFeatures, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { udpFrame, udpPayload } from '../conformance/net-frames.js'
+import type { Wire } from '../conformance/net-datapath.js'
 import { Traffic } from '../move/support.js'
 import { NetGuest } from '../shadow/guest.js'
 import { until } from '../until.js'
+import { labWire, rxFilter } from './lab-wire.js'
 import { labVariable } from './support.js'
 
 const backend = new KernelBackend()
@@ -147,6 +150,121 @@ describe('a simulated network device and vdpa_sim_net', () => {
     }
   })
 })
+
+if (process.env['VHOST_VDPA_PCI_MQ'] === undefined) {
+  // eslint-disable-next-line jest/no-disabled-tests -- the title says what makes it run
+  test.skip('modes and pairs move (skipped: VHOST_VDPA_PCI_MQ is not set; the lab makes the device when it runs as root, with /dev/net/tun)', () =>
+    expect(process.env['VHOST_VDPA_PCI_MQ']).toBeDefined())
+} else {
+  // The control queue of vdpa_sim_net has its address, and neither modes nor pairs. vp_vdpa cannot be suspended, and begins rings at their beginning only: a driver's books do with that.
+  describe('a simulated network device and vp_vdpa', () => {
+    test('pass a driver with its address, modes and pairs to and fro, in the middle of traffic: no frame lost or doubled', async () => {
+      const simulator = new Simulator()
+      const shape = { mac: '02:00:00:00:00:0e', queuePairs: PAIRS, moreFeatures: extraNetFeatures }
+      const models = [networkDevice(shape), networkDevice(shape)] as const
+      const [first, last] = [simulator.add(models[0]), simulator.add(models[1])]
+      const wire = await labWire({ name: 'vp2', peer: 'LAB_PEER_PCI_MQ' })
+      let device = await openDevice(first, { backend: simulator, expect: 'net' })
+      const there = await openDevice(labVariable('VHOST_VDPA_PCI_MQ'), { backend, expect: 'net' })
+      try {
+        // Its IOMMU has fewer addresses than the simulated device.
+        const behind = there.iovaRange.last + 1n
+        device.addressSpace(0).reserve(behind, device.iovaRange.last + 1n - behind)
+        let running = await startWithModes(device)
+        const traffic = new Datagrams(wire)
+        traffic.send(running.driver, 24)
+        const to = await moveDevice(device, there, running)
+        device = there
+        expect([to.isMoved, to.failure]).toEqual([true, undefined])
+        running = { control: to.control, driver: to.driver }
+        expect(await rxFilter('vp2')).toMatchObject({
+          ...{ 'main-mac': address, promiscuous: false, multicast: 'none', unicast: 'all' },
+          ...{ 'unicast-table': ['02:00:00:00:01:01'], 'vlan-table': [7] },
+        })
+        expect([device.config.net().mac, running.driver.activePairs]).toEqual([address, PAIRS])
+        // By every pair: the device sends nothing of pairs that it does not use.
+        traffic.send(running.driver, 24)
+        await traffic.settle(running.driver)
+        wire.send(Uint8Array.of(99))
+        await until(() => traffic.receive(running.driver).includes(99))
+
+        const back = await openDevice(last, { backend: simulator, expect: 'net' })
+        const from = await moveDevice(device, back, running)
+        device = back
+        expect([from.isMoved, from.failure]).toEqual([true, undefined])
+        running = { control: from.control, driver: from.driver }
+        expect(models[1].control).toMatchObject({
+          ...{ isPromiscuous: false, refusesMulticast: true, acceptsAllUnicast: true, queuePairs: PAIRS },
+          ...{ table: { unicast: ['02:00:00:00:01:01'], multicast: [] }, vlans: new Set([7]) },
+        })
+        expect([models[1].mac, running.driver.activePairs]).toEqual([address, PAIRS])
+        traffic.send(running.driver, 24)
+        await traffic.settle(running.driver)
+      } finally {
+        wire.close()
+        for (const one of [device, there]) await one.close()
+      }
+    })
+  })
+}
+
+const PAIRS = 4
+
+/** A driver with four pairs, and a control queue by which each mode is other than at first. */
+async function startWithModes(device: VdpaDevice<'net'>) {
+  await device.negotiate([
+    ...(['VIRTIO_NET_F_MAC', 'VIRTIO_NET_F_CTRL_VQ', 'VIRTIO_NET_F_CTRL_MAC_ADDR', 'VIRTIO_NET_F_MQ'] as const),
+    ...(['VIRTIO_NET_F_CTRL_RX', 'VIRTIO_NET_F_CTRL_RX_EXTRA', 'VIRTIO_NET_F_CTRL_VLAN'] as const),
+  ])
+  const control = await NetControlQueue.start(device, device.addressSpace(0), { timeout: 60_000 })
+  const driver = await NetDriver.start(device, { size: 32, pairs: PAIRS })
+  await device.start()
+  driver.kickReceive()
+  await control.setMacAddress(address)
+  await control.setMacTable({ unicast: ['02:00:00:00:01:01'], multicast: [] })
+  await control.addVlan(7)
+  await control.setPromiscuous(false)
+  for (const mode of ['VIRTIO_NET_CTRL_RX_ALLUNI', 'VIRTIO_NET_CTRL_RX_NOMULTI'] as const)
+    await control.send(mode, true)
+  await driver.usePairs(control)
+  return { control, driver }
+}
+
+/** Numbered datagrams, sent by every pair: on a simulated device they come back, and from the other they reach its peer. */
+class Datagrams {
+  readonly #wire: Wire
+  readonly #returned: number[] = []
+  #sent = 0
+
+  constructor(wire: Wire) {
+    this.#wire = wire
+  }
+
+  send(driver: NetDriver, count: number): void {
+    const { ip, port } = this.#wire
+    const places = { from: ip.replace(/\d+$/, '2'), to: ip }
+    const macs = { from: address, to: 'ff:ff:ff:ff:ff:ff' }
+    for (let left = count; left > 0; left--) {
+      const frame = udpFrame(macs, places, port, Uint8Array.of(this.#sent))
+      expect(driver.send(frame, this.#sent++ % PAIRS)).toBe(true)
+    }
+  }
+
+  /** What the driver has received. */
+  receive(driver: NetDriver): readonly number[] {
+    const take = (frame: Uint8Array) => this.#returned.push(udpPayload(frame, this.#wire.port)?.[0] ?? -1)
+    for (let pair = 0; pair < driver.activePairs; pair++) driver.receive(take, undefined, pair)
+    return this.#returned
+  }
+
+  /** All that was sent is somewhere, once. */
+  async settle(driver: NetDriver): Promise<void> {
+    const seen = () => [...this.receive(driver), ...this.#wire.arrived.map((payload) => payload[0] ?? -1)]
+    const own = () => seen().filter((number) => number !== 99)
+    await until(() => own().length >= this.#sent)
+    expect(own().sort((one, other) => one - other)).toEqual(Array.from({ length: this.#sent }, (_, number) => number))
+  }
+}
 
 describe('a guest whose queues are shadowed', () => {
   test('moves from vdpa_sim_net to another one and back, in the middle of traffic: no frame lost or doubled', async () => {
