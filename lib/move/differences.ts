@@ -1,12 +1,14 @@
 // What keeps a device from going on where another one stood, as sentences, before anything is asked of it that changes it.
 
 import { parseRange } from './words.js'
+import { checkNetLimits } from '../control/net-limits.js'
 import type { DeviceSnapshot, QueueState } from '../device/snapshot.js'
 import { FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { decodeBlockConfig } from '../uapi/virtio-blk.js'
 import { featureNames } from '../uapi/virtio-features.js'
-import { decodeNetConfig } from '../uapi/virtio-net.js'
+import { decodeNetConfig, type NetConfig } from '../uapi/virtio-net.js'
+import { netCommands, netFeatureBit, type NetCommandName } from '../uapi/virtio-net-commands.js'
 import { bytesOf, checkSnapshot } from './check-snapshot.js'
 
 /**
@@ -25,6 +27,7 @@ export function differences(device: VdpaDevice, snapshot: DeviceSnapshot): strin
     ...queueDifferences(device, snapshot),
     ...spaceDifferences(device, snapshot),
     ...configDifferences(device, snapshot),
+    ...commandDifferences(device, snapshot),
   ]
 }
 
@@ -110,6 +113,33 @@ function netDifferences(device: VdpaDevice, bytes: Uint8Array, features: Feature
   if (isMultiqueue && before.maxVirtqueuePairs !== now.maxVirtqueuePairs)
     result.push(`it has ${String(now.maxVirtqueuePairs)} queue pairs, not ${String(before.maxVirtqueuePairs)}`)
   return result
+}
+
+/** What the control queue had set, and the device says that it cannot; what the device before had taken beyond what it said itself is left to be tried. */
+function commandDifferences(device: VdpaDevice, { control, config, features }: DeviceSnapshot): string[] {
+  if (device.kind !== 'net' || control.length === 0) return []
+  const before = bytesOf(config)
+  const [was, now] = [before.length < 12 ? undefined : decodeNetConfig(before), device.config.net()]
+  return control.flatMap((command) => {
+    const name = command.name as NetCommandName
+    const { feature } = netCommands[name]
+    if (((BigInt(features) >> BigInt(netFeatureBit(feature))) & 1n) === 0n)
+      return [`it is to be told ${name}, which needs ${feature}, and that was not negotiated`]
+    const payload = bytesOf(command.payload)
+    const excess = excessOf(name, payload, now)
+    if (excess === undefined || (was !== undefined && excessOf(name, payload, was) !== undefined)) return []
+    return [`it cannot be told ${name}: ${excess}`]
+  })
+}
+
+/** What a command asks for beyond what a configuration allows, as a sentence; undefined where it asks for no more. */
+function excessOf(name: NetCommandName, payload: Uint8Array, config: NetConfig): string | undefined {
+  try {
+    checkNetLimits(name, payload, () => config)
+    return undefined
+  } catch (failure) {
+    return (failure as Error).message
+  }
 }
 
 function blockDifferences(device: VdpaDevice, bytes: Uint8Array): string[] {

@@ -8,8 +8,9 @@ import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 import { openDevice } from '../../lib/open.js'
-import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
+import { blockDevice, extraNetFeatures, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { blockFeatureBits, netFeatureBits, transportFeatureBits } from '../../lib/uapi/virtio-features.js'
+import { netCommands, type NetCommandName } from '../../lib/uapi/virtio-net-commands.js'
 import type { FeatureName } from '../drivers/features.js'
 import { address, runPair, Traffic, type Pair, type PairSetup } from './support.js'
 
@@ -214,6 +215,35 @@ describe('explains before anything is touched', () => {
       message: expect.stringContaining(sentence) as unknown,
     })
     expect([target.state, target.status]).toEqual(['claimed', 0])
+  })
+
+  test.each<[string, readonly FeatureName[], NetCommandName, unknown, string]>([
+    [
+      'hashes',
+      ['VIRTIO_NET_F_HASH_REPORT'],
+      'VIRTIO_NET_CTRL_MQ_HASH_CONFIG',
+      { hashTypes: 0x40, key: new Uint8Array(40) },
+      'supported_hash_types',
+    ],
+    [
+      'a command without its feature',
+      [],
+      'VIRTIO_NET_CTRL_VLAN_ADD',
+      7,
+      'VIRTIO_NET_CTRL_VLAN_ADD, which needs VIRTIO_NET_F_CTRL_VLAN',
+    ],
+  ])('what was set, and it cannot be told: %s', async (_name, features, name, value, sentence) => {
+    const moreFeatures = [...extraNetFeatures, netFeatureBits.VIRTIO_NET_F_HASH_REPORT]
+    const { target, snapshot, memories } = await taken({ features, source: { moreFeatures }, target: { moreFeatures } })
+    const { encode } = netCommands[name] as { encode: (value: unknown) => Uint8Array }
+    const payload = Buffer.from(encode(value)).toString('hex')
+    // The device before said that it can all of it.
+    const changed = { ...snapshot, config: snapshot.config.slice(0, 2 * 20) + 'ffffffff', control: [{ name, payload }] }
+    expect(compareSnapshot(target, changed)).toEqual([expect.stringContaining(sentence)])
+    await expect(restoreDevice(target, changed, { memories })).rejects.toThrow(code('ERR_VDPA_NOT_SUPPORTED'))
+    expect([target.state, target.status]).toEqual(['claimed', 0])
+    // Where it never said so, the other is asked.
+    if (features.length > 0) expect(compareSnapshot(target, { ...changed, config: snapshot.config })).toEqual([])
   })
 
   test('memory that is missing or short, a device that is not new, options that are none', async () => {
