@@ -2,7 +2,7 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from '@jest/globals'
 import { vdpaError } from '../../lib/base/errors'
@@ -10,6 +10,7 @@ import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
+import { TemporaryFolder } from '../native/support'
 import { ensureBuilt } from '../scripts/support'
 
 interface Ran {
@@ -354,6 +355,43 @@ describe('the process', () => {
       child.stdout.resume()
       expect({ end, ended: await ended, err }).toEqual({ end, ended: [0, null], err: '' })
     }
+  })
+
+  it.each([
+    ['SIGHUP', [null, 'SIGHUP']],
+    ['SIGTERM', [0, null]],
+    ['SIGINT', [0, null]],
+  ] as const)('leaves no socket behind at %s', async (signal, end) => {
+    using folder = new TemporaryFolder()
+    const socket = folder.file('s')
+    const child = spawn(process.execPath, main('bridge', 'net0', '--vhost-user', socket), {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await once(child.stdout, 'data')
+    const ended = once(child, 'exit')
+    child.kill(signal)
+    expect({ ended: await ended, isLeft: existsSync(socket) }).toEqual({ ended: end, isLeft: false })
+  })
+
+  it('leaves no socket behind when nobody can be told of it', () => {
+    using folder = new TemporaryFolder()
+    const socket = folder.file('s')
+    const full = openSync('/dev/full', 'w')
+    const { status, stderr } = spawnSync(process.execPath, main('bridge', 'net0', '--vhost-user', socket), {
+      stdio: ['ignore', full, 'pipe'],
+    })
+    closeSync(full)
+    expect({ status, stderr: stderr.toString(), isLeft: existsSync(socket) }).toEqual({
+      status: 1,
+      stderr: 'vhost-vdpa: what there was to say could not be written: ENOSPC: no space left on device, write\n',
+      isLeft: false,
+    })
+  })
+
+  it('has failed where it failed, also when nobody reads why', () => {
+    const words = main('show', 'nobody', '--json').map((word) => `'${word}'`)
+    const script = `"${process.execPath}" ${words.join(' ')} | true; exit \${PIPESTATUS[0]}`
+    expect(spawnSync('bash', ['-c', script], { encoding: 'utf8' })).toMatchObject({ status: 1, stderr: '' })
   })
 })
 
