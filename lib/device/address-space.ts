@@ -2,7 +2,7 @@
 // asked (the kernel's answer to everything is EFAULT), sends the change as one batch, and undoes what was sent when a piece is refused or canceled.
 
 import { checkBigint, checkFunction, checkObject, checkSignal, typeError } from '../base/checks.js'
-import { U64_LAST } from '../base/ranges.js'
+import { U64_LAST, type Range } from '../base/ranges.js'
 import type { Steps } from '../base/steps.js'
 import { ENTRY_WORDS, EntryWord } from '../iotlb/entry-leaves.js'
 import { IovaAllocator } from '../iotlb/iova-allocator.js'
@@ -205,8 +205,10 @@ export class AddressSpace {
 
   /** The same space for a feeder, such as an endpoint of a VirtioIommu: its changes come in the device's order, among those that are made here. One object. */
   get sink(): MappingSink {
+    if (this.#sink !== undefined) return this.#sink
     const steps = (changes: readonly MappingChange[]) => this.batchSteps(changes)
-    return (this.#sink ??= spaceSink(this.#context, this.asid, steps))
+    const find = (range: Range) => this.#contents.exactly(range)
+    return (this.#sink = spaceSink(this.#context, this.asid, steps, find))
   }
 
   /** `asid 1 of /dev/vhost-vdpa-0 (3 mappings)` */
@@ -384,21 +386,22 @@ export class AddressSpace {
   }
 
   #planExactly(plan: Plan, wanted: readonly UnmapRequest[]): void {
-    const seen = new Set<bigint>()
+    const seen = wanted.length > 1 ? new Set<string>() : undefined
     const entry = this.#entry
     for (const wish of wanted) {
       if (typeof wish !== 'object' || wish === null) throw typeError('what', 'a mapping, or an array of mappings', wish)
       const { iova, size } = wish
       checkBigint(iova, 'iova')
       checkBigint(size, 'size')
-      const isThere = iova >= 0n && iova <= U64_LAST && this.#contents.findEntry(iova, entry)
-      const range = isThere ? rangeOfEntry(entry) : undefined
-      const isTwice = seen.has(iova)
-      if (range?.first !== iova || range.last !== iova + size - 1n || isTwice) {
-        const found = range === undefined ? undefined : this.#contents.find(range.first)
+      const isAddress = iova >= 0n && iova <= U64_LAST
+      // What may still be there can begin where another mapping does.
+      const key = seen && `${iova} ${size}`
+      const isTwice = key !== undefined && seen?.has(key) === true
+      if (!isAddress || isTwice || !this.#contents.findExactly({ first: iova, last: iova + size - 1n }, entry)) {
+        const found = isAddress ? this.#contents.find(iova) : undefined
         throw notMappedError(this.#context, this.asid, { iova, size, isTwice }, found)
       }
-      seen.add(iova)
+      if (key !== undefined) seen?.add(key)
       plan.invalidate(entry)
     }
   }

@@ -236,6 +236,19 @@ export class SpaceContents {
     return at >= 0 || this.#findStray(address, entry)
   }
 
+  /** Copies the entry of exactly a range into `entry`, where there is one: behind another mapping too, where it may still be there. */
+  findExactly({ first, last }: Range, entry: Uint32Array): boolean {
+    if (this.findEntry(first, entry) && isEntryOf(entry, first, last)) return true
+    const stray = this.#strays.find((one) => isEntryOf(one, first, last))
+    if (stray !== undefined) entry.set(stray)
+    return stray !== undefined
+  }
+
+  /** The mapping of exactly a range, as findExactly(). */
+  exactly(range: Range): Mapping | undefined {
+    return this.findExactly(range, this.#entry) ? this.#mappingOf(this.#entry) : undefined
+  }
+
   #findStray(address: bigint, entry: Uint32Array): boolean {
     const stray = this.#strays.find((one) => addressAt(one, EntryWord.firstHigh) === address)
     if (stray !== undefined) entry.set(stray)
@@ -334,4 +347,9 @@ export class SpaceContents {
     const offset = Number(addressAt(entry, EntryWord.uaddrHigh) - region.address)
     return { iova: first, size: last - first + 1n, access: accessOf(entry[EntryWord.perm] as number), region, offset }
   }
+}
+
+function isEntryOf(entry: Uint32Array, first: bigint, last: bigint): boolean {
+  const range = rangeOfEntry(entry)
+  return range.first === first && range.last === last
 }

@@ -480,7 +480,7 @@ export class VirtioIommu {
         domain.add({ ...mapping, pieces })
       }
     }
-    return yield* this.#bringAll()
+    return yield* this.#bringAll((endpoint) => endpoint.look())
   }
 
   *#resetSteps(): Steps<boolean> {
@@ -489,11 +489,12 @@ export class VirtioIommu {
     return yield* this.#bringAll()
   }
 
-  /** Brings every sink to what it is to have, past those that refuse. */
-  *#bringAll(): Steps<boolean> {
+  /** Brings every sink to what it is to have, past those that refuse. `look` is called before each. */
+  *#bringAll(look?: (endpoint: Endpoint) => void): Steps<boolean> {
     let isDone = true
     for (const endpoint of this.#facts.endpoints.values()) {
       try {
+        look?.(endpoint)
         yield* this.#bring(endpoint)
       } catch (failure) {
         // A device that is closed has nothing mapped.

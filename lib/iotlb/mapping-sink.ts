@@ -22,7 +22,7 @@ export type MappingChange =
 
 /**
  * One address space, as its feeder sees it. Procedures are `Steps`, because the feeder decides whether they may sleep on its thread (runSync) or not
- * (runAsync). Each happens whole or not at all: one that throws has left the address space as it was.
+ * (runAsync). Each happens whole or not at all: one that throws has left the address space as it was, as far as that could be.
  */
 export interface MappingSink {
   /** A name for sentences: `asid 1 of /dev/vhost-vdpa-0`. */
@@ -40,4 +40,9 @@ export interface MappingSink {
    * unmap what it maps. Sent as one batch where the device knows batches.
    */
   batch(changes: readonly MappingChange[]): Steps<void>
+  /**
+   * Whether exactly this mapping is there, or may be. A feeder asks after a failure, which may have been impossible to take back, and where somebody else may have unmapped what it
+   * made. Absent: what was made there is there until it is unmapped, and a failure left everything as it was.
+   */
+  has?(iova: bigint, slice: MemorySlice, access: Access): boolean
 }

@@ -16,7 +16,7 @@ async function scene() {
   const region = simulator.allocate(0x1_0000)
   const slice = (offset: number, size = 4096) => ({ region, offset, size })
   const mapped = () => space.snapshot().map(({ iova, size, access }) => [iova, size, access])
-  return { device, space, sink: space.sink, region, slice, mapped }
+  return { simulator, device, space, sink: space.sink, region, slice, mapped }
 }
 
 test('says what it is, and is one object', async () => {
@@ -78,4 +78,22 @@ test('comes in the order of the device, and is refused once it closes', async ()
   expect(mapped()).toEqual([])
   await device.close()
   expect(await refusalOf(() => runAsync(sink.map(0x3000n, slice(0), 'rw')))).toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+})
+
+test('what may still be mapped behind another mapping is there, and is unmapped by its own name', async () => {
+  const { simulator, device, space, sink, region, slice, mapped } = await scene()
+  runSync(sink.map(0x5000n, slice(0), 'rw'))
+  simulator.faults.shortWrite({ length: 1, nth: 4 })
+  simulator.faults.fail({ request: 'write', with: 'EFAULT', nth: 5, times: 4 })
+  const gone = { verb: 'unmap', range: { first: 0x5000n, last: 0x5fffn } } as const
+  const come = { verb: 'map', iova: 0x4000n, slice: slice(0, 0x4000), access: 'rw' } as const
+  expect(await refusalOf(() => runSync(sink.batch([gone, come])))).toMatchObject({ code: 'EIO' })
+  simulator.faults.clear()
+  expect(space.mappings.map(({ iova }) => iova)).toEqual([0x4000n, 0x5000n])
+  expect([sink.has?.(0x5000n, slice(0), 'rw'), sink.has?.(0x4000n, come.slice, 'rw')]).toEqual([true, true])
+  expect([sink.has?.(0x5000n, slice(4096), 'rw'), sink.has?.(0x5000n, slice(0), 'ro')]).toEqual([false, false])
+  space.unmapRegionSync(region)
+  expect(mapped()).toEqual([])
+  region.close()
+  await device.close()
 })

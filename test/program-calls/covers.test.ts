@@ -32,6 +32,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   'GuestPieces.onChange': 'as ChangingMemoryTable: GuestMemory is a row',
   'GuestPieces.onChange(listener)': 'the listener is ours; GuestMemory is a row',
   'Handle.onReadable(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
+  'MappingSink.has': 'what it throws is the failure of the change: test/iommu/lost-mappings.test.ts',
   'MissPort.onReadable(listener)': 'the listener is ours; what the port is read for calls the program, which is a row',
   'ParentOperations.setEventfd(interrupt)':
     'the interrupt is ours; what operations throw: test/models/parent-device.test.ts',
