@@ -28,18 +28,24 @@ export class HeldMemory {
     if (this.#port.reaches?.(region) === false) throw notReached(region, this.#port.path)
   }
 
-  /** Before the device is given a translation. ERR_VDPA_CLOSED for memory that is freed already. */
-  add(region: MemoryRegion, range: Range): void {
+  /** Before the device is given a translation; what is returned undoes it, for one that the device does not take. ERR_VDPA_CLOSED for memory that is freed already. */
+  add(region: MemoryRegion, range: Range): () => void {
     const held = this.#held.get(region)
     if (held === undefined) {
       const { path } = this.#port
       const made: Held = { hull: range, hold: region.hold({ describe: () => `${path} ${showRange(made.hull)}` }) }
       this.#held.set(region, made)
-      return
+      return () => {
+        if (this.#held.get(region) === made) this.#held.delete(region)
+        made.hold.close()
+      }
     }
-    const { first, last } = held.hull
-    if (contains(held.hull, range)) return
-    held.hull = { first: range.first < first ? range.first : first, last: range.last > last ? range.last : last }
+    const { hull } = held
+    held.hull = {
+      first: range.first < hull.first ? range.first : hull.first,
+      last: range.last > hull.last ? range.last : hull.last,
+    }
+    return () => void (held.hull = hull)
   }
 
   /** The device has nothing of a range any more. Memory goes when all that was given of it lies in there. */

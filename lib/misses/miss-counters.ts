@@ -14,7 +14,7 @@ export interface MissCounters {
   readonly late: number
   /** Answers that came a second time, or after they were given up, and were not looked at. */
   readonly repeated: number
-  /** Answers that an invalidation overtook; they were asked for again. */
+  /** Answers that an invalidation, or a retry(), overtook; they were asked for again. */
   readonly stale: number
   /** Invalidations that the device took. */
   readonly invalidations: number

@@ -44,10 +44,20 @@ export class MissFaults {
     return [...this.#unanswered.values()]
   }
 
+  /** Whether a miss has no answer yet. */
+  has(request: MissRequest): boolean {
+    return this.#unanswered.has(keyOf(request))
+  }
+
+  /** It is asked for in other words from now on. */
+  forget(request: MissRequest): void {
+    this.#unanswered.delete(keyOf(request))
+  }
+
   /** Books a fault, and tells the program, whose doing it may be: without a listener what was thrown is nobody's, and uncaught. */
-  report(reason: MissFaultReason, request: MissRequest | undefined, failure?: unknown): void {
+  report(reason: MissFaultReason, request: MissRequest | undefined, failure?: unknown, isAnswered = false): void {
     this.#counters.faults++
-    if (request !== undefined && reason !== 'access-fail') this.#remember(request)
+    if (request !== undefined && reason !== 'access-fail' && !isAnswered) this.#remember(request)
     const listener = this.#listener
     const hasFailure = failure !== undefined
     if (listener !== undefined) callUnasked(() => listener({ reason, request, ...(hasFailure && { failure }) }))

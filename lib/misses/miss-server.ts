@@ -94,6 +94,7 @@ export class MissServer implements Releasable {
   #epoch = 0
   #reading: Disposable | undefined
   #isRetrying = false
+  readonly #mappedMeanwhile: Range[] = []
   #isClosed = false
 
   /** Begins to read misses. TypeError or RangeError for options that are none; the port's own errors. */
@@ -107,7 +108,11 @@ export class MissServer implements Releasable {
     checkInteger(timeoutMs, 'options.timeoutMs', 0, 0x7fff_ffff)
     checkInteger(maxInFlight, 'options.maxInFlight', 1, 4096)
     checkInteger(version, 'options.version', 1, 2)
-    this.sink = new MissSink(this, port.path)
+    const server = {
+      invalidate: (range: Range) => this.invalidate(range),
+      retry: (range: Range) => this.#mapped(range),
+    }
+    this.sink = new MissSink(server, port.path)
     this.#port = port
     this.#translator = translator
     this.#timeoutMs = timeoutMs
@@ -178,23 +183,39 @@ export class MissServer implements Releasable {
 
   /**
    * Asks the translator again for each miss of a range, all by default, that has no answer: for when it knows more. Returns how many there were; 0, and nobody is asked,
-   * where the translator or a listener calls it that is being asked, or told, by another retry(). ERR_VDPA_CLOSED.
+   * where the translator or a listener calls it that is being asked, or told, by another retry(). What is being looked up is asked for again where that finds nothing.
+   * ERR_VDPA_CLOSED.
    */
   retry(range: Range = everything): number {
     this.#checkOpen()
     const { first, last } = checkRange(range)
+    this.#pending.retry({ first, last })
     if (this.#isRetrying) return 0
     this.#isRetrying = true
     try {
       const requests = this.#faults.unanswered.filter(({ iova }) => iova >= first && iova <= last)
       for (const request of requests) {
         if (this.isClosed) break
-        this.#ask({ ...request, attempt: request.attempt + 1 })
+        const wanted = this.#wanted(request)
+        if (wanted !== request) this.#faults.forget(request)
+        this.#ask({ ...wanted, attempt: request.attempt + 1 })
       }
       return requests.length
     } finally {
       this.#isRetrying = false
     }
+  }
+
+  /** What was mapped has its misses asked for again: within a retry() in a turn of their own. */
+  #mapped(range: Range): void {
+    if (!this.#isRetrying) return void this.retry(range)
+    this.#checkOpen()
+    this.#pending.retry(range)
+    this.#mappedMeanwhile.push(range)
+    if (this.#mappedMeanwhile.length > 1) return
+    setImmediate(() => {
+      for (const one of this.#mappedMeanwhile.splice(0)) if (!this.#isClosed) this.retry(one)
+    })
   }
 
   /**
@@ -251,7 +272,7 @@ export class MissServer implements Releasable {
     }
     this.#counters.misses++
     if (diagnostics.miss.hasSubscribers) publish(diagnostics.miss, { path: this.#port.path, asid, iova, access })
-    this.#ask({ asid, iova, access: this.#usedRings.accessAt(iova, access), attempt: 1 }, message.version)
+    this.#ask(this.#wanted({ asid, iova, access, attempt: 1 }), message.version)
     this.#read()
   }
 
@@ -262,7 +283,7 @@ export class MissServer implements Releasable {
     else callUnasked(() => onEnd(failure))
   }
 
-  /** `restarts`: times that an invalidation has overtaken the answer so far. */
+  /** `restarts`: times that an invalidation, or retry(), has overtaken the answer so far. */
   #ask(request: MissRequest, version = this.#version, restarts = 0): void {
     if (this.#pending.find(request) !== undefined) {
       this.#counters.joined++
@@ -294,7 +315,6 @@ export class MissServer implements Releasable {
 
   #await(pending: Pending, version: RecordVersion, verdict: PromiseLike<MissVerdict>, isStale: boolean): void {
     if (this.#isClosed) return
-    const { request } = pending
     if (isStale) pending.invalidate(everything)
     this.#pending.add(pending)
     if (this.#timeoutMs > 0) pending.timer = setTimeout(() => this.#giveUpOn(pending), this.#timeoutMs)
@@ -313,10 +333,10 @@ export class MissServer implements Releasable {
     try {
       verdict.then(
         (value) => answer(() => this.#come(pending, version, value)),
-        (failure: unknown) => answer(() => this.#fault('failed', request, failure)),
+        (failure: unknown) => answer(() => this.#fail(pending, version, failure)),
       )
     } catch (failure) {
-      answer(() => this.#fault('failed', request, failure))
+      answer(() => this.#fail(pending, version, failure))
     }
   }
 
@@ -327,8 +347,19 @@ export class MissServer implements Releasable {
   }
 
   #come(pending: Pending, version: RecordVersion, verdict: MissVerdict): void {
-    if (pending.isStale(rangeOfVerdict(verdict))) this.#askAgain(pending.request, version, pending.restarts)
-    else this.#settle(pending.request, version, verdict, pending.restarts)
+    const { request, restarts, isLate, isToBeRetried } = pending
+    const isNone = verdict === undefined || verdict === null
+    if (pending.isStale(rangeOfVerdict(verdict)) || (isNone && isToBeRetried))
+      return this.#askAgain(request, version, restarts)
+    // A device that was given another answer meanwhile does not wait for this one.
+    if (isNone && isLate && !this.#faults.has(request)) return
+    this.#settle(request, version, verdict, restarts)
+    if (isToBeRetried && this.#faults.has(request)) this.#askAgain(request, version, restarts)
+  }
+
+  #fail({ request, restarts, isLate, isToBeRetried }: Pending, version: RecordVersion, failure: unknown): void {
+    this.#faults.report('failed', request, failure, isLate && !this.#faults.has(request))
+    if (isToBeRetried && this.#faults.has(request)) this.#askAgain(request, version, restarts)
   }
 
   /** What a translator says may be anything. */
@@ -341,7 +372,8 @@ export class MissServer implements Releasable {
     } catch (failure) {
       return this.#fault('invalid', request, failure)
     }
-    if (!allows(checked.answer.access, request.access)) return this.#fault('permission', request)
+    const wanted = this.#wanted(request)
+    if (!allows(checked.answer.access, wanted.access)) return this.#fault('permission', wanted)
     const epoch = this.#epoch
     let isStale: boolean
     try {
@@ -358,13 +390,24 @@ export class MissServer implements Releasable {
   /** Gives the device a translation, and returns the last address of it. */
   #give({ iova, asid }: MissRequest, version: RecordVersion, { answer, range }: CheckedAnswer): bigint {
     const given = this.#usedRings.clip(range, iova, answer.access)
-    if (answer.region !== undefined) this.#memory.add(answer.region, given)
     const uaddr = answer.uaddr + (given.first - range.first)
     const size = given.last - given.first + 1n
-    this.#port.write(this.#writer.update(version, asid, { iova: given.first, size, uaddr, access: answer.access }))
+    const undo = answer.region === undefined ? undefined : this.#memory.add(answer.region, given)
+    try {
+      this.#port.write(this.#writer.update(version, asid, { iova: given.first, size, uaddr, access: answer.access }))
+    } catch (failure) {
+      undo?.()
+      throw failure
+    }
     this.#counters.updates++
     this.#faults.answered(given, answer.access)
     return given.last
+  }
+
+  /** As it is to be asked for where the used rings are by now. */
+  #wanted(request: MissRequest): MissRequest {
+    const access = this.#usedRings.accessAt(request.iova, request.access)
+    return access === request.access ? request : { ...request, access }
   }
 
   #fault(reason: MissFaultReason, request: MissRequest, failure?: unknown): void {
@@ -384,8 +427,9 @@ export class MissServer implements Releasable {
     return answer.then((value) => this.#prefetched(request, epoch, value))
   }
 
-  #prefetched(request: MissRequest, epoch: number, verdict: MissVerdict): bigint | Promise<bigint> {
+  #prefetched(asked: MissRequest, epoch: number, verdict: MissVerdict): bigint | Promise<bigint> {
     this.#checkOpen()
+    const request = this.#wanted(asked)
     if (epoch !== this.#epoch) return this.#prefetchAgain(request)
     const checked = verdict === undefined || verdict === null ? undefined : checkedAnswer(verdict, request.iova)
     if (checked !== undefined && allows(checked.answer.access, request.access)) {

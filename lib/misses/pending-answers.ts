@@ -15,6 +15,8 @@ export class Pending {
   readonly restarts: number
   /** It did not come in time: the miss is a fault, until it comes. */
   isLate = false
+  /** retry() was called meanwhile: that there is nothing may be true no more. */
+  isToBeRetried = false
   /** Nobody waits for it any more. */
   isOver = false
   timer: NodeJS.Timeout | undefined
@@ -88,6 +90,12 @@ export class PendingAnswers {
   invalidate(range: Range): void {
     for (const pending of this.#inTime) pending.invalidate(range)
     for (const pending of this.#late) pending.invalidate(range)
+  }
+
+  /** Those of a range are asked for again where nothing is found. Those that are late have been asked for again already. */
+  retry({ first, last }: Range): void {
+    for (const pending of this.#inTime)
+      if (pending.request.iova >= first && pending.request.iova <= last) pending.isToBeRetried = true
   }
 
   clear(): void {

@@ -8,6 +8,7 @@ import { missPort } from '../../lib/misses/port.js'
 import { RegionTranslator } from '../../lib/misses/region-translator.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { until } from '../until.js'
+import { TestPort } from './support.js'
 
 describe('memory of another backend', () => {
   test('is no answer: the device is given nothing that leads elsewhere', async () => {
@@ -42,4 +43,23 @@ describe('memory of another backend', () => {
     expect(missPort(handle, new Simulator()).reaches?.(region)).toBe(false)
     expect(() => missPort(handle, null as unknown as Simulator)).toThrow(TypeError)
   })
+})
+
+test('memory whose translation the device refuses is held no more than it was before', () => {
+  const region = new Simulator().allocate(0x3000)
+  const own = new RegionTranslator([{ iova: 0x1000n, region }], 0x1000)
+  const port = new TestPort()
+  const server = new MissServer(port, own, { onFault: () => undefined })
+  port.refusal = new Error('EFAULT')
+  port.miss(0x1000n)
+  expect(region.holders).toEqual([])
+  port.refusal = undefined
+  port.miss(0x1000n)
+  port.refusal = new Error('EFAULT')
+  port.miss(0x3000n)
+  expect(region.holders).toEqual(['/dev/vhost-net [0x1000, 0x1fff]'])
+  port.refusal = undefined
+  server.invalidate({ first: 0x1000n, last: 0x1fffn })
+  expect(region.holders).toEqual([])
+  server.close()
 })

@@ -7,9 +7,7 @@ import type { MissRequest, MissVerdict, Translator } from '../../lib/misses/tran
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { hearUncaught } from '../uncaught.js'
 import { until } from '../until.js'
-import { missRecord, page, TestPort } from './support.js'
-
-type Translate = (request: MissRequest) => MissVerdict | PromiseLike<MissVerdict>
+import { later, missRecord, page, settled, TestPort, type Translate } from './support.js'
 
 const servers: MissServer[] = []
 // What a test leaves unanswered is not waited for.
@@ -24,16 +22,6 @@ function serve(translate: Translate, options: MissServerOptions = {}) {
   return { port, server, faults, reasons }
 }
 
-/** A translator whose answers the test gives, in whatever order. */
-function later() {
-  const asked: { request: MissRequest; answer: (verdict: MissVerdict) => void; fail: (why: unknown) => void }[] = []
-  const translate: Translate = (request) =>
-    new Promise((answer, fail) => {
-      asked.push({ request, answer, fail })
-    })
-  return { asked, translate }
-}
-
 /** What is uncaught after a call. */
 async function uncaughtBy(call: () => void): Promise<unknown[]> {
   const uncaught = hearUncaught()
@@ -45,8 +33,6 @@ async function uncaughtBy(call: () => void): Promise<unknown[]> {
   }
   return uncaught
 }
-
-const settled = () => new Promise((resolve) => setImmediate(resolve))
 
 describe('a miss', () => {
   test('is answered at once by a translator that knows', () => {

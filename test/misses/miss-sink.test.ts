@@ -7,6 +7,7 @@ import { VirtioIommu } from '../../lib/iommu/virtio-iommu.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import type { MissFault } from '../../lib/misses/miss-faults.js'
 import { MissServer } from '../../lib/misses/miss-server.js'
+import type { MissVerdict } from '../../lib/misses/translator.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { attach, DEVERR, detach, map, OK, unmap } from '../iommu/support.js'
 import { until } from '../until.js'
@@ -15,21 +16,22 @@ import { page, TestPort } from './support.js'
 const servers: MissServer[] = []
 afterEach(() => servers.splice(0).forEach((server) => server.close()))
 
-function world() {
+function world(say: (verdict: MissVerdict) => MissVerdict | PromiseLike<MissVerdict> = (verdict) => verdict) {
   const simulator = new Simulator()
   const iotlb = simulator.demandIotlb()
+  let asked = 0
   const region = simulator.allocate(0x1_0000)
   const memory = new GuestMemory([{ address: 0n, region }])
   const faults: MissFault[] = []
   const onFault = (fault: MissFault) => void faults.push(fault)
   const server: MissServer = new MissServer(
     iotlb,
-    { translate: ({ iova, access }) => iommu.translate(8, iova, access) },
+    { translate: ({ iova, access }) => (asked++, say(iommu.translate(8, iova, access))) },
     { onFault, onEnd: () => undefined },
   )
   servers.push(server)
   const iommu = new VirtioIommu({ memory, endpoints: [{ id: 8, sink: server.sink }] })
-  return { iotlb, server, iommu, faults, region }
+  return { iotlb, server, iommu, faults, region, asked: () => asked }
 }
 
 describe('a device behind a guest’s IOMMU', () => {
@@ -67,6 +69,34 @@ describe('a device behind a guest’s IOMMU', () => {
     iotlb.end()
     await expect(reads[1]).rejects.toMatchObject({ code: 'EBADFD' })
   })
+})
+
+test('what is mapped while the translator is looking elsewhere is found after it', async () => {
+  let find: () => void = () => undefined
+  const found = new Promise<void>((resolve) => (find = resolve))
+  const { iotlb, iommu, faults, asked } = world((verdict) => found.then(() => verdict))
+  iommu.requestSync(attach)
+  const early = iotlb.readMemory(0x1000n, 1)
+  await until(() => asked() === 1)
+  expect(iommu.requestSync(map)).toBe(OK)
+  find()
+  expect(await early).toHaveLength(1)
+  expect(faults).toEqual([])
+})
+
+test('what a listener maps while it is told of misses that are asked for again is asked for again after them', async () => {
+  const { iotlb, iommu, faults, server } = world()
+  iommu.requestSync(attach)
+  const reads = [0x1000n, 0x5000n].map((iova) => iotlb.readMemory(iova, 1))
+  await until(() => faults.length === 2)
+  const { push } = faults
+  faults.push = (fault) => {
+    if (fault.request?.iova === 0x5000n) iommu.requestSync({ ...map, last: 0x5fffn })
+    return push.call(faults, fault)
+  }
+  expect(server.retry()).toBe(2)
+  for (const read of reads) expect(await read).toHaveLength(1)
+  expect(server.unanswered).toEqual([])
 })
 
 test('a device that refuses an invalidation has the request refused, and the domain is what it was', () => {

@@ -1,7 +1,7 @@
 // A port that the test holds the other end of, and translators that say what they are told to.
 
 import type { MissPort } from '../../lib/misses/port.js'
-import type { MissAnswer } from '../../lib/misses/translator.js'
+import type { MissAnswer, MissRequest, MissVerdict } from '../../lib/misses/translator.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 
 /** What a device was written, in short: `update 0x1000+0x1000 rw`. */
@@ -65,3 +65,17 @@ export function missRecord(iova: bigint, perm = 1, type: number = iotlbMessageTy
 export function page(iova: bigint): MissAnswer {
   return { iova: iova & ~0xfffn, size: 0x1000n, uaddr: 0x7f00_0000_0000n + (iova & ~0xfffn), access: 'rw' }
 }
+
+export type Translate = (request: MissRequest) => MissVerdict | PromiseLike<MissVerdict>
+
+/** A translator whose answers the test gives, in whatever order. */
+export function later() {
+  const asked: { request: MissRequest; answer: (verdict: MissVerdict) => void; fail: (why: unknown) => void }[] = []
+  const translate: Translate = (request) =>
+    new Promise((answer, fail) => {
+      asked.push({ request, answer, fail })
+    })
+  return { asked, translate }
+}
+
+export const settled = () => new Promise((resolve) => setImmediate(resolve))
