@@ -16,7 +16,7 @@ export async function add(host: Host, wish: NewDevice): Promise<Report> {
   await family.add(wish)
   const device = await findDevice(host, wish.name)
   const where = device.node ?? `no node: ${device.driver ?? 'no driver'} has it`
-  return { data: { device }, lines: [`${wish.name} was made (${where})`] }
+  return { data: { device }, lines: [`${device.name} was made (${where})`] }
 }
 
 /** `remove`: deletes a device that nobody has open. */

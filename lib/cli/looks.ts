@@ -4,6 +4,7 @@ import { systemError } from '../base/errors.js'
 import { inventory, type InventoryDevice } from '../inventory.js'
 import type { DeviceConfiguration } from '../management/family-facts.js'
 import { describeHolder } from '../management/release.js'
+import { kernelName } from '../management/sysfs.js'
 import { configurationIfTold, VdpaFamily } from '../management/vdpa-family.js'
 import type { Host } from './host.js'
 import { table, type Paint, type Report } from './output.js'
@@ -80,7 +81,9 @@ export async function findDevice(host: Host, name: string): Promise<InventoryDev
   const { devices } = await look(host)
   const found = devices.find(
     (device) =>
-      device.name === name || device.node === name || device.pciFunction?.toLowerCase() === name.toLowerCase(),
+      device.name === kernelName(name) ||
+      device.node === name ||
+      device.pciFunction?.toLowerCase() === name.toLowerCase(),
   )
   if (found !== undefined) return found
   const names = devices.map((device) => device.name)

@@ -7,7 +7,7 @@ import { checkObject, checkString, rangeError } from '../base/checks.js'
 import { systemError, vdpaError } from '../base/errors.js'
 import { errno, errnoText } from '../uapi/errno.js'
 import { beginRelease, findDevice, untilFree, within, type ReleaseOptions } from './release.js'
-import { filesOf, type BusDevice, type HostRoot } from './sysfs.js'
+import { filesOf, kernelName, type BusDevice, type HostRoot } from './sysfs.js'
 
 /** How long to wait for a node, and where. */
 export interface NodeWaitOptions {
@@ -26,7 +26,7 @@ const LOOK_INTERVAL = 10
 /** Gives a device without a driver to one (`echo NAME > /sys/bus/vdpa/drivers/DRIVER/bind`). ENODEV, EBUSY, EACCES; ENOENT where the driver's module is not loaded. */
 export async function bindDriver(name: string, driver: string, root?: HostRoot): Promise<void> {
   checkNames(name, driver)
-  await write(filesOf(root), `${BUS}/drivers/${driver}/bind`, entryOf(name), driver)
+  await write(filesOf(root), `${BUS}/drivers/${driver}/bind`, kernelName(name), driver)
 }
 
 /**
@@ -39,7 +39,7 @@ export async function unbindDriver(name: string, options: ReleaseOptions = {}): 
   const { driver } = await existing(name, options.root)
   if (driver === undefined) throw refusal('ENODEV', name, 'it has no driver')
   await untilFree(release)
-  await within(release, write(filesOf(options.root), `${BUS}/drivers/${driver}/unbind`, entryOf(name), driver))
+  await within(release, write(filesOf(options.root), `${BUS}/drivers/${driver}/unbind`, kernelName(name), driver))
 }
 
 /** Says which driver alone may have the device; undefined lets any (`driver_override`, since Linux 5.17). ENODEV, EACCES. */
@@ -68,7 +68,7 @@ export async function moveToDriver(
   await setDriverOverride(name, driver, options.root)
   try {
     if (before.driver !== undefined) await unbindDriver(name, options)
-    await write(files, `${BUS}/drivers_probe`, entryOf(name))
+    await write(files, `${BUS}/drivers_probe`, kernelName(name))
   } finally {
     // Without another look at the device: one that is refused would leave the override.
     await writeOverride(files, name, before.driverOverride)
@@ -131,12 +131,7 @@ async function checkDriver(files: HostFiles, driver: string): Promise<void> {
 
 /** A write of nothing does not reach the kernel; a line without a name takes the override away. */
 function writeOverride(files: HostFiles, name: string, driver: string | undefined): Promise<void> {
-  return write(files, `${BUS}/devices/${entryOf(name)}/driver_override`, `${driver ?? ''}\n`)
-}
-
-/** The file system's spelling of a slash. */
-function entryOf(name: string): string {
-  return name.replaceAll('/', '!')
+  return write(files, `${BUS}/devices/${kernelName(name)}/driver_override`, `${driver ?? ''}\n`)
 }
 
 function checkNames(name: string, driver: string): void {

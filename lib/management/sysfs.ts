@@ -8,7 +8,7 @@ import { diskFiles } from './disk-files.js'
 
 /** A device of the bus, managed or not. */
 export interface BusDevice {
-  /** The device's name, as commands say it. */
+  /** The device's name, as the kernel has it: `a!b` for one that was made as `a/b`. */
   readonly name: string
   /** The kernel's driver: `vhost_vdpa`, `virtio_vdpa`; absent while none is bound. */
   readonly driver?: string
@@ -84,9 +84,9 @@ export async function busDevices(root: HostRoot = '/'): Promise<BusDevice[]> {
 export async function busDeviceCalled(name: string, root: HostRoot = '/'): Promise<BusDevice | undefined> {
   checkString(name, 'name')
   const files = filesOf(root)
-  const entry = name.replaceAll('/', '!')
+  const known = kernelName(name)
   const names = await orNone(files.list(BUS_FOLDER))
-  return names?.includes(entry) === true ? busDevice(files, entry) : undefined
+  return names?.includes(known) === true ? busDevice(files, known) : undefined
 }
 
 /** The devices above which a PCI function is; a function may have several. RangeError for what is no address of one. */
@@ -98,8 +98,13 @@ export async function devicesOfPciFunction(address: string, root: HostRoot = '/'
   return (await busDevices(root)).filter(({ pciFunction }) => pciFunction?.toLowerCase() === wanted)
 }
 
-async function busDevice(files: HostFiles, entry: string): Promise<BusDevice | undefined> {
-  const place = join(BUS_FOLDER, entry)
+/** A device's name as the kernel has it, in netlink as in sysfs: one made as `a/b` is called `a!b` (kobject_set_name()). */
+export function kernelName(name: string): string {
+  return name.replaceAll('/', '!')
+}
+
+async function busDevice(files: HostFiles, name: string): Promise<BusDevice | undefined> {
+  const place = join(BUS_FOLDER, name)
   const real = await orNone(files.resolve(place))
   if (real === undefined) return undefined
   const [driver, override, children] = await Promise.all([
@@ -112,8 +117,7 @@ async function busDevice(files: HostFiles, entry: string): Promise<BusDevice | u
   const driverOverride = override?.trim()
   const pciFunction = pciFunctionAbove(real)
   return {
-    // The file system's spelling of a slash.
-    name: entry.replaceAll('!', '/'),
+    name,
     ...(driver !== undefined && { driver: basename(driver) }),
     // The kernel prints a null pointer so.
     ...(driverOverride !== undefined && driverOverride !== '' && driverOverride !== '(null)' && { driverOverride }),

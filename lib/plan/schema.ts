@@ -1,6 +1,12 @@
 // What a plan may say, as a JSON schema: `docs/plan.schema.json` is the same for editors, and a test compares the two.
 
-const name = { type: 'string', minLength: 1, maxLength: 127, pattern: '^[^/\\s]+$' } as const
+/** Not what the kernel would spell otherwise, and what no folder of it shows. */
+const name = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 127,
+  pattern: '^(?!\\.{1,2}$)[^/\\s\\u0000-\\u001f\\u007f]+$',
+} as const
 
 const who = { type: ['string', 'integer'], minimum: 0, maximum: 4294967294, minLength: 1, maxLength: 32 } as const
 const count = { type: 'integer', minimum: 1, maximum: 65535 } as const

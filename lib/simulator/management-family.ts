@@ -158,7 +158,8 @@ export class SimulatedFamily {
   }
 
   #make(asked: Asked): Result {
-    const name = textOf(asked, attributes.VDPA_ATTR_DEV_NAME)
+    // kobject_set_name() has no slashes in names.
+    const name = textOf(asked, attributes.VDPA_ATTR_DEV_NAME)?.replaceAll('/', '!')
     if (name === undefined) return { errno: errno.EINVAL }
     const mtu = integerOf(asked, attributes.VDPA_ATTR_DEV_NET_CFG_MTU)
     if (mtu !== undefined && mtu < MTU_FIRST) return { errno: errno.ERANGE, text: 'integer out of range' }

@@ -43,7 +43,7 @@ const fixed: ReadonlyMap<string, TreeEntry> = new Map([
 export function managedFiles({ devices, table }: FilesWorld): TreeFiles {
   /** The device whose entry in a folder of devices a path begins with. */
   const deviceIn = (folder: string, path: string) =>
-    isIn(folder, path) ? devices.get(nameOf(path.slice(folder.length + 1).split('/', 1)[0] ?? '')) : undefined
+    isIn(folder, path) ? devices.get(path.slice(folder.length + 1).split('/', 1)[0] ?? '') : undefined
   /** Where the link of a descriptor leads, which says so where the name is gone. */
   const openLink = (target: DescriptorTarget | undefined): TreeEntry | undefined => {
     if (target?.kind !== 'node' || !target.path.startsWith('/dev/')) return undefined
@@ -82,25 +82,16 @@ export function managedFiles({ devices, table }: FilesWorld): TreeFiles {
   }
 }
 
-/** The name of a device, of its entry in a folder: the file system has another spelling of a slash. */
-export function nameOf(entry: string): string {
-  return entry.replaceAll('!', '/')
-}
-
 function isIn(folder: string, path: string): boolean {
   return path.startsWith(`${folder}/`)
 }
 
-function entryOf({ name }: ManagedDevice): string {
-  return name.replaceAll('/', '!')
-}
-
 function linkPath(device: ManagedDevice): string {
-  return `${LINKS}/${entryOf(device)}`
+  return `${LINKS}/${device.name}`
 }
 
 function placeOf(device: ManagedDevice): string {
-  return `${DEVICES}/${entryOf(device)}`
+  return `${DEVICES}/${device.name}`
 }
 
 /** The node of a device, while its driver makes one. */

@@ -7,7 +7,7 @@ import type { DeviceNode } from './chardev.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import { ManagedDevices, rootsOwn, type ManagedDevice } from './managed-devices.js'
 import { SimulatedFamily } from './management-family.js'
-import { DRIVERS, managedFiles, nameOf } from './management-files.js'
+import { DRIVERS, managedFiles } from './management-files.js'
 import { simulatedParents, type DeviceWishes, type SimulatedParent } from './management-parents.js'
 import { SimulatedNetlinkSocket } from './management-socket.js'
 import { simulatedFiles } from './management-tree.js'
@@ -91,7 +91,7 @@ export class SimulatedManagement {
     const [, folder = '', owner = '', file = ''] = /^sys\/bus\/vdpa\/(?:(drivers)\/(\w+)\/)?(\w+)$/.exec(path) ?? []
     if (folder === '' && file === 'drivers_probe') return this.#probe(text)
     const [, changed, change] = /^sys\/devices\/([^/]+)\/(driver_override)$/.exec(path) ?? []
-    const device = this.#onBus(nameOf(changed ?? text))
+    const device = this.#onBus(changed ?? text)
     if (device === undefined) return -errno.ENODEV
     if (change !== undefined) {
       device.override = text === '' ? undefined : text
@@ -107,7 +107,7 @@ export class SimulatedManagement {
   }
 
   #probe(text: string): number {
-    const device = this.#onBus(nameOf(text))
+    const device = this.#onBus(text)
     if (device === undefined) return -errno.ENODEV
     const driver = DRIVERS.find((name) => device.override === undefined || name === device.override)
     return device.driver !== undefined || driver === undefined ? 0 : this.#bind(device, driver)

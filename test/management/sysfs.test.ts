@@ -41,7 +41,7 @@ describe('the bus', () => {
     device('a!b', '')
     file('sys/devices/a!b/driver_override', 'vhost_vdpa\n')
     expect(await busDevices(root)).toEqual([
-      { name: 'a/b', driverOverride: 'vhost_vdpa' },
+      { name: 'a!b', driverOverride: 'vhost_vdpa' },
       { name: 'net0', driver: 'virtio_vdpa' },
       {
         name: 'vdpa0',

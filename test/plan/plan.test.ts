@@ -4,7 +4,6 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from '@jest/globals'
 import type { HostFiles } from '../../lib/backend/host-files.js'
-import { isVdpaError } from '../../lib/base/errors.js'
 import { nodeAccess } from '../../lib/management/node-access.js'
 import { VdpaFamily } from '../../lib/management/vdpa-family.js'
 import { openDevice } from '../../lib/open.js'
@@ -63,6 +62,10 @@ describe('a plan', () => {
       'must be equal to one of the allowed values: present, absent',
     ],
     ['version: [1\n', 'p.yaml:2:1: '],
+    ...['.', '..', 'a/b', 'a b', 'a\\0b', 'a\\eb', ''].map((name): [string, string] => [
+      `version: 1\ndevices:\n  - {name: "${name}", managementDevice: m}\n`,
+      'devices.0.name must',
+    ]),
     ['', 'p.yaml:1:1: the plan must be object'],
   ])('%j is refused at its place', (wrong, sentence) => {
     expect(() => parsePlan(wrong, 'p.yaml')).toThrow(
@@ -77,44 +80,6 @@ describe('a plan', () => {
 
   it('has a schema for editors that is the same', () => {
     expect(JSON.parse(readFileSync(join(__dirname, '../../docs/plan.schema.json'), 'utf8'))).toEqual(planSchema)
-  })
-})
-
-describe('a file that is no plan', () => {
-  const refusalOf = (text: string): string => {
-    try {
-      parsePlan(text, 'file')
-    } catch (failure) {
-      if (isVdpaError(failure) && failure.code === 'ERR_VDPA_PLAN') return failure.message
-      throw failure
-    }
-    return 'none'
-  }
-
-  it('is told in a few mistakes, and how many more there are', () => {
-    const message = refusalOf(`version: 1\ndevices: [${'{ nam: 1 }, '.repeat(500)}]`)
-    expect(message).toMatch(/; and \d{3,4} more$/)
-    expect(message.length).toBeLessThan(3000)
-  })
-
-  it('is not quoted at length, nor with what a terminal would obey', () => {
-    const message = refusalOf(`version: 1\ndevices: |\u001b[31mred\u0007${'x'.repeat(5000)}`)
-    expect(message).toMatch(/^ERR_VDPA_PLAN: file:2:/)
-    expect(message).not.toMatch(/\p{Cc}/u)
-    expect(message.length).toBeLessThan(1000)
-  })
-
-  it('is refused unread where it is longer than any plan, and where it is two', () => {
-    expect(refusalOf('#'.repeat(4096 * 1024 + 1))).toMatch(/^ERR_VDPA_PLAN: file: it has more than 4194304 characters/)
-    expect(refusalOf('version: 1\ndevices: []\n---\nversion: 1\n')).toContain('file:3:1: a second document begins')
-  })
-
-  it('whose aliases would make it huge is refused as any other', () => {
-    const rows = Array.from({ length: 8 }, (_, n) => {
-      const item = n === 0 ? 'x' : `*a${n - 1}`
-      return `a${n}: &a${n} [${`${item}, `.repeat(10)}]`
-    })
-    expect(refusalOf(`${rows.join('\n')}\nversion: 1\ndevices: *a7`)).toMatch(/^ERR_VDPA_PLAN: file: .*alias/)
   })
 })
 
