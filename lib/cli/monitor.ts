@@ -1,6 +1,7 @@
 // `monitor`: counters and events of all devices, again and again: a table that is drawn anew on a terminal, a JSON line for each look in a pipe. It opens no node.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileFailure } from '../backend/file-errors.js'
 import { isVdpaError } from '../base/errors.js'
 import { inventory, type Inventory, type InventoryDevice } from '../inventory.js'
 import { statisticsRates, type QueueStatistics } from '../management/family-facts.js'
@@ -99,7 +100,8 @@ async function monitorWeb(host: Host, out: Sink, port: number, options: MonitorO
   const happened = new Happenings()
   const seen = () => ({ ...look, happened: happened.last })
   const page = () => monitorPage(seen(), options.interval)
-  await using server = await WebServer.listen({ page, look: () => lookJson(seen()), policy: monitorPolicy }, { port })
+  const views = { page, look: () => lookJson(seen()), policy: monitorPolicy }
+  await using server = await WebServer.listen(views, { port }).catch(fileFailure(`127.0.0.1:${port}`))
   out.write(options.isJson ? jsonLine({ url: server.url }) : `${server.url}  (Ctrl-C ends)\n`)
   for (let turn = 1; turn !== options.count && (await waited(options)); turn++) {
     look = await lookOnce(host, look, options.interval)

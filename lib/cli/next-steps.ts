@@ -24,6 +24,16 @@ const advices: readonly Advice[] = [
     step: 'a driver counts from when it has agreed on features with the device',
   },
   { code: 'EOPNOTSUPP', request: 'VDPA_CMD_DEV_VSTATS_GET', step: 'the driver of this device counts nothing' },
+  {
+    code: 'EOPNOTSUPP',
+    request: 'VDPA_CMD_DEV_NEW',
+    step: 'leave out what its maker cannot be told: a disk has no address and no MTU, and not every maker chooses queues or features',
+  },
+  {
+    code: 'EINVAL',
+    request: 'VDPA_CMD_DEV_NEW',
+    step: '`vhost-vdpa list --json` shows what each maker can make, and with which features',
+  },
   { code: 'ENODEV', request: 'VDPA_CMD_DEV_NEW', step: '`vhost-vdpa list` names what can make devices' },
   { code: 'EEXIST', request: 'VDPA_CMD_DEV_NEW', step: '`vhost-vdpa show` shows the device of that name' },
   {
@@ -40,10 +50,24 @@ const advices: readonly Advice[] = [
   { code: 'ENAMETOOLONG', request: 'bind', step: 'the path of a socket has at most 107 bytes' },
   { code: 'EADDRINUSE', request: 'bind', step: 'end what listens there, or name another path' },
   {
+    code: 'EADDRINUSE',
+    request: 'listen',
+    step: 'end what listens there, or leave the port out: one that is free is taken',
+  },
+  {
     code: 'ENOENT',
     request: 'open',
     step: 'look whether the file, or the folder that it is to be in, is there and its name is right',
   },
+  {
+    code: 'ENOTDIR',
+    request: 'open',
+    step: 'look whether the file, or the folder that it is to be in, is there and its name is right',
+  },
+  { code: 'ENAMETOOLONG', request: 'open', step: 'give the file a shorter name' },
+  { code: 'ELOOP', request: 'open', step: 'name the file that the links should lead to' },
+  { code: 'EROFS', request: 'open', step: 'name a file where something can be written' },
+  { code: 'EFBIG', step: 'name a smaller size, or a file system that has files so large' },
   { code: 'EISDIR', step: 'name a file in that folder' },
   { code: 'EACCES', step: 'try it as root, or see `vhost-vdpa doctor`' },
   { code: 'EPERM', step: 'try it as root' },

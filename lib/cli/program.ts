@@ -41,6 +41,9 @@ export interface Surroundings {
 /** Exit codes: it was done; it failed, or the answer is no; the command line makes no sense. */
 export const exitCodes = { done: 0, failed: 1, misused: 2 } as const
 
+/** The code of words that make no sense. */
+const MISUSE = 'ERR_INVALID_ARG_VALUE'
+
 /** Runs the command with its words (without the program's name); resolves to the exit code and never rejects. */
 export async function run(words: readonly string[], surroundings: Surroundings): Promise<number> {
   const { stdout, stderr, environment = process.env, interrupt = () => new AbortController().signal } = surroundings
@@ -56,7 +59,9 @@ export async function run(words: readonly string[], surroundings: Surroundings):
       exitCode = report.exitCode ?? exitCodes.done
     } catch (failure) {
       exitCode = isMisuse(failure) ? exitCodes.misused : exitCodes.failed
-      const { message, hint, ...error } = errorData(failure)
+      const { message, hint, ...error } = isMisuse(failure)
+        ? misused(failure, helpOf(meantBy(words, program)))
+        : errorData(failure)
       const isSaid = hint === undefined || message.includes(hint)
       if (isJson) stdout.write(jsonLine({ error: { ...error, message, hint } }))
       else stderr.write(`vhost-vdpa: ${printable(message)}${isSaid ? '' : ` (${printable(hint)})`}\n`)
@@ -69,13 +74,18 @@ export async function run(words: readonly string[], surroundings: Surroundings):
     await program.parseAsync([...words], { from: 'user' })
   } catch (failure) {
     if (!(failure instanceof CommanderError)) throw failure
-    if (failure.exitCode !== 0 && wantsJson) stdout.write(jsonLine({ error: misuseData(failure, program, words) }))
+    if (failure.exitCode !== 0) {
+      const misuse = misuseData(failure, program, words)
+      if (wantsJson) stdout.write(jsonLine({ error: misuse }))
+      // The other words were said already.
+      else if (soughtHelp(words) !== undefined) stderr.write(`error: ${printable(misuse.message)}\n`)
+    }
     return failure.exitCode === 0 ? exitCodes.done : exitCodes.misused
   }
   return exitCode
 }
 
-function isMisuse(failure: unknown): boolean {
+function isMisuse(failure: unknown): failure is TypeError | RangeError {
   return failure instanceof TypeError || failure instanceof RangeError
 }
 
@@ -86,6 +96,11 @@ function errorData(failure: unknown): { readonly code?: string; readonly message
   // Several failures in one sentence: all of them are said.
   const all = found === failure ? message : `${message}: ${messagesOf(failure)}`
   return { code: found.code, message: all, hint: nextStep(found) }
+}
+
+/** Words that make no sense to the command itself. */
+function misused({ message }: Error, hint: string) {
+  return { code: MISUSE, message, hint }
 }
 
 /** The refusal itself, or the first of several. */
@@ -99,10 +114,21 @@ function messagesOf(failure: unknown): string {
   return failure.errors.map((each: unknown) => (each instanceof Error ? each.message : String(each))).join('; ')
 }
 
-/** Words that make no sense. Without any, commander's own sentence is no sentence. */
+/** Words that make no sense to commander. Where it shows the help instead, its own sentence is no sentence. */
 function misuseData({ code, message }: CommanderError, program: Command, words: readonly string[]) {
-  const sentence = code === 'commander.help' ? 'a command is missing' : message.replace(/^error: /, '')
-  return { code: 'ERR_INVALID_ARG_VALUE', message: sentence, hint: helpOf(meantBy(words, program)) }
+  const sought = soughtHelp(words)
+  const instead = sought === undefined ? 'a command is missing' : `unknown command '${sought}'`
+  return {
+    code: MISUSE,
+    message: code === 'commander.help' ? instead : message.replace(/^error: /, ''),
+    hint: helpOf(meantBy(words, program)),
+  }
+}
+
+/** The command whose help is asked for by `help`. */
+function soughtHelp(words: readonly string[]): string | undefined {
+  const [first, sought] = words.filter((text) => !text.startsWith('-'))
+  return first === 'help' ? sought : undefined
 }
 
 /** Where the words of a command are explained. */

@@ -77,7 +77,11 @@ export async function replayTrace(host: Host, file: string, name: string): Promi
   if (difference === undefined)
     return { data: { file, node, calls }, lines: [`${node} answers all ${calls} calls as in ${file}`] }
   const { index, expected, came, text } = difference
-  return { data: { file, node, calls, difference: { index, expected, came, text } }, lines: [text], exitCode: 1 }
+  return {
+    data: { file, node, calls, difference: { index, expected, came, text } },
+    lines: text.split('\n'),
+    exitCode: 1,
+  }
 }
 
 async function isSameFile(one: string, other: string): Promise<boolean> {

@@ -102,7 +102,8 @@ export class WebServer implements AsyncDisposable {
   /** Why a request is not answered, as a status; undefined where it is. */
   #refusal({ method, headers, url = '' }: IncomingMessage): number | undefined {
     // A page elsewhere that had its own name point to this machine would come with that name.
-    const names = [`${HOST}:${this.#port}`, `localhost:${this.#port}`]
+    // It leaves port 80 out.
+    const names = [HOST, 'localhost'].flatMap((name) => [name, `${name}:${this.#port}`])
     if (headers.host === undefined || !names.includes(headers.host)) return 403
     const site = headers['sec-fetch-site']
     if (site !== undefined && site !== 'same-origin' && site !== 'none') return 403

@@ -1,17 +1,12 @@
 // The command by its words: what it prints, as a table and as JSON, and its exit codes; on the simulator and on hosts that lack something.
 
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { beforeAll, describe, expect, it } from '@jest/globals'
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from '@jest/globals'
 import { vdpaError } from '../../lib/base/errors'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { openDevice } from '../../lib/open'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
-import { TemporaryFolder } from '../native/support'
-import { ensureBuilt } from '../scripts/support'
 
 interface Ran {
   readonly code: number
@@ -149,6 +144,20 @@ describe('changing', () => {
     expect((await document('show net1', host)).error).toMatchObject({ code: 'ENODEV', hint: 'there are: blk0, net0' })
   })
 
+  it('finds a device whose name the kernel spells otherwise, by either spelling', async () => {
+    const host = await simulatedHost()
+    for (const [one, other] of [
+      ['a/b', 'a!b'],
+      ['c!d', 'c/d'],
+    ] as const) {
+      const name = one.replace('/', '!')
+      expect((await command(`add ${one} vdpasim_net`, host)).out).toBe(`${name} was made (/dev/vhost-vdpa-2)\n`)
+      expect(await document(`show ${other}`, host)).toMatchObject({ device: { name, managed: { name } } })
+      expect(await command(`bind ${other} virtio_vdpa`, host)).toMatchObject({ code: 0 })
+      expect(await command(`remove ${one}`, host)).toMatchObject({ code: 0, out: `${name} was deleted\n` })
+    }
+  })
+
   it('is refused while somebody holds the device, by name and with the next step', async () => {
     const host = await simulatedHost()
     await using _device = await openDevice('/dev/vhost-vdpa-0', { backend: host.backend() })
@@ -217,6 +226,24 @@ describe('misuse', () => {
   )
 
   it.each([
+    'add x vdpasim_net --mac zz --simulator',
+    'add x a/b/c --simulator',
+    'serve block',
+    'monitor --openmetrics --simulator',
+  ])('%j with --json is a document with a code and the help that fits, too', async (words) => {
+    const [name = ''] = words.split(' ')
+    const hint = `\`vhost-vdpa ${name} --help\` shows what it takes`
+    expect(await document(words)).toMatchObject({ code: 2, error: { code: 'ERR_INVALID_ARG_VALUE', hint } })
+    if (name !== 'monitor') expect((await command(words)).err.endsWith(` (${hint})\n`)).toBe(true)
+  })
+
+  it('says that there is no help for a command that is not there', async () => {
+    const { code, error } = await document('help nope')
+    expect({ code, error }).toMatchObject({ code: 2, error: { message: "unknown command 'nope'" } })
+    expect((await command('help nope')).err).toContain("error: unknown command 'nope'\n")
+  })
+
+  it.each([
     ['stats net0 0', 'EAGAIN', 'a driver counts from when'],
     ['stats blk0 0', 'EOPNOTSUPP', 'counts nothing'],
     ['set blk0 --mac 02:00:00:00:00:01', 'ERR_VDPA_NOT_SUPPORTED', 'network devices of some makers'],
@@ -230,6 +257,10 @@ describe('misuse', () => {
     ['trace show /etc/passwd', 'ERR_VDPA_TRACE', '`vhost-vdpa trace record`'],
     ['bind net0 frob', 'ENOENT', 'modprobe frob'],
     ['trace record /dev/full net0', 'ENOSPC', 'make room there'],
+    ['plan /etc/passwd/x', 'ENOTDIR', 'look whether the file'],
+    [`plan /${'x'.repeat(300)}`, 'ENAMETOOLONG', 'give the file a shorter name'],
+    ['add x vdpasim_blk --mac 02:00:00:00:00:01', 'EOPNOTSUPP', 'leave out what its maker cannot be told'],
+    ['add x vdpasim_net --features 0xffffffffffffffff', 'EINVAL', '`vhost-vdpa list --json` shows'],
   ])('%s is refused with a next step', async (words, code, step) => {
     const { error } = await document(`${words} --simulator`)
     expect(error).toMatchObject({ code, hint: expect.stringContaining(step) as unknown })
@@ -325,73 +356,6 @@ describe('a terminal', () => {
     expect(err).toContain('\r\u001b[K[##########..........] mappings')
     expect(err.endsWith('\r\u001b[K')).toBe(true)
     expect((await command('bench net0 --time 1 --simulator')).err).toBe('')
-  })
-})
-
-describe('the process', () => {
-  beforeAll(ensureBuilt, 120_000)
-  const main = (...words: string[]) => [join(__dirname, '../../dist/cli/main.js'), ...words, '--simulator']
-
-  it('says that a full disk took nothing, in a sentence', () => {
-    const full = openSync('/dev/full', 'w')
-    const { status, stderr } = spawnSync(process.execPath, main('list'), { stdio: ['ignore', full, 'pipe'] })
-    closeSync(full)
-    expect({ status, stderr: stderr.toString() }).toEqual({
-      status: 1,
-      stderr: 'vhost-vdpa: what there was to say could not be written: ENOSPC: no space left on device, write\n',
-    })
-  })
-
-  it('ends in order when nobody reads any more, and when it is interrupted', async () => {
-    const monitor = main('monitor', '--interval', '1', '--json')
-    for (const end of ['close', 'interrupt'] as const) {
-      const child = spawn(process.execPath, monitor, { stdio: ['ignore', 'pipe', 'pipe'] })
-      let err = ''
-      child.stderr.on('data', (bytes: Buffer) => (err += bytes.toString()))
-      await once(child.stdout, 'data')
-      const ended = once(child, 'exit')
-      if (end === 'close') child.stdout.destroy()
-      else child.kill('SIGINT')
-      child.stdout.resume()
-      expect({ end, ended: await ended, err }).toEqual({ end, ended: [0, null], err: '' })
-    }
-  })
-
-  it.each([
-    ['SIGHUP', [null, 'SIGHUP']],
-    ['SIGTERM', [0, null]],
-    ['SIGINT', [0, null]],
-  ] as const)('leaves no socket behind at %s', async (signal, end) => {
-    using folder = new TemporaryFolder()
-    const socket = folder.file('s')
-    const child = spawn(process.execPath, main('bridge', 'net0', '--vhost-user', socket), {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    await once(child.stdout, 'data')
-    const ended = once(child, 'exit')
-    child.kill(signal)
-    expect({ ended: await ended, isLeft: existsSync(socket) }).toEqual({ ended: end, isLeft: false })
-  })
-
-  it('leaves no socket behind when nobody can be told of it', () => {
-    using folder = new TemporaryFolder()
-    const socket = folder.file('s')
-    const full = openSync('/dev/full', 'w')
-    const { status, stderr } = spawnSync(process.execPath, main('bridge', 'net0', '--vhost-user', socket), {
-      stdio: ['ignore', full, 'pipe'],
-    })
-    closeSync(full)
-    expect({ status, stderr: stderr.toString(), isLeft: existsSync(socket) }).toEqual({
-      status: 1,
-      stderr: 'vhost-vdpa: what there was to say could not be written: ENOSPC: no space left on device, write\n',
-      isLeft: false,
-    })
-  })
-
-  it('has failed where it failed, also when nobody reads why', () => {
-    const words = main('show', 'nobody', '--json').map((word) => `'${word}'`)
-    const script = `"${process.execPath}" ${words.join(' ')} | true; exit \${PIPESTATUS[0]}`
-    expect(spawnSync('bash', ['-c', script], { encoding: 'utf8' })).toMatchObject({ status: 1, stderr: '' })
   })
 })
 

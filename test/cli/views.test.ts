@@ -1,6 +1,8 @@
 // Commands that look at one device, watch all, draw one, and record what is asked of one.
 
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, test } from '@jest/globals'
@@ -240,6 +242,23 @@ test('monitor serves a page, read-only, until its end', async () => {
   expect((await command('monitor --web 70000', host)).code).toBe(2)
 })
 
+test('monitor says that its port is taken, and what to do', async () => {
+  const other = createServer()
+  await once(other.listen(0, '127.0.0.1'), 'listening')
+  const { port } = other.address() as AddressInfo
+  expect(await documents(`monitor --simulator --web ${port}`)).toEqual([
+    {
+      version: 1,
+      error: {
+        code: 'EADDRINUSE',
+        message: `EADDRINUSE: listen on 127.0.0.1:${port}: address in use`,
+        hint: 'end what listens there, or leave the port out: one that is free is taken',
+      },
+    },
+  ])
+  other.close()
+})
+
 test('monitor keeps what happened for a page that asks later', async () => {
   const host = await simulatedHost()
   await using page = await servedMonitor(host)
@@ -325,7 +344,11 @@ describe('trace', () => {
     expect(said).toMatchObject({
       difference: { expected: expect.any(String) as unknown, came: expect.any(String) as unknown },
     })
-    expect((await command(`trace replay ${file} vdpa0`, other)).code).toBe(1)
+    const { code, out } = await command(`trace replay ${file} vdpa0`, other)
+    expect({ code, out }).toEqual({
+      code: 1,
+      out: expect.stringMatching(/^call \d+ was answered otherwise: .*\n {2}expected .*\n {2}came .*\n$/) as unknown,
+    })
     expect(simulator.descriptors).toEqual([])
   })
 

@@ -74,6 +74,11 @@ describe('who knows the address', () => {
     expect(status).toBe(410)
     expect(JSON.parse(body)).toMatchObject({ error: expect.stringContaining('ERR_VDPA_CLOSED') as unknown })
   })
+
+  test('is answered where the browser leaves the port out, as it does for port 80', async () => {
+    const { web } = await served()
+    for (const host of ['127.0.0.1', 'localhost']) expect((await ask(web, { headers: { host } })).status).toBe(200)
+  })
 })
 
 describe('the server refuses', () => {
