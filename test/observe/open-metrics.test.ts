@@ -43,6 +43,48 @@ describe('an exposition', () => {
     ])
   })
 
+  test('has no name that a sample of another name could have', () => {
+    const text = openMetrics([
+      { prefix: 'x', counters: { bytes: 1 }, gauges: { bytesTotal: 2, bytesCreated: 3 } },
+      { prefix: 'x', labels: { of: 'other' }, counters: { bytesTotal: 4, bytes: 5 } },
+      { prefix: 'y', gauges: { bytesTotal: 6 }, counters: { bytes: 7, bytesCounter: 8 } },
+    ])
+    expect(parseOpenMetrics(text)).toEqual([
+      { name: 'x_bytes_total', labels: {}, value: '1' },
+      { name: 'x_bytes_total', labels: { of: 'other' }, value: '5' },
+      { name: 'x_bytes_total_counter_total', labels: { of: 'other' }, value: '4' },
+      { name: 'y_bytes_total', labels: {}, value: '7' },
+      { name: 'y_bytes_counter_total', labels: {}, value: '8' },
+      { name: 'x_bytes_total_gauge', labels: {}, value: '2' },
+      { name: 'x_bytes_created_gauge', labels: {}, value: '3' },
+      { name: 'y_bytes_total_gauge', labels: {}, value: '6' },
+    ])
+  })
+
+  test('tells names apart also where a label is called so', () => {
+    const source = (name: string) => ({ prefix: 'x', labels: { name }, counters: { 'rx a': 1, 'rx-a': 2 } })
+    const samples = parseOpenMetrics(openMetrics([source('net0'), source('net1')]))
+    expect(samples.map(({ labels }) => labels)).toEqual([
+      { name: 'net0' },
+      { name: 'net0', counter_name: 'rx-a' },
+      { name: 'net1' },
+      { name: 'net1', counter_name: 'rx-a' },
+    ])
+  })
+
+  test.each([
+    [
+      { a: '1', b: '2' },
+      { b: '2', a: '1' },
+    ],
+    [{}, {}],
+  ])('refuses two sources that are one: %j', (labels, same) => {
+    const sources = [labels, same].map((each, index) => ({ prefix: 'x', labels: each, counters: { frames: index } }))
+    expect(() => openMetrics(sources)).toThrow(RangeError)
+    expect(() => openMetrics(sources)).toThrow('sources[1]')
+    expect(parseOpenMetrics(openMetrics(sources.slice(0, 1)))).toHaveLength(1)
+  })
+
   test('is read back whatever labels and names there are', () => {
     const counters = fc.dictionary(fc.string({ minLength: 1 }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }))
     fc.assert(
@@ -67,6 +109,7 @@ describe('an exposition', () => {
 test.each([
   [[{ prefix: 'a b' }], RangeError],
   [[{ prefix: 'a', labels: { 'b c': '' } }], RangeError],
+  [[{ prefix: 'a', labels: { __b: '' } }], RangeError],
   [[{ prefix: 'a', labels: { b: 1 } }], TypeError],
   [[{ prefix: 'a', counters: { b: -1 } }], RangeError],
   [[{ prefix: 'a', counters: { b: NaN } }], RangeError],
