@@ -94,7 +94,13 @@ export {
 export { NetControlQueue, type ControlHost, type NetControlOptions } from './control/net-control-queue.js'
 export type { StateCommand } from './control/control-state.js'
 export type { GuestControlRing, GuestTable } from './control/guest-ring.js'
-export { ShadowControlQueue, type ShadowCounters, type ShadowHost, type ShadowOptions } from './control/shadow-queue.js'
+export {
+  ShadowControlQueue,
+  type ShadowCounters,
+  type ShadowHost,
+  type ShadowOptions,
+  type ShadowReplayOptions,
+} from './control/shadow-queue.js'
 export type { AuditEvent, ControlPolicy, GuestCommand, PolicyVerdict } from './control/shadow-policy.js'
 export {
   DirtyLog,

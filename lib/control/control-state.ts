@@ -1,7 +1,7 @@
 // What a network device's control queue has set, as the shortest list of commands that sets it again: for a device that was reset, or another one. It is a
 // book of what the device acknowledged, and asks nothing of it.
 
-import { rangeError } from '../base/checks.js'
+import { checkArray, checkObject, plainBytes, rangeError } from '../base/checks.js'
 import { netAck } from '../uapi/virtio-net.js'
 import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
 
@@ -148,4 +148,21 @@ export function tableCommand(name: string): (typeof netCommands)[NetCommandName]
   if (typeof name !== 'string' || !Object.hasOwn(netCommands, name))
     throw rangeError('name', 'that of a control command', name)
   return netCommands[name as NetCommandName]
+}
+
+/** A command of a list, looked through. */
+export interface CheckedCommand extends StateCommand {
+  /** What the payload says. */
+  readonly value: unknown
+}
+
+/** A list that may have been stored, or come from another program, looked through and copied: TypeError and RangeError for one that is none. */
+export function checkCommands(commands: readonly StateCommand[]): CheckedCommand[] {
+  checkArray(commands, 'commands')
+  return commands.map((command) => {
+    checkObject(command, 'a command')
+    const { name } = command
+    const payload = plainBytes(command.payload, 'payload').slice()
+    return { name, value: tableCommand(name).decode(payload), payload }
+  })
 }

@@ -29,7 +29,7 @@ import {
   type ControlPort,
   type ExchangeOptions,
 } from './control-queue.js'
-import { ControlState, tableCommand, type StateCommand } from './control-state.js'
+import { checkCommands, ControlState, tableCommand, type StateCommand } from './control-state.js'
 import { answerRoom, checkNetLimits } from './net-limits.js'
 import { tellQueuePairs, type PairsEvent } from './queue-pairs.js'
 
@@ -203,19 +203,10 @@ export class NetControlQueue implements Closeable {
 
   /** Sends what commands() gave, one after another. Errors of send(); what came before the one that failed is in force. RangeError for a list that is none. */
   async replay(commands: readonly StateCommand[], options?: CommandOptions): Promise<void> {
-    // Looked through before anything is sent: it may have been stored, or come from another program.
-    const isList: boolean = Array.isArray(commands)
-    if (!isList) throw typeError('commands', 'an array', commands)
-    const decoded = commands.map((command) => {
-      checkObject(command, 'a command')
-      const { name } = command
-      const payload = plainBytes(command.payload, 'payload').slice()
-      return { name, value: tableCommand(name).decode(payload), payload }
-    })
     // What a device has taken once, from a guest perhaps, is not refused here.
-    for (const { name, value, payload } of decoded) {
+    for (const { name, value, payload } of checkCommands(commands)) {
       this.#checkFeatures(name, tableCommand(name).feature, value)
-      await this.#send(name, value, payload, options ?? {})
+      await this.#send(name, value as never, payload, options ?? {})
     }
   }
 

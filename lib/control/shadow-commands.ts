@@ -1,5 +1,6 @@
 // What becomes of one command of a guest: it is checked, judged by the program's policy, sent to the device or answered here. The guest's ring is not known here.
 
+import { onAbort } from '../base/abort-listeners.js'
 import { callUnasked } from '../base/program-calls.js'
 import { netAck } from '../uapi/virtio-net.js'
 import {
@@ -12,7 +13,7 @@ import {
 } from '../uapi/virtio-net-commands.js'
 import type { MacTable } from '../uapi/virtio-net-payloads.js'
 import { bit } from '../base/bits.js'
-import type { StateCommand } from './control-state.js'
+import type { CheckedCommand, StateCommand } from './control-state.js'
 import type { TakenCommand } from './guest-ring.js'
 import type { NetControlQueue } from './net-control-queue.js'
 import { answerRoom } from './net-limits.js'
@@ -50,6 +51,20 @@ interface Answered {
 
 const refused = (reason: string): Answered => ({ ack: ERR, answer: nothing, outcome: 'refused', reason })
 
+/** How a command goes to the device. */
+interface Way {
+  /** Bytes that the guest has for the acknowledgement and the answer. */
+  readonly room: number
+  /** Whether the device may be made promiscuous in place of a MAC table. */
+  readonly mayBePromiscuous: () => Promise<boolean>
+  readonly signal: AbortSignal | undefined
+}
+
+interface ExchangeWish {
+  readonly answerBytes: number
+  readonly signal: AbortSignal | undefined
+}
+
 /** What is asked of the device beside its control queue. */
 interface CommandHost {
   readonly isSuspended: boolean
@@ -64,6 +79,8 @@ export class ShadowCommands {
   readonly #options: ShadowCommandOptions
   readonly #filters: ShadowFilters
   #underWay: AbortController | undefined
+  // A command of the guest is in hand.
+  #isCarrying = false
   #isGivenUp = false
   #stopAsking: ((verdict: 'deny') => void) | undefined
 
@@ -81,9 +98,10 @@ export class ShadowCommands {
 
   /**
    * Ends the wait for the policy, and for a device that stands still: carryOut() resolves with undefined, as if the command had not been looked at. A device that runs is
-   * waited for.
+   * waited for. Does nothing where no command is being carried out.
    */
   giveUp(): void {
+    if (!this.#isCarrying) return
     if (this.#stopAsking === undefined && !this.#standsStill) return
     this.#isGivenUp = true
     this.#stopAsking?.('deny')
@@ -102,15 +120,26 @@ export class ShadowCommands {
     if (onAudit !== undefined) callUnasked(() => onAudit(event))
   }
 
-  /** Sends a command of the program's, by the way of the guest's, without the policy. */
-  async send(name: NetCommandName, payload: Uint8Array): Promise<number> {
-    const entry = netCommands[name] as unknown as Entry
-    return (await this.#perform(entry, entry.decode(payload), payload, 1, async () => Promise.resolve(true))).ack
+  /** Sends a command of the program's, by the way of the guest's, without the policy. ERR_VDPA_CANCELED when `signal` aborts. */
+  async send({ name, value, payload }: CheckedCommand, signal: AbortSignal | undefined): Promise<number> {
+    const mayBePromiscuous = () => Promise.resolve(true)
+    const way = { room: 1, mayBePromiscuous, signal }
+    return (await this.#perform(netCommands[name], value, payload, way)).ack
   }
 
   /** Carries out what the guest asks for. Undefined when it was given up for. */
   async carryOut(taken: TakenCommand, features: bigint): Promise<CarriedOut | undefined> {
+    this.#isCarrying = true
     this.#isGivenUp = false
+    try {
+      const done = await this.#carryOut(taken, features)
+      return this.#isGivenUp ? undefined : done
+    } finally {
+      this.#isCarrying = this.#isGivenUp = false
+    }
+  }
+
+  async #carryOut(taken: TakenCommand, features: bigint): Promise<CarriedOut> {
     const { bytes } = taken
     const [commandClass, number] = bytes ?? nothing
     const entry = netCommandOf(commandClass ?? -1, number ?? -1)
@@ -125,7 +154,6 @@ export class ShadowCommands {
       done = judged
       payload = judged.payload
     }
-    if (this.#isGivenUp) return undefined
     const event: AuditEvent = {
       class: commandClass,
       command: number,
@@ -230,7 +258,7 @@ export class ShadowCommands {
       return (await this.#ask(command)) === 'allow'
     }
     try {
-      return await this.#perform(entry, value, payload, room, mayBePromiscuous)
+      return await this.#perform(entry, value, payload, { room, mayBePromiscuous, signal: undefined })
     } catch (failure) {
       const { message } = failure as Error
       const isKnown = !this.#control.uncertain().some(({ name }) => name === entry.name)
@@ -239,15 +267,10 @@ export class ShadowCommands {
     }
   }
 
-  async #perform(
-    entry: Entry,
-    value: unknown,
-    payload: Uint8Array,
-    room: number,
-    mayBePromiscuous: () => Promise<boolean>,
-  ): Promise<Answered> {
+  async #perform(entry: Entry, value: unknown, payload: Uint8Array, way: Way): Promise<Answered> {
+    const { room, mayBePromiscuous, signal } = way
     const forward = async (name: NetCommandName, bytes: Uint8Array) =>
-      (await this.#exchange(netCommands[name], bytes, 0)).ack
+      (await this.#exchange(netCommands[name], bytes, { answerBytes: 0, signal })).ack
     switch (entry.name) {
       // The device's own announcement, if there is one, is the program's affair, and the guest's the program's asking.
       case 'VIRTIO_NET_CTRL_ANNOUNCE_ACK':
@@ -268,31 +291,33 @@ export class ShadowCommands {
       default: {
         const most = this.#control.maxPayloadBytes - payload.length
         const answerBytes = Math.min(answerRoom(entry.answer, value, most), room - 1, most)
-        return { ...(await this.#exchange(entry, payload, answerBytes)), outcome: 'forwarded' }
+        return { ...(await this.#exchange(entry, payload, { answerBytes, signal })), outcome: 'forwarded' }
       }
     }
   }
 
   /** To the device and back, before the deadline: time in which the device stands still does not count. */
-  async #exchange(entry: Entry, payload: Uint8Array, answerBytes: number) {
+  async #exchange(entry: Entry, payload: Uint8Array, { answerBytes, signal }: ExchangeWish) {
     if (this.#isGivenUp) throw new Error('the guest is being detached')
     const { timeout } = this.#options
     const underWay = new AbortController()
     this.#underWay = underWay
+    const takeOff = signal && onAbort(signal, () => underWay.abort(signal.reason))
+    if (signal?.aborted === true) underWay.abort(signal.reason)
     const late = () => {
       if (this.#standsStill) timer = setTimeout(late, timeout)
       else underWay.abort(new Error(`no acknowledgement within ${timeout} ms`))
     }
     let timer = setTimeout(late, timeout)
     try {
-      const { signal } = underWay
       return await this.#control.sendRaw(entry.class, entry.command, payload, {
         answerBytes,
-        signal,
+        signal: underWay.signal,
         timeout: TIMEOUT_LAST,
       })
     } finally {
       clearTimeout(timer)
+      takeOff?.()
       this.#underWay = undefined
     }
   }

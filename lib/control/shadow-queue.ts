@@ -1,14 +1,14 @@
 // The shadow of a control queue: it stands between a guest's control ring and the device's, which lies where no guest reaches. A command is copied, looked at, and
 // sent on; what the device said OK to is the state. One command of the guest is with the device at a time.
 
-import { checkFunction, checkInteger, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject, checkSignal, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { callUnasked } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
 import { netAck } from '../uapi/virtio-net.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
-import { tableCommand, type StateCommand } from './control-state.js'
+import { checkCommands, type StateCommand } from './control-state.js'
 import { GuestRing, type GuestControlRing } from './guest-ring.js'
 import { NetControlQueue, type ControlHost } from './net-control-queue.js'
 import { ShadowCommands } from './shadow-commands.js'
@@ -40,6 +40,12 @@ export interface ShadowOptions<Space> {
   readonly size?: number
   /** Addresses of the longest MAC table that the device is asked to take; default: any, since it may refuse. */
   readonly macTableEntries?: number
+}
+
+/** A way out of replay(). */
+export interface ShadowReplayOptions {
+  /** Stops the waiting, not the command: the device may still carry it out. */
+  readonly signal?: AbortSignal
 }
 
 /** What a shadow counted since it was made. */
@@ -77,6 +83,8 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   #guest: Attached | undefined
   #failure: unknown
   #serving = Promise.resolve()
+  // Under way.
+  #replays = 0
 
   private constructor(host: ShadowHost<Space>, control: NetControlQueue, options: ShadowOptions<Space>) {
     this.#host = host
@@ -145,7 +153,7 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   /**
    * Begins to serve a guest's ring; commands that are in it are served at once, also while the guest runs. ERR_VDPA_CLOSED where the device's queue is closed,
-   * ERR_VDPA_STATE while a guest is attached, ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
+   * ERR_VDPA_STATE while a guest is attached or replay() is under way, ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
    */
   attach(guest: GuestControlRing): void {
     this.#checkFree()
@@ -199,16 +207,25 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   /**
    * Sends what commands() gave, to a device that was started, before a guest is attached (ERR_VDPA_STATE); a MAC table that this device has no room for becomes promiscuous
-   * mode here too. ERR_VDPA_REFUSED names the first that the device does not take; RangeError for a list that is none.
+   * mode here too. No guest is attached until it has ended (ERR_VDPA_STATE). ERR_VDPA_REFUSED names the first that the device does not take; ERR_VDPA_CANCELED where `signal` aborts; TypeError and RangeError for a list
+   * that is none.
    */
-  async replay(commands: readonly StateCommand[]): Promise<void> {
+  async replay(commands: readonly StateCommand[], options: ShadowReplayOptions = {}): Promise<void> {
+    checkObject(options, 'options')
+    const { signal } = options
+    checkSignal(signal)
     if (this.#guest !== undefined) throw this.#refusal('a guest is attached: replay comes before it')
-    for (const { name, payload } of commands) tableCommand(name).decode(payload)
-    for (const { name, payload } of commands) {
-      const ack = await this.#commands.send(name, payload.slice())
-      if (ack === netAck.VIRTIO_NET_OK) continue
-      const text = `the device refused the command (acknowledgement ${ack})`
-      throw vdpaError('ERR_VDPA_REFUSED', text, { path: this.#host.path, request: name })
+    const checked = checkCommands(commands)
+    this.#replays++
+    try {
+      for (const command of checked) {
+        const ack = await this.#commands.send(command, signal)
+        if (ack === netAck.VIRTIO_NET_OK) continue
+        const text = `the device refused the command (acknowledgement ${ack})`
+        throw vdpaError('ERR_VDPA_REFUSED', text, { path: this.#host.path, request: command.name })
+      }
+    } finally {
+      this.#replays--
     }
   }
 
@@ -284,6 +301,7 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
         path: this.#host.path,
       })
     if (this.#guest !== undefined) throw this.#refusal('a guest is attached already: call detach() first')
+    if (this.#replays > 0) throw this.#refusal('what was set is being set again: a guest comes after replay()')
   }
 
   #refusal(text: string): Error {

@@ -212,10 +212,14 @@ function replaySteps(
 ): Steps<void> {
   const later = async () => {
     const giveUp = new AbortController()
-    const stop = device.onEnding(() => giveUp.abort())
+    const { signal } = giveUp
+    const end = () => giveUp.abort(vdpaError('ERR_VDPA_CLOSED', 'the device is closed', { path: device.path }))
+    const stop = device.onEnding(end)
+    if (device.isClosed) end()
     try {
-      if (shadowControl === undefined) await control?.replay(commands, { signal: giveUp.signal })
-      else await shadowControl.replay(commands)
+      await (shadowControl ?? control)?.replay(commands, { signal })
+    } catch (failure) {
+      throw signal.aborted ? signal.reason : failure
     } finally {
       stop()
     }
