@@ -138,6 +138,11 @@ export function checkData(value: unknown, name: string, lists: readonly string[]
   for (const list of lists) checkArray((value as Readonly<Record<string, unknown>>)[list], `${name}.${list}`)
 }
 
+/** True or false. */
+export function checkBoolean(value: unknown, name: string): asserts value is boolean {
+  if (typeof value !== 'boolean') throw typeError(name, 'a boolean', value)
+}
+
 /** A function. */
 export function checkFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw typeError(name, 'a function', value)

@@ -1,7 +1,7 @@
 // What an IOMMU device is made of, looked through once: its endpoints, its configuration and the features that follow.
 
 import { bit } from '../base/bits.js'
-import { checkInteger, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkArray, checkInteger, checkObject, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
 import { contains, U64_LAST, type Range } from '../base/ranges.js'
 import type { MappingSink } from '../iotlb/mapping-sink.js'
 import type { GuestMemory } from '../memory/guest-memory.js'
@@ -69,9 +69,12 @@ const PROBE_BYTES = 512
 
 /** Checks the options. TypeError or RangeError for what no device can be made of. */
 export function iommuFacts(options: VirtioIommuOptions): IommuFacts {
-  if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
+  checkObject(options, 'options')
   const { memory, profile = 'specification', domainRange, maxMappings = 2 ** 20 } = options
-  if (typeof memory !== 'object' || memory === null) throw typeError('memory', 'a GuestMemory', memory)
+  if (typeof (memory as Partial<GuestMemory> | null | undefined)?.lookup !== 'function')
+    throw typeError('memory', 'a GuestMemory', memory)
+  checkArray(options.endpoints, 'endpoints')
+  for (const endpoint of options.endpoints) checkEndpoint(endpoint)
   checkOneOf(profile, 'profile', ['specification', '0.4'])
   checkInteger(maxMappings, 'maxMappings', 1, Number.MAX_SAFE_INTEGER)
   const wire = profile === '0.4' ? draftWire : specificationWire
@@ -89,6 +92,17 @@ export function iommuFacts(options: VirtioIommuOptions): IommuFacts {
   wire.config({ ...config, bypass: false })
   for (const { reserved } of endpoints.values()) for (const range of reserved) wire.property(range)
   return { memory, wire, endpoints, granule: pageSizeMask & -pageSizeMask, config, features, maxMappings }
+}
+
+function checkEndpoint(endpoint: IommuEndpoint): void {
+  checkObject(endpoint, 'an endpoint')
+  const { sink, reserved } = endpoint
+  if (reserved !== undefined) checkArray(reserved, 'reserved')
+  if (sink === undefined) return
+  checkObject(sink, 'sink')
+  if (typeof sink.batch !== 'function') throw typeError('sink', 'a MappingSink', sink)
+  checkObject(sink.range, 'sink.range')
+  checkInteger(sink.pageSize, 'sink.pageSize', 1, Number.MAX_SAFE_INTEGER)
 }
 
 function endpointsOf(given: readonly IommuEndpoint[], hull: Range): Map<number, Endpoint> {
@@ -117,6 +131,7 @@ function pageSizes({ endpoints, pageSizeMask }: VirtioIommuOptions): bigint {
 
 function domains(range: VirtioIommuOptions['domainRange']): { readonly first: number; readonly last: number } {
   if (range === undefined) return { first: 0, last: U32_LAST }
+  checkObject(range, 'domainRange')
   const { first, last } = range
   checkInteger(first, 'domainRange.first', 0, U32_LAST)
   checkInteger(last, 'domainRange.last', first, U32_LAST)
@@ -124,7 +139,8 @@ function domains(range: VirtioIommuOptions['domainRange']): { readonly first: nu
 }
 
 function probeBytes(wire: Wire, endpoints: ReadonlyMap<number, Endpoint>): number {
-  const most = Math.max(0, ...[...endpoints.values()].map(({ reserved }) => reserved.length))
+  let most = 0
+  for (const { reserved } of endpoints.values()) most = Math.max(most, reserved.length)
   return Math.max(PROBE_BYTES, most * wire.propertyBytes)
 }
 

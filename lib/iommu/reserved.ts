@@ -1,6 +1,6 @@
 // Addresses that no mapping may have: what a program reserves for an endpoint, and what the endpoint's device cannot reach. Checked and sorted once.
 
-import { checkOneOf, rangeError, toU64 } from '../base/checks.js'
+import { checkObject, checkOneOf, rangeError, toU64 } from '../base/checks.js'
 import { overlaps, showRange, U64_LAST, type Range } from '../base/ranges.js'
 
 /** Addresses that a driver may not map for an endpoint, because the platform uses them itself. */
@@ -38,9 +38,12 @@ export function reservedRanges(given: readonly ReservedRange[], window: Range, h
   return ranges
 }
 
-function checkReserved({ first, last, kind = 'reserved' }: ReservedRange): Required<ReservedRange> {
-  toU64(first, 'first')
-  if (toU64(last, 'last') < first) throw rangeError('last', 'at or above first', last)
+function checkReserved(range: ReservedRange): Required<ReservedRange> {
+  checkObject(range, 'a reserved range')
+  const { kind = 'reserved' } = range
+  const first = toU64(range.first, 'first')
+  const last = toU64(range.last, 'last')
+  if (last < first) throw rangeError('last', 'at or above first', last)
   checkOneOf(kind, 'kind', ['reserved', 'msi'])
   return { first, last, kind }
 }

@@ -2,16 +2,18 @@
 // Section numbers are those of virtio 1.2, where the IOMMU device is 5.13.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkFunction, checkInteger, checkObject, checkOneOf, toU64, trueLength } from '../base/checks.js'
+import { checkBoolean, checkBytes, checkFunction, checkInteger, checkOneOf, toU64, trueLength } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { callUnasked, throwUncaught } from '../base/program-calls.js'
 import { Serial } from '../base/serial.js'
 import { whole, type Steps } from '../base/steps.js'
 import type { Access } from '../iotlb/mapping.js'
 import { iommuAttachFlags, iommuMapFlags, iommuRequestTypes, iommuStatus } from '../uapi/virtio-iommu.js'
+import { checkedFault, checkedRequest } from './checked-request.js'
 import { Domain } from './domain.js'
 import type { Endpoint } from './endpoint.js'
 import { everywhere, type WaysOfSinks } from './everywhere.js'
+import { FaultListeners } from './fault-listeners.js'
 import { iommuFacts, iommuFeatureBits, type IommuFacts, type VirtioIommuOptions } from './iommu-options.js'
 import {
   enter,
@@ -25,6 +27,7 @@ import {
   type MappingRequest,
 } from './mapping-change.js'
 import { identityPieces, piecesOf, type Piece } from './pieces.js'
+import { statusOf } from './refusal-status.js'
 import { accessOfFlags, faultOf, translate, type IommuFault, type Translation, type Viewer } from './translate.js'
 import type { IommuRequest } from './wire.js'
 
@@ -35,7 +38,6 @@ const {
   VIRTIO_IOMMU_S_INVAL: INVAL,
   VIRTIO_IOMMU_S_RANGE: RANGE,
   VIRTIO_IOMMU_S_NOENT: NOENT,
-  VIRTIO_IOMMU_S_NOMEM: NOMEM,
 } = iommuStatus
 const { VIRTIO_IOMMU_ATTACH_F_BYPASS: ATTACH_BYPASS } = iommuAttachFlags
 const { VIRTIO_IOMMU_MAP_F_MMIO: MMIO } = iommuMapFlags
@@ -48,13 +50,6 @@ export const BYPASS_AT = 36
 const nothing = new Uint8Array(0)
 /** Of draft 0.4; the specification has a field of the configuration in its place. */
 const bypassFeature = bit(iommuFeatureBits.VIRTIO_IOMMU_F_BYPASS)
-
-/** What a sink's refusal is for a driver. */
-function statusOf(failure: unknown): number {
-  if (!isVdpaError(failure)) return DEVERR
-  if (['ERR_VDPA_ENTRY_LIMIT', 'ERR_VDPA_MEMLOCK', 'ENOMEM', 'ENOSPC'].includes(failure.code)) return NOMEM
-  return failure.code === 'ERR_VDPA_IOVA_RANGE' ? RANGE : DEVERR
-}
 
 /**
  * An IOMMU device (virtio 5.13) whose domains are mapped into address spaces. `answer()` takes the bytes of requests, `request()` requests in words;
@@ -75,7 +70,7 @@ export class VirtioIommu {
     report: (failure) => this.report(failure),
   }
   readonly #serial = new Serial('virtio-iommu')
-  readonly #faultListeners = new Set<(fault: IommuFault) => void>()
+  readonly #faultListeners = new FaultListeners()
   #accepted: bigint
   #bypass: boolean
   #isClosed = false
@@ -84,6 +79,7 @@ export class VirtioIommu {
   constructor(options: VirtioIommuOptions) {
     const facts = iommuFacts(options)
     const { bypass = false, onFailure } = options
+    checkBoolean(bypass, 'bypass')
     if (onFailure !== undefined) checkFunction(onFailure, 'onFailure')
     this.#facts = facts
     this.#books = {
@@ -137,25 +133,26 @@ export class VirtioIommu {
    */
   async answer(readable: Uint8Array, writableLength: number): Promise<Uint8Array> {
     const request = this.#parse(readable, writableLength)
-    return request instanceof Uint8Array ? request : this.#tail(await this.request(request), request)
+    return request instanceof Uint8Array ? request : this.#tail(await this.#request(request), request)
   }
 
   /** answer() on the calling thread. ERR_VDPA_STATE while `isBusy`. */
   answerSync(readable: Uint8Array, writableLength: number): Uint8Array {
     const request = this.#parse(readable, writableLength)
-    return request instanceof Uint8Array ? request : this.#tail(this.requestSync(request), request)
+    return request instanceof Uint8Array ? request : this.#tail(this.#requestSync(request), request)
   }
 
-  /** Carries out a request; resolves with its status, one of `iommuStatus`. It does not reject: what a sink refuses is a status, and told to `onFailure`. */
+  /**
+   * Carries out a request; resolves with its status, one of `iommuStatus`. TypeError or RangeError for what is no request, and nothing else: what a sink refuses is a status, and told to
+   * `onFailure`.
+   */
   async request(request: IommuRequest): Promise<number> {
-    checkObject(request, 'request')
-    return this.#serial.run(() => whole(this.#carryOut(request)))
+    return this.#request(checkedRequest(request))
   }
 
   /** request() on the calling thread. ERR_VDPA_STATE while `isBusy`; a device behind a sink that is busy gives the status DEVERR. */
   requestSync(request: IommuRequest): number {
-    checkObject(request, 'request')
-    return this.#serial.runSync(() => this.#carryOut(request))
+    return this.#requestSync(checkedRequest(request))
   }
 
   /**
@@ -174,12 +171,14 @@ export class VirtioIommu {
 
   /** Sets whether endpoints without a domain reach all memory, and maps or unmaps theirs. Resolves whether all of them could be. */
   async setBypass(isBypassed: boolean): Promise<boolean> {
+    checkBoolean(isBypassed, 'isBypassed')
     this.#showBypass(isBypassed)
     return this.refresh()
   }
 
   /** setBypass() on the calling thread. ERR_VDPA_STATE while `isBusy`. */
   setBypassSync(isBypassed: boolean): boolean {
+    checkBoolean(isBypassed, 'isBypassed')
     this.#serial.checkIdle()
     this.#showBypass(isBypassed)
     return this.refreshSync()
@@ -224,24 +223,22 @@ export class VirtioIommu {
    * is reported. RangeError for an endpoint that there is not.
    */
   translate(endpoint: number, iova: bigint, access: Access): Translation | undefined {
-    toU64(iova, 'iova')
+    const address = toU64(iova, 'iova')
     checkOneOf(access, 'access', ['ro', 'wo', 'rw'])
-    const found = translate(this.#facts.memory, this.#viewer(this.#endpoint(endpoint)), iova, access)
+    const found = translate(this.#facts.memory, this.#viewer(this.#endpoint(endpoint)), address, access)
     if (typeof found === 'object') return found
-    this.reportFault(faultOf(endpoint, iova, access, found))
+    this.#faultListeners.tell(faultOf(endpoint, address, access, found))
     return undefined
   }
 
-  /** Reports a fault that somebody else found, as physical devices do. */
+  /** Reports a fault that somebody else found, as physical devices do. TypeError or RangeError for what is none. */
   reportFault(fault: IommuFault): void {
-    for (const listener of [...this.#faultListeners]) callUnasked(() => listener(fault))
+    this.#faultListeners.tell(checkedFault(fault))
   }
 
   /** Calls `listener` for each fault, until the returned function is called. */
   onFault(listener: (fault: IommuFault) => void): () => void {
-    checkFunction(listener, 'listener')
-    this.#faultListeners.add(listener)
-    return () => this.#faultListeners.delete(listener)
+    return this.#faultListeners.add(listener)
   }
 
   /** @internal Told what goes wrong where nobody waits for it. */
@@ -249,6 +246,14 @@ export class VirtioIommu {
     const onFailure = this.#onFailure
     if (onFailure !== undefined) callUnasked(() => onFailure(failure))
     else if (!isVdpaError(failure)) throwUncaught(failure)
+  }
+
+  #request(request: IommuRequest): Promise<number> {
+    return this.#serial.run(() => whole(this.#carryOut(request)))
+  }
+
+  #requestSync(request: IommuRequest): number {
+    return this.#serial.runSync(() => this.#carryOut(request))
   }
 
   #endpoint(id: number): Endpoint {

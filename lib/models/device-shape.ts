@@ -1,7 +1,16 @@
 // What is fixed about a device when it is made: numbers, and capabilities that it lacks or has besides. How it works is in model-device.ts.
 
 import { bit } from '../base/bits.js'
-import { checkBytes, checkInteger, checkObject, checkString, rangeError, toU64, typeError } from '../base/checks.js'
+import {
+  checkBigint,
+  checkBytes,
+  checkInteger,
+  checkObject,
+  checkString,
+  rangeError,
+  toU64,
+  typeError,
+} from '../base/checks.js'
 import type { Range } from '../base/ranges.js'
 import type { VringStateKind } from './queue-context.js'
 
@@ -107,6 +116,7 @@ export function checkDeviceShape(shape: DeviceShape): void {
   if (descriptorGroups !== undefined) checkGroups(descriptorGroups, 'descriptorGroups')
   checkInteger(addressSpaceCount, 'addressSpaces', 1, SPACES_LAST)
   checkInteger(maxQueueSize, 'maxQueueSize', 1, RING_LAST)
+  checkBigint(features, 'features')
   toU64(features, 'features')
   checkBytes(config, 'config')
   if (iovaRange !== undefined) checkRange(iovaRange)
@@ -126,8 +136,11 @@ function checkGroups(groups: readonly number[], name: string): void {
 
 function checkRange(range: Range): void {
   checkObject(range, 'iovaRange')
-  const first = toU64(range.first, 'iovaRange.first')
-  const last = toU64(range.last, 'iovaRange.last')
+  const { first, last } = range
+  checkBigint(first, 'iovaRange.first')
+  checkBigint(last, 'iovaRange.last')
+  toU64(first, 'iovaRange.first')
+  toU64(last, 'iovaRange.last')
   if (last < first) throw rangeError('iovaRange.last', 'iovaRange.first or above', last)
 }
 
