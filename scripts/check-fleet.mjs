@@ -4,11 +4,12 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
 
 const fleet = fileURLToPath(new URL('../examples/fleet', import.meta.url))
+const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url))
 const temporary = mkdtempSync(join(tmpdir(), 'vhost-vdpa-fleet-'))
 
 /** Runs a validator; an error with all that it says where it is not content. */
@@ -29,10 +30,21 @@ function checkSystemd() {
 }
 
 function checkAnsible() {
-  const folder = join(temporary, 'ansible')
-  cpSync(join(fleet, 'ansible'), folder, { recursive: true })
+  cpSync(fleet, join(temporary, 'fleet'), { recursive: true })
+  const folder = join(temporary, 'fleet/ansible')
   run(folder, 'ansible-playbook', '--syntax-check', '-i', 'localhost,', 'site.yml')
   run(folder, 'ansible-lint', '--offline', '--strict', 'site.yml')
+  // This very machine is the host that it is played on, with a simulator's devices and a plan in a folder of its own.
+  const bin = join(temporary, 'bin')
+  mkdirSync(bin)
+  const command = `#!/bin/sh\nexec "${process.execPath}" "${main}" --simulator "$@"\n`
+  writeFileSync(join(bin, 'vhost-vdpa'), command, { mode: 0o755 })
+  const plan = join(temporary, 'host/plan.yaml')
+  const path = `PATH=${bin}${delimiter}${process.env.PATH}`
+  const words = ['-i', 'localhost,', '-c', 'local', '-e', `vdpa_plan=${plan}`, 'site.yml']
+  run(folder, 'env', path, 'ansible-playbook', ...words)
+  if (readFileSync(plan, 'utf8') !== readFileSync(join(fleet, 'plan.yaml'), 'utf8'))
+    throw new Error('the host was given another plan')
 }
 
 function checkKubernetes() {
