@@ -15,7 +15,9 @@ import {
   standings,
   type Plan,
   type PlanHost,
+  type PlannedDevice,
 } from '../plan/index.js'
+import { isVdpaError } from '../base/errors.js'
 import { longestPlan } from '../plan/plan.js'
 import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
@@ -74,17 +76,27 @@ export async function apply(host: Host, file: string, words: ApplyWords, stage: 
   }
 }
 
-/** A pretended host with the devices of this one that simulators make. Another maker is ENODEV there: `plan` compares with this host. */
+/** A pretended host with the devices of this one that simulators make, or none where this one has no vDPA. Another maker is ENODEV there: `plan` compares with this host. */
 async function rehearsal(host: Host): Promise<Host> {
   const empty = emptySimulatedHost()
   const { files } = empty
   // Who there is on this host, so that names in the plan are found or missed.
   const read = (path: string) => (path === 'etc/passwd' || path === 'etc/group' ? host.files : files).read(path)
   const pretended: Host = { ...empty, files: { ...files, read } }
-  const devices = [...(await standings(planHost(host))).values()].map(({ facts }) => facts)
+  const devices = await devicesOf(host)
   const simulated = devices.filter(({ managementDevice = '' }) => /^vdpasim_(net|blk)$/.test(managementDevice))
   await applyPlan({ version: 1, devices: simulated }, planHost(pretended))
   return pretended
+}
+
+/** The devices of a host in the words of plans; none where there can be none: a rehearsal needs no module and no addon. */
+async function devicesOf(host: Host): Promise<PlannedDevice[]> {
+  try {
+    return [...(await standings(planHost(host))).values()].map(({ facts }) => facts)
+  } catch (failure) {
+    if (isVdpaError(failure) && ['ERR_VDPA_NOT_SUPPORTED', 'ERR_VDPA_NO_ADDON'].includes(failure.code)) return []
+    throw failure
+  }
 }
 
 /** Before anything is changed: what cannot be kept is not begun. */

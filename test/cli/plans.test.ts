@@ -7,6 +7,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
+import { Simulator } from '../../lib/simulator/index'
+import { vdpaError } from '../../lib/base/errors'
+import { scripted, verdict } from '../management/support'
 import { ensureBuilt } from '../scripts/support'
 
 let folder = ''
@@ -49,6 +52,23 @@ describe('plan and apply', () => {
     expect((await command(['apply', journal], host)).code).toBe(0)
     expect((await command(['list'], host)).out).toContain('blk0')
     expect((await command(['config', 'net0'], host)).out).toContain('02:00:00:00:00:01')
+  })
+
+  it('are rehearsed where there is no vDPA: without the module, and without the addon', async () => {
+    const files = new Simulator().management.files
+    const rehearsed = async (backend: Host['backend']) => {
+      const host = { name: 'a laptop', isSimulated: false, backend, files }
+      const { code, out, err } = await command(['apply', file, '--dry-run'], host)
+      const plain = await command(['apply', file], host)
+      return [code, out, err, plain.code]
+    }
+    const done = [0, 'would make net0 by vdpasim_net\n', '', 1]
+    const { backend } = scripted(({ sequence }, socket) => socket.put(verdict(sequence, 2)))
+    expect(await rehearsed(() => backend)).toEqual(done)
+    const noAddon = (): never => {
+      throw vdpaError('ERR_VDPA_NO_ADDON', 'there is none')
+    }
+    expect(await rehearsed(noAddon)).toEqual(done)
   })
 
   it('say what a process must be allowed to lock', async () => {
