@@ -171,14 +171,12 @@ export class VirtioIommu {
 
   /** Sets whether endpoints without a domain reach all memory, and maps or unmaps theirs. Resolves whether all of them could be. */
   async setBypass(isBypassed: boolean): Promise<boolean> {
-    checkBoolean(isBypassed, 'isBypassed')
     this.#showBypass(isBypassed)
     return this.refresh()
   }
 
   /** setBypass() on the calling thread. ERR_VDPA_STATE while `isBusy`. */
   setBypassSync(isBypassed: boolean): boolean {
-    checkBoolean(isBypassed, 'isBypassed')
     this.#serial.checkIdle()
     this.#showBypass(isBypassed)
     return this.refreshSync()
@@ -513,6 +511,7 @@ export class VirtioIommu {
   }
 
   #showBypass(isBypassed: boolean): void {
+    checkBoolean(isBypassed, 'isBypassed')
     this.#bypass = isBypassed
     if (this.#facts.wire.hasMmio) this.config[BYPASS_AT] = isBypassed ? 1 : 0
   }
