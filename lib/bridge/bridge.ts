@@ -1,5 +1,6 @@
 // A vDPA device for virtual machines: who may connect, and what a program sees of it.
 
+import { bit } from '../base/bits.js'
 import { checkObject, checkOneOf, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
@@ -8,9 +9,10 @@ import type { ShadowControlQueue, ShadowOptions } from '../control/shadow-queue.
 import type { AddressSpace } from '../device/address-space.js'
 import type { IsolationVerdict } from '../device/groups.js'
 import { VdpaDevice } from '../device/vdpa-device.js'
+import { vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { OFFERED_ALWAYS, Server, settingsOf, socketsOf, type ServeVhostUserOptions } from '../vhost-user/server.js'
 import { BridgedDevice } from './bridged-device.js'
-import { offerOf } from './offer.js'
+import { offerOf, type DirtyLogVerdict } from './offer.js'
 
 /** How a device is bridged. */
 export interface BridgeVhostUserOptions
@@ -32,10 +34,14 @@ export interface VhostUserBridge extends Closeable {
   readonly path: string
   /** Whether the control queue can be alone, and why not: guests have one then only, or where `mode` is `'auto'`. Undefined on devices without one. */
   readonly isolation: IsolationVerdict | undefined
+  /** Whether front ends are offered a dirty log, with which they migrate, and why not. Since 0.1.0. */
+  readonly dirtyLog: DirtyLogVerdict
   /** Front ends that are connected: 0 or 1. */
   readonly frontEnds: number
   /** Whether the device runs for a guest. */
   readonly isRunning: boolean
+  /** Whether the data queues are shadowed, because the front end wants to hear what the device writes. Since 0.1.0. */
+  readonly isLogging: boolean
   /** What stands between the guest's control queue and the device's, while the device runs. */
   readonly shadow: ShadowControlQueue<AddressSpace> | undefined
   /** The first 100 refusals, as sentences. */
@@ -72,6 +78,14 @@ class Bridge implements VhostUserBridge {
 
   get isRunning(): boolean {
     return this.#bridged.run !== undefined
+  }
+
+  get dirtyLog(): DirtyLogVerdict {
+    return this.#bridged.dirtyLog
+  }
+
+  get isLogging(): boolean {
+    return this.#bridged.run?.isLogged === true
   }
 
   get shadow(): ShadowControlQueue<AddressSpace> | undefined {
@@ -137,7 +151,7 @@ async function makeBridge(
   backend: Backend,
   options: BridgeVhostUserOptions,
 ): Promise<VhostUserBridge> {
-  const settings = settingsOf(backend, options, OFFERED_ALWAYS)
+  settingsOf(backend, options, OFFERED_ALWAYS)
   const sockets = socketsOf(backend)
   const { policy, onAudit, timeout, macTableEntries, mode = 'isolated' } = options
   checkOneOf(mode, 'mode', ['isolated', 'auto'])
@@ -146,6 +160,8 @@ async function makeBridge(
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel does not say how many queues the device has', {
       path: device.path,
     })
+  const log = offer.dirtyLog.isOffered ? bit(protocol.LOG_SHMFD) : 0n
+  const settings = settingsOf(backend, options, OFFERED_ALWAYS | log)
   const shadow = {
     ...(policy !== undefined && { policy }),
     ...(onAudit !== undefined && { onAudit }),

@@ -18,10 +18,11 @@ import type { DeviceListener, HostedDevice } from '../vhost-user/hosted-device.j
 import { MemoryTable } from '../vhost-user/memory-table.js'
 import { findAreas, startOf } from '../vhost-user/served-device.js'
 import { Vring } from '../vhost-user/vring.js'
+import { WriteLog, type LogWishes } from '../vhost-user/write-log.js'
 import { initialState } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { GuestMappings } from './guest-mappings.js'
-import { featuresForDevice, hasControlQueue, problemWith, type Offer } from './offer.js'
+import { featuresForDevice, hasControlQueue, problemWith, type DirtyLogVerdict, type Offer } from './offer.js'
 import { Run, type QueuePlan, type RunHost, type RunPlan } from './run.js'
 
 const PACKED = bit(transportFeatureBits.VIRTIO_F_RING_PACKED)
@@ -42,6 +43,7 @@ export interface BridgedDeviceOptions {
 export class BridgedDevice implements HostedDevice {
   readonly table: MemoryTable
   readonly vrings: readonly Vring[]
+  readonly writeLog: WriteLog
   readonly takesKicks = false
   readonly configSize: number
   readonly #device: VdpaDevice
@@ -58,6 +60,8 @@ export class BridgedDevice implements HostedDevice {
   readonly #resting = new Set<Vring>()
   #isChanged = false
   #mappedVersion = 0
+  /** What was to be logged when the device was last brought to it. */
+  #logWishes: LogWishes
   #last: Promise<void> = Promise.resolve()
   #waiting = 0
   readonly #onConfig = () => this.#listener?.configChanged()
@@ -69,12 +73,17 @@ export class BridgedDevice implements HostedDevice {
     this.#mappings = new GuestMappings(device)
     this.table = new MemoryTable(host, memorySlots, (memory) => this.#mappings.retire(memory))
     this.vrings = Array.from({ length: device.queueCount ?? 0 }, (_, index) => new Vring(index))
+    this.writeLog = new WriteLog(this.vrings)
+    this.#logWishes = this.writeLog.wishes
     this.configSize = device.config.size ?? CONFIG_BYTES[device.deviceId] ?? 0
     const onInterrupt = () => this.#checkMemory()
     const { onAudit, onBroken } = shadow
     this.#runHost = {
       device,
       table: this.table,
+      mappings: this.#mappings,
+      writeLog: this.writeLog,
+      onBroken: () => this.#listener?.broken(),
       onInterrupt,
       shadow: {
         ...shadow,
@@ -110,6 +119,11 @@ export class BridgedDevice implements HostedDevice {
 
   get isLive(): boolean {
     return this.vrings.some((vring) => vring.isLive)
+  }
+
+  /** Whether front ends are offered a dirty log. */
+  get dirtyLog(): DirtyLogVerdict {
+    return this.#offer.dirtyLog
   }
 
   /** What runs now. */
@@ -173,8 +187,9 @@ export class BridgedDevice implements HostedDevice {
     this.#device.config.write(offset, bytes)
   }
 
-  setLog(): void {
-    // A vDPA device has no log, and none is offered.
+  /** A vDPA device has no log: its queues are shadowed while one is wanted. */
+  logChanged(): void {
+    this.#isChanged = true
   }
 
   reset(): void {
@@ -236,7 +251,7 @@ export class BridgedDevice implements HostedDevice {
       refusal = failure as Error
     }
     const run = this.#run
-    if (run !== undefined && (plan === undefined || !run.isLike(plan) || this.#mappings.loses(this.table))) {
+    if (run !== undefined && (plan === undefined || !run.isLike(plan) || this.#loses(run))) {
       await this.#stop()
       // Where the queues stand now is where they go on.
       if (plan !== undefined) plan = this.#plan(request)
@@ -248,6 +263,30 @@ export class BridgedDevice implements HostedDevice {
     if (plan === undefined) return
     if (this.#run === undefined) this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
     await this.#run.refresh(this.#controlPlan(plan, request), this.#enabledPairs())
+    await this.#followLog(this.#run, request)
+  }
+
+  /** Whether the table takes away what the device has, or wants a place where a shadow's ring is. */
+  #loses(run: Run): boolean {
+    return this.#mappings.loses(this.table) || (run.isLogged && this.#mappings.isObstructed(this.table))
+  }
+
+  /** What is refused is as if it had not been asked for. A device that was reset for it goes on where its queues stood. */
+  async #followLog(run: Run, request: string): Promise<void> {
+    const { writeLog } = this
+    try {
+      if (run.isLogged !== writeLog.isWanted) await run.setLogged(writeLog.isWanted)
+      this.#logWishes = writeLog.wishes
+    } catch (failure) {
+      writeLog.goBackTo(this.#logWishes)
+      if (this.#device.isRunning || this.#device.isClosed) throw failure
+      await this.#stop()
+      const plan = this.#plan(request)
+      if (plan === undefined) throw failure
+      this.#run = await Run.start(this.#runHost, plan, this.#kept)
+      await this.#run.refresh(this.#controlPlan(plan, request), this.#enabledPairs())
+      throw failure
+    }
   }
 
   async #stop(): Promise<void> {
@@ -305,7 +344,7 @@ export class BridgedDevice implements HostedDevice {
   }
 
   #checkMemory(): void {
-    if (this.table.isTorn) this.#listener?.torn()
+    if (this.table.isTorn || this.writeLog.isTorn) this.#listener?.torn()
   }
 }
 

@@ -1,6 +1,8 @@
 // The guest's memory in the device's address space 0: what a front end's table says, region by region. Memory that left the table is closed when nothing maps it.
 
 import { sharingOf } from '../backend/memory-sharing.js'
+import { overlaps, rangeOf } from '../base/ranges.js'
+import type { GuestMemoryChange, GuestPiece } from '../memory/guest-memory.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { MemoryTable } from '../vhost-user/memory-table.js'
@@ -18,9 +20,21 @@ export class GuestMappings {
   readonly #device: VdpaDevice
   readonly #mapped = new Map<MemoryRegion, Mapped>()
   #retired: MemoryRegion[] = []
+  readonly #listeners = new Set<(change: GuestMemoryChange) => void>()
 
   constructor(device: VdpaDevice) {
     this.#device = device
+  }
+
+  /** The guest's memory as the device reaches it, each piece at its guest address. */
+  pieces(): GuestPiece[] {
+    return [...this.#mapped.values()].map(pieceOf)
+  }
+
+  /** Calls `listener` after each change, until the returned function is called. */
+  onChange(listener: (change: GuestMemoryChange) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   /** Memory that is not in the table any more. */
@@ -31,6 +45,20 @@ export class GuestMappings {
   /** Whether bringing the device to the table takes away what it has. */
   loses(table: MemoryTable): boolean {
     return [...this.#mapped.keys()].some((memory) => !table.regions.some((region) => region.memory === memory))
+  }
+
+  /** Whether the table has memory where something else of ours is mapped: rings of shadows, which are placed where there was none. */
+  isObstructed(table: MemoryTable): boolean {
+    const others = this.#device
+      .addressSpace(0)
+      .mappings.filter(({ iova }) => ![...this.#mapped.values()].some((mapped) => mapped.iova === iova))
+    return table.regions.some(({ description: { guestAddress, size } }) => {
+      const range = rangeOf(guestAddress, size)
+      return others.some((other) => {
+        const taken = rangeOf(other.iova, other.size)
+        return range !== undefined && taken !== undefined && overlaps(range, taken)
+      })
+    })
   }
 
   /** Brings the device to the table: what goes first, then what comes, each in one batch. What is refused leaves the rest as it was. */
@@ -52,7 +80,10 @@ export class GuestMappings {
       for (const { region, memory } of shared) if (region !== memory) region.close()
       throw failure
     }
-    for (const { memory, ...mapped } of shared) this.#mapped.set(memory, mapped)
+    for (const { memory, ...mapped } of shared) {
+      this.#mapped.set(memory, mapped)
+      this.#tell('add', mapped)
+    }
   }
 
   /** A device that was closed has nothing mapped: what is left is memory. */
@@ -66,11 +97,16 @@ export class GuestMappings {
     const mapped = gone.flatMap((memory) => this.#mapped.get(memory) ?? [])
     if (mapped.length > 0) await this.#device.addressSpace(0).unmap(mapped.map(({ iova, size }) => ({ iova, size })))
     for (const memory of gone) {
-      const region = this.#mapped.get(memory)?.region
+      const one = this.#mapped.get(memory)
       this.#mapped.delete(memory)
-      if (region !== memory) region?.close()
+      if (one !== undefined) this.#tell('remove', one)
+      if (one?.region !== memory) one?.region.close()
     }
     this.#closeRetired()
+  }
+
+  #tell(kind: GuestMemoryChange['kind'], mapped: Mapped): void {
+    for (const listener of [...this.#listeners]) listener({ kind, piece: pieceOf(mapped) })
   }
 
   #closeRetired(): void {
@@ -85,4 +121,8 @@ export class GuestMappings {
   #shared(memory: MemoryRegion): MemoryRegion {
     return sharingOf(this.#device.backend)?.share(memory) ?? memory
   }
+}
+
+function pieceOf({ iova, size, region }: Mapped): GuestPiece {
+  return { address: iova, region, offset: 0, size: Number(size) }
 }

@@ -14,6 +14,22 @@ const FILTERS = bit(netFeatureBits.VIRTIO_NET_F_CTRL_RX)
 const PACKED = bit(transportFeatureBits.VIRTIO_F_RING_PACKED)
 const VERSION_1 = bit(transportFeatureBits.VIRTIO_F_VERSION_1)
 
+/** Without which a running device is not shadowed. */
+const SWITCHING = [
+  'VHOST_BACKEND_F_SUSPEND',
+  'VHOST_BACKEND_F_RESUME',
+  'VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK',
+] as const
+
+/** Whether front ends are offered a dirty log, and if not, why. */
+export type DirtyLogVerdict =
+  | { readonly isOffered: true }
+  | {
+      readonly isOffered: false
+      /** Why, as a sentence without its full stop. */
+      readonly reason: string
+    }
+
 /** What a device is good for behind a bridge. */
 export interface Offer {
   /** What guests may be offered. */
@@ -22,6 +38,7 @@ export interface Offer {
   readonly control: IsolationVerdict | undefined
   /** Whether the device's control queue is put to use: one that is alone, or that may be with the guest's memory. */
   readonly hasControl: boolean
+  readonly dirtyLog: DirtyLogVerdict
 }
 
 /** Asks a device that is new or reset, and leaves it reset. A control queue that cannot be alone is used where it `mayShare`. ERR_VDPA_STATE for another device. */
@@ -37,7 +54,14 @@ export async function offerOf(device: VdpaDevice, mayShare = false): Promise<Off
   if (!device.backendFeatures.has('VHOST_BACKEND_F_SUSPEND')) features &= ~PACKED
   const hasControl = control !== undefined && (control.isolated || mayShare)
   if (!hasControl) features = withoutControlQueue(features, device.deviceId)
-  return { features, control, hasControl }
+  return { features, control, hasControl, dirtyLog: dirtyLogOf(device) }
+}
+
+/** A log is kept by shadowing the queues of a device while it runs. */
+function dirtyLogOf({ backendFeatures }: VdpaDevice): DirtyLogVerdict {
+  const missing = SWITCHING.filter((name) => !backendFeatures.has(name))
+  if (missing.length === 0) return { isOffered: true }
+  return { isOffered: false, reason: `the device does not offer ${missing.join(', ')}` }
 }
 
 async function isolationOf(device: VdpaDevice): Promise<IsolationVerdict | undefined> {

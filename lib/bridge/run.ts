@@ -1,5 +1,6 @@
 // One run of a bridged device, from its negotiation to its reset: the queues that it has, their wires, and the control queue's shadow. It knows no message.
 
+import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { bit } from '../base/bits.js'
 import type { StateCommand } from '../control/control-state.js'
@@ -7,10 +8,14 @@ import { ShadowControlQueue, type ShadowOptions } from '../control/shadow-queue.
 import type { AddressSpace } from '../device/address-space.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { decodeBase, encodeBase } from '../device/vring.js'
+import { ShadowQueue } from '../shadow/shadow-queue.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
 import type { MemoryTable } from '../vhost-user/memory-table.js'
 import type { Vring } from '../vhost-user/vring.js'
+import type { WriteLog, WriteMarks } from '../vhost-user/write-log.js'
+import { areaSizes } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
+import type { GuestMappings } from './guest-mappings.js'
 import { QueueWires } from './queue-wires.js'
 
 const PAIRS = bit(netFeatureBits.VIRTIO_NET_F_MQ)
@@ -46,6 +51,11 @@ export interface RunPlan {
 export interface RunHost {
   readonly device: VdpaDevice
   readonly table: MemoryTable
+  /** The table's memory as the device reaches it. */
+  readonly mappings: GuestMappings
+  readonly writeLog: WriteLog
+  /** A guest, or the device, broke a rule of a data queue that is shadowed. */
+  readonly onBroken: () => void
   readonly shadow: Omit<ShadowOptions<AddressSpace>, 'space' | 'guest'>
   /** After each interrupt that went through this process. */
   readonly onInterrupt: () => void
@@ -67,6 +77,8 @@ export class Run {
   readonly shadow: ShadowControlQueue<AddressSpace> | undefined
   readonly #host: RunHost
   readonly #wires: ReadonlyMap<Vring, QueueWires>
+  /** Of the data queues, while writes to the guest's memory are logged. */
+  #logging: readonly ShadowQueue[]
   #attached: { readonly vring: Vring; readonly kick: unknown } | undefined
   #pairs = 0
 
@@ -75,18 +87,22 @@ export class Run {
     plan: RunPlan,
     wires: ReadonlyMap<Vring, QueueWires>,
     shadow: ShadowControlQueue<AddressSpace> | undefined,
+    logging: readonly ShadowQueue[],
   ) {
     this.#host = host
+    this.#logging = logging
     this.plan = plan
     this.#wires = wires
     this.shadow = shadow
   }
 
-  /** Brings a reset device up. After a failure it is reset. */
+  /** Brings a reset device up, its data queues shadowed where writes are to be logged. After a failure it is reset. */
   static async start(host: RunHost, plan: RunPlan, kept: readonly StateCommand[]): Promise<Run> {
     const { device } = host
     const wires = new Map<Vring, QueueWires>()
     let shadow: ShadowControlQueue<AddressSpace> | undefined
+    let logging: readonly ShadowQueue[] = []
+    const isLogged = host.writeLog.isWanted
     try {
       await device.negotiate(plan.features)
       if ((plan.features & CONTROL_QUEUE) !== 0n && device.controlQueueIndex !== undefined) {
@@ -97,11 +113,15 @@ export class Run {
         wires.set(queue.vring, wire)
         const vring = device.vring(queue.vring.index)
         const { size, addresses, base } = queue
-        vring.setUp({ size, addresses, state: decodeBase(plan.format, base), ...wire.connect() })
+        const ends = wire.connect()
+        if (isLogged) continue
+        vring.setUp({ size, addresses, state: decodeBase(plan.format, base), ...ends })
         vring.enable()
       }
+      // Before the device runs: no write is to go by unlogged.
+      if (isLogged) await ShadowQueue.beginAll((logging = shadowsOf(host, plan, wires)))
       await device.start()
-      const run = new Run(host, plan, wires, shadow)
+      const run = new Run(host, plan, wires, shadow, logging)
       await run.#begin(kept)
       return run
     } catch (failure) {
@@ -135,6 +155,26 @@ export class Run {
     )
   }
 
+  /** Whether what is written to the guest's memory is logged: its data queues are shadowed. */
+  get isLogged(): boolean {
+    return this.#logging.length > 0
+  }
+
+  /** Has data queues shadowed, or not any more, while guest and device run: all of them or none. What it throws leaves them as they were, or the device reset. */
+  async setLogged(isLogged: boolean): Promise<void> {
+    const before = this.#logging
+    if (!isLogged) await ShadowQueue.endAll(before)
+    this.#logging = isLogged ? shadowsOf(this.#host, this.plan, this.#wires) : []
+    if (!isLogged) return
+    try {
+      await ShadowQueue.beginAll(this.#logging)
+    } catch (failure) {
+      // Of a device that was reset they know where its queues stood.
+      if (this.#host.device.isRunning) this.#logging = before
+      throw failure
+    }
+  }
+
   /** Gives the device what the front end exchanged, and serves or leaves the guest's control queue: `control` is it while it runs. */
   async refresh(control: QueuePlan | undefined, enabledPairs: number): Promise<void> {
     const { device } = this.#host
@@ -153,7 +193,7 @@ export class Run {
     const attempt = async (work: () => Promise<unknown>) => work().catch((failure: unknown) => failures.keep(failure))
     await attempt(() => this.#attend(undefined))
     const kept = this.shadow?.commands() ?? []
-    if (device.isRunning && !device.isClosed) await attempt(() => this.#saveBases())
+    if (!device.isClosed) await attempt(() => (device.isRunning ? this.#saveBases() : this.#findBases()))
     for (const { vring } of this.plan.queues) vring.isLive = false
     if (!device.isClosed) await attempt(() => device.reset())
     const { shadow } = this
@@ -194,7 +234,8 @@ export class Run {
     const base = attached === undefined ? control.base : (vring.base ?? control.base)
     const call = { signal: () => vring.call?.signal() }
     const state = decodeBase(format, base)
-    shadow.attach({ memory: this.#host.table, features: taken, size, addresses, state, kick, call })
+    const guest = { memory: this.#host.table, features: taken, size, addresses, state, kick, call }
+    shadow.attachMarking(guest, marksOf(this.#host, { format, queue: control }))
     vring.isLive = true
     this.#attached = { vring, kick }
   }
@@ -210,6 +251,11 @@ export class Run {
   async #saveBases(): Promise<void> {
     const { device } = this.#host
     const { format, queues } = this.plan
+    const logging = this.#logging
+    if (logging.length > 0) {
+      await device.changeQueues('the end of a run', () => ShadowQueue.holdSteps(device, logging))
+      return this.#findBases()
+    }
     if (device.backendFeatures.has('VHOST_BACKEND_F_SUSPEND')) {
       await device.suspend()
       for (const { vring } of queues) vring.base = encodeBase(format, device.vring(vring.index).state())
@@ -219,10 +265,54 @@ export class Run {
     for (const { vring, addresses } of queues) vring.base = this.#usedIndex(addresses.device) ?? vring.base
   }
 
+  /**
+   * Where the queues of a device stand that a shadow holds, or that was reset under its guest: a shadow says it, or the used index of a split ring. Nobody goes on with another one before its front end
+   * says where it begins.
+   */
+  #findBases(): Promise<void> {
+    const { format, queues } = this.plan
+    const lost = queues.filter(({ vring, addresses }) => {
+      const state = this.#logging.find(({ index }) => index === vring.index)?.state
+      const used = format === 'split' ? this.#usedIndex(addresses.device) : undefined
+      const base = state === undefined ? used : encodeBase(format, state)
+      if (base === undefined) vring.stop()
+      else vring.base = base
+      return base === undefined
+    })
+    const which = lost.map(({ vring }) => vring.index).join(', ')
+    if (lost.length === 0 || this.#host.table.regions.length === 0) return Promise.resolve()
+    const text = `the device was reset, and nobody knows where queue ${which} stood: its front end is to set it up anew`
+    return Promise.reject(vdpaError('ERR_VDPA_DEVICE_BROKEN', text, { path: this.#host.device.path }))
+  }
+
   /** Undefined where the guest has no such memory any more: its front end left, or took it away, and nobody goes on there. */
   #usedIndex(address: bigint): number | undefined {
     const slices = this.#host.table.find(address + BigInt(USED_INDEX_AT), 2)
     const [slice] = slices ?? []
     return slice && new DataView(slice.region.view(slice.offset, 2).slice().buffer).getUint16(0, true)
   }
+}
+
+/** Where what is written for a queue is told. */
+function marksOf(
+  { writeLog }: RunHost,
+  { format, queue }: { readonly format: RingFormat; readonly queue: QueuePlan },
+): WriteMarks {
+  const { vring, size, addresses } = queue
+  return writeLog.ofQueue(vring, { at: Number(addresses.device), bytes: areaSizes(format, size).device })
+}
+
+/** A shadow for each data queue, of which nothing has begun. */
+function shadowsOf(host: RunHost, { format, queues }: RunPlan, wires: ReadonlyMap<Vring, QueueWires>): ShadowQueue[] {
+  const { device, mappings: memory } = host
+  return queues.flatMap((queue) => {
+    const { vring, size, addresses, base } = queue
+    const wire = wires.get(vring)
+    if (wire === undefined) return []
+    const state = decodeBase(format, base)
+    const guest = { memory, size, addresses, kick: wire.kickEnd, call: wire.callEnd, state }
+    const onBroken = () => host.onBroken()
+    const options = { index: vring.index, guest, space: device.addressSpace(0), onBroken }
+    return [ShadowQueue.marking(device, options, marksOf(host, { format, queue }))]
+  })
 }

@@ -20,9 +20,11 @@ export interface ListeningOptions {
 export async function bridge(host: Host, name: string, socket: string, options: ListeningOptions): Promise<Report> {
   await using device = await openDevice(await nodeOf(host, name), { backend: host.backend() })
   await using bridge = await bridgeVhostUser(device, { socket })
-  const { isolation } = bridge
-  const about = isolation?.isolated === false ? `; guests have no control queue: ${isolation.reason}` : ''
-  await listen(`${name} is at ${bridge.path}${about}`, { device: name, socket: bridge.path, isolation }, options)
+  const { isolation, dirtyLog } = bridge
+  const control = isolation?.isolated === false ? `; guests have no control queue: ${isolation.reason}` : ''
+  const log = dirtyLog.isOffered ? '' : `; front ends have no dirty log to migrate with: ${dirtyLog.reason}`
+  const data = { device: name, socket: bridge.path, isolation, dirtyLog }
+  await listen(`${name} is at ${bridge.path}${control}${log}`, data, options)
   return ended(bridge)
 }
 

@@ -41,6 +41,12 @@ export interface GuestControlRing {
   readonly call: { signal(): void }
 }
 
+/** Where what is written to the guest's memory is marked, each time after it was. It never throws. */
+export interface GuestMarks {
+  /** `length` bytes at a guest address. */
+  mark(address: number, length: number): void
+}
+
 /** What a guest asks for, copied. */
 export interface TakenCommand {
   /** Head and payload; undefined where the guest has no memory at the addresses that it gave. */
@@ -56,16 +62,18 @@ export class GuestRing {
   /** What the guest accepted. */
   readonly features: bigint
   readonly #guest: GuestControlRing
+  readonly #marks: GuestMarks | undefined
   readonly #format: RingFormat
   readonly #ring: DeviceRing
   // The tables of indirect descriptors that lie in several pieces are gathered here.
   #scratch = new RingMemory(new ArrayBuffer(0))
 
   /** Errors: TypeError and RangeError for a ring that is none, ERR_VDPA_RING_BROKEN where it does not lie in the guest's memory. */
-  constructor(guest: GuestControlRing) {
+  constructor(guest: GuestControlRing, marks?: GuestMarks) {
     if (typeof guest !== 'object' || guest === null) throw typeError('guest', 'an object', guest)
     const features = toU64(guest.features, 'guest.features')
     const has = (number: number) => (features & bit(number)) !== 0n
+    this.#marks = marks
     checkInteger(guest.size, 'guest.size', 1, 0x8000)
     this.features = features
     this.#guest = { ...guest, features, addresses: { ...guest.addresses } }
@@ -95,7 +103,9 @@ export class GuestRing {
   answer(bytes: Uint8Array): void {
     const { id } = this.#ring.chain
     this.#ring.complete(id, this.#write(bytes))
-    if (this.#ring.publish()) callUnasked(() => this.#guest.call.signal())
+    const isWanted = this.#ring.publish()
+    this.#markRing()
+    if (isWanted) callUnasked(() => this.#guest.call.signal())
   }
 
   /** The command in hand was not looked at: who goes on with the ring finds it again. */
@@ -106,11 +116,14 @@ export class GuestRing {
   /** Says that kicks are not wanted, while commands are being taken anyway. */
   disableKicks(): void {
     this.#ring.disableKicks()
+    this.#markRing()
   }
 
   /** Asks for a kick; false when a command is there already. */
   enableKicks(): boolean {
-    return this.#ring.enableKicks()
+    const isEmpty = this.#ring.enableKicks()
+    this.#markRing()
+    return isEmpty
   }
 
   /** Where the ring stands. */
@@ -139,14 +152,31 @@ export class GuestRing {
     let done = 0
     for (let segment = readableCount; segment < count && done < bytes.length; segment++) {
       const length = Math.min(lengths[segment] ?? 0, bytes.length - done)
-      const parts = this.#parts(addressOf(iovaHigh[segment], iovaLow[segment]), length)
+      const address = addressOf(iovaHigh[segment], iovaLow[segment])
+      const parts = this.#parts(address, length)
       if (parts === undefined) return done
+      const before = done
       for (const part of parts) {
         part.set(bytes.subarray(done, done + part.length))
         done += part.length
       }
+      this.#mark(address, done - before)
     }
     return done
+  }
+
+  /** The areas that a device writes: of a packed ring the descriptors as well. They are few bytes, and commands are few. */
+  #markRing(): void {
+    if (this.#marks === undefined) return
+    const { addresses, size } = this.#guest
+    const sizes = areaSizes(this.#format, size)
+    this.#mark(addresses.device, sizes.device)
+    if (this.#format === 'packed') this.#mark(addresses.descriptor, sizes.descriptor)
+  }
+
+  /** Addresses above 2^53 are none of a guest's memory. */
+  #mark(address: bigint, length: number): void {
+    if (length > 0) this.#marks?.mark(Number(address), length)
   }
 
   /** The bytes of the guest at an address, as windows; undefined where it has not all of them. */

@@ -9,7 +9,7 @@ import type { Subscription } from '../backend/backend.js'
 import { netAck } from '../uapi/virtio-net.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { checkCommands, type StateCommand } from './control-state.js'
-import { GuestRing, type GuestControlRing } from './guest-ring.js'
+import { GuestRing, type GuestControlRing, type GuestMarks } from './guest-ring.js'
 import { NetControlQueue, type ControlHost } from './net-control-queue.js'
 import { ShadowCommands } from './shadow-commands.js'
 import type { AuditEvent, ControlPolicy } from './shadow-policy.js'
@@ -156,8 +156,17 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
    * ERR_VDPA_STATE while a guest is attached or replay() is under way, ERR_VDPA_RING_BROKEN where the ring is not in the guest's memory, TypeError and RangeError for a ring that is none.
    */
   attach(guest: GuestControlRing): void {
+    this.#attach(guest, undefined)
+  }
+
+  /** @internal attach() of a guest of whom somebody wants to hear what is written to its memory. */
+  attachMarking(guest: GuestControlRing, marks: GuestMarks): void {
+    this.#attach(guest, marks)
+  }
+
+  #attach(guest: GuestControlRing, marks: GuestMarks | undefined): void {
     this.#checkFree()
-    const ring = new GuestRing(guest)
+    const ring = new GuestRing(guest, marks)
     const attached: Attached = { wish: { ...guest }, ring, kicks: undefined, isServing: false, isLeaving: false }
     attached.kicks = guest.kick.onSignal(() => this.#serve(attached))
     try {

@@ -13,7 +13,7 @@ import type { DescriptorChain, DeviceRing, DriverRing } from '../virtqueue/virtq
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { Bounce } from './bounce.js'
 import { CHUNK_BYTES } from './bounce.js'
-import type { DirtyLog } from './dirty-log.js'
+import type { WriteMarks } from './dirty-log.js'
 import type { GuestQueue } from './guest-queue.js'
 import { iovaHighOf, iovaLowOf, type GuestWindow, type GuestWindows } from './guest-windows.js'
 import { SegmentBook } from './segment-book.js'
@@ -48,7 +48,7 @@ export interface ForwarderParts {
   readonly queue: DeviceQueue
   readonly windows: GuestWindows
   readonly bounce: Bounce | undefined
-  readonly log: DirtyLog | undefined
+  readonly log: WriteMarks | undefined
   readonly counters: ShadowQueueCounters
   /** Descriptors that a chain may have in an indirect table. */
   readonly tableSize: number

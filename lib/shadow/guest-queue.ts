@@ -20,7 +20,7 @@ import type {
   RingState,
   TableLocation,
 } from '../virtqueue/virtqueue.js'
-import type { DirtyLog } from './dirty-log.js'
+import type { WriteMarks } from './dirty-log.js'
 import type { GuestWindows } from './guest-windows.js'
 
 /** A ring as its guest set it up. */
@@ -67,7 +67,7 @@ export class GuestQueue {
   }
 
   /** Marks what we wrote to the ring since the last time: before publish(), for what is announced then, and the words by which kicks are asked for. */
-  mark(log: DirtyLog): void {
+  mark(log: WriteMarks): void {
     const { format, size } = this.#shape
     const used = this.ring.state().used
     if (format === 'split') {

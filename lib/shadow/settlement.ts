@@ -1,7 +1,7 @@
 // What becomes of a chain's memory when it is done with: bytes that were bounced are copied back, pages that the device may have written are marked in the log, what was taken for it is given up.
 
 import type { Bounce } from './bounce.js'
-import type { DirtyLog } from './dirty-log.js'
+import type { WriteMarks } from './dirty-log.js'
 import type { GuestWindows } from './guest-windows.js'
 import type { SegmentBook } from './segment-book.js'
 
@@ -9,7 +9,7 @@ import type { SegmentBook } from './segment-book.js'
 export interface SettlementParts {
   readonly windows: GuestWindows
   readonly bounce: Bounce | undefined
-  readonly log: DirtyLog | undefined
+  readonly log: WriteMarks | undefined
 }
 
 /** The chains of one queue, by their numbers. */
@@ -17,7 +17,7 @@ export class Settlement {
   readonly #book: SegmentBook
   readonly #windows: GuestWindows
   readonly #bounce: Bounce | undefined
-  readonly #log: DirtyLog | undefined
+  readonly #log: WriteMarks | undefined
 
   constructor(book: SegmentBook, { windows, bounce, log }: SettlementParts) {
     this.#book = book

@@ -1,5 +1,6 @@
 // What a shadowed queue is made of: the guest's ring, and what the program wishes.
 
+import { checkInteger, checkObject, typeError } from '../base/checks.js'
 import type { Eventfd } from '../backend/backend.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
@@ -46,4 +47,17 @@ export interface ShadowQueueOptions {
 export interface BeginShadowOptions {
   /** Where the guest's ring stands, before start() only; default: where this shadow left it, or found it. */
   readonly state?: RingState
+}
+
+const PATIENCE_LAST = 0x7fff_ffff
+
+/** RangeError and TypeError for options that are none. */
+export function checkOptions(options: ShadowQueueOptions): void {
+  checkObject(options, 'options')
+  checkObject(options.guest, 'guest')
+  const { guest, patience = 1000, log } = options
+  checkInteger(guest.size, 'guest.size', 1, 0x8000)
+  checkInteger(patience, 'patience', 0, PATIENCE_LAST)
+  if (log !== undefined && typeof (log as Partial<DirtyLog> | null)?.mark !== 'function')
+    throw typeError('log', 'a DirtyLog', log)
 }

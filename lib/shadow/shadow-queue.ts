@@ -1,6 +1,6 @@
 // One queue of a guest, which the device serves by itself or which is shadowed: the door of this room.
 
-import { checkInteger, checkObject, typeError } from '../base/checks.js'
+import { checkObject } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
@@ -15,13 +15,13 @@ import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { initialState } from '../virtqueue/layout.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { Bounce } from './bounce.js'
-import type { DirtyLog } from './dirty-log.js'
+import type { WriteMarks } from './dirty-log.js'
 import type { ShadowQueueCounters } from './forwarder.js'
 import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
 import { ShadowRecovery } from './recovery.js'
 import { Serving } from './serving.js'
-import type { BeginShadowOptions, ShadowQueueOptions } from './shadow-options.js'
+import { checkOptions, type BeginShadowOptions, type ShadowQueueOptions } from './shadow-options.js'
 import {
   beginSteps,
   checkInOrder,
@@ -40,7 +40,6 @@ export type { BeginShadowOptions, GuestDataRing, ShadowQueueOptions } from './sh
 const shadows = new WeakMap<DeviceQueue, ShadowQueue>()
 const OWNER = 'a ShadowQueue'
 const TABLE_SIZE = 16
-const PATIENCE_LAST = 0x7fff_ffff
 
 /** A guest's data queue that the device serves by itself, or that is shadowed; which of them may change while the guest runs. Not for control queues. */
 export class ShadowQueue implements Closeable {
@@ -54,6 +53,7 @@ export class ShadowQueue implements Closeable {
   readonly #device: VdpaDevice
   readonly #options: ShadowQueueOptions
   readonly #vring: Vring
+  #log: WriteMarks | undefined
   #bounce: Bounce | undefined
   #served: Serving | undefined
   // Where the guest's ring stood when we had it last.
@@ -69,16 +69,12 @@ export class ShadowQueue implements Closeable {
 
   /** Nothing is asked of the device. RangeError and TypeError for options that are none. */
   constructor(device: VdpaDevice, options: ShadowQueueOptions) {
-    checkObject(options, 'options')
-    checkObject(options.guest, 'guest')
-    const { guest, patience = 1000, log } = options
-    checkInteger(guest.size, 'guest.size', 1, 0x8000)
-    checkInteger(patience, 'patience', 0, PATIENCE_LAST)
-    if (log !== undefined && typeof (log as Partial<DirtyLog> | null)?.mark !== 'function')
-      throw typeError('log', 'a DirtyLog', log)
+    checkOptions(options)
+    const { guest } = options
     this.#device = device
     this.#vring = device.vring(options.index)
     this.#options = { ...options, guest: { ...guest, addresses: { ...guest.addresses } } }
+    this.#log = options.log
     this.index = options.index
     this.#counters = { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 }
     this.counters = this.#counters
@@ -89,6 +85,13 @@ export class ShadowQueue implements Closeable {
       takeSteps: (isLate) => this.takeSteps(isLate),
       restoreSteps: (restore, isLate) => this.#restoreSteps(restore, isLate),
     })
+  }
+
+  /** @internal One that tells `log`, which never throws, what is written. */
+  static marking(device: VdpaDevice, options: Omit<ShadowQueueOptions, 'log'>, log: WriteMarks): ShadowQueue {
+    const shadow = new ShadowQueue(device, options)
+    shadow.#log = log
+    return shadow
   }
 
   /** Begins to shadow several queues of one device in one suspension: all or none. Otherwise as begin(). */
@@ -379,13 +382,13 @@ export class ShadowQueue implements Closeable {
   }
 
   #serve(guest: GuestQueue, windows: GuestWindows, queue: DeviceQueue): void {
-    const { log, guest: theirs } = this.#options
+    const { guest: theirs } = this.#options
     const served = new Serving({
       guest,
       queue,
       windows,
       bounce: this.#bounce,
-      log,
+      log: this.#log,
       counters: this.#counters,
       tableSize: this.#tableSize,
       kick: theirs.kick,

@@ -1,8 +1,14 @@
 // The bitmap in which a migration is told of the pages that were written: one bit for 4 KiB, by guest address.
 
+import { fstatSync } from 'node:fs'
+import type { Backend } from '../backend/backend.js'
+import type { PassedFile } from '../backend/sockets.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
+import { protocolError } from './codec.js'
 
 const PAGE_SHIFT = 12
+/** The bits of 2^55 bytes of guest: more than any has. */
+const BYTES_LAST = 2n ** 40n
 
 /** A log that the front end shares. Pages beyond its end are not marked: they are none of the migration's. */
 export class DirtyLog {
@@ -15,6 +21,20 @@ export class DirtyLog {
     this.#bytes = region.view(offset, bytes)
   }
 
+  /** The log of SET_LOG_BASE; the file stays the caller's to close. ERR_VDPA_PROTOCOL where the file does not have it. */
+  static of(file: PassedFile, { offset, size }: { readonly offset: bigint; readonly size: bigint }, backend: Backend) {
+    const refused = (text: string) => protocolError('SET_LOG_BASE', text)
+    if (size === 0n || offset + size > BYTES_LAST) throw refused(`a log of ${size} bytes at ${offset}`)
+    const status = fstatSync(file.fd, { bigint: true })
+    if (!status.isFile()) throw refused('the log is in a descriptor that is no file')
+    // What is beyond the end of a file can be mapped, and not touched.
+    if (offset + size > status.size)
+      throw refused(`a log of ${size} bytes at ${offset} of a file that has ${status.size}`)
+    const pages = Math.ceil(Number(offset + size) / backend.pageSize)
+    const region = backend.adopt(file.fd, { length: pages * backend.pageSize, guarded: true })
+    return new DirtyLog(region, Number(offset), Number(size))
+  }
+
   /** Whether the front end made its file shorter. */
   get isTorn(): boolean {
     return this.#region.isTorn === true
@@ -22,6 +42,7 @@ export class DirtyLog {
 
   /** Marks the pages of a range that was written. The front end takes bits away meanwhile, so each is set atomically. */
   mark(address: number, length: number): void {
+    if (length <= 0) return
     const last = Math.floor((address + length - 1) / (1 << PAGE_SHIFT))
     for (let page = Math.floor(address / (1 << PAGE_SHIFT)); page <= last; page++) {
       const index = Math.floor(page / 8)

@@ -1,9 +1,9 @@
 // What a session needs of the device behind it: a model, or a device of the kernel. Wishes are told one by one and are only noted; where bringing the device
 // to them takes time, the session waits for it before it answers.
 
-import type { DirtyLog } from './dirty-log.js'
 import type { MemoryTable } from './memory-table.js'
 import type { Vring } from './vring.js'
+import type { WriteLog } from './write-log.js'
 
 /** What a front end hears of its device by itself. */
 export interface DeviceListener {
@@ -24,6 +24,8 @@ export interface HostedDevice {
   readonly configSize: number
   readonly table: MemoryTable
   readonly vrings: readonly Vring[]
+  /** What of its writes is logged, and where. */
+  readonly writeLog: WriteLog
   /** What a guest may be offered. */
   readonly features: bigint
   /** Whether any queue runs. */
@@ -42,8 +44,8 @@ export interface HostedDevice {
   kick(index: number): void
   readConfig(offset: number, into: Uint8Array): void
   writeConfig(offset: number, bytes: Uint8Array): void
-  /** Where writes are logged; undefined where nobody asks. */
-  setLog(log: DirtyLog | undefined): void
+  /** What is to be logged changed. */
+  logChanged(): void
   /** As after RESET_DEVICE: nothing runs, and the memory stays. */
   reset(): void
   /** The front end has gone: as if there had been none. */

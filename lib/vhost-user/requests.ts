@@ -22,6 +22,8 @@ import type { Vring } from './vring.js'
 
 const PROTOCOL = bit(vhostUserFeatureBits.VHOST_USER_F_PROTOCOL_FEATURES)
 const LOG_ALL = bit(vhostUserFeatureBits.VHOST_F_LOG_ALL)
+/** Addresses in the log are handled as numbers, which are exact up to here; the ring's length is added. */
+const LOG_ADDRESS_LAST = 2n ** 52n
 /** Bytes of one descriptor's entry in an inflight file, and what the parts of queues are rounded up to. */
 const INFLIGHT_ENTRY_BYTES = 16
 const INFLIGHT_ALIGNMENT = 64
@@ -38,9 +40,6 @@ export interface Connection {
   /** As SET_STATUS said it: a note. What the device does follows from its rings, since some front ends say 0 before they ask where these stand. */
   status: number
   channel: BackEndChannel | undefined
-  /** Given with SET_LOG_BASE; used while LOG_ALL is accepted. */
-  log: DirtyLog | undefined
-  isLogging: boolean
   /** Files that were made for the front end go with an answer. */
   readonly answerFiles: MemoryRegion[]
 }
@@ -94,11 +93,6 @@ function isInBand(connection: Connection): boolean {
   return has(connection, protocol.INBAND_NOTIFICATIONS)
 }
 
-/** Which of both logs the device writes to, if any. */
-function applyLog(connection: Connection): void {
-  connection.device.setLog(connection.isLogging ? connection.log : undefined)
-}
-
 /**
  * What is offered for one device. A network of one pair has no several queues to tell of: QEMU takes the number for pairs, cloud-hypervisor and crosvm for
  * virtqueues, and all of them have the one pair where there is no number.
@@ -118,10 +112,13 @@ const handlers: Handlers = {
     return encodeNumber(device.features | PROTOCOL | log)
   },
   SET_FEATURES: (connection, { value }) => {
-    const { device } = connection
+    const { device, offered } = connection
+    const marksAll = (value & LOG_ALL) !== 0n
+    if (marksAll && (offered & bit(protocol.LOG_SHMFD)) === 0n)
+      throw protocolError('SET_FEATURES', 'VHOST_F_LOG_ALL was not offered')
     device.setFeatures(value & ~(PROTOCOL | LOG_ALL))
-    connection.isLogging = (value & LOG_ALL) !== 0n
-    applyLog(connection)
+    device.writeLog.marksAll = marksAll
+    device.logChanged()
     // Who does not know the protocol's features cannot enable rings.
     if ((value & PROTOCOL) === 0n) for (const vring of device.vrings) vring.isEnabled = true
     for (const vring of device.vrings) device.update(vring, 'SET_FEATURES')
@@ -165,15 +162,19 @@ const handlers: Handlers = {
     if (num === 0 || num > most) throw protocolError('SET_VRING_NUM', `${num} descriptors, and ${most} are the most`)
     vring.size = num
   },
-  SET_VRING_ADDR: (connection, { index, descriptor, available, used }) => {
+  SET_VRING_ADDR: (connection, { index, flags, descriptor, available, used, log }) => {
     const vring = vringOf(connection, index, 'SET_VRING_ADDR')
     const areas = { descriptor, available, used }
     const now = vring.areas
     // A running ring is told of again when logging begins or ends.
     if (now?.descriptor !== descriptor || now.available !== available || now.used !== used)
       whileStopped(vring, 'SET_VRING_ADDR')
+    if (flags !== 0 && log > LOG_ADDRESS_LAST)
+      throw protocolError('SET_VRING_ADDR', `the used ring is to be logged at 0x${log.toString(16)}, above 2^52`)
     vring.areas = areas
+    vring.usedLog = flags === 0 ? undefined : Number(log)
     connection.device.update(vring, 'SET_VRING_ADDR')
+    connection.device.logChanged()
   },
   SET_VRING_BASE: (connection, { index, num }) => {
     const vring = vringOf(connection, index, 'SET_VRING_BASE')
@@ -251,14 +252,11 @@ const handlers: Handlers = {
   },
   SET_LOG_BASE: (connection, { size, offset }, [file]) => {
     if (file === undefined) return undefined
-    const page = connection.backend.pageSize
-    const length = Number(offset + size)
-    if (size === 0n || length > 2 ** 40) throw protocolError('SET_LOG_BASE', `a log of ${size} bytes at ${offset}`)
-    const region = connection.backend.adopt(file.fd, { length: Math.ceil(length / page) * page, guarded: true })
-    const log = new DirtyLog(region, Number(offset), Number(size))
-    connection.log?.close()
-    connection.log = log
-    applyLog(connection)
+    const { device, backend } = connection
+    const before = device.writeLog.base
+    device.writeLog.base = DirtyLog.of(file, { offset, size }, backend)
+    device.logChanged()
+    before?.close()
     return encodeNumber(0n)
   },
   // An eventfd that a front end may want signaled with each page: bits are enough.

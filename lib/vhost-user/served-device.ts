@@ -12,12 +12,12 @@ import { vhostUserFeatureBits } from '../uapi/vhost-user.js'
 import { areaSizes } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { maskOf, protocolError } from './codec.js'
-import type { DirtyLog } from './dirty-log.js'
 import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
+import { WriteLog, type UsedArea, type WriteMarks } from './write-log.js'
 
 /** What this transport does not carry, or what front ends cannot live with: ACCESS_PLATFORM makes User Mode Linux fail. */
 export const MASKED = maskOf([
@@ -37,10 +37,10 @@ const RUNNING = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FE
 /** What may end a queue, and is answered when nothing of it is under way. Some front ends stop a device by ENABLE alone. */
 const endsQueues: ReadonlySet<string> = new Set(['GET_VRING_BASE', 'SET_VRING_ENABLE', 'RESET_DEVICE', 'RESET_OWNER'])
 
-/** Where the areas that a device writes lie, for the log. */
+/** Where the areas that a device writes of a queue lie, and where that is told. */
 interface WrittenAreas {
-  readonly at: number
-  readonly bytes: number
+  readonly marks: WriteMarks
+  readonly areas: readonly UsedArea[]
 }
 
 /** One model with its one front end, or none. */
@@ -51,7 +51,8 @@ export class ServedDevice implements HostedDevice {
   readonly dma: TableDma
   readonly vrings: readonly Vring[]
   readonly #turns = new Turns()
-  readonly #written = new Map<number, readonly WrittenAreas[]>()
+  readonly writeLog: WriteLog
+  readonly #written = new Map<number, WrittenAreas>()
   #listener: DeviceListener | undefined
   #features: bigint | undefined
 
@@ -60,6 +61,7 @@ export class ServedDevice implements HostedDevice {
     this.table = new MemoryTable(backend, slots)
     this.dma = new TableDma(this.table)
     this.vrings = Array.from({ length: ops.queueCount }, (_, index) => new Vring(index))
+    this.writeLog = new WriteLog(this.vrings)
     ops.attach({
       dma: this.dma,
       schedule: (work) => this.#turns.schedule(() => this.#turn(work)),
@@ -96,8 +98,8 @@ export class ServedDevice implements HostedDevice {
     this.ops.writeConfig(offset, bytes)
   }
 
-  setLog(log: DirtyLog | undefined): void {
-    this.dma.log = log
+  logChanged(): void {
+    this.dma.log = this.writeLog.isWanted ? this.writeLog : undefined
   }
 
   /** What a guest may be offered. */
@@ -229,9 +231,9 @@ export class ServedDevice implements HostedDevice {
       throw protocolError(request, `the device refuses queue ${index} as it is`)
     ops.setQueueCallback(index, () => this.#called(vring))
     ops.setQueueReady(index, true)
-    const written = [{ at: Number(device), bytes: sizes.device }]
-    if (format === 'packed') written.push({ at: Number(descriptor), bytes: sizes.descriptor })
-    this.#written.set(index, written)
+    const used = { at: Number(device), bytes: sizes.device }
+    const written = format === 'packed' ? [used, { at: Number(descriptor), bytes: sizes.descriptor }] : [used]
+    this.#written.set(index, { marks: this.writeLog.ofQueue(vring, used), areas: written })
     vring.isLive = true
     // What was there before may have been kicked before: a receive queue is kicked once, and then maybe never.
     ops.kick(index)
@@ -254,14 +256,13 @@ export class ServedDevice implements HostedDevice {
   }
 
   #logRings(): void {
-    const { log } = this.dma
-    if (log === undefined) return
-    for (const areas of this.#written.values()) for (const { at, bytes } of areas) log.mark(at, bytes)
+    if (this.dma.log === undefined) return
+    for (const { marks, areas } of this.#written.values()) for (const { at, bytes } of areas) marks.mark(at, bytes)
   }
 
   #afterTurn(): void {
     this.#logRings()
-    if (this.table.isTorn || this.dma.log?.isTorn === true) this.#listener?.torn()
+    if (this.table.isTorn || this.writeLog.isTorn) this.#listener?.torn()
   }
 
   #configCallback(): void {

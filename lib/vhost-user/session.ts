@@ -68,8 +68,6 @@ export class Session {
       protocolFeatures: 0n,
       status: 0,
       channel: undefined,
-      log: undefined,
-      isLogging: false,
       answerFiles: [],
     }
     device.listen({
@@ -94,12 +92,14 @@ export class Session {
     if (this.#isEnded) return
     this.#isEnded = true
     const { socket, device, onRefusal, onEnd } = this.#options
-    const { channel, log } = this.#connection
+    const { channel } = this.#connection
+    const log = device.writeLog.base
     const calls = new ProgramCalls()
     this.#subscription.close()
     this.#stream.close()
     socket.close()
-    device.setLog(undefined)
+    device.writeLog.clear()
+    device.logChanged()
     calls.call(() => device.release())
     log?.close()
     channel?.close()

@@ -4,13 +4,13 @@ import { dmaAccess, type Dma } from '../models/device-ops.js'
 import { copyBytes } from '../memory/copy-bytes.js'
 import { RingMemory } from '../memory/ring-memory.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
-import type { DirtyLog } from './dirty-log.js'
 import type { MemoryTable, MemoryWindow } from './memory-table.js'
+import type { WriteMarks } from './write-log.js'
 
 /** One address space: vhost-user knows no other. */
 export class TableDma implements Dma {
   /** Where writes are logged; undefined while nobody asks. */
-  log: DirtyLog | undefined
+  log: WriteMarks | undefined
   readonly #table: MemoryTable
   readonly #location: { memory: RingMemory; offset: number } = { memory: new RingMemory(new ArrayBuffer(0)), offset: 0 }
   #last: MemoryWindow | undefined

@@ -18,6 +18,8 @@ export class Vring {
   /** What SET_VRING_BASE said last, or where the queue stood when it stopped. */
   base: number | undefined
   isEnabled = false
+  /** Where writes to the used area are logged, in the log's addresses (VHOST_VRING_F_LOG); undefined where nobody asks. */
+  usedLog: number | undefined
   /** The front end gave a way to kick it, or kicks by messages. */
   isStarted = false
   /** The model has it. */
@@ -72,7 +74,7 @@ export class Vring {
     this.setCall(undefined)
     this.setError(undefined)
     this.size = 0
-    this.areas = this.base = undefined
+    this.areas = this.base = this.usedLog = undefined
     this.isEnabled = false
   }
 

@@ -31,7 +31,7 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
   ],
   DeviceQueue: ['endSteps', 'checkStopped', 'partSteps', 'takeBackSteps'],
   MemoryFollower: ['begin', 'stop', 'plan'],
-  ShadowControlQueue: ['like'],
+  ShadowControlQueue: ['like', 'attachMarking'],
   ShadowQueue: [
     'takeSteps',
     'giveBackSteps',
@@ -43,6 +43,7 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
     'holdSteps',
     'letGo',
     'of',
+    'marking',
   ],
   VdpaDevice: [
     'takeSnapshot',

@@ -65,6 +65,24 @@ const frontEnd: ServeRow['live'] = async ({ path }, { kernel, end }) => {
   return config.payload.length > 0
 }
 
+/** One that has what the device writes logged for a while. */
+const loggingFrontEnd: ServeRow['live'] = async ({ path }, { kernel, end }) => {
+  using front = new FrontEnd(kernel, path)
+  const log = kernel.allocate(1 << 16)
+  try {
+    end.addEventListener('abort', () => front.close())
+    const features = await front.begin(0n, 1n << 16n)
+    front.queue(0)
+    await front.ask('SET_LOG_BASE', words(BigInt(log.length), 0n), [log.fd ?? -1])
+    const begun = await front.acknowledged('SET_FEATURES', words(features | (1n << 26n)))
+    const ended = await front.acknowledged('SET_FEATURES', words(features))
+    await front.ask('GET_VRING_BASE', words(0, 0))
+    return begun === 0n && ended === 0n
+  } finally {
+    log.close()
+  }
+}
+
 function region({ path, serve }: Served, { systems: { client } }: Visit): SocketRegion {
   if (client.sockets === undefined || serve === undefined) throw new Error('no sockets')
   return new SocketRegion(client.sockets.connect(path), { path: 'vfio-channel:test', timeout: 200, rest: serve })
@@ -166,6 +184,17 @@ export const serveRows: readonly ServeRow[] = [
     least: 20,
     begin: bridge,
     live: frontEnd,
+  },
+  {
+    verb: 'bridgeVhostUser() with its device, while its front end logs',
+    refused: 'device',
+    codes: [
+      ['EIO', 1],
+      ['EOPNOTSUPP', 5],
+    ],
+    least: 60,
+    begin: bridge,
+    live: loggingFrontEnd,
   },
   {
     verb: 'serveVfioChannel()',

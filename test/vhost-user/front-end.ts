@@ -38,6 +38,10 @@ export interface GuestQueue {
   readonly ring: DriverRing
   readonly kick: Eventfd
   readonly call: Eventfd
+  /** Guest address of the area that the device writes. */
+  readonly usedAt: bigint
+  /** The payload of SET_VRING_ADDR once more, with flags and an address in the log. */
+  addresses(flags: number, log: bigint): Uint8Array
   /** Resolves with the next token that comes back. */
   take(): Promise<number>
 }
@@ -131,6 +135,11 @@ export class FrontEnd {
     }
   }
 
+  /** What is taken of the memory next begins at a multiple of this. */
+  align(bytes: number): void {
+    this.#used = Math.ceil(this.#used / bytes) * bytes
+  }
+
   /** Sets a queue up and starts it. */
   queue(
     index: number,
@@ -146,11 +155,13 @@ export class FrontEnd {
     const { available, used } = initialState(format)
     this.send('SET_VRING_NUM', words(index, size))
     this.send('SET_VRING_BASE', words(index, format === 'split' ? 0 : available + used * 0x1_0000))
-    this.send('SET_VRING_ADDR', words(index, 0, descriptor.user, device.user, driver.user, 0xffff_ffff_ffff_ffffn))
+    const addresses = (flags: number, log: bigint) =>
+      words(index, flags, descriptor.user, device.user, driver.user, log)
+    this.send('SET_VRING_ADDR', addresses(0, 0xffff_ffff_ffff_ffffn))
     this.send('SET_VRING_CALL', words(BigInt(index)), [call.fd])
     this.send('SET_VRING_KICK', words(BigInt(index)), [kick.fd])
     this.send('SET_VRING_ENABLE', words(index, 1))
-    return { ring, kick, call, take: () => takeFrom(ring) }
+    return { ring, kick, call, usedAt: device.guest, addresses, take: () => takeFrom(ring) }
   }
 
   close(): void {

@@ -238,6 +238,42 @@ describeNative('a device served by vhost-user', (backend) => {
     await until(() => server.frontEnds === 0)
   })
 
+  it('marks the used ring of a queue where its front end wants that, whatever else it wants', async () => {
+    using server = serve(disk())
+    using front = new FrontEnd(backend(), server.path)
+    const features = await front.begin(packed | eventIdx)
+    const log = backend().allocate(1 << 16)
+    const marked = () => [...log.view(0, log.length)].flatMap((byte, index) => (byte === 0 ? [] : [[index, byte]]))
+    const queue = front.queue(0)
+    expect((await front.ask('SET_LOG_BASE', words(BigInt(log.length), 0n), [log.fd ?? -1])).value).toBe(0n)
+    // Page 17 in the log is none of the guest's.
+    expect(await front.acknowledged('SET_VRING_ADDR', queue.addresses(1, 0x11_000n))).toBe(0n)
+    await readSector(front, queue, 1n)
+    expect(marked()).toEqual([[2, 2]])
+    log.view(0, log.length).fill(0)
+    expect(await front.acknowledged('SET_FEATURES', words(features | bit(26)))).toBe(0n)
+    await readSector(front, queue, 1n)
+    expect(marked()).toEqual([
+      [2, 2],
+      [Number(GUEST >> 15n), expect.any(Number)],
+    ])
+    expect(await front.acknowledged('SET_VRING_ADDR', queue.addresses(0, 0n))).toBe(0n)
+    expect(await front.acknowledged('SET_FEATURES', words(features))).toBe(0n)
+    log.view(0, log.length).fill(0)
+    await readSector(front, queue, 1n)
+    expect(marked()).toEqual([])
+    // What no number holds, and what the file has not, are refused: the first is acknowledged so, and the second ends the connection.
+    expect(await front.acknowledged('SET_VRING_ADDR', queue.addresses(1, 2n ** 60n))).toBe(1n)
+    front.send('SET_LOG_BASE', words(BigInt(log.length), 4096n), [log.fd ?? -1])
+    expect(await front.answer()).toBeUndefined()
+    expect(server.refusals).toEqual([
+      expect.stringContaining('above 2^52'),
+      expect.stringContaining('of a file that has'),
+    ])
+    log.close()
+    await until(() => server.frontEnds === 0)
+  })
+
   it('serves memory slots: added twice, taken away by value', async () => {
     using server = serve(disk(), { memorySlots: 1 })
     using front = new FrontEnd(backend(), server.path)
