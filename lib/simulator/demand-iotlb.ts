@@ -1,14 +1,15 @@
 // A device IOTLB that asks, as vhost-net has one: what a miss server reads from and writes to, and a device that waits until it is answered. It has the law of Linux's vhost.c,
 // whose newest refusals are its own, and no rings: those of a program's model are reached through read() and write().
 
-import { checkBytes, checkFunction, checkInteger, checkObject, checkString, toU64 } from '../base/checks.js'
+import { checkBytes, checkFunction, checkInteger, checkObject, checkString, toU64, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
-import { overlaps, rangeOf, type Range } from '../base/ranges.js'
+import { overlaps, rangeOf, U64_LAST, type Range } from '../base/ranges.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { errno } from '../uapi/errno.js'
 import { iotlbMessageTypes, vhostAccess, vhostMessageTypes, vhostMsgV2 } from '../uapi/vhost-types.js'
 import { ADDRESS_LIMIT, type ProcessMemory } from './process-memory.js'
+import type { Deviation } from './profiles.js'
 import type { Refuse } from './refusal.js'
 import type { Scheduler } from './scheduler.js'
 
@@ -18,6 +19,8 @@ export interface DemandIotlbOptions {
   readonly path?: string
   /** Translations that it keeps, 1 to 65,536; 2048 by default, as Linux. The oldest goes for one that has no room. */
   readonly entryLimit?: number
+  /** Whether each kick queues another miss of an access that stands still; by default as the profile's kernels do (`misses-at-each-kick` of `deviations`): those before 7.3. */
+  readonly repeatsMisses?: boolean
 }
 
 /** What has happened to an IOTLB so far. */
@@ -37,20 +40,30 @@ interface Entry extends Range {
   readonly perm: number
 }
 
-/** An access that stands still. */
+/** An access, which is a queue of its own. */
+interface Access {
+  readonly perm: number
+  /** Where it is. */
+  iova: bigint
+  /** Misses of it that were not answered. */
+  outstanding: number
+  wake: () => void
+  fail: (failure: Error) => void
+}
+
+/** A miss that was not answered. Its access may have gone on, and stand still elsewhere. */
 interface Miss {
   /** Its place among all that there were. */
   readonly order: number
   readonly iova: bigint
-  readonly perm: number
-  readonly wake: () => void
-  readonly fail: (failure: Error) => void
+  readonly access: Access
 }
 
 interface Host {
   readonly memory: ProcessMemory
   readonly scheduler: Scheduler
   readonly refuse: Refuse
+  readonly deviates: (name: Deviation) => boolean
 }
 
 const LEAST_RECORD_BYTES = 40
@@ -61,31 +74,37 @@ const { VHOST_ACCESS_RO, VHOST_ACCESS_WO } = vhostAccess
 
 /**
  * The port of a miss server, and the device behind it: Simulator.demandIotlb() makes it. Each access is a queue of its own, with at most one miss that was not
- * answered. A miss is answered by an update that comes after it was read; one that comes before wakes nobody.
+ * answered, unless misses are repeated. A miss is answered by an update that comes after it was read; one that comes before wakes nobody, until a kick.
  */
 export class DemandIotlb {
   /** Its name. */
   readonly path: string
   readonly #host: Host
   readonly #entryLimit: number
+  readonly #repeatsMisses: boolean
   /** Oldest first. */
   readonly #entries: Entry[] = []
   readonly #unread = new Fifo<Miss>()
   /** By their pages: an update looks at those that it has, or at all, whichever are fewer. */
   readonly #pending = new Map<bigint, Miss[]>()
-  #pendingCount = 0
+  /** Accesses that stand still, in the order in which they came to do so. */
+  readonly #standing = new Set<Access>()
   readonly #counters = { misses: 0, updates: 0, invalidations: 0, errors: 0 }
   #listener: (() => void) | undefined
   #isScheduled = false
   #isGone = false
 
   /** @internal */
-  constructor(host: Host, { path = '/dev/vhost-net', entryLimit = 2048 }: DemandIotlbOptions = {}) {
+  constructor(host: Host, options: DemandIotlbOptions = {}) {
+    const { path = '/dev/vhost-net', entryLimit = 2048 } = options
+    const { repeatsMisses = host.deviates('misses-at-each-kick') } = options
     checkString(path, 'options.path')
+    if (typeof repeatsMisses !== 'boolean') throw typeError('options.repeatsMisses', 'a boolean', repeatsMisses)
     checkInteger(entryLimit, 'options.entryLimit', 1, 65_536)
     this.#host = host
     this.path = path
     this.#entryLimit = entryLimit
+    this.#repeatsMisses = repeatsMisses
   }
 
   /** What has happened so far. */
@@ -100,7 +119,7 @@ export class DemandIotlb {
 
   /** Accesses that stand still. */
   get waiting(): number {
-    return this.#unread.size + this.#pendingCount
+    return this.#standing.size
   }
 
   /** The next miss, as a record of version 2; undefined when there is none. EBADFD after end(). */
@@ -109,9 +128,9 @@ export class DemandIotlb {
     const miss = this.#unread.shift()
     if (miss === undefined) return undefined
     this.#wait(miss)
-    const { iova, perm } = miss
+    const { iova, access } = miss
     const message = vhostMessageTypes.VHOST_IOTLB_MSG_V2
-    return vhostMsgV2.encode({ message, asid: 0, iova, size: 0n, uaddr: 0n, perm, type: VHOST_IOTLB_MISS })
+    return vhostMsgV2.encode({ message, asid: 0, iova, size: 0n, uaddr: 0n, perm: access.perm, type: VHOST_IOTLB_MISS })
   }
 
   /** Takes an update or an invalidation of either version. EINVAL for what is no record, and for an update of no bytes; EFAULT for every other refusal, and after end(). */
@@ -160,17 +179,25 @@ export class DemandIotlb {
     )
   }
 
+  /**
+   * As the driver, which kicks every queue: each access that stands still looks again, and goes on where there is a translation by now, whoever read its miss. Where there is none its miss is
+   * queued once more, if misses are repeated.
+   */
+  kick(): void {
+    for (const access of [...this.#standing]) {
+      if (this.#find(access.iova) === undefined) this.#ask(access)
+      else access.wake()
+    }
+  }
+
   /** The IOTLB goes, as when VIRTIO_F_ACCESS_PLATFORM is taken back: who waits is rejected, and it cannot be read any more. */
   end(): void {
     if (this.#isGone) return
     this.#isGone = true
     this.#entries.length = 0
-    const waiting: Miss[] = []
-    for (let miss = this.#unread.shift(); miss !== undefined; miss = this.#unread.shift()) waiting.push(miss)
-    for (const misses of this.#pending.values()) for (const miss of misses) waiting.push(miss)
+    while (this.#unread.shift() !== undefined);
     this.#pending.clear()
-    this.#pendingCount = 0
-    for (const miss of waiting.sort(byOrder)) miss.fail(this.#refused(errno.EBADFD, 'read'))
+    for (const access of [...this.#standing]) access.fail(this.#refused(errno.EBADFD, 'read'))
     this.#schedule()
   }
 
@@ -181,12 +208,13 @@ export class DemandIotlb {
     give: (bytes: Uint8Array, at: number) => void,
   ): Promise<void> {
     const first = toU64(iova, 'iova')
+    const access: Access = { perm, iova: first, outstanding: 0, wake: () => undefined, fail: () => undefined }
     for (let done = 0; done < length;) {
       if (this.#isGone) throw this.#refused(errno.EBADFD, 'read')
       const at = first + BigInt(done)
       const entry = this.#find(at)
       if (entry === undefined) {
-        await this.#miss(at, perm)
+        await this.#stand(access, at)
         continue
       }
       const bytes = (entry.perm & perm) === perm ? this.#bytes(entry, at, length - done) : undefined
@@ -220,11 +248,27 @@ export class DemandIotlb {
     return window.bytes.subarray(from, from + count)
   }
 
-  #miss(iova: bigint, perm: number): Promise<void> {
-    return new Promise((wake, fail) => {
-      this.#unread.push({ order: this.#counters.misses++, iova, perm, wake, fail })
-      this.#schedule()
+  #stand(access: Access, iova: bigint): Promise<void> {
+    return new Promise((resolve, reject) => {
+      access.iova = iova
+      access.wake = () => {
+        this.#standing.delete(access)
+        resolve()
+      }
+      access.fail = (failure) => {
+        this.#standing.delete(access)
+        reject(failure)
+      }
+      this.#standing.add(access)
+      this.#ask(access)
     })
+  }
+
+  #ask(access: Access): void {
+    if (access.outstanding > 0 && !this.#repeatsMisses) return
+    access.outstanding++
+    this.#unread.push({ order: this.#counters.misses++, iova: access.iova, access })
+    this.#schedule()
   }
 
   #take(record: Uint8Array): number {
@@ -235,7 +279,8 @@ export class DemandIotlb {
     if (message !== vhostMessageTypes.VHOST_IOTLB_MSG && message !== vhostMessageTypes.VHOST_IOTLB_MSG_V2)
       return errno.EINVAL
     if (type === VHOST_IOTLB_UPDATE && size === 0n) return errno.EINVAL
-    const range = rangeOf(iova, size)
+    const isWild = type === VHOST_IOTLB_INVALIDATE && this.#host.deviates('invalidates-unchecked')
+    const range = isWild ? { first: iova, last: (iova + size - 1n) & U64_LAST } : rangeOf(iova, size)
     if (this.#isGone || range === undefined) return errno.EFAULT
     if (type === VHOST_IOTLB_UPDATE) return this.#update({ ...range, uaddr, perm }, size)
     if (type !== VHOST_IOTLB_INVALIDATE) return errno.EFAULT
@@ -249,7 +294,10 @@ export class DemandIotlb {
     if (this.#entries.length === this.#entryLimit) this.#entries.shift()
     this.#entries.push(entry)
     this.#counters.updates++
-    for (const miss of this.#answered(entry)) miss.wake()
+    for (const { access } of this.#answered(entry)) {
+      access.outstanding--
+      if (this.#standing.has(access)) access.wake()
+    }
     return 0
   }
 
@@ -258,7 +306,6 @@ export class DemandIotlb {
     const misses = this.#pending.get(page)
     if (misses === undefined) this.#pending.set(page, [miss])
     else misses.push(miss)
-    this.#pendingCount++
   }
 
   /** The misses of a range, which wait no more, in the order in which they came. */
@@ -271,7 +318,6 @@ export class DemandIotlb {
       if (left.length === 0) this.#pending.delete(page)
       else this.#pending.set(page, left)
     }
-    this.#pendingCount -= result.length
     return result.sort(byOrder)
   }
 
@@ -281,7 +327,7 @@ export class DemandIotlb {
     return Array.from({ length: Number(last - first) + 1 }, (_, index) => first + BigInt(index))
   }
 
-  /** Entries go whole. */
+  /** Entries go whole. A range that ends before it begins has those that have both its ends. */
   #invalidate(range: Range): void {
     const left = this.#entries.filter((entry) => !overlaps(entry, range))
     this.#entries.splice(0, this.#entries.length, ...left)

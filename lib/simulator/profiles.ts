@@ -33,6 +33,10 @@ export const deviations = {
     'A block device takes lengths that are no multiple of 512, answers unknown requests IOERR, writes its identification over the status where there is no room for both, leaves discarded sectors as they are, and uses a chain whose status cannot be written without an interrupt, and rests until the next kick.',
   'takes-drivers-as-they-are':
     'What the specification forbids drivers, and no kernel checks, is let pass: features that lack what they need, VERSION_1 left out, status bits out of order, kicks before DRIVER_OK, requests and headers beyond what was negotiated.',
+  'misses-at-each-kick':
+    'A kick of a vhost-net queue that waits for a translation has its miss read once more; since 7.3, and in the law, a queue has at most one that was not answered.',
+  'invalidates-unchecked':
+    'vhost-net takes an INVALIDATE of 0 bytes, which is everything at IOVA 0 and next to nothing elsewhere, and one that goes past 2^64, which is next to nothing; 7.3, and the law, refuse them.',
   'masks-features': 'SET_FEATURES with bits that are not offered succeeds without them.',
 } as const
 

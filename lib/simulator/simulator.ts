@@ -64,6 +64,7 @@ export class Simulator implements Backend {
   /** Numbers of nodes below this one are taken. */
   #freeFrom = 0
   readonly #deviations: ReadonlySet<string>
+  readonly #deviates = (name: Deviation) => this.#deviations.has(name)
   readonly #scheduler: Scheduler
   readonly #memory: ProcessMemory
   readonly #table = new DescriptorTable()
@@ -129,7 +130,7 @@ export class Simulator implements Backend {
       dma,
       schedule: (work) => this.#scheduler.schedule(work, name),
       isTurnOver: () => this.#scheduler.isTurnOver,
-      deviates: (name) => this.#deviations.has(name),
+      deviates: this.#deviates,
       report: (violation) => {
         node.complaint = showViolation(violation)
         violations.publish({ path, violation: node.complaint })
@@ -236,7 +237,10 @@ export class Simulator implements Backend {
   /** A device IOTLB that asks for translations, as vhost-net's: the port of a `MissServer`, whose device reads and writes this simulator's memory. */
   demandIotlb(options: DemandIotlbOptions = {}): DemandIotlb {
     checkObject(options, 'options')
-    return new DemandIotlb({ memory: this.#memory, scheduler: this.#scheduler, refuse: this.#refuse }, options)
+    return new DemandIotlb(
+      { memory: this.#memory, scheduler: this.#scheduler, refuse: this.#refuse, deviates: this.#deviates },
+      options,
+    )
   }
 
   /** The limit of the options, and what devices pin that do so (`pinsMemory`). */
@@ -292,7 +296,7 @@ export class Simulator implements Backend {
   #openNode(node: DeviceNode): OpenFile {
     return new OpenFile(node, {
       table: this.#table,
-      deviates: (name: Deviation) => this.#deviations.has(name),
+      deviates: this.#deviates,
       resetRefusal: () => this.faults.resetRefusal(node.path),
     })
   }

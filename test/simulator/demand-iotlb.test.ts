@@ -7,14 +7,14 @@ import { decodeMiss, RecordWriter } from '../../lib/misses/message.js'
 import { MissServer } from '../../lib/misses/miss-server.js'
 import { RegionTranslator } from '../../lib/misses/region-translator.js'
 import type { MissFault } from '../../lib/misses/miss-faults.js'
-import { Simulator, type DemandIotlbOptions } from '../../lib/simulator/index.js'
+import { Simulator, type DemandIotlbOptions, type Profile } from '../../lib/simulator/index.js'
 import { vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
 import { arrayWork } from '../array-work.js'
 
 const IOVA = 0x10_0000n
 
-function world(options: DemandIotlbOptions = {}) {
-  const simulator = new Simulator()
+function world(options: DemandIotlbOptions = {}, profile: Profile = 'strict') {
+  const simulator = new Simulator({ profile })
   const region = simulator.allocate(0x4000)
   const iotlb = simulator.demandIotlb(options)
   return { simulator, region, iotlb, writer: new RecordWriter() }
@@ -88,6 +88,24 @@ describe('records', () => {
     expect(codeOf(() => iotlb.write(bytes))).toBe(code)
   })
 
+  test.each(['linux-6.12', 'linux-7'] as const)('on %s: invalidations of no bytes, and past the end', (profile) => {
+    const { iotlb, writer } = world({}, profile)
+    const fill = () => {
+      for (const iova of [0n, 0x1000n, 0x3000n])
+        iotlb.write(writer.update(2, 0, { iova, size: 0x1000n, uaddr: 0x1000n, access: 'rw' }))
+    }
+    const left = (iova: bigint, size: bigint) => {
+      iotlb.write(record({ type: 3, iova, size }))
+      return iotlb.size
+    }
+    fill()
+    // Between two translations, and where there is none; then inside of one.
+    expect([left(0x1000n, 0n), left(0x2800n, 0n), left(0x1800n, 0n)]).toEqual([3, 3, 2])
+    expect([left(0x2000n, 2n ** 64n - 1n), left(0x3800n, 2n ** 64n - 1n)]).toEqual([2, 1])
+    fill()
+    expect(left(0n, 0n)).toBe(0)
+  })
+
   test('may be any bytes', () => {
     const { iotlb } = world()
     fc.assert(
@@ -108,7 +126,102 @@ describe('records', () => {
   })
 })
 
+describe('a kick', () => {
+  const missesOf = (iotlb: { read(): Uint8Array | undefined }) => {
+    const iovas: bigint[] = []
+    for (let bytes = iotlb.read(); bytes !== undefined; bytes = iotlb.read()) iovas.push(decodeMiss(bytes).iova)
+    return iovas
+  }
+
+  test.each<[Profile, DemandIotlbOptions, number]>([
+    ['strict', {}, 1],
+    ['kernel', {}, 1],
+    ['linux-6.12', {}, 4],
+    ['linux-7', {}, 4],
+    ['linux-6.12', { repeatsMisses: false }, 1],
+    ['strict', { repeatsMisses: true }, 4],
+  ])('while a translation is missing, on %s with %p: %p misses after three', async (profile, options, count) => {
+    const { region, iotlb, writer } = world(options, profile)
+    const read = iotlb.readMemory(IOVA, 3)
+    iotlb.kick()
+    const first = missesOf(iotlb)
+    iotlb.kick()
+    iotlb.kick()
+    expect([...first, ...missesOf(iotlb)]).toEqual(new Array<bigint>(count).fill(IOVA))
+    expect([iotlb.waiting, iotlb.counters.misses]).toEqual([1, count])
+    // One update answers all that were read.
+    iotlb.write(writer.update(2, 0, { iova: IOVA, size: 0x1000n, uaddr: region.address, access: 'ro' }))
+    expect(await read).toEqual(new Uint8Array(3))
+    iotlb.kick()
+    expect([iotlb.waiting, missesOf(iotlb)]).toEqual([0, []])
+  })
+
+  test('has a queue go on whose translation came before its miss was read; that is read all the same', async () => {
+    const { region, iotlb, writer } = world()
+    const read = iotlb.readMemory(IOVA, 3)
+    iotlb.write(writer.update(2, 0, { iova: IOVA, size: 0x1000n, uaddr: region.address, access: 'ro' }))
+    await turn()
+    expect(iotlb.waiting).toBe(1)
+    iotlb.kick()
+    expect(await read).toEqual(new Uint8Array(3))
+    expect(missesOf(iotlb)).toEqual([IOVA])
+  })
+
+  test.each<[Profile, bigint[]]>([
+    ['strict', [IOVA]],
+    ['linux-6.12', [IOVA, IOVA + 0x1000n]],
+  ])('and a queue that goes on to what is missing while its first miss has no answer, on %s', async (profile, seen) => {
+    const { region, iotlb, writer } = world({}, profile)
+    const page = (at: bigint) =>
+      iotlb.write(writer.update(2, 0, { iova: IOVA + at, size: 0x1000n, uaddr: region.address + at, access: 'ro' }))
+    const read = iotlb.readMemory(IOVA, 0x1001)
+    page(0n)
+    iotlb.kick()
+    await turn()
+    expect(missesOf(iotlb)).toEqual(seen)
+    // The answer of the first has it look again.
+    page(0n)
+    await turn()
+    expect(missesOf(iotlb)).toEqual([IOVA + 0x1000n])
+    page(0x1000n)
+    expect(await read).toHaveLength(0x1001)
+  })
+
+  test('is nobody’s when the IOTLB has gone', async () => {
+    const { iotlb } = world({ repeatsMisses: true })
+    const read = iotlb.readMemory(IOVA, 1)
+    iotlb.kick()
+    iotlb.end()
+    iotlb.kick()
+    await expect(read).rejects.toMatchObject({ code: 'EBADFD' })
+    expect([iotlb.waiting, iotlb.counters.misses]).toEqual([0, 2])
+  })
+
+  test('the option is checked', () => {
+    expect(() => world({ repeatsMisses: 1 as unknown as boolean })).toThrow('options.repeatsMisses must be')
+  })
+})
+
 describe('with a miss server', () => {
+  test('that is told of each miss again and again, it is looked up once', async () => {
+    const { region, iotlb } = world({ repeatsMisses: true })
+    const own = new RegionTranslator([{ iova: IOVA, region }])
+    let find: () => void = () => undefined
+    const found = new Promise<void>((resolve) => (find = resolve))
+    let asked = 0
+    const server = new MissServer(iotlb, {
+      translate: (request) => (asked++, found.then(() => own.translate(request))),
+    })
+    const read = iotlb.readMemory(IOVA, 4)
+    for (let kicks = 3; kicks > 0; kicks--) iotlb.kick()
+    while (server.counters.misses < 4) await turn()
+    find()
+    expect(await read).toEqual(new Uint8Array(4))
+    expect(asked).toBe(1)
+    expect(server.counters).toMatchObject({ misses: 4, joined: 3, updates: 1 })
+    server.close()
+  })
+
   test('memory is reached page by page, and again after each invalidation', async () => {
     const { region, iotlb } = world()
     const server = new MissServer(iotlb, new RegionTranslator([{ iova: IOVA, region }], 0x1000))
