@@ -1,7 +1,7 @@
 // A plan: which vDPA devices a host should have, read from YAML or JSON and checked by the schema. It asks nothing of a host.
 
 import { Ajv, type ErrorObject } from 'ajv'
-import { isNode, LineCounter, parseDocument, stringify, type Document } from 'yaml'
+import { isNode, isScalar, LineCounter, parseDocument, stringify, visit, type Document, type YAMLMap } from 'yaml'
 import { checkObject, checkString, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { planSchema } from './schema.js'
@@ -78,7 +78,8 @@ export function parsePlan(text: string, file = 'plan'): Plan {
   if (text.length > longestPlan)
     throw broken([{ place: file, text: `it has more than ${longestPlan} characters, and is no plan` }])
   const lineCounter = new LineCounter()
-  const document = parseDocument(text, { lineCounter, prettyErrors: false })
+  // Its own look for keys that are there twice compares each with each.
+  const document = parseDocument(text, { lineCounter, prettyErrors: false, uniqueKeys: false, logLevel: 'error' })
   const at = (offset: number) => {
     const { line, col } = lineCounter.linePos(offset)
     return `${file}:${line}:${col}`
@@ -87,13 +88,20 @@ export function parsePlan(text: string, file = 'plan'): Plan {
     throw broken(
       document.errors.map(({ pos, code, message }) => ({
         place: at(pos[0]),
-        text: code === 'MULTIPLE_DOCS' ? 'a second document begins, and a plan is one' : message,
+        text: sentences[code] ?? message,
       })),
     )
-  const value = valueOf(document, file)
+  const doubles = attempt(file, () => keysTwice(document))
+  if (doubles.length > 0)
+    throw broken(doubles.map(({ key, offset }) => ({ place: at(offset), text: `${key} is there twice` })))
+  const value: unknown = attempt(file, () => document.toJS({ maxAliasCount: MOST_ALIASES }))
   if (!validate(value)) {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
-    throw broken(mistakes.map((mistake) => ({ place: at(offsetOf(document, mistake)), text: sentenceOf(mistake) })))
+    const said = mistakes.slice(0, MOST_MISTAKES)
+    throw broken(
+      said.map((mistake) => ({ place: at(offsetOf(document, mistake)), text: sentenceOf(mistake) })),
+      mistakes.length,
+    )
   }
   const twice = twiceIn(value)
   if (twice >= 0) {
@@ -101,6 +109,26 @@ export function parsePlan(text: string, file = 'plan'): Plan {
     throw broken([{ place: at(place), text: `${value.devices[twice]?.name ?? ''} is there twice` }])
   }
   return value
+}
+
+const TOO_DEEP = 'it is nested too deeply'
+/** Where the library's own words would not help. */
+const sentences: Readonly<Record<string, string>> = {
+  MULTIPLE_DOCS: 'a second document begins, and a plan is one',
+  RESOURCE_EXHAUSTION: TOO_DEEP,
+}
+
+/** Keys of a map that has them already, each with its place. */
+function keysTwice(document: Document): { readonly key: string; readonly offset: number }[] {
+  const found: { key: string; offset: number }[] = []
+  const look = (_key: unknown, { items }: YAMLMap) => {
+    const seen = new Set<unknown>()
+    for (const { key } of items)
+      if (isScalar(key) && seen.size === seen.add(key.value).size)
+        found.push({ key: String(key.value), offset: key.range?.[0] ?? 0 })
+  }
+  visit(document, { Map: look })
+  return found
 }
 
 /** A plan that a program made, as it is now. ERR_VDPA_PLAN names every mistake with its place; TypeError for what is no plain data. */
@@ -139,11 +167,13 @@ export function formatPlan(plan: Plan): string {
 /** Aliases may make a small file a huge value: more than these are no plan. */
 const MOST_ALIASES = 100
 
-function valueOf(document: Document, file: string): unknown {
+/** A walk through a document, which may be too deep or too wide. */
+function attempt<T>(file: string, walk: () => T): T {
   try {
-    return document.toJS({ maxAliasCount: MOST_ALIASES })
+    return walk()
   } catch (failure) {
-    throw broken([{ place: file, text: failure instanceof Error ? failure.message : String(failure) }])
+    const text = failure instanceof RangeError ? TOO_DEEP : failure instanceof Error ? failure.message : String(failure)
+    throw broken([{ place: file, text }])
   }
 }
 
@@ -156,9 +186,9 @@ interface Mistake {
 const MOST_MISTAKES = 10
 const MOST_CHARACTERS = 300
 
-function broken(mistakes: readonly Mistake[]): Error {
+function broken(mistakes: readonly Mistake[], count = mistakes.length): Error {
   const said = mistakes.slice(0, MOST_MISTAKES).map(({ place, text }) => `${place}: ${printable(text)}`)
-  const more = mistakes.length - said.length
+  const more = count - said.length
   return vdpaError('ERR_VDPA_PLAN', [...said, ...(more > 0 ? [`and ${more} more`] : [])].join('; '))
 }
 

@@ -1,6 +1,6 @@
 // Files that are no plans, or were made to do harm: each is told in a sentence, soon.
 
-import { describe, expect, it } from '@jest/globals'
+import { describe, expect, it, jest } from '@jest/globals'
 import { isVdpaError } from '../../lib/base/errors'
 import { parsePlan } from '../../lib/plan/plan'
 
@@ -32,6 +32,37 @@ describe('a file that is no plan', () => {
     expect(refusalOf('#'.repeat(4096 * 1024 + 1))).toMatch(/^ERR_VDPA_PLAN: file: it has more than 4194304 characters/)
     expect(refusalOf('version: 1\ndevices: []\n---\nversion: 1\n')).toContain('file:3:1: a second document begins')
   })
+
+  it.each(['k%: 1', '? [k%]\n: 1', '"k%": {}'])('is refused soon whatever keys it has: %j', (line) => {
+    const lines = Array.from({ length: 50_000 }, (_, n) => line.replace('%', String(n)))
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined)
+    expect(refusalOf(`version: 1\ndevices: []\n${lines.join('\n')}\n`)).toMatch(
+      /^ERR_VDPA_PLAN: file:\d+:\d+: .*; and 49990 more$/,
+    )
+    expect(warned).not.toHaveBeenCalled()
+    warned.mockRestore()
+  })
+
+  it.each([
+    ['version: 1\ndevices: []\nversion: 1\n', 'file:3:1: version is there twice'],
+    [
+      'version: 1\ndevices: []\ndevices:\n  - {name: a, name: b, managementDevice: m}\n',
+      'file:3:1: devices is there twice; file:4:15: name is there twice',
+    ],
+    [
+      '{"version": 1, "devices": [{"name": "a", "managementDevice": "m", "name": "b"}]}',
+      'file:1:67: name is there twice',
+    ],
+  ])('%j is refused for the key that is there twice', (text, sentence) => {
+    expect(refusalOf(text)).toBe(`ERR_VDPA_PLAN: ${sentence}`)
+  })
+
+  it.each(['['.repeat(20_000), '- '.repeat(20_000), `devices: ${'{a: '.repeat(5000)}1${'}'.repeat(5000)}`])(
+    'is refused in words where it is nested without end',
+    (text) => {
+      expect(refusalOf(text)).toMatch(/^ERR_VDPA_PLAN: file:1:\d+: it is nested too deeply/)
+    },
+  )
 
   it('whose aliases would make it huge is refused as any other', () => {
     const rows = Array.from({ length: 8 }, (_, n) => {
