@@ -52,7 +52,12 @@ export interface Question extends GenericMessage {
   readonly isDump?: boolean
   /** What errors call it, such as `VDPA_CMD_DEV_GET`. */
   readonly name: string
+  /** What errors say it is about: a device; default `netlink`. */
+  readonly about?: string
 }
+
+/** What errors say of a question. */
+type Asked = Pick<Question, 'name' | 'about'>
 
 /** What came back: messages, and what the kernel said beside an acknowledgement. */
 export interface Answer {
@@ -257,10 +262,11 @@ export class GenericNetlink implements AsyncDisposable {
 /** A question as it was when it was asked. TypeError and RangeError for what is none. */
 function checkedQuestion(question: Question): Question {
   checkObject(question, 'question')
-  const { family, command, attributes, isDump, name } = question
+  const { family, command, attributes, isDump, name, about } = question
   checkInteger(family, 'question.family', 0, 0xffff)
   checkInteger(command, 'question.command', 0, 0xff)
   checkString(name, 'question.name')
+  if (about !== undefined) checkString(about, 'question.about')
   if (!Array.isArray(attributes)) throw typeError('question.attributes', 'an array', attributes)
   const copies = attributes.map((attribute, index) => {
     const place = `question.attributes[${index}]`
@@ -270,7 +276,14 @@ function checkedQuestion(question: Question): Question {
     checkBytes(bytes, `${place}.bytes`)
     return { type, bytes: bytes.slice() }
   })
-  return { family, command, attributes: copies, name, ...(isDump === true && { isDump }) }
+  return {
+    family,
+    command,
+    attributes: copies,
+    name,
+    ...(isDump === true && { isDump }),
+    ...(about !== undefined && { about }),
+  }
 }
 
 function takeVerdict(waiting: Waiting, message: NetlinkMessage): void {
@@ -297,7 +310,7 @@ function familyOf(name: string, message: GenericMessage | undefined): NetlinkFam
 }
 
 /** Reads an answer; what cannot be read is ERR_VDPA_PROTOCOL. */
-export function understood<T>(question: Pick<Question, 'name'>, read: () => T): T {
+export function understood<T>(question: Asked, read: () => T): T {
   try {
     return read()
   } catch (failure) {
@@ -305,11 +318,11 @@ export function understood<T>(question: Pick<Question, 'name'>, read: () => T): 
   }
 }
 
-function about(question: Pick<Question, 'name'>): { readonly path: string; readonly request: string } {
-  return { path: PATH, request: question.name }
+function about({ about: path = PATH, name: request }: Asked): { readonly path: string; readonly request: string } {
+  return { path, request }
 }
 
-function protocolError(question: Pick<Question, 'name'>, cause: unknown): Error {
+function protocolError(question: Asked, cause: unknown): Error {
   const text = cause instanceof Error ? cause.message : String(cause)
   return vdpaError('ERR_VDPA_PROTOCOL', `the answer cannot be understood: ${text}`, { ...about(question), cause })
 }

@@ -37,6 +37,12 @@ export interface NewDevice {
 
 type Command = keyof typeof commands
 
+/** What is asked, and what errors say it is about. */
+interface Errand {
+  readonly name: Command
+  readonly about?: string
+}
+
 const moduleHint =
   'load the module with `modprobe vdpa` (it is never loaded by itself); the family is seen in the initial network namespace only'
 
@@ -71,7 +77,12 @@ export class VdpaFamily implements AsyncDisposable {
 
   /** One of them by its handle; ENODEV. `vdpa mgmtdev show HANDLE`. */
   managementDevice(handle: string, options?: AskOptions): Promise<ManagementDevice> {
-    return this.#one('VDPA_CMD_MGMTDEV_GET', handleAttributes(handle), decodeManagementDevice, options)
+    return this.#one(
+      { name: 'VDPA_CMD_MGMTDEV_GET', about: handle },
+      handleAttributes(handle),
+      decodeManagementDevice,
+      options,
+    )
   }
 
   /** All devices that a management device made. Those of drivers without one are in sysfs only. `vdpa dev show` (VDPA_CMD_DEV_GET). */
@@ -81,12 +92,17 @@ export class VdpaFamily implements AsyncDisposable {
 
   /** One of them; ENODEV. `vdpa dev show NAME`. */
   device(name: string, options?: AskOptions): Promise<ManagedDevice> {
-    return this.#one('VDPA_CMD_DEV_GET', [nameAttribute(name)], decodeManagedDevice, options)
+    return this.#one({ name: 'VDPA_CMD_DEV_GET', about: name }, [nameAttribute(name)], decodeManagedDevice, options)
   }
 
   /** A device's configuration, of block devices too; ENODEV, EOPNOTSUPP for other kinds. `vdpa dev config show NAME` (VDPA_CMD_DEV_CONFIG_GET). */
   configuration(name: string, options?: AskOptions): Promise<DeviceConfiguration> {
-    return this.#one('VDPA_CMD_DEV_CONFIG_GET', [nameAttribute(name)], decodeConfiguration, options)
+    return this.#one(
+      { name: 'VDPA_CMD_DEV_CONFIG_GET', about: name },
+      [nameAttribute(name)],
+      decodeConfiguration,
+      options,
+    )
   }
 
   /**
@@ -96,14 +112,20 @@ export class VdpaFamily implements AsyncDisposable {
   statistics(name: string, queue: number, options?: AskOptions): Promise<QueueStatistics> {
     checkInteger(queue, 'queue', 0, 0xffff_ffff)
     const asked = [nameAttribute(name), attribute('VDPA_ATTR_DEV_QUEUE_INDEX', integerAttribute(queue, 4))]
-    return this.#one('VDPA_CMD_DEV_VSTATS_GET', asked, (message) => decodeStatistics(message, queue), options)
+    return this.#one(
+      { name: 'VDPA_CMD_DEV_VSTATS_GET', about: name },
+      asked,
+      (message) => decodeStatistics(message, queue),
+      options,
+    )
   }
 
   /**
    * Makes a device (CAP_NET_ADMIN). EEXIST, ENODEV, EOPNOTSUPP for what the management device cannot be told, EINVAL. `vdpa dev add` (VDPA_CMD_DEV_NEW).
    */
   async add(device: NewDevice, options?: AskOptions): Promise<void> {
-    await this.#do('VDPA_CMD_DEV_NEW', newDeviceAttributes(device), options)
+    const asked = newDeviceAttributes(device)
+    await this.#do({ name: 'VDPA_CMD_DEV_NEW', about: device.name }, asked, options)
   }
 
   /**
@@ -111,7 +133,7 @@ export class VdpaFamily implements AsyncDisposable {
    * the device's node is open: find the holder first. `vdpa dev del NAME` (VDPA_CMD_DEV_DEL).
    */
   async delete(name: string, options?: AskOptions): Promise<void> {
-    await this.#do('VDPA_CMD_DEV_DEL', [nameAttribute(name)], options)
+    await this.#do({ name: 'VDPA_CMD_DEV_DEL', about: name }, [nameAttribute(name)], options)
   }
 
   /**
@@ -126,7 +148,7 @@ export class VdpaFamily implements AsyncDisposable {
         path: name,
         hint: 'Linux 6.12 can',
       })
-    const { warning } = await this.#do('VDPA_CMD_DEV_ATTR_SET', asked, options)
+    const { warning } = await this.#do({ name: 'VDPA_CMD_DEV_ATTR_SET', about: name }, asked, options)
     // For a device that is no network device the kernel says so in the text of a success.
     if (warning !== undefined)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', warning, { path: name, request: 'VDPA_CMD_DEV_ATTR_SET' })
@@ -143,18 +165,18 @@ export class VdpaFamily implements AsyncDisposable {
   }
 
   async #list<T>(name: Command, decode: (message: GenericMessage) => T, options?: AskOptions): Promise<T[]> {
-    const { messages } = await this.#do(name, [], options, true)
+    const { messages } = await this.#do({ name }, [], options, true)
     return understood({ name }, () => messages.map(decode))
   }
 
   async #one<T>(
-    name: Command,
+    errand: Errand,
     asked: readonly NetlinkAttribute[],
     decode: (message: GenericMessage) => T,
     options?: AskOptions,
   ): Promise<T> {
-    const { messages } = await this.#do(name, asked, options)
-    return understood({ name }, () => {
+    const { messages } = await this.#do(errand, asked, options)
+    return understood(errand, () => {
       const [message] = messages
       if (message === undefined) throw new RangeError('there is none')
       return decode(message)
@@ -162,13 +184,13 @@ export class VdpaFamily implements AsyncDisposable {
   }
 
   async #do(
-    name: Command,
+    errand: Errand,
     asked: readonly NetlinkAttribute[],
     options: AskOptions = this.#options,
     isDump = false,
   ): Promise<Answer> {
     const { id: family } = await this.#resolve(options)
-    const question = { command: commands[name], attributes: asked, isDump, name }
+    const question = { command: commands[errand.name], attributes: asked, isDump, ...errand }
     try {
       return await this.#netlink.ask({ ...question, family }, options)
     } catch (failure) {

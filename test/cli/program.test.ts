@@ -248,7 +248,7 @@ describe('misuse', () => {
     ['stats blk0 0', 'EOPNOTSUPP', 'counts nothing'],
     ['set blk0 --mac 02:00:00:00:00:01', 'ERR_VDPA_NOT_SUPPORTED', 'network devices of some makers'],
     ['set net0 --mac 01:00:00:00:00:01', 'EOPNOTSUPP', 'its first byte is even'],
-    ['add x nothing', 'ENODEV', '`vhost-vdpa list` names what can make devices'],
+    ['add x nothing', 'ENODEV', '`vhost-vdpa list` names what can make devices', 'VDPA_CMD_DEV_NEW on x: '],
     ['add net0 vdpasim_net', 'EEXIST', '`vhost-vdpa show`'],
     ['isolate blk0', 'ERR_VDPA_WRONG_DEVICE', '`vhost-vdpa list`'],
     ['plan /nowhere', 'ENOENT', 'look whether the file'],
@@ -261,10 +261,12 @@ describe('misuse', () => {
     [`plan /${'x'.repeat(300)}`, 'ENAMETOOLONG', 'give the file a shorter name'],
     ['add x vdpasim_blk --mac 02:00:00:00:00:01', 'EOPNOTSUPP', 'leave out what its maker cannot be told'],
     ['add x vdpasim_net --features 0xffffffffffffffff', 'EINVAL', '`vhost-vdpa list --json` shows'],
-  ])('%s is refused with a next step', async (words, code, step) => {
+  ])('%s is refused with a next step', async (words, code, step, about = '') => {
     const { error } = await document(`${words} --simulator`)
     expect(error).toMatchObject({ code, hint: expect.stringContaining(step) as unknown })
-    expect((await command(`${words} --simulator`)).err).toContain(step)
+    const { err } = await command(`${words} --simulator`)
+    expect(err).toContain(step)
+    expect(err).toContain(about)
   })
 
   it('suggests what may have been meant', async () => {
