@@ -1,6 +1,9 @@
 // `trace`: records what a probe of a device asks of the system, shows a trace as lines, replays one on a device or the simulator, and draws one for Perfetto.
 
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { constants } from 'node:buffer'
+import { createReadStream } from 'node:fs'
+import { stat, writeFile } from 'node:fs/promises'
+import { text as wholeText } from 'node:stream/consumers'
 import { fileFailure } from '../backend/file-errors.js'
 import { printEvent } from '../backend/print-event.js'
 import { RecordingBackend } from '../backend/recording-backend.js'
@@ -8,9 +11,13 @@ import { compareTrace } from '../backend/replay.js'
 import { formatTrace, parseTrace, type Trace, type TraceEvent } from '../backend/trace.js'
 import { perfettoTrace } from '../observe/perfetto.js'
 import { traceEventJson } from '../observe/trace-event-json.js'
+import { vdpaError } from '../base/errors.js'
 import type { Host } from './host.js'
 import { nodeOf, probe } from './opened.js'
 import type { Report } from './output.js'
+
+/** Bytes: one less than fit into a string, so that one more can be seen. */
+const LONGEST = constants.MAX_STRING_LENGTH - 1
 
 /** `trace record`: opens the device, which resets it, asks for its groups, and writes each call to a file as JSON lines. */
 export async function recordTrace(host: Host, file: string, name: string): Promise<Report> {
@@ -89,6 +96,13 @@ async function isSameFile(one: string, other: string): Promise<boolean> {
   return first !== undefined && first.dev === second?.dev && first.ino === second.ino
 }
 
+/** No more of a file than one string can hold; what says nothing of its size, such as a device, may have no end. */
 async function read(file: string): Promise<Trace> {
-  return parseTrace(await readFile(file, 'utf8').catch(fileFailure(file)))
+  const tooLong = vdpaError('ERR_VDPA_TRACE', `it is longer than ${LONGEST} bytes`, { path: file })
+  const { size = 0 } = await stat(file).catch((): { size?: number } => ({}))
+  if (size > LONGEST) throw tooLong
+  const stream = createReadStream(file, { encoding: 'utf8', end: LONGEST })
+  const said = await wholeText(stream).catch(fileFailure(file))
+  if (stream.bytesRead > LONGEST) throw tooLong
+  return parseTrace(said)
 }

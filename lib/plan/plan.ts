@@ -94,7 +94,7 @@ export function parsePlan(text: string, file = 'plan'): Plan {
   const doubles = attempt(file, () => keysTwice(document))
   if (doubles.length > 0)
     throw broken(doubles.map(({ key, offset }) => ({ place: at(offset), text: `${key} is there twice` })))
-  const value: unknown = attempt(file, () => document.toJS({ maxAliasCount: MOST_ALIASES }))
+  const value = attempt(file, (): unknown => document.toJS({ maxAliasCount: MOST_ALIASES }))
   if (!validate(value)) {
     const mistakes = (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if')
     const said = mistakes.slice(0, MOST_MISTAKES)

@@ -252,6 +252,7 @@ describe('misuse', () => {
     ['add net0 vdpasim_net', 'EEXIST', '`vhost-vdpa show`'],
     ['isolate blk0', 'ERR_VDPA_WRONG_DEVICE', '`vhost-vdpa list`'],
     ['plan /nowhere', 'ENOENT', 'look whether the file'],
+    ['trace show /nowhere', 'ENOENT', 'look whether the file'],
     ['plan /', 'EISDIR', 'name a file in that folder'],
     ['plan /dev/null', 'ERR_VDPA_PLAN', '`vhost-vdpa plan --schema`'],
     ['trace show /etc/passwd', 'ERR_VDPA_TRACE', '`vhost-vdpa trace record`'],

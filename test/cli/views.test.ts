@@ -1,7 +1,7 @@
 // Commands that look at one device, watch all, draw one, and record what is asked of one.
 
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, statSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -382,6 +382,10 @@ describe('trace', () => {
       { error: { code: 'ENOENT' } },
     ])
     expect(readFileSync(file, 'utf8')).toBe('nonsense\n')
+    truncateSync(file, 3 * 2 ** 30)
+    expect(await documents(`trace show ${file}`)).toMatchObject([
+      { error: { code: 'ERR_VDPA_TRACE', message: expect.stringContaining(`${file}: it is longer than`) as unknown } },
+    ])
   })
 })
 
