@@ -28,7 +28,8 @@ function machineProblems({ kernel = 'unknown', parameters = [], absent = [] }) {
   const problems = []
   // What the host cannot provide is skipped by name, as in the tests.
   for (const { name, reason } of absent) console.log(`skipped: ${name}, ${reason}`)
-  if (!kernel.startsWith(`${values.kernel}.`)) problems.push(`the lab was Linux ${kernel}, not ${values.kernel}`)
+  if (!['.', '-'].some((end) => kernel.startsWith(`${values.kernel}${end}`)))
+    problems.push(`the lab was Linux ${kernel}, not ${values.kernel}`)
   if ([...parameters].sort().join(' ') !== [...values.module].sort().join(' '))
     problems.push(`modules had the parameters [${parameters.join(' ')}], not [${values.module.join(' ')}]`)
   return problems

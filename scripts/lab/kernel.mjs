@@ -89,11 +89,15 @@ async function readCached(folder) {
   }
 }
 
-/** The newest kernel of a series that was built already; undefined where none was. */
+/** Whether a folder of the cache has a kernel of a series: it is called after its release and version. */
+const isOf = (series, name) => series.image.test(`linux-image-${name.split('_')[0]}`)
+
+/** The newest kernel of a series that was built already, and a candidate only where nothing else was; undefined where none was. */
 export async function newestCached(word, cache = cacheFolder()) {
   if (!existsSync(cache)) return undefined
-  const names = (await readdir(cache)).filter((name) => name.startsWith(`${allSeries[word].name}.`))
-  for (const name of names.sort(byRelease)) {
+  const names = (await readdir(cache)).filter((name) => isOf(allSeries[word], name)).sort(byRelease)
+  const isCandidate = (name) => name.includes('~rc')
+  for (const name of [...names.filter((each) => !isCandidate(each)), ...names.filter(isCandidate)]) {
     const kernel = await readCached(join(cache, name))
     if (kernel !== undefined) return kernel
   }
@@ -104,7 +108,7 @@ export async function newestCached(word, cache = cacheFolder()) {
 async function prune(cache, series, keep) {
   for (const name of await readdir(cache)) {
     const folder = join(cache, name)
-    const isOldKernel = name.startsWith(`${series.name}.`) && name.includes('_') && name !== keep
+    const isOldKernel = isOf(series, name) && name !== keep
     const isStale = name.startsWith('.building-') && Date.now() - (await stat(folder)).mtimeMs > STALE
     if (isOldKernel || isStale) await rm(folder, { recursive: true, force: true })
   }

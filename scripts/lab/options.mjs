@@ -7,7 +7,7 @@ export const usage = `Usage: node scripts/lab/run.mjs [options] [-- command ...]
 Boots a Linux with real /dev/vhost-vdpa-N devices under QEMU, runs the command in it
 (without one: the kernel tests of this checkout), and ends with the command's exit code.
 
-  --kernel 6.12|7        Debian's stable kernel (the default), or the newest of its next release
+  --kernel 6.12|7|7.3    Debian's stable kernel (the default), the newest of its next release, or the one after
   --test PATTERN         only the kernel tests whose path matches (default command only)
   --patience SECONDS     end the machine when nothing was heard of it for so long, exit code 124 (default 600)
   --time-limit SECONDS   end it after so long in all, exit code 124 (default: no limit)
@@ -95,7 +95,8 @@ export function parseOptions(words) {
   if (options.test !== undefined && options.command !== undefined)
     throw misuse('--test belongs to the default command, which a command after -- replaces')
   if (options.memlock !== undefined && options.memlock !== 'unlimited') integer('memlock', options.memlock, 0)
-  if (!['6.12', '7'].includes(options.kernel)) throw misuse(`--kernel knows 6.12 and 7, not '${options.kernel}'`)
+  if (!['6.12', '7', '7.3'].includes(options.kernel))
+    throw misuse(`--kernel knows 6.12, 7 and 7.3, not '${options.kernel}'`)
   if (options.hugepages * 2 > options.memory - 512)
     throw misuse(`${options.hugepages} hugepages leave less than 512 MiB of ${options.memory} MiB: raise --memory`)
   for (const name of options.with) if (name !== 'dpdk') throw misuse(`--with knows dpdk, not '${name}'`)

@@ -39,5 +39,15 @@ const linux7 = {
   missing: "the machine's Debian archive offers no linux-image-7.*-amd64 with its modules and source in sid",
 }
 
+/** The one after: a candidate of it in experimental as long as there is no other. */
+const linux73 = {
+  ...linux7,
+  name: '7.3',
+  image: /^linux-image-(7\.3(?:\.\d+)?(?:\+deb\d+)?-amd64)$/,
+  beginning: 'linux-image-7.3',
+  missing:
+    "the machine's Debian archive offers no linux-image-7.3*-amd64 with its modules and source in sid or experimental",
+}
+
 /** By the word that --kernel takes. */
-export const allSeries = { 6.12: linux6, 7: linux7 }
+export const allSeries = { 6.12: linux6, 7: linux7, 7.3: linux73 }

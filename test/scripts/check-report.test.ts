@@ -141,6 +141,8 @@ describe('what a kernel lab left', () => {
     const other = { ...machine, kernel: '7.2.1-amd64', parameters: ['vdpa_sim.use_va=0'] }
     const words = ['--kernel', '7', '--module', 'vdpa_sim.use_va=0']
     expect(checkLab(good(suites), other, ...words)).toMatchObject({ status: 0, stderr: '' })
+    const candidate = { ...machine, kernel: '7.3-amd64' }
+    expect(checkLab(good(suites), candidate, '--kernel', '7.3')).toMatchObject({ status: 0, stderr: '' })
   })
 
   test.each(losses)('is refused when something is lost: %s', (says, lose) => {
