@@ -39,7 +39,8 @@ describe('netlink messages', () => {
     const flags = NLM_F_CAPPED | NLM_F_ACK_TLVS
     const expected = { errno: 19, text: 'vdpa: Fail to find the specified device....' }
     expect(netlink.decodeVerdict({ type: 2, flags, sequence: 1, payload: capped })).toEqual(expected)
-    const whole = hex(`edffffff 1c000000 1c00 0500 01000000 00000000 0807060504030201 02030405 ${text}`)
+    // The length of the request that is repeated does not count its padding.
+    const whole = hex(`edffffff 1b000000 1c00 0500 01000000 00000000 0807060504030201 02030405 ${text}`)
     expect(netlink.decodeVerdict({ type: 2, flags: NLM_F_ACK_TLVS, sequence: 1, payload: whole })).toEqual(expected)
     const done = hex(`edffffff ${text}`)
     expect(netlink.decodeVerdict({ type: 3, flags: NLM_F_ACK_TLVS, sequence: 1, payload: done })).toEqual(expected)
