@@ -20,8 +20,13 @@ const kinds: readonly NodeKind[] = [
   { pattern: /\/vduse\/[^/]+$/, appears: 'create the VDUSE device first' },
 ]
 
-const access =
-  'give this user read and write access to the node (a udev rule, or its group), and in a container allow the device in its cgroup'
+/** The kernel tells udev of a vDPA device, and not of its node: no rule is asked about that. */
+const access = (path: string) =>
+  `give this user read and write access to the node (${
+    /\/vhost-vdpa-\d+$/.test(path)
+      ? 'its group, or `node` in a plan of `vhost-vdpa apply`'
+      : 'a udev rule, or its group'
+  }), and in a container allow the device in its cgroup`
 
 /** The hint for an errno name of open(2), or undefined when there is nothing to advise. */
 export function openHint(code: string, path: string): string | undefined {
@@ -34,7 +39,7 @@ export function openHint(code: string, path: string): string | undefined {
       return appears
     case 'EACCES':
     case 'EPERM':
-      return access
+      return access(path)
     case 'EBUSY':
       return `it can be open only once: \`fuser -v ${path}\` shows who has it`
     default:

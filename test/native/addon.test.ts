@@ -146,7 +146,8 @@ test('knows verbs of the operating system, and its subject in abi files only', (
 })
 
 test('hints are for the nodes of this subject', () => {
-  expect(openHint('EACCES', '/dev/vhost-vdpa-0')).toMatch(/read and write access/)
+  expect(openHint('EACCES', '/dev/vhost-vdpa-0')).toMatch(/read and write access.*`node` in a plan/)
+  expect(openHint('EPERM', '/dev/vhost-net')).toMatch(/read and write access.*a udev rule/)
   expect(openHint('EBUSY', '/dev/vhost-vdpa-0')).toMatch(/fuser -v \/dev\/vhost-vdpa-0/)
   expect(openHint('ENOENT', '/dev/vhost-net')).toMatch(/modprobe vhost_net/)
   expect(openHint('ENOENT', '/dev/net/tun')).toMatch(/modprobe tun/)
