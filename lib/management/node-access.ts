@@ -37,7 +37,7 @@ export async function nodeAccess(node: string, root?: HostRoot): Promise<NodeAcc
 }
 
 /**
- * Says who may open a node; who has it open keeps it. It lasts until the node goes: with its device, or its driver. Errors: RangeError for a user or a group that the host does not know, before anything is
+ * Says who may open a node, all of it or nothing; who has it open keeps it. It lasts until the node goes: with its device, or its driver. Errors: RangeError for a user or a group that the host does not know, before anything is
  * changed; ENOENT, EPERM (it needs root); ERR_VDPA_NOT_SUPPORTED for a label on a host without SELinux.
  */
 export async function setNodeAccess(node: string, wish: NodeAccessWish, root?: HostRoot): Promise<void> {
@@ -55,8 +55,16 @@ export async function setNodeAccess(node: string, wish: NodeAccessWish, root?: H
     ...(owner !== undefined && { owner }),
     ...(group !== undefined && { group }),
   }
+  const before = label === undefined ? undefined : await files.attributes(path).catch(refusal(node))
   if (Object.keys(attributes).length > 0) await files.setAttributes(path, attributes).catch(refusal(node))
-  if (label !== undefined) await files.setLabel(path, label).catch(refusal(node))
+  if (label === undefined || before === undefined) return
+  try {
+    await files.setLabel(path, label)
+  } catch (failure) {
+    // Who changed these may change them back; if not, the first failure is the one to be told.
+    if (Object.keys(attributes).length > 0) await files.setAttributes(path, before).catch(() => undefined)
+    refusal(node)(failure)
+  }
 }
 
 /** The numbers of the user and of the group that a wish names. RangeError for those that the host does not know. */

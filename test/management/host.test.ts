@@ -291,6 +291,15 @@ describe('drivers', () => {
     expect((await inventory({ backend, root })).devices[0]).not.toHaveProperty('driverOverride')
   })
 
+  it('are changed under an override of the host, which is as it was then', async () => {
+    const { root, family } = world()
+    await using _family = family
+    await family.add(net0)
+    await setDriverOverride('net0', 'vhost_vdpa', root)
+    expect(await moveToDriver('net0', 'virtio_vdpa', { root })).toBeUndefined()
+    expect(await busDevices(root)).toMatchObject([{ driver: 'virtio_vdpa', driverOverride: 'vhost_vdpa' }])
+  })
+
   it('are refused by name, and the override is as it was', async () => {
     const { root, family, backend } = world()
     await using _family = family

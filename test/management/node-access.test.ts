@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeF
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { diskFiles } from '../../lib/management/disk-files'
+import type { HostFiles } from '../../lib/backend/host-files.js'
 import { nodeAccess, setNodeAccess } from '../../lib/management/node-access'
 import { untilUdevIsDone } from '../../lib/management/udev'
 import { networkDevice, Simulator } from '../../lib/simulator/index'
@@ -37,13 +38,28 @@ describe('who may open a node of a simulator', () => {
 
   it('has no label without SELinux, and is asked of nodes alone', async () => {
     const label = 'system_u:object_r:svirt_image_t:s0'
-    await expect(setNodeAccess(node, { label }, files)).rejects.toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED' })
+    const before = await nodeAccess(node, files)
+    for (const wish of [{ label }, { label, mode: 0o777 }])
+      await expect(setNodeAccess(node, wish, files)).rejects.toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED' })
+    expect(await nodeAccess(node, files)).toEqual(before)
     await expect(nodeAccess('/etc/passwd', files)).rejects.toThrow("node must be a node, such as '/dev/vhost-vdpa-0'")
     await expect(nodeAccess('/dev/vhost-vdpa-7', files)).rejects.toMatchObject({
       code: 'ENOENT',
       hint: 'a container sees the nodes of its host where /dev is mounted',
     })
     await expect(files.setAttributes('etc/passwd', { mode: 0o777 })).rejects.toMatchObject({ code: 'ENOENT' })
+  })
+
+  it('is as it was where the label is refused', async () => {
+    const refused: HostFiles = {
+      ...files,
+      resolve: (path) => (path.startsWith('sys/fs/selinux') ? Promise.resolve(path) : files.resolve(path)),
+      setLabel: () => Promise.reject(Object.assign(new Error('no such label'), { code: 'EINVAL' })),
+    }
+    const before = await nodeAccess(node, refused)
+    const wish = { mode: 0o606, owner: 9, group: 8, label: 'a:b:c' }
+    await expect(setNodeAccess(node, wish, refused)).rejects.toMatchObject({ code: 'EINVAL' })
+    expect(await nodeAccess(node, refused)).toEqual(before)
   })
 })
 

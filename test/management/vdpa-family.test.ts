@@ -171,6 +171,11 @@ describe('the family vdpa', () => {
       'receive',
       'control',
     ])
+    // Without VIRTIO_NET_F_MQ and VIRTIO_NET_F_RSS there is one pair, whatever is said of pairs.
+    expect([2, 8].map((queue) => facts.decodeStatistics(answer(control, 4), queue).queueKind)).toEqual([
+      'control',
+      'receive',
+    ])
     expect(facts.decodeStatistics(answer(0n), 2).queueKind).toBe('receive')
     expect(() => facts.decodeStatistics({ command: 7, attributes: [at(4, text('n')), at(19, u(1, 8))] }, 0)).toThrow(
       'no name',
