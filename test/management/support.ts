@@ -11,6 +11,7 @@ import {
   encodeMessage,
   type NetlinkAttribute,
 } from '../../lib/uapi/netlink'
+import { vdpaCommands } from '../../lib/uapi/vdpa'
 import { PlainBackend } from '../backend/fake-backend'
 
 /** What the script makes of a request: datagrams that are there at once, or errors that receive() throws. */
@@ -120,16 +121,18 @@ export function done(sequence: number, errno = 0): Uint8Array {
   return encodeMessage({ type: 3, flags: 2, sequence, payload })
 }
 
-/** A simulator whose family has no words for the configuration of one device, as the kernel for kinds other than network and block devices: EOPNOTSUPP. */
-export function withoutWordsFor(simulator: Simulator, name: string): Simulator {
-  const DEV_CONFIG_GET = 6
+/** A simulator whose family cannot do some of what it is asked: EOPNOTSUPP. */
+export function refusing(
+  simulator: Simulator,
+  isRefused: (command: number, attributes: readonly NetlinkAttribute[]) => boolean,
+): Simulator {
   const UNKNOWN = 200
   const altered = (datagram: Uint8Array): Uint8Array => {
     const [message] = decodeMessages(datagram)
     if (message === undefined || message.type < 0x1c) return datagram
     const { command, attributes } = decodeGeneric(message.payload)
-    const isAsked = command === DEV_CONFIG_GET && attributes.some(({ bytes }) => attributeText(bytes) === name)
-    return isAsked ? encodeMessage({ ...message, payload: encodeGeneric({ command: UNKNOWN, attributes }) }) : datagram
+    if (!isRefused(command, attributes)) return datagram
+    return encodeMessage({ ...message, payload: encodeGeneric({ command: UNKNOWN, attributes }) })
   }
   const open = simulator.netlink.bind(simulator)
   simulator.netlink = (protocol) => {
@@ -139,4 +142,11 @@ export function withoutWordsFor(simulator: Simulator, name: string): Simulator {
     return socket
   }
   return simulator
+}
+
+/** One that has no words for the configuration of one device, as the kernel for kinds other than network and block devices. */
+export function withoutWordsFor(simulator: Simulator, name: string): Simulator {
+  const { VDPA_CMD_DEV_CONFIG_GET } = vdpaCommands
+  const isNamed = ({ bytes }: NetlinkAttribute) => attributeText(bytes) === name
+  return refusing(simulator, (command, attributes) => command === VDPA_CMD_DEV_CONFIG_GET && attributes.some(isNamed))
 }
