@@ -5,6 +5,8 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { busDevices, devicesOfPciFunction, nodeHolders } from '../../lib/management/sysfs'
+import { systemError } from '../../lib/base/errors'
+import { diskFiles } from '../../lib/management/disk-files'
 import { inventory } from '../../lib/inventory'
 import { failureOf, PlainBackend } from '../backend/fake-backend'
 import { textAttribute } from '../../lib/uapi/netlink'
@@ -86,6 +88,21 @@ describe('holders', () => {
     expect(unreadable).toBe(0)
   })
 
+  it('are counted where one may not look', async () => {
+    file('proc/100/comm', 'qemu\n')
+    link('proc/100/fd/7', '/dev/vhost-vdpa-3')
+    file('proc/200/comm', 'theirs\n')
+    file('proc/300/comm', 'gone\n')
+    const disk = diskFiles(root)
+    const list = (path: string) => {
+      if (path === 'proc/200/fd') return Promise.reject(Object.assign(new Error('no'), { code: 'EACCES' }))
+      return disk.list(path)
+    }
+    const { byNode, unreadable } = await nodeHolders({ ...disk, list })
+    expect([[...byNode.keys()], unreadable]).toEqual([['vhost-vdpa-3'], 1])
+    expect((await inventory({ root: { ...disk, list }, backend: new PlainBackend() })).unreadableProcesses).toBe(1)
+  })
+
   it('of this machine can be looked for', async () => {
     expect((await nodeHolders()).unreadable).toBeGreaterThanOrEqual(0)
   })
@@ -104,6 +121,19 @@ describe('the inventory', () => {
       unreadableProcesses: 0,
     })
   })
+
+  it.each(['EPERM', 'EACCES', 'EPROTONOSUPPORT', 'EAFNOSUPPORT'])(
+    'does without netlink where it is %s',
+    async (code) => {
+      device('vdpa0', '', 'vhost_vdpa', 3)
+      const netlink = (): never => {
+        throw systemError(code, 1, 'not here', { syscall: 'socket', path: 'netlink 16' })
+      }
+      const found = await inventory({ root, backend: Object.assign(new PlainBackend(), { netlink }) })
+      expect(found.devices.map(({ name }) => name)).toEqual(['vdpa0'])
+      expect(found.managementFailure).toContain(code)
+    },
+  )
 
   it('has what the management device says of each', async () => {
     device('net0', '', 'vhost_vdpa', 0)
