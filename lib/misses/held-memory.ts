@@ -35,17 +35,22 @@ export class HeldMemory {
       const { path } = this.#port
       const made: Held = { hull: range, hold: region.hold({ describe: () => `${path} ${showRange(made.hull)}` }) }
       this.#held.set(region, made)
+      // Whoever was written to may have had more given, or all taken away.
       return () => {
-        if (this.#held.get(region) === made) this.#held.delete(region)
+        if (this.#held.get(region) !== made || made.hull !== range) return
+        this.#held.delete(region)
         made.hold.close()
       }
     }
     const { hull } = held
-    held.hull = {
+    const larger = {
       first: range.first < hull.first ? range.first : hull.first,
       last: range.last > hull.last ? range.last : hull.last,
     }
-    return () => void (held.hull = hull)
+    held.hull = larger
+    return () => {
+      if (held.hull === larger) held.hull = hull
+    }
   }
 
   /** The device has nothing of a range any more. Memory goes when all that was given of it lies in there. */

@@ -23,8 +23,9 @@ import { RecordReader, RecordWriter, type MissMessage, type RecordVersion } from
 import { newMissCounters, type MissCounters, type MutableMissCounters } from './miss-counters.js'
 import { MissFaults, type MissFault, type MissFaultReason } from './miss-faults.js'
 import { MissSink } from './miss-sink.js'
-import { Pending, PendingAnswers } from './pending-answers.js'
-import type { MissPort } from './port.js'
+import { keyOf, Pending, PendingAnswers } from './pending-answers.js'
+import { isRefusal, type MissPort } from './port.js'
+import { PortListening } from './port-listening.js'
 import {
   checkedAnswer,
   type CheckedAnswer,
@@ -92,9 +93,11 @@ export class MissServer implements Releasable {
   #usedRings: UsedRings
   /** Counts invalidations: an answer that was computed before one may be stale. */
   #epoch = 0
-  #reading: Disposable | undefined
+  readonly #listening: PortListening
   #isRetrying = false
   readonly #mappedMeanwhile: Range[] = []
+  /** What retry() has not asked for yet, because as much as may be is under way. */
+  readonly #toRetry = new Map<string, MissRequest>()
   #isClosed = false
 
   /** Begins to read misses. TypeError or RangeError for options that are none; the port's own errors. */
@@ -108,11 +111,9 @@ export class MissServer implements Releasable {
     checkInteger(timeoutMs, 'options.timeoutMs', 0, 0x7fff_ffff)
     checkInteger(maxInFlight, 'options.maxInFlight', 1, 4096)
     checkInteger(version, 'options.version', 1, 2)
-    const server = {
-      invalidate: (range: Range) => this.invalidate(range),
-      retry: (range: Range) => this.#mapped(range),
-    }
-    this.sink = new MissSink(server, port.path)
+    checkArray(usedRings, 'options.usedRings')
+    const retry = (mapped: Range) => this.#mapped(mapped)
+    this.sink = new MissSink({ invalidate: (range) => this.invalidate(range), retry }, port.path)
     this.#port = port
     this.#translator = translator
     this.#timeoutMs = timeoutMs
@@ -122,6 +123,7 @@ export class MissServer implements Releasable {
     this.#usedRings = new UsedRings(usedRings.map(checkRange))
     this.#memory = new HeldMemory(port)
     this.#faults = new MissFaults(this.#counters, onFault)
+    this.#listening = new PortListening(port, () => this.#readOne())
     this.#read()
   }
 
@@ -183,8 +185,8 @@ export class MissServer implements Releasable {
 
   /**
    * Asks the translator again for each miss of a range, all by default, that has no answer: for when it knows more. Returns how many there were; 0, and nobody is asked,
-   * where the translator or a listener calls it that is being asked, or told, by another retry(). What is being looked up is asked for again where that finds nothing.
-   * ERR_VDPA_CLOSED.
+   * where the translator or a listener calls it that is being asked, or told, by another retry(). What is being looked up is asked for again where that finds nothing,
+   * and what is more than may be under way when there is room. ERR_VDPA_CLOSED.
    */
   retry(range: Range = everything): number {
     this.#checkOpen()
@@ -196,14 +198,19 @@ export class MissServer implements Releasable {
       const requests = this.#faults.unanswered.filter(({ iova }) => iova >= first && iova <= last)
       for (const request of requests) {
         if (this.isClosed) break
-        const wanted = this.#wanted(request)
-        if (wanted !== request) this.#faults.forget(request)
-        this.#ask({ ...wanted, attempt: request.attempt + 1 })
+        if (this.#hasRoom) this.#askAnew(request)
+        else this.#toRetry.set(keyOf(request), request)
       }
       return requests.length
     } finally {
       this.#isRetrying = false
     }
+  }
+
+  #askAnew(request: MissRequest): void {
+    const wanted = this.#wanted(request)
+    if (wanted !== request) this.#faults.forget(request)
+    this.#ask({ ...wanted, attempt: request.attempt + 1 })
   }
 
   /** What was mapped has its misses asked for again: within a retry() in a turn of their own. */
@@ -225,8 +232,9 @@ export class MissServer implements Releasable {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#reading?.[Symbol.dispose]()
+    this.#listening.end()
     this.#pending.clear()
+    this.#toRetry.clear()
     this.#awaited.breakOff(this.#closed())
     this.#memory.release(everything)
   }
@@ -238,13 +246,25 @@ export class MissServer implements Releasable {
 
   /** Reads while there is room for questions: a port that is not read calls again and again, so nobody listens then. */
   #read(): void {
-    if (this.#isClosed) return
-    if (this.#pending.size < this.#maxInFlight) {
-      this.#reading ??= this.#port.onReadable(() => this.#readOne())
-      return
+    for (const [key, request] of this.#toRetry) {
+      if (!this.#hasRoom) break
+      this.#toRetry.delete(key)
+      if (this.#faults.has(request)) this.#askAnew(request)
     }
-    this.#reading?.[Symbol.dispose]()
-    this.#reading = undefined
+    this.#listening.update(() => this.#hasRoom && !this.#isClosed)
+  }
+
+  get #hasRoom(): boolean {
+    return this.#pending.size < this.#maxInFlight
+  }
+
+  /** read() of later: a port that cannot be listened to any more is one that has ended. */
+  #readOn(): void {
+    try {
+      this.#read()
+    } catch (failure) {
+      this.#end(failure)
+    }
   }
 
   /** One record a call: who has more calls again, and others have their turn. */
@@ -273,7 +293,7 @@ export class MissServer implements Releasable {
     this.#counters.misses++
     if (diagnostics.miss.hasSubscribers) publish(diagnostics.miss, { path: this.#port.path, asid, iova, access })
     this.#ask(this.#wanted({ asid, iova, access, attempt: 1 }), message.version)
-    this.#read()
+    this.#readOn()
   }
 
   #end(failure: unknown): void {
@@ -328,7 +348,7 @@ export class MissServer implements Releasable {
       this.#pending.remove(pending)
       if (pending.isLate) this.#counters.late++
       settle()
-      this.#read()
+      this.#readOn()
     }
     try {
       verdict.then(
@@ -343,7 +363,7 @@ export class MissServer implements Releasable {
   #giveUpOn(pending: Pending): void {
     this.#pending.makeLate(pending)
     this.#fault('timeout', pending.request)
-    this.#read()
+    this.#readOn()
   }
 
   #come(pending: Pending, version: RecordVersion, verdict: MissVerdict): void {
@@ -396,7 +416,7 @@ export class MissServer implements Releasable {
     try {
       this.#port.write(this.#writer.update(version, asid, { iova: given.first, size, uaddr, access: answer.access }))
     } catch (failure) {
-      undo?.()
+      if (isRefusal(failure)) undo?.()
       throw failure
     }
     this.#counters.updates++

@@ -20,6 +20,11 @@ export interface MissPort {
   reaches?(region: MemoryRegion): boolean
 }
 
+/** Whether the device did not take a record; what else write() throws leaves that open. */
+export function isRefusal(failure: unknown): boolean {
+  return isVdpaError(failure) && (failure.code === 'EFAULT' || failure.code === 'EINVAL')
+}
+
 /**
  * The port of an open node: `/dev/vhost-net` or `/dev/vhost-vsock`, opened without blocking. Whoever opened the node closes it, after the server. With the `backend` that
  * opened it, the device is given no translation into memory that is not that backend's. ERR_VDPA_NOT_SUPPORTED for a node that cannot be read, as vhost-vdpa, whose mappings are pushed.

@@ -114,7 +114,7 @@ function portUntil(stack: Pick<CloseStack, 'isClosed'>, port: MissPort): MissPor
     write: (record) => {
       if (!stack.isClosed) port.write(record)
     },
-    onReadable: (listener) => port.onReadable(listener),
+    onReadable: (listener) => (stack.isClosed ? { [Symbol.dispose]: () => undefined } : port.onReadable(listener)),
     ...(port.reaches !== undefined && { reaches: port.reaches.bind(port) }),
   }
 }

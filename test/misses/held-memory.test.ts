@@ -1,6 +1,7 @@
 // Memory that translations lead into: the device's own system's, or none.
 
 import { describe, expect, test } from '@jest/globals'
+import { systemError } from '../../lib/base/errors.js'
 import type { Handle } from '../../lib/backend/backend.js'
 import type { MissFault } from '../../lib/misses/miss-faults.js'
 import { MissServer } from '../../lib/misses/miss-server.js'
@@ -50,12 +51,12 @@ test('memory whose translation the device refuses is held no more than it was be
   const own = new RegionTranslator([{ iova: 0x1000n, region }], 0x1000)
   const port = new TestPort()
   const server = new MissServer(port, own, { onFault: () => undefined })
-  port.refusal = new Error('EFAULT')
+  port.refusal = systemError('EFAULT', 14, 'as planned', {})
   port.miss(0x1000n)
   expect(region.holders).toEqual([])
   port.refusal = undefined
   port.miss(0x1000n)
-  port.refusal = new Error('EFAULT')
+  port.refusal = systemError('EFAULT', 14, 'as planned', {})
   port.miss(0x3000n)
   expect(region.holders).toEqual(['/dev/vhost-net [0x1000, 0x1fff]'])
   port.refusal = undefined

@@ -2,7 +2,7 @@
 // It has the law of the requests that a program makes of it, and no more.
 
 import type { Handle } from '../../lib/backend/backend.js'
-import { systemError } from '../../lib/base/errors.js'
+import { systemError, vdpaError } from '../../lib/base/errors.js'
 import type { DemandIotlb } from '../../lib/simulator/demand-iotlb.js'
 import { Simulator } from '../../lib/simulator/index.js'
 import { errno, errnoName, type ErrnoName } from '../../lib/uapi/errno.js'
@@ -177,11 +177,13 @@ export class LoopbackVhostNet extends Node {
   }
 
   write(bytes: Uint8Array): number {
+    if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the handle is closed', { path: this.path })
     this.iotlb.write(bytes)
     return bytes.length
   }
 
   onReadable(listener: () => void) {
+    if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the handle is closed', { path: this.path })
     const subscription = this.iotlb.onReadable(listener)
     const made = {
       isClosed: false,

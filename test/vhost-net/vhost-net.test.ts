@@ -7,6 +7,7 @@ import { openVhostNet } from '../../lib/open-vhost-net.js'
 import { tunRequest, tunRequests } from '../../lib/uapi/tun.js'
 import type { VhostNetOptions } from '../../lib/vhost-net/options.js'
 import type { VhostNet } from '../../lib/vhost-net/vhost-net.js'
+import { until } from '../until.js'
 import { hearUncaught } from '../uncaught.js'
 import { LoopbackWorld } from './loopback-node.js'
 
@@ -263,4 +264,33 @@ describe('the end', () => {
     await expect(net.close()).rejects.toMatchObject({ code: 'EIO' })
     expect(world.descriptors).toEqual([])
   })
+})
+
+test('an answer that comes while the device is closed is given to nobody, and the node is not listened to again', async () => {
+  const uncaught = hearUncaught()
+  const told: unknown[] = []
+  const tell = (what: unknown) => told.push(what)
+  for (const turns of [0, 1, 2, 3, 5, 8, 13]) {
+    const world = new LoopbackWorld()
+    const answers: (() => void)[] = []
+    let thinks = false
+    const translator: VhostNetOptions['translator'] = (own) => ({
+      translate: (request) => {
+        if (!thinks) return own.translate(request)
+        return new Promise((resolve) => answers.push(() => resolve(own.translate(request))))
+      },
+    })
+    const net = await openOn(world, { maxInFlight: 1, translator, onFault: tell, onEnd: tell })
+    thinks = true
+    net.misses.invalidate()
+    net.send(frame(1))
+    await until(() => answers.length > 0)
+    const closing = net.close()
+    for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+    for (const answer of answers) answer()
+    await closing
+    expect(world.descriptors).toEqual([])
+  }
+  await new Promise((resolve) => setImmediate(resolve))
+  expect([told, uncaught]).toEqual([[], []])
 })
