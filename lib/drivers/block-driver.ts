@@ -27,7 +27,7 @@ import type { Wish } from './block-transfer.js'
 import { BlockTransfers } from './block-transfers.js'
 import { closeQueues, isByReset, makeQueues, negotiatedFeatures, saveSteps, type SaveOptions } from './driver-queues.js'
 import { checkKeptFeatures } from './kept-features.js'
-import { abandonQueues, checkNotRestored } from './saved-queues.js'
+import { abandonQueues, checkNotRestored, isTaken } from './saved-queues.js'
 
 /** How a block driver is made. */
 export interface BlockDriverOptions {
@@ -140,7 +140,9 @@ export class BlockDriver implements Closeable {
       return await device.changeQueues('BlockDriver.start()', () => BlockDriver.startSteps(device, wish))
     } catch (cause) {
       const gone = vdpaError('ERR_VDPA_CANCELED', 'the driver was not restored', { path: device.path, cause })
-      const { lanes } = wish.restore ?? {}
+      const { lanes, queues } = wish.restore ?? {}
+      // Another start() has it: what waits is that one's.
+      if (isTaken(queues)) throw cause
       for (const { queue } of Array.isArray(lanes) ? (lanes as BlockSnapshot['lanes']) : [])
         if (queue.isSaved) queue.fail(gone)
       throw cause

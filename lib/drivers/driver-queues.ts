@@ -10,7 +10,7 @@ import type { FeatureOf, FeatureSet } from '../device/feature-set.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import type { DeviceKind } from '../uapi/virtio-ids.js'
-import { noteRestored, noteSaved } from './saved-queues.js'
+import { noteSaved, takeSaved } from './saved-queues.js'
 
 /** How much is taken at once: any number. */
 export function checkBudget(budget: unknown): void {
@@ -43,13 +43,13 @@ export function* makeQueues<T>(
   finish: (made: readonly DeviceQueue[]) => T,
 ): Steps<T> {
   const made: DeviceQueue[] = []
+  const options = Array.from({ length: count }, (_, index) => optionsOf(index))
+  const giveBack = takeSaved(options.map(({ restore }) => restore))
   try {
-    const options = Array.from({ length: count }, (_, index) => optionsOf(index))
     for (const [index, option] of options.entries()) made.push(yield* device.createQueueSteps(index, option))
-    const result = finish(made)
-    noteRestored(options.map(({ restore }) => restore))
-    return result
+    return finish(made)
   } catch (failure) {
+    giveBack()
     const met = new Failures()
     for (const queue of [...made].reverse()) yield* met.attempt(queue.takeBackSteps())
     throw failure

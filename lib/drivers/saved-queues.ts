@@ -7,7 +7,7 @@ import type { QueueSnapshot } from '../device/device-queue.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 
-/** Memory of snapshots that a driver went on with. Saved again, it is out. */
+/** Memory of snapshots that a driver went on with, or is about to. Saved again, it is out. */
 const restored = new WeakSet<MemoryRegion>()
 
 /** Memory of snapshots that a device frees which still reaches it. */
@@ -23,9 +23,23 @@ export function noteSaved(queues: readonly QueueSnapshot[]): void {
   for (const { memory } of queues) restored.delete(memory)
 }
 
-/** Notes that a driver went on with them. */
-export function noteRestored(queues: readonly (QueueSnapshot | undefined)[]): void {
-  for (const queue of queues) if (queue !== undefined) restored.add(queue.memory)
+/** Takes them for one driver, from the moment at which it begins with them; returns what gives them back where it does not go on. ERR_VDPA_STATE where another one has them. */
+export function takeSaved(queues: readonly (QueueSnapshot | undefined)[]): () => void {
+  const memories = queues.flatMap((queue) => queue?.memory ?? [])
+  if (memories.some((memory) => restored.has(memory))) throw restoredAlready()
+  for (const memory of memories) restored.add(memory)
+  return () => {
+    for (const memory of memories) restored.delete(memory)
+  }
+}
+
+/** Whether a driver has them. */
+export function isTaken(queues: unknown): boolean {
+  return Array.isArray(queues) && (queues as readonly QueueSnapshot[]).some((queue) => restored.has(queue?.memory))
+}
+
+function restoredAlready(): Error {
+  return vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already')
 }
 
 /** Throws where `snapshot` is none: TypeError. ERR_VDPA_STATE where a driver went on with it already. */
@@ -35,8 +49,7 @@ export function checkNotRestored(snapshot: { readonly queues: readonly QueueSnap
   const isSaved = (queue: unknown) => typeof (queue as Partial<QueueSnapshot> | null)?.memory?.close === 'function'
   if (!Array.isArray(queues) || queues.length === 0 || !queues.every(isSaved))
     throw typeError(name, 'what save() gave', snapshot)
-  if (snapshot.queues.some(({ memory }) => restored.has(memory)))
-    throw vdpaError('ERR_VDPA_STATE', 'the snapshot was restored already')
+  if (snapshot.queues.some(({ memory }) => restored.has(memory))) throw restoredAlready()
 }
 
 /** Gives up queues that nobody went on with: `settle` tells who waits, and the memory is freed, past failures, which are thrown at the end. */

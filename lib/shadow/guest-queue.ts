@@ -33,6 +33,20 @@ export interface GuestShape {
   readonly features: RingFeatures
 }
 
+/** A guest's ring under what was negotiated. */
+export function shapeOf(
+  { size, addresses }: Pick<GuestShape, 'size' | 'addresses'>,
+  format: RingFormat,
+  has: (feature: 'VIRTIO_F_RING_EVENT_IDX' | 'VIRTIO_F_RING_INDIRECT_DESC' | 'VIRTIO_F_IN_ORDER') => boolean,
+): GuestShape {
+  const features = {
+    eventIdx: has('VIRTIO_F_RING_EVENT_IDX'),
+    indirect: has('VIRTIO_F_RING_INDIRECT_DESC'),
+    inOrder: has('VIRTIO_F_IN_ORDER'),
+  }
+  return { format, size, addresses, features }
+}
+
 type AreaName = 'descriptor' | 'driver' | 'device'
 
 /** The ring of one guest, from one beginning of shadowing to its end. */

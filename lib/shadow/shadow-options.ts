@@ -1,6 +1,6 @@
 // What a shadowed queue is made of: the guest's ring, and what the program wishes.
 
-import { checkInteger, checkObject, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkObject, toU64, typeError } from '../base/checks.js'
 import type { Eventfd } from '../backend/backend.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
@@ -51,13 +51,28 @@ export interface BeginShadowOptions {
 
 const PATIENCE_LAST = 0x7fff_ffff
 
-/** RangeError and TypeError for options that are none. */
-export function checkOptions(options: ShadowQueueOptions): void {
+/** RangeError and TypeError for options that are none, and a copy. What is asked of the device is not looked at. */
+export function checkShadowOptions(options: ShadowQueueOptions): ShadowQueueOptions {
   checkObject(options, 'options')
-  checkObject(options.guest, 'guest')
-  const { guest, patience = 1000, log } = options
+  const { guest, patience = 1000, log, space, descriptorSpace, onBroken } = options
+  checkObject(guest, 'guest')
   checkInteger(guest.size, 'guest.size', 1, 0x8000)
+  checkHas(guest.memory, 'guest.memory', 'a GuestMemory', 'pieces')
+  checkHas(guest.kick, 'guest.kick', 'an Eventfd', 'onSignal')
+  checkHas(guest.call, 'guest.call', 'an Eventfd', 'signal')
+  checkObject(guest.addresses, 'guest.addresses')
+  const addresses = { ...guest.addresses }
+  for (const name of ['descriptor', 'driver', 'device'] as const)
+    addresses[name] = toU64(addresses[name], `guest.addresses.${name}`)
+  checkHas(space, 'space', 'an AddressSpace', 'lookup')
+  if (descriptorSpace !== undefined) checkHas(descriptorSpace, 'descriptorSpace', 'an AddressSpace', 'lookup')
   checkInteger(patience, 'patience', 0, PATIENCE_LAST)
-  if (log !== undefined && typeof (log as Partial<DirtyLog> | null)?.mark !== 'function')
-    throw typeError('log', 'a DirtyLog', log)
+  if (log !== undefined) checkHas(log, 'log', 'a DirtyLog', 'mark')
+  if (onBroken !== undefined) checkFunction(onBroken, 'onBroken')
+  return { ...options, guest: { ...guest, addresses } }
+}
+
+function checkHas(value: unknown, name: string, what: string, method: string): void {
+  const it = value as Readonly<Record<string, unknown>> | null
+  if (typeof value !== 'object' || typeof it?.[method] !== 'function') throw typeError(name, what, value)
 }

@@ -8,20 +8,21 @@ import { callUnasked } from '../base/program-calls.js'
 import { whole, type Steps } from '../base/steps.js'
 import type { DeviceQueue } from '../device/device-queue.js'
 import type { QueueSnapshot } from '../device/queue-options.js'
+import { checkDevice } from '../device/check-device.js'
 import { absent } from '../device/groups.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { Vring } from '../device/vring.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
-import { initialState } from '../virtqueue/layout.js'
+import { checkRingState, initialState } from '../virtqueue/layout.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { Bounce } from './bounce.js'
 import type { WriteMarks } from './dirty-log.js'
 import type { ShadowQueueCounters } from './forwarder.js'
-import { findPosition, GuestQueue, type GuestShape } from './guest-queue.js'
+import { findPosition, GuestQueue, shapeOf, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
 import { ShadowRecovery } from './recovery.js'
 import { Serving } from './serving.js'
-import { checkOptions, type BeginShadowOptions, type ShadowQueueOptions } from './shadow-options.js'
+import { checkShadowOptions, type BeginShadowOptions, type ShadowQueueOptions } from './shadow-options.js'
 import {
   beginSteps,
   checkInOrder,
@@ -49,6 +50,12 @@ export class ShadowQueue implements Closeable {
   readonly counters: Readonly<ShadowQueueCounters>
   /** @internal Its part in a recovery of its device. */
   readonly recovery: ShadowRecovery
+  /** @internal How it was made. */
+  readonly options: ShadowQueueOptions
+  /** @internal The device that its queue is of. */
+  readonly device: VdpaDevice
+  /** @internal Milliseconds. */
+  readonly patience: number
   readonly #counters: ShadowQueueCounters
   readonly #device: VdpaDevice
   readonly #options: ShadowQueueOptions
@@ -69,12 +76,14 @@ export class ShadowQueue implements Closeable {
 
   /** Nothing is asked of the device. RangeError and TypeError for options that are none. */
   constructor(device: VdpaDevice, options: ShadowQueueOptions) {
-    checkOptions(options)
-    const { guest } = options
+    checkDevice(device, 'device')
+    this.#options = checkShadowOptions(options)
     this.#device = device
     this.#vring = device.vring(options.index)
-    this.#options = { ...options, guest: { ...guest, addresses: { ...guest.addresses } } }
-    this.#log = options.log
+    this.#log = this.#options.log
+    this.options = this.#options
+    this.device = this.#device
+    this.patience = this.#options.patience ?? 1000
     this.index = options.index
     this.#counters = { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 }
     this.counters = this.#counters
@@ -95,16 +104,21 @@ export class ShadowQueue implements Closeable {
   }
 
   /** Begins to shadow several queues of one device in one suspension: all or none. Otherwise as begin(). */
-  static async beginAll(shadows: readonly ShadowQueue[]): Promise<void> {
+  static beginAll(shadows: readonly ShadowQueue[]): Promise<void> {
+    return ShadowQueue.#begin(shadows, beginSteps)
+  }
+
+  static async #begin(shadows: readonly ShadowQueue[], steps: typeof beginSteps): Promise<void> {
     const device = deviceOf(shadows)
     if (device === undefined) return
-    for (const shadow of shadows) shadow.#checkOpen()
+    const all = [...shadows]
+    for (const shadow of all) shadow.#checkOpen()
     const start = () => {
       // Closed by what was asked for before this, it may be.
-      for (const shadow of shadows) shadow.#checkOpen()
-      return beginSteps(device, shadows)
+      for (const shadow of all) shadow.#checkOpen()
+      return steps(device, all)
     }
-    await patiently(device, shadows, () => device.changeQueues('begin()', start))
+    await patiently(device, all, () => device.changeQueues('begin()', start))
   }
 
   /** Ends the shadowing of several queues of one device in one suspension. Otherwise as end(). */
@@ -199,14 +213,26 @@ export class ShadowQueue implements Closeable {
    */
   async begin(options: BeginShadowOptions = {}): Promise<void> {
     checkObject(options, 'options')
-    if (options.state !== undefined) {
-      if (this.#device.isRunning)
-        throw this.#refusal('where the ring of a running device stands is asked of the device')
-      this.#position = { ...options.state }
-      this.#isScattered = false
-      if (!this.#vring.isEnabled) this.#isAttached = false
+    const { state } = options
+    if (state === undefined) return ShadowQueue.beginAll([this])
+    checkRingState(this.#vring.format, this.#options.guest.size, state)
+    const given = { ...state }
+    await ShadowQueue.#begin([this], () => this.#beginAt(given))
+  }
+
+  /** Begins where the program says that the ring stands; where that fails, what was known of it is known again. */
+  *#beginAt(state: RingState): Steps<void> {
+    const before = [this.#position, this.#isScattered, this.#isAttached] as const
+    if (this.#device.isRunning) throw this.#refusal('where the ring of a running device stands is asked of the device')
+    this.#position = state
+    this.#isScattered = false
+    if (!this.#vring.isEnabled) this.#isAttached = false
+    try {
+      yield* beginSteps(this.#device, [this])
+    } catch (failure) {
+      ;[this.#position, this.#isScattered, this.#isAttached] = before
+      throw failure
     }
-    return ShadowQueue.beginAll([this])
   }
 
   /**
@@ -286,7 +312,8 @@ export class ShadowQueue implements Closeable {
       if (wasEnabled) this.#vring.disableOwned()
       queue = yield* this.#device.lateQueueSteps(this.index, {
         ...this.#queueOptions(isLate),
-        size: this.#ringSize(),
+        // A power of two, which VHOST_SET_VRING_NUM wants of packed rings as well.
+        size: 2 ** Math.ceil(Math.log2(guest.size)),
         indirectTableSize: this.#tableSize,
       })
       this.#serve(ring, windows, queue)
@@ -354,11 +381,6 @@ export class ShadowQueue implements Closeable {
   /** @internal The shadow that drives a queue; undefined where none does. */
   static of(queue: DeviceQueue): ShadowQueue | undefined {
     return shadows.get(queue)
-  }
-
-  /** @internal How it was made. */
-  get options(): ShadowQueueOptions {
-    return this.#options
   }
 
   /** @internal The device serves the guest's ring from `state` on by itself, and was told so by somebody else. */
@@ -470,13 +492,7 @@ export class ShadowQueue implements Closeable {
   }
 
   #shape(): GuestShape {
-    const { size, addresses } = this.#options.guest
-    const features = {
-      eventIdx: this.#has('VIRTIO_F_RING_EVENT_IDX'),
-      indirect: this.#has('VIRTIO_F_RING_INDIRECT_DESC'),
-      inOrder: this.#has('VIRTIO_F_IN_ORDER'),
-    }
-    return { format: this.#vring.format, size, addresses, features }
+    return shapeOf(this.#options.guest, this.#vring.format, (name) => this.#has(name))
   }
 
   #has(name: keyof typeof transportFeatureBits): boolean {
@@ -486,12 +502,6 @@ export class ShadowQueue implements Closeable {
   #queueOptions(isLate: boolean) {
     const { space, descriptorSpace = space } = this.#options
     return { addressSpace: space, descriptorSpace, isLate, owner: OWNER }
-  }
-
-  /** A power of two, which VHOST_SET_VRING_NUM wants of packed rings as well. */
-  #ringSize(): number {
-    const { size } = this.#options.guest
-    return 2 ** Math.ceil(Math.log2(size))
   }
 
   #checkNotScattered(): void {
@@ -508,15 +518,5 @@ export class ShadowQueue implements Closeable {
 
   #refusal(text: string): Error {
     return vdpaError('ERR_VDPA_STATE', `the shadow of queue ${this.index}: ${text}`, { path: this.#device.path })
-  }
-
-  /** @internal The device that its queue is of. */
-  get device(): VdpaDevice {
-    return this.#device
-  }
-
-  /** @internal Milliseconds. */
-  get patience(): number {
-    return this.#options.patience ?? 1000
   }
 }

@@ -6,6 +6,7 @@ import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { NetDriver } from '../../lib/drivers/net-driver.js'
 import { openDevice } from '../../lib/open.js'
 import { blockDevice, Simulator } from '../../lib/simulator/index.js'
+import { until } from '../until.js'
 import { numbered, run } from './support.js'
 
 const path = '/dev/vhost-vdpa-0'
@@ -65,6 +66,29 @@ describe('the snapshot of a disk', () => {
     for (const read of reads) expect(await read).toMatchObject(canceled)
     simulator.drain()
     await device.close()
+  })
+
+  test('is restored once, however many ask for it at the same time', async () => {
+    const { simulator, device, reads, snapshot } = await saved()
+    const other = '/dev/vhost-vdpa-1'
+    simulator.add(blockDevice({ path: other, capacity: 64 }))
+    const second = await openDevice(other, { backend: simulator, expect: 'block' })
+    await device.reset()
+    for (const one of [device, second]) await one.negotiate([])
+    const both = [device, second].map((one) => BlockDriver.start(one, { restore: snapshot }))
+    const [won, lost] = await Promise.allSettled(both)
+    expect([won?.status, lost]).toMatchObject(['fulfilled', { status: 'rejected', reason: { code: 'ERR_VDPA_STATE' } }])
+    await device.start()
+    const answers = Promise.all(reads)
+    const settled = jest.fn()
+    void answers.then(settled)
+    await until(() => {
+      simulator.drain()
+      return settled.mock.calls.length > 0
+    })
+    for (const answer of await answers) expect(answer).toBeInstanceOf(Uint8Array)
+    for (const one of [device, second]) await one.close()
+    expect(simulator.descriptors).toEqual([])
   })
 
   test('whose callbacks throw is given up all the same, and the error comes last', async () => {
