@@ -86,8 +86,9 @@ function whyNot(device: VdpaDevice, index: number, isControl: boolean): string |
     return 'the backend feature VHOST_BACKEND_F_DESC_ASID is not there: rings lie where the buffers do'
   const group = device.groups.descriptorGroupOf(index)
   if (group === undefined) return `the descriptors of queue ${index} have no group of their own`
-  const used = Math.max(index, device.controlQueueIndex ?? 0) + 1
-  for (let other = 0; other < used; other++)
+  // Without a control queue nothing says which queues are in use.
+  const last = device.controlQueueIndex ?? (device.queueCount ?? index + 1) - 1
+  for (let other = 0; other <= last; other++)
     if (device.groups.of(other) === group)
       return `the descriptors of queue ${index} share group ${group} with the buffers of queue ${other}`
   return undefined

@@ -36,6 +36,21 @@ describe('planShadow()', () => {
     expect(made.reason).not.toBe('')
   })
 
+  test('descriptors in the group of the buffers of any queue are not alone, also where there is no control queue', async () => {
+    const groups = { groups: [0, 1, 1], descriptorGroups: [1, 2, 2], addressSpaces: 3 }
+    const { device } = await makeNetWorld([], groups)
+    await device.reset()
+    await device.negotiate([])
+    const [guest, own] = [device.addressSpace(0), device.addressSpace(2)]
+    expect(planShadow(device, 0, { guest, own })).toMatchObject({
+      mode: 'shared',
+      reason: expect.stringContaining('share group 1 with the buffers of queue 1') as unknown,
+    })
+    expect(device.groups.asidOf(1)).toBe(0)
+    expect(planShadow(device, 1, { guest, own }).mode).toBe('isolated')
+    await device.close()
+  })
+
   test('does what was asked for, or says why it cannot', async () => {
     expect(await plan(descriptors, 0, 'shared')).toMatchObject({ mode: 'shared', groups: [0, 0, 0] })
     expect(await plan({}, 'control', 'pass-through')).toMatchObject({ mode: 'pass-through', spaces: [0, 0] })
