@@ -76,6 +76,49 @@ test('what the guest, or the device, did not negotiate is not sent', async () =>
   ])
 })
 
+test('what the device did not negotiate is not sent, whatever the guest did', async () => {
+  const guest = new Guest(world)
+  await startShadow(world, { guest: { ...guest.queue(), features: guest.features | (1n << 52n) } })
+  const coalescing = { queue: 0, maxPackets: 1, maxUsecs: 1 }
+  expect(await guest.command('VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET', coalescing)).toMatchObject({ ack: 1, used: 1 })
+  expect(world.audited).toMatchObject([{ outcome: 'refused', reason: 'the device has not VIRTIO_NET_F_VQ_NOTF_COAL' }])
+  expect(world.model.counters.commands).toBe(0)
+})
+
+test('a guest that floods with what is answered here leaves others their turns', async () => {
+  const guest = new Guest(world)
+  let [served, turns, before] = [0, 0, 0]
+  const flood = () => {
+    if (served === 0) before = turns
+    guest.collect()
+    if (++served < 640) void guest.command('VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined)
+  }
+  let others = setImmediate(function other() {
+    turns++
+    others = setImmediate(other)
+  })
+  await startShadow(world, { guest: guest.queue(), onAudit: flood })
+  void guest.command('VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined)
+  await until(() => served === 640)
+  clearImmediate(others)
+  // One turn for others behind every 32 commands.
+  expect(turns - before).toBeGreaterThanOrEqual(640 / 32 - 2)
+})
+
+test('an acknowledgement that the guest has no memory for is not said to be written', async () => {
+  const guest = new Guest(world)
+  await startShadow(world, { guest: guest.queue() })
+  guest.bytes(guest.slotOf(0), 2).set([3, 0])
+  guest.ring.begin()
+  guest.ring.pushAddress(BASE + BigInt(guest.slotOf(0)), 2, false)
+  guest.ring.pushAddress(BASE + BigInt(MEMORY_BYTES), 1, true)
+  guest.ring.commit(0)
+  if (guest.ring.publish()) guest.kick.signal()
+  await until(() => guest.interrupts > 0)
+  expect([guest.ring.inFlight, guest.ring.usedLength]).toEqual([0, 0])
+  expect(await guest.command('VIRTIO_NET_CTRL_ANNOUNCE_ACK', undefined)).toMatchObject({ ack: 0, used: 1 })
+})
+
 test('an announcement is acknowledged here', async () => {
   const guest = new Guest(world)
   const shadow = await startShadow(world, { guest: guest.queue() })

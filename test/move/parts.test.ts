@@ -75,7 +75,7 @@ test('features, status, queues and commands are in the parts of the specificatio
         isEnabled: true,
         asid: 0,
         addresses: { descriptor: '0x1000', driver: '0x2000', device: '0x3000' },
-        position: { available: 0x102, used: 0x102 },
+        position: { available: 0x102, used: 0x101 },
       },
     ],
     control: [
@@ -104,7 +104,8 @@ test('features, status, queues and commands are in the parts of the specificatio
   ])
   expect(of(ownPartTypes.NET_CONTROL).length).toBe(1)
   const mark = Buffer.from('vhost-vdpa').toString('hex')
-  expect(of(ownPartTypes.RING_POSITION)).toEqual(['01fd00000300000000000000' + '10000000' + mark + '0100' + '02010201'])
+  expect(of(ownPartTypes.RING_POSITION)).toEqual(['01fd00000300000000000000' + '10000000' + mark + '0100' + '02010101'])
+  expect(snapshotFromParts(parts).snapshot).toEqual(snapshot)
 })
 
 test('unknown optional parts are kept, required ones and missing ones are named', () => {

@@ -206,6 +206,7 @@ describe('explains before anything is touched', () => {
     ],
     ['the size of a queue', { target: { maxQueueSize: 4 } }, '16 descriptors'],
     ['queue pairs', { target: { queuePairs: 3 } }, 'queue pairs'],
+    ['the MTU', { features: ['VIRTIO_NET_F_MTU'], target: { mtu: 9000 } }, 'its MTU is 9000, not 1500'],
     ['address spaces', { target: { addressSpaces: 1 } }, 'asid 1 is in use'],
   ])('%s', async (_name, setup, sentence) => {
     const { target, snapshot, memories } = await taken(setup)
@@ -244,6 +245,20 @@ describe('explains before anything is touched', () => {
     expect([target.state, target.status]).toEqual(['claimed', 0])
     // Where it never said so, the other is asked.
     if (features.length > 0) expect(compareSnapshot(target, { ...changed, config: snapshot.config })).toEqual([])
+  })
+
+  test('a position that no ring of the size can have', async () => {
+    const { target, snapshot, memories } = await taken()
+    const [first, ...others] = snapshot.queues
+    if (first === undefined) throw new Error('there are queues')
+    const at = (available: number, used: number) => {
+      const { books: _, ...queue } = first
+      return { ...snapshot, queues: [{ ...queue, position: { available, used } }, ...others] }
+    }
+    for (const wrong of [at(17, 0), at(0, 1), at(0x1_0000, 0), at(0, -1)])
+      await expect(restoreDevice(target, wrong, { memories })).rejects.toThrow(/snapshot\.queues\[0\]\.position/)
+    expect([target.state, target.status]).toEqual(['claimed', 0])
+    expect(compareSnapshot(target, at(16, 0))).toEqual([])
   })
 
   test('memory that is missing or short, a device that is not new, options that are none', async () => {

@@ -4,6 +4,7 @@ import { expect, test } from '@jest/globals'
 import type { DeviceQueue } from '../../lib/device/device-queue.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import { RingMemory } from '../../lib/memory/ring-memory.js'
+import { Bounce, CHUNK_BYTES } from '../../lib/shadow/bounce.js'
 import { DirtyLog, dirtyRanges } from '../../lib/shadow/dirty-log.js'
 import { Forwarder } from '../../lib/shadow/forwarder.js'
 import { GuestQueue } from '../../lib/shadow/guest-queue.js'
@@ -16,8 +17,14 @@ import { kinds } from './guest.js'
 const SIZE = 8
 const MAPPED = 0x10_0000n
 
+interface Wish {
+  readonly bounce?: Bounce
+  /** The device has the guest's memory at the guest's addresses. */
+  readonly isSame?: boolean
+}
+
 /** A guest, a shadow, and the device's end of the shadow's ring. */
-function begin(kind: (typeof kinds)[number][1]) {
+function begin(kind: (typeof kinds)[number][1], { bounce, isSame = false }: Wish = {}) {
   const format = kind.includes('VIRTIO_F_RING_PACKED') ? 'packed' : 'split'
   const features = { eventIdx: kind.includes('VIRTIO_F_RING_EVENT_IDX'), inOrder: kind.includes('VIRTIO_F_IN_ORDER') }
   const region = new Simulator().allocate(0x1_0000)
@@ -35,7 +42,9 @@ function begin(kind: (typeof kinds)[number][1]) {
   const into = createDriverRing({ ...ring, areas: areasAt(0x8000) })
   const device = createDeviceRing({ ...ring, areas: areasAt(0x8000) })
   const mapping = { iova: MAPPED, size: BigInt(region.length), region, offset: 0 }
-  const windows = new GuestWindows(memory, { lookup: () => undefined, mappings: [mapping] } as never)
+  const mappings = bounce === undefined ? [mapping] : []
+  const lookup = (iova: bigint) => (isSame ? { region, offset: Number(iova), mapping } : undefined)
+  const windows = new GuestWindows(memory, { lookup, mappings } as never)
   const addresses = { descriptor: 0n, driver: 0x1000n, device: 0x2000n }
   const log = new DirtyLog(memory)
   const failures: unknown[] = []
@@ -44,7 +53,7 @@ function begin(kind: (typeof kinds)[number][1]) {
     guest: new GuestQueue({ format, size: SIZE, features, addresses }, windows, initialState(format)),
     queue: { ring: into, publish: () => void into.publish() } as unknown as DeviceQueue,
     windows,
-    bounce: undefined,
+    bounce,
     log,
     counters: { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 },
     tableSize: 0,
@@ -110,5 +119,57 @@ test.each(kinds)('a chain of nothing between others is answered in its turn: %s'
   expect(failures).toEqual([])
   expect([format, taken().sort()]).toEqual([format, [0, 1, 2]])
   expect(forwarder.inFlight).toBe(0)
+  forwarder.end()
+})
+
+const placed = kinds.flatMap(([name, kind]) => [true, false].map((isSame) => ({ name, kind, isSame })))
+
+test.each(placed)(
+  'all that a device may have written is in the log, whatever length it says: $name, same addresses $isSame',
+  ({ kind, isSame }) => {
+    const { guest, device, forwarder, log, taken } = begin(kind, { isSame })
+    guest.begin()
+    guest.push(0, 0x5ff0, 0x20, true)
+    guest.commit(0)
+    guest.begin()
+    guest.push(0, 0xb000, 16, true)
+    guest.push(0, 0xcf00, 0x200, true)
+    guest.commit(1)
+    guest.publish()
+    forwarder.work()
+    log.take()
+    for (; device.next(); device.publish()) device.complete(device.chain.id, 1)
+    forwarder.work()
+    expect(taken()).toEqual([0, 1])
+    const marked = [...dirtyRanges(log.take())]
+    for (const page of [0x5000, 0x6000, 0xb000, 0xc000, 0xd000])
+      expect(marked.some(({ address, size }) => page >= Number(address) && page < Number(address) + size)).toBe(true)
+    forwarder.end()
+  },
+)
+
+test.each(kinds)('of what was bounced the guest gets what the device says that it wrote: %s', (_, kind) => {
+  const memory = new Simulator().allocate(4 * CHUNK_BYTES)
+  const { region, guest, device, forwarder, log, taken } = begin(kind, { bounce: new Bounce(memory, MAPPED) })
+  region.view(0xb000, 0x2000).fill(0xee)
+  guest.begin()
+  guest.push(0, 0xb000, 16, true)
+  guest.push(0, 0xc000, 16, true)
+  guest.commit(0)
+  guest.publish()
+  forwarder.work()
+  log.take()
+  device.next()
+  const { chain } = device
+  for (let segment = 0; segment < 2; segment++)
+    memory.view((chain.iovaLow[segment] ?? 0) - Number(MAPPED), 16).fill(segment + 1)
+  device.complete(chain.id, 20)
+  device.publish()
+  forwarder.work()
+  expect(taken()).toEqual([0])
+  expect([...region.view(0xb000, 17)]).toEqual([...Array<number>(16).fill(1), 0xee])
+  expect([...region.view(0xc000, 16)]).toEqual([2, 2, 2, 2, ...Array<number>(12).fill(0xee)])
+  const marked = [...dirtyRanges(log.take())].map(({ address }) => Number(address))
+  expect(marked).toContain(0xb000)
   forwarder.end()
 })
