@@ -7,7 +7,7 @@ import type { IommuRequest } from '../../lib/iommu/wire.js'
 import { VirtioIommu } from '../../lib/iommu/virtio-iommu.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
 import { hearUncaught } from '../uncaught.js'
-import { attach, detach, ListSink, map, OK, two, unmap } from './support.js'
+import { attach, detach, ListSink, map, NOMEM, OK, RANGE, two, unmap } from './support.js'
 
 const odd: readonly unknown[] = [
   null,
@@ -142,4 +142,14 @@ test.each([
 test('there may be very many endpoints', () => {
   const endpoints = Array.from({ length: 200_000 }, (_, id) => ({ id }))
   expect(new VirtioIommu({ memory: new GuestMemory(), endpoints }).domainOf(199_999)).toBeUndefined()
+})
+
+test('where there is no room for a mapping, that is said before its end past all memory', () => {
+  const { iommu } = two({ maxMappings: 1 })
+  iommu.requestSync(attach)
+  expect(iommu.requestSync(map)).toBe(OK)
+  const past = { ...map, first: 0x4000n, last: 0x5fffn, physical: 0xffff_ffff_ffff_f000n }
+  expect(iommu.requestSync(past)).toBe(NOMEM)
+  expect(iommu.requestSync(unmap)).toBe(OK)
+  expect(iommu.requestSync(past)).toBe(RANGE)
 })
