@@ -290,7 +290,7 @@ export class DemandIotlb {
 
   #update(entry: Entry, size: bigint): number {
     const isUsed = (entry.perm & vhostAccess.VHOST_ACCESS_RW) !== 0
-    if (isUsed && entry.uaddr + size > BigInt(ADDRESS_LIMIT)) return errno.EFAULT
+    if (entry.uaddr + size > (isUsed ? BigInt(ADDRESS_LIMIT) : U64_LAST + 1n)) return errno.EFAULT
     if (this.#entries.length === this.#entryLimit) this.#entries.shift()
     this.#entries.push(entry)
     this.#counters.updates++

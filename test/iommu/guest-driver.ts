@@ -32,6 +32,10 @@ const none = (length: number) => new Uint8Array(length)
 export class GuestDriver {
   readonly device: VdpaDevice
   readonly faults: Fault[] = []
+  /** Bytes of the buffers that are offered next for faults. */
+  faultBufferBytes = virtioIommuFault.size
+  /** Used lengths of reports that were none. */
+  readonly emptyReports: number[] = []
   readonly #requests: DeviceQueue
   readonly #events: DeviceQueue
   readonly #probeSize: number
@@ -106,6 +110,10 @@ export class GuestDriver {
   takeFaults(): readonly Fault[] {
     const { ring, buffers } = this.#events
     for (let token = ring.take(); token >= 0; token = ring.take()) {
+      if (ring.usedLength !== virtioIommuFault.size) {
+        this.emptyReports.push(ring.usedLength)
+        continue
+      }
       const at = token * virtioIommuFault.size
       const { reason, flags, endpoint, address } = virtioIommuFault.decode(buffers.bytes(at, virtioIommuFault.size))
       this.faults.push({ reason, flags, endpoint, address })
@@ -118,7 +126,7 @@ export class GuestDriver {
     const { ring, buffersIova } = this.#events
     for (let token = 0; token < FAULT_BUFFERS; token++) {
       ring.begin()
-      ring.pushAddress(buffersIova + BigInt(token * virtioIommuFault.size), virtioIommuFault.size, true)
+      ring.pushAddress(buffersIova + BigInt(token * virtioIommuFault.size), this.faultBufferBytes, true)
       ring.commit(token)
     }
     this.#events.publish()

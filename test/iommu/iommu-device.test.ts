@@ -137,6 +137,24 @@ describe.each([false, true])('a driver over rings, requests carried out on the t
     expect(guest.faults.at(-1)).toEqual({ reason: 0, flags: 3, endpoint: 17, address: 0n })
     await end()
   })
+
+  test('a fault is not put into a buffer that is too short for it, nor cut', async () => {
+    const { guest, iommu, device, end } = await scene({}, { sync })
+    const fault = { reason: 0, endpoint: 17, access: 'ro', address: 0x1000n } as const
+    guest.faultBufferBytes = 20
+    const count = () => device.counters.faults + device.counters.droppedFaults
+    // Those of the first buffers are whole, and the buffers behind them are short.
+    while (guest.emptyReports.length === 0) {
+      const before = count()
+      iommu.reportFault(fault)
+      await until(() => count() > before)
+      guest.takeFaults()
+    }
+    expect(guest.emptyReports).toEqual([0])
+    expect(device.counters).toMatchObject({ faults: guest.faults.length, droppedFaults: 1 })
+    expect(guest.faults.every(({ address }) => address === 0x1000n)).toBe(true)
+    await end()
+  })
 })
 
 test('a request that sleeps while its device is suspended is carried out once, and answered after', async () => {

@@ -79,6 +79,8 @@ describe('records', () => {
     ['an update past 2^64', 'EFAULT', record({ iova: 2n ** 64n - 1n, size: 2n })],
     ['an update to no address of a process', 'EFAULT', record({ uaddr: 2n ** 63n })],
     ['the same that allows nothing', 'taken', record({ uaddr: 2n ** 63n, perm: 0 })],
+    ['one to the last address that allows nothing', 'taken', record({ uaddr: 2n ** 64n - 1n, perm: 0 })],
+    ['one past it, whatever it allows', 'EFAULT', record({ uaddr: 2n ** 64n - 1n, size: 2n, perm: 0 })],
     ['an invalidation of what is not there', 'taken', record({ type: 3 })],
     ['an invalidation of no bytes', 'EFAULT', record({ type: 3, size: 0n })],
     ['a miss', 'EFAULT', record({ type: 1 })],
