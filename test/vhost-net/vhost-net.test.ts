@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from '@jest/globals'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { RecordWriter } from '../../lib/misses/message.js'
 import type { MissFault } from '../../lib/misses/miss-faults.js'
-import type { MissVerdict } from '../../lib/misses/translator.js'
+import type { MissRequest, MissVerdict } from '../../lib/misses/translator.js'
 import { openVhostNet } from '../../lib/open-vhost-net.js'
 import { tunRequest, tunRequests } from '../../lib/uapi/tun.js'
 import type { VhostNetOptions } from '../../lib/vhost-net/options.js'
@@ -72,6 +72,26 @@ describe('frames', () => {
 })
 
 describe('translations', () => {
+  test('of the used rings are asked for as read and written, whatever the device says', async () => {
+    const asked: MissRequest[] = []
+    const net = await openOn(new LoopbackWorld(), {
+      granule: 4,
+      translator: (own) => ({ translate: (request) => (asked.push(request), own.translate(request)) }),
+    })
+    const rings = [1n << 32n, 2n << 32n].map((queue) => asked.filter(({ iova }) => (iova >> 32n) << 32n === queue))
+    const ranges = rings.map((of) => ({ first: of[0]?.iova ?? 0n, last: (of.at(-1)?.iova ?? 0n) + 3n }))
+    asked.length = 0
+    net.misses.invalidate()
+    expect(net.send(frame(1))).toBe(true)
+    await net.nextFrame(patience())
+    for (const { first, last } of ranges) {
+      const inside = asked.filter(({ iova }) => iova >= first && iova <= last)
+      expect(inside.length).toBeGreaterThan(0)
+      expect(new Set(inside.map(({ access }) => access))).toEqual(new Set(['rw']))
+    }
+    expect(asked.some(({ access }) => access !== 'rw')).toBe(true)
+  })
+
   test('that are taken away under traffic are missed again, and no frame is lost', async () => {
     const net = await openOn(new LoopbackWorld(), { granule: 4096 })
     let before = net.misses.counters.misses
