@@ -61,7 +61,16 @@ export class ManagedDevices {
 
   #add(name: string, parent: SimulatedParent | undefined, node: DeviceNode): void {
     const access = rootsOwn()
-    const device = { name, parent, node, ops: node.ops, driver: 'vhost_vdpa', override: undefined, leaving: undefined, access }
+    const device = {
+      name,
+      parent,
+      node,
+      ops: node.ops,
+      driver: 'vhost_vdpa',
+      override: undefined,
+      leaving: undefined,
+      access,
+    }
     this.#byName.set(name, device)
     this.#byPath.set(node.path, device)
   }
