@@ -268,11 +268,13 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
 
   async #serveAll(guest: Attached): Promise<void> {
     const { ring } = guest
+    // Counted past the last look: a guest on another processor may have the next command there just then, time and again.
+    let count = 0
     try {
       do {
         ring.disableKicks()
-        for (let count = 1; !guest.isLeaving && (await this.#serveOne(guest)); count++)
-          if (count % COMMANDS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve))
+        while (!guest.isLeaving && (await this.#serveOne(guest)))
+          if (++count % COMMANDS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve))
       } while (!guest.isLeaving && !ring.enableKicks())
     } finally {
       // At once with the last look at the ring: a kick that comes now is not of the past.

@@ -1,6 +1,7 @@
 // The shadow of a control queue on the simulator: what a guest asks for reaches the device when it may, is answered right in every kind of ring, and is the state.
 
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals'
+import { GuestRing } from '../../lib/control/guest-ring.js'
 import { ShadowControlQueue } from '../../lib/control/shadow-queue.js'
 import type { PolicyVerdict } from '../../lib/control/shadow-policy.js'
 import { BASE, Guest, kinds, makeWorld, MEMORY_BYTES, startShadow, turn, type World } from './guest.js'
@@ -381,6 +382,28 @@ test('a guest that floods does not keep the program from its own commands, nor t
   await Promise.all(floods)
   expect(world.model.control.vlans.size).toBe(50)
   expect(shadow.counters.errors).toBe(shadow.counters.commands)
+})
+
+test('a guest that always has one more command at the last look does not keep the loop from turning', async () => {
+  const guest = new Guest(world)
+  const { enableKicks } = GuestRing.prototype
+  let left = 500
+  // As from another processor, between the last command and the look behind it.
+  jest.spyOn(GuestRing.prototype, 'enableKicks').mockImplementation(function (this: GuestRing) {
+    guest.collect()
+    if (left-- > 0) void guest.command('VIRTIO_NET_CTRL_VLAN_ADD', 1)
+    return enableKicks.call(this)
+  })
+  const shadow = await startShadow(world, { policy: () => 'deny' })
+  let [before, most] = [0, 0]
+  shadow.attach(guest.queue())
+  while (before < 500) {
+    await turn()
+    most = Math.max(most, shadow.counters.commands - before)
+    before = shadow.counters.commands
+  }
+  jest.restoreAllMocks()
+  expect(most).toBeLessThanOrEqual(64)
 })
 
 test('arguments that are none leave nothing, and one guest is attached at a time', async () => {
