@@ -46,6 +46,8 @@ export interface IommuDevice extends ModelDevice {
 /** Requests that are under way: one, or some that are carried out together. */
 interface InHand {
   readonly ring: DeviceRing
+  /** Where it stood before them. */
+  readonly from: RingState
   /** Chains that were set aside, in order; none where there is one request, whose chain is the queue's. */
   readonly chains: readonly ChainAside[]
   /** One for each of them, once they were carried out. */
@@ -90,6 +92,7 @@ class IommuModel implements DeviceModel {
 
   reset(): void {
     this.#faults.length = 0
+    this.#inHand = undefined
     this.#features = 0n
     this.#iommu.accept(0n)
     if (this.#isOnTheSpot) this.#iommu.resetSync()
@@ -148,7 +151,7 @@ class IommuModel implements DeviceModel {
         break
       }
       if (!this.#finishAll(queue, together)) return false
-      if (mapping === undefined && !this.#begin(device, queue, length)) return false
+      if (mapping === undefined && !this.#begin(device, queue, length, from)) return false
       device.meter.countUnknown()
       if (!device.isRunning || device.meter.isOver) return true
       from = queue.ring.state()
@@ -186,13 +189,14 @@ class IommuModel implements DeviceModel {
   }
 
   /**
-   * Ends what was in hand when it was carried out. A suspension puts the chains back: they come again, and have their answers already. What a driver makes available
+   * Ends what was in hand when it was carried out. A suspension puts the chains back, as does an end of the queue: where it goes on where it stood, they come again, and have their answers
+   * already. What a driver makes available
    * meanwhile is gathered after it, so that a slow sink has few batches, however many requests there are.
    */
-  #end(queue: DeviceQueue, { ring, chains, answers }: InHand): boolean {
+  #end(queue: DeviceQueue, { ring, from, chains, answers }: InHand): boolean {
     if (answers === undefined) return false
     this.#inHand = undefined
-    if (queue.ring !== ring) return true
+    if (queue.ring !== ring && !isAt(queue.ring.state(), from)) return true
     const areHeld = queue.isHolding
     if (areHeld) queue.takeUp()
     for (const [index, answer] of answers.entries()) {
@@ -211,7 +215,7 @@ class IommuModel implements DeviceModel {
   }
 
   /** Carries out the chain that was loaded, whose request is `length` bytes long; false when its answer comes later. */
-  #begin(device: ModelDevice, queue: DeviceQueue, length: number): boolean {
+  #begin(device: ModelDevice, queue: DeviceQueue, length: number, from: RingState): boolean {
     if (length < 0) {
       this.#finish(queue, new Uint8Array(0))
       return true
@@ -226,7 +230,7 @@ class IommuModel implements DeviceModel {
     }
     queue.hold()
     const answers = this.#iommu.answer(readable, writableLength).then((answer) => [answer])
-    this.#keepInHand(device, { ring, chains: [], answers: undefined }, answers, 1)
+    this.#keepInHand(device, { ring, from, chains: [], answers: undefined }, answers, 1)
     return false
   }
 
@@ -236,7 +240,7 @@ class IommuModel implements DeviceModel {
     const statuses = this.#iommu.changeTogether(together.map(({ request }) => request))
     const answers = statuses.then((all) => all.map((status) => Uint8Array.of(status, 0, 0, 0)))
     const chains = together.map(({ chain }) => chain)
-    this.#keepInHand(device, { ring: queue.ring, chains, answers: undefined }, answers, chains.length)
+    this.#keepInHand(device, { ring: queue.ring, from, chains, answers: undefined }, answers, chains.length)
   }
 
   #keepInHand(device: ModelDevice, inHand: InHand, answers: Promise<readonly Uint8Array[]>, count: number): void {
@@ -279,6 +283,10 @@ class IommuModel implements DeviceModel {
   #later(work: Promise<unknown>): void {
     work.catch((failure: unknown) => this.#iommu.report(failure))
   }
+}
+
+function isAt(state: RingState, { available, used }: RingState): boolean {
+  return state.available === available && state.used === used
 }
 
 /**

@@ -173,6 +173,29 @@ describe.each(['split', 'packed'] as const)('requests made available together (%
     await end()
   })
 
+  test('are carried out once when their queue ends meanwhile and goes on where it stood, as when a guest is stopped', async () => {
+    const sink = sleeping(40)
+    const { ask, model, iommu, end } = await scene([sink], format)
+    expect(await ask([join(1)])).toEqual([OK])
+    let isStopped = false
+    const burst = Array.from({ length: 10 }, (_, number) => mapPage(number))
+    const statuses = await ask(burst, (turn) => {
+      if (iommu.isBusy && turn > 0 && !isStopped) {
+        isStopped = true
+        model.setQueueReady(0, false)
+        const base = model.queueState(0) ?? 0
+        model.setQueueState(0, base)
+        model.setQueueReady(0, true)
+        model.kick(0)
+      }
+      return Promise.resolve()
+    })
+    expect(isStopped).toBe(true)
+    expect(statuses).toEqual(burst.map(() => OK))
+    expect(sink.held).toHaveLength(10)
+    await end()
+  })
+
   test('are forgotten when the device is reset meanwhile, and so is what they did', async () => {
     const sink = sleeping(10)
     const { ask, device, iommu, end } = await scene([sink], format)
