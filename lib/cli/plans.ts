@@ -1,6 +1,6 @@
 // `plan` and `apply`: what a host should have, the differences, and making it so.
 
-import { createReadStream, writeFileSync } from 'node:fs'
+import { createReadStream } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import {
   applyPlan,
@@ -23,6 +23,7 @@ import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
 import { progressOn, type Paint, type Report } from './output.js'
 import type { Stage } from './perform.js'
+import { isSameFile, keepFile } from './written-files.js'
 
 /** How `apply` goes about it. */
 export interface ApplyWords {
@@ -54,6 +55,8 @@ export function schema(): Report {
 export async function apply(host: Host, file: string, words: ApplyWords, stage: Stage): Promise<Report> {
   const wanted = await read(file)
   const { journal, dryRun = false, wait, timeout } = words
+  if (journal !== undefined && (await isSameFile(file, journal)))
+    throw new TypeError(`${journal} is the plan itself, which would be lost`)
   const memlock = memlockNeeds(wanted)
   const target = dryRun ? await rehearsal(host) : host
   const progress = progressOn(stage.stderr, stage.environment)
@@ -101,11 +104,7 @@ async function devicesOf(host: Host): Promise<PlannedDevice[]> {
 
 /** Before anything is changed: what cannot be kept is not begun. */
 function keep(file: string, before: Plan): void {
-  try {
-    writeFileSync(file, `# What was there before: \`vhost-vdpa apply\` of this brings it back.\n${formatPlan(before)}`)
-  } catch (failure) {
-    fileFailure(file)(failure)
-  }
+  keepFile(file, `# What was there before: \`vhost-vdpa apply\` of this brings it back.\n${formatPlan(before)}`)
 }
 
 /** A plan from a file, or from standard input where its name is `-`; no more of it than may be a plan. A character has three bytes at most: a plan that is cut off here is always too long. */

@@ -15,6 +15,7 @@ import { vdpaError } from '../base/errors.js'
 import type { Host } from './host.js'
 import { nodeOf, probe } from './opened.js'
 import type { Report } from './output.js'
+import { isSameFile } from './written-files.js'
 
 /** Bytes: one less than fit into a string, so that one more can be seen. */
 const LONGEST = constants.MAX_STRING_LENGTH - 1
@@ -89,11 +90,6 @@ export async function replayTrace(host: Host, file: string, name: string): Promi
     lines: text.split('\n'),
     exitCode: 1,
   }
-}
-
-async function isSameFile(one: string, other: string): Promise<boolean> {
-  const [first, second] = await Promise.all([one, other].map((file) => stat(file).catch(() => undefined)))
-  return first !== undefined && first.dev === second?.dev && first.ino === second.ino
 }
 
 /** No more of a file than one string can hold; what says nothing of its size, such as a device, may have no end. */

@@ -1,10 +1,19 @@
 // `plan` and `apply` by their words: what they print, their exit codes, the journal, and the rehearsal.
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import fs, {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { basename, join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { simulatedHost, type Host } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { Simulator } from '../../lib/simulator/index'
@@ -128,6 +137,43 @@ describe('plan and apply', () => {
     expect(said.err).toContain(`${wrong}:3:20: devices.0.mtu must be >= 68`)
     expect((await command(['plan', join(folder, 'none.yaml')], host)).err).toContain('ENOENT')
     expect((await command(['apply', file, '--journal', join(folder, 'no/where')], host)).err).toContain('ENOENT')
+    expect((await command(['plan', file], host)).code).toBe(1)
+  })
+
+  it('keep a journal whole or not at all, and never in the place of the plan', async () => {
+    const journal = join(folder, 'before.yaml')
+    symlinkSync('before.yaml', join(folder, 'link.yaml'))
+    const own = join(folder, 'own.yaml')
+    copyFileSync(file, own)
+    for (const same of [own, join(folder, '../', basename(folder), 'own.yaml')])
+      expect(await command(['apply', own, '--journal', same], await simulatedHost())).toMatchObject({
+        code: 2,
+        out: '',
+      })
+    expect(readFileSync(own)).toEqual(readFileSync(file))
+    writeFileSync(journal, 'of another time\n', { mode: 0o600 })
+    const { mode } = statSync(journal)
+    expect((await command(['apply', file, '--journal', join(folder, 'link.yaml')], await simulatedHost())).code).toBe(0)
+    expect(readFileSync(journal, 'utf8')).toMatch(/^# What was there before.*\nversion: 1\n/)
+    expect(statSync(journal).mode).toBe(mode)
+    for (const full of ['/dev/full', folder])
+      expect((await command(['apply', file, '--journal', full], await simulatedHost())).code).toBe(1)
+    expect(statSync('/dev/full').isCharacterDevice()).toBe(true)
+    expect(readdirSync(folder).filter((name) => name.includes('before'))).toEqual(['before.yaml'])
+  })
+
+  it('lose no journal of before where there is no room for another', async () => {
+    const journal = join(folder, 'kept.yaml')
+    writeFileSync(journal, 'of another time\n')
+    const full = jest.spyOn(fs, 'fsyncSync').mockImplementation(() => {
+      throw Object.assign(new Error('full'), { code: 'ENOSPC', syscall: 'fsync' })
+    })
+    const host = await simulatedHost()
+    const { code, err } = await command(['apply', file, '--journal', journal], host)
+    full.mockRestore()
+    expect({ code, err }).toEqual({ code: 1, err: expect.stringContaining(`ENOSPC: fsync on ${journal}`) as unknown })
+    expect(readFileSync(journal, 'utf8')).toBe('of another time\n')
+    expect(readdirSync(folder).filter((name) => name.includes('kept'))).toEqual(['kept.yaml'])
     expect((await command(['plan', file], host)).code).toBe(1)
   })
 
