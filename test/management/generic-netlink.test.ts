@@ -5,6 +5,7 @@ import { systemError } from '../../lib/base/errors'
 import { GenericNetlink, type Question } from '../../lib/management/generic-netlink'
 import { failureOf, PlainBackend } from '../backend/fake-backend'
 import { describeNative } from '../native/support'
+import { until } from '../until'
 import { done, generic, scripted, verdict } from './support'
 
 const question: Question = { family: 16, command: 1, attributes: [], name: 'ONE' }
@@ -29,6 +30,7 @@ describe('the client of generic netlink', () => {
     ['a family that is none', { ...question, family: 5n }, /question.family must be/],
     ['a command that is none', { ...question, command: 256 }, /question.command must be/],
     ['attributes that are none', { ...question, attributes: undefined }, /question.attributes must be/],
+    ['a device that is none', { ...question, about: 5 }, /question.about must be/],
     ['an attribute that is none', { ...question, attributes: [null] }, /question.attributes\[0\] must be/],
     [
       'a type that is none',
@@ -41,6 +43,29 @@ describe('the client of generic netlink', () => {
     await using netlink = GenericNetlink.open(backend)
     await expect(netlink.ask(odd as Question)).rejects.toThrow(sentence)
     expect(socket.isReferenced).toBe(false)
+  })
+
+  it('lets a question that was given up, and is refused later, end no other', async () => {
+    const { backend, socket } = scripted(({ sequence }, socket) => void (sequence > 1 && socket.put(verdict(sequence))))
+    const sending: ((failure?: Error) => void)[] = []
+    const sendAsync = (bytes: Uint8Array) =>
+      new Promise<void>((resolve, reject) => {
+        sending.push((failure) => (failure === undefined ? resolve(socket.send(bytes)) : reject(failure)))
+      })
+    Object.assign(socket, { sendAsync })
+    await using netlink = GenericNetlink.open(backend)
+    const controller = new AbortController()
+    const givenUp = failureOf(() => netlink.ask(question, { signal: controller.signal }))
+    await until(() => sending.length === 1)
+    controller.abort()
+    expect(await givenUp).toMatchObject({ code: 'ERR_VDPA_CANCELED' })
+    const next = netlink.ask(question)
+    await until(() => sending.length === 2)
+    sending[0]?.(systemError('EPERM', 1, 'not permitted'))
+    await new Promise(setImmediate)
+    expect(socket.isReferenced).toBe(true)
+    sending[1]?.()
+    expect(await next).toEqual({ messages: [] })
   })
 
   it('asks what the question was when it was asked', async () => {

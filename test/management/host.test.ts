@@ -252,6 +252,8 @@ describe('a device that somebody has open', () => {
     const failure = await failureOf(() => act('net0', { root: blind, timeout: 20 }, family))
     expect(failure).toMatchObject({ code: 'ERR_VDPA_TIMEOUT' })
     expect(failure).toHaveProperty('message', expect.stringContaining(`${doing} it waits in vain`))
+    const ofFamily = { code: 'ERR_VDPA_TIMEOUT', request: 'VDPA_CMD_DEV_DEL' }
+    expect(failure.cause).toEqual(doing === 'deleting' ? expect.objectContaining(ofFamily) : undefined)
     expect(failure).toHaveProperty('message', expect.stringContaining(`pid ${process.pid}`))
     // It has no node any more, nor a driver; one that is deleted is not on the bus.
     expect(await busDevices(root)).toEqual(left)

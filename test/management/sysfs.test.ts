@@ -103,6 +103,20 @@ describe('holders', () => {
     expect((await inventory({ root: { ...disk, list }, backend: new PlainBackend() })).unreadableProcesses).toBe(1)
   })
 
+  it.each([
+    ['EACCES', 1],
+    ['EPERM', 1],
+    // They ended meanwhile.
+    ['ENOENT', 0],
+    ['ESRCH', 0],
+  ])('may be processes into which one may not look: %s', async (code, unreadable) => {
+    file('proc/100/comm', 'qemu\n')
+    const files = diskFiles(root)
+    const list = (path: string) =>
+      path === 'proc/100/fd' ? Promise.reject(Object.assign(new Error(code), { code })) : files.list(path)
+    expect(await nodeHolders({ ...files, list })).toEqual({ byNode: new Map(), unreadable })
+  })
+
   it('of this machine can be looked for', async () => {
     expect((await nodeHolders()).unreadable).toBeGreaterThanOrEqual(0)
   })
