@@ -6,10 +6,12 @@ import { bit } from '../base/bits.js'
 import { throwUncaught } from '../base/program-calls.js'
 import type { Backend } from '../backend/backend.js'
 import type { StateCommand } from '../control/control-state.js'
+import { askPolicy } from '../control/shadow-policy.js'
 import { netQueuePairs } from '../device/device-kinds.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import { encodeBase } from '../device/vring.js'
 import { netFeatureBits, transportFeatureBits } from '../uapi/virtio-features.js'
+import { netCommands, netFeatureBit } from '../uapi/virtio-net-commands.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
 import { virtioStatus } from '../uapi/virtio-status.js'
@@ -53,6 +55,10 @@ export class BridgedDevice implements HostedDevice {
   #listener: DeviceListener | undefined
   #features: bigint | undefined
   #kept: readonly StateCommand[] = []
+  /** What is kept is what the front end brought, and not what a driver left that may be gone. */
+  #isLoaded = false
+  /** Changes with each reset. */
+  #life = 0
   #run: Run | undefined
   /** DRIVER_OK is waited for where the front end says that it sends it. */
   #hasStatus = false
@@ -154,6 +160,7 @@ export class BridgedDevice implements HostedDevice {
     // A driver ended, and this is a new one: User Mode Linux tells of it in no other way.
     for (const vring of this.#resting) vring.stop()
     this.#kept = []
+    this.#isLoaded = false
   }
 
   update(vring: Vring, request: string): void {
@@ -192,7 +199,34 @@ export class BridgedDevice implements HostedDevice {
     this.#isChanged = true
   }
 
+  saveState(): readonly StateCommand[] {
+    return this.#kept
+  }
+
+  /** What the policy denies a guest it denies a front end that brings it. */
+  async loadState(commands: readonly StateCommand[]): Promise<void> {
+    const { features } = this.#offer
+    const strange = commands.find(({ name }) => (features & bit(netFeatureBit(netCommands[name].feature))) === 0n)
+    if (strange !== undefined)
+      throw protocolError('SET_DEVICE_STATE_FD', `the state has ${strange.name}, which this device does not offer`)
+    const { policy, timeout = 10_000 } = this.#runHost.shadow
+    const life = this.#life
+    const judged: StateCommand[] = []
+    for (const { name, payload } of commands) {
+      const value = netCommands[name].decode(payload)
+      const verdict = await askPolicy(policy, { name, value, payload, isFallback: false }, timeout)
+      if (verdict === 'deny') throw protocolError('SET_DEVICE_STATE_FD', `the policy denies ${name} of the state`)
+      judged.push(verdict === 'allow' ? { name, payload } : { name, payload: verdict.payload.slice() })
+    }
+    if (life !== this.#life || this.isLive)
+      throw protocolError('SET_DEVICE_STATE_FD', 'the device was reset or started under the transfer')
+    this.#kept = judged
+    this.#isLoaded = true
+  }
+
   reset(): void {
+    this.#isLoaded = false
+    this.#life++
     for (const vring of this.vrings) vring.reset()
     this.#resting.clear()
     this.#features = undefined
@@ -262,7 +296,10 @@ export class BridgedDevice implements HostedDevice {
     if (refusal !== undefined) throw refusal
     if (plan === undefined) return
     if (this.#run === undefined) this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
-    await this.#run.refresh(this.#controlPlan(plan, request), this.#enabledPairs())
+    const control = this.#controlPlan(plan, request)
+    await this.#run.refresh(control, this.#enabledPairs())
+    // From here on its ring says whether a driver goes on.
+    if (control !== undefined) this.#isLoaded = false
     await this.#followLog(this.#run, request)
   }
 
@@ -335,7 +372,7 @@ export class BridgedDevice implements HostedDevice {
     const vring = this.vrings[this.#controlIndex(taken) ?? -1]
     if (vring === undefined) return []
     const base = startOf(vring, format, 'SET_VRING_BASE')
-    return base === encodeBase(format, initialState(format)) ? [] : this.#kept
+    return base === encodeBase(format, initialState(format)) && !this.#isLoaded ? [] : this.#kept
   }
 
   #enabledPairs(): number {

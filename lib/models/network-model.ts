@@ -10,6 +10,7 @@ import type { DeviceModel, ModelDevice } from './model-device.js'
 import { serveControlQueue } from './network-control.js'
 import { newControlState, type NetControlState, type TalliedQueue } from './network-control-state.js'
 import { NetFilter } from './network-filter.js'
+import { loadControl, rehearseControl, saveControl, type SavedCommand } from './network-saved.js'
 import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
 import { frameHash, rssQueue } from './network-rss.js'
@@ -111,6 +112,22 @@ export class NetworkModel implements DeviceModel {
     const { mac, status } = this.state
     Object.assign(this.state, newControlState(mac, status))
     this.counters.rxDrops += this.inbox.clear()
+  }
+
+  /** What commands have set, for another device. */
+  saved(): SavedCommand[] {
+    return saveControl({ state: this.state, hasFeature: (number) => this.hasFeature(number) })
+  }
+
+  /** The first of the commands that this device would refuse, had its driver accepted all that is offered. */
+  problemWith(commands: readonly SavedCommand[], offered: bigint): string | undefined {
+    return rehearseControl(this, commands, (number) => (offered & bit(number)) !== 0n)
+  }
+
+  /** As if the driver had sent them. One that it may not send under the features that it accepted sets nothing. */
+  load(device: ModelDevice, commands: readonly SavedCommand[]): void {
+    this.#begin(device)
+    for (const command of commands) loadControl(this, [command])
   }
 
   readConfig(device: ModelDevice, config: Uint8Array): void {

@@ -18,6 +18,11 @@ const RSS_TABLE_LAST = 0x8000
 
 const models = new WeakMap<ModelDevice, NetworkModel>()
 
+/** @internal How a network device works; undefined for a device of another kind. */
+export function networkModelOf(device: object): NetworkModel | undefined {
+  return models.get(device as ModelDevice)
+}
+
 /**
  * A network device with `queuePairs` receive and transmit queues and a control queue. A frame that is sent comes back when its destination is the device's
  * own address, or a group; `pair()` connects two devices instead. RangeError for options that contradict each other, features that need others included.

@@ -115,6 +115,10 @@ export const vhostUserVringAddr = struct('vhost_vring_addr', {
 })
 /** SET_LOG_BASE. */
 export const vhostUserLog = struct('vhost_user_log', { mmap_size: u64, mmap_offset: u64 })
+/** SET_DEVICE_STATE_FD: direction 0 saves and 1 loads; phase 0 is the only one, a device whose queues have stopped. */
+export const vhostUserStateTransfer = struct('vhost_user_transfer_device_state', { direction: u32, phase: u32 })
+/** In the answers about a device's state: no descriptor of the back end's follows. */
+export const VHOST_USER_STATE_NO_FD = 0x100
 /** The head of GET_CONFIG and SET_CONFIG. */
 export const vhostUserConfigHead = struct('vhost_user_config', { offset: u32, size: u32, flags: u32 })
 /** GET_INFLIGHT_FD and SET_INFLIGHT_FD. */

@@ -11,6 +11,7 @@ import {
   vhostUserMemoryHead,
   vhostUserRegion,
   vhostUserRequests,
+  vhostUserStateTransfer,
   vhostUserVringAddr,
   vhostUserVringState,
   VHOST_USER_VRING_NO_FD,
@@ -104,6 +105,8 @@ export interface RequestValues {
   REM_MEM_REG: { readonly region: RegionDescription }
   SET_STATUS: OfNumber
   GET_STATUS: object
+  SET_DEVICE_STATE_FD: { readonly direction: number; readonly phase: number }
+  CHECK_DEVICE_STATE: object
 }
 
 /** A request that this back end knows. */
@@ -256,6 +259,8 @@ const rules: { readonly [N in KnownRequest]: Rule<N> } = {
   REM_MEM_REG: { files: [0, 1], decode: singleRegion },
   SET_STATUS: ofNumber,
   GET_STATUS: nothing(),
+  SET_DEVICE_STATE_FD: { files: [1, 1], decode: (payload) => whole(vhostUserStateTransfer, payload) },
+  CHECK_DEVICE_STATE: nothing(),
 }
 
 const names = new Map<number, VhostUserRequest>(

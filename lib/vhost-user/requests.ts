@@ -12,10 +12,13 @@ import {
   vhostUserInflightSplit,
   vhostUserProtocolBits as protocol,
   vhostUserVringState,
+  VHOST_USER_STATE_NO_FD,
 } from '../uapi/vhost-user.js'
 import { BackEndChannel } from './back-end-channel.js'
 import { encodeNumber, protocolError, type KnownRequest, type RequestValue, type RequestValues } from './codec.js'
 import { DirtyLog } from './dirty-log.js'
+import { decodeDeviceState, encodeDeviceState } from './device-state.js'
+import { StateTransfer } from './state-transfer.js'
 import { kindOf, notifierOf } from './notifier.js'
 import type { HostedDevice } from './hosted-device.js'
 import type { Vring } from './vring.js'
@@ -42,10 +45,14 @@ export interface Connection {
   channel: BackEndChannel | undefined
   /** Files that were made for the front end go with an answer. */
   readonly answerFiles: MemoryRegion[]
+  /** Milliseconds that a transfer of a device's state may take once its outcome is asked for. */
+  readonly stateTimeout: number
+  /** The last one. */
+  transfer: StateTransfer | undefined
 }
 
 /** The payload of an answer, or how it is made once the device has settled. */
-export type Answer = Uint8Array | (() => Uint8Array)
+export type Answer = Uint8Array | (() => Uint8Array) | Promise<Uint8Array>
 
 type Handlers = {
   readonly [N in KnownRequest]?: (
@@ -72,6 +79,8 @@ const gates: Partial<Record<KnownRequest, number>> = {
   REM_MEM_REG: protocol.CONFIGURE_MEM_SLOTS,
   SET_STATUS: protocol.STATUS,
   GET_STATUS: protocol.STATUS,
+  SET_DEVICE_STATE_FD: protocol.DEVICE_STATE,
+  CHECK_DEVICE_STATE: protocol.DEVICE_STATE,
 }
 
 /** Whether a protocol feature was accepted. */
@@ -275,6 +284,37 @@ const handlers: Handlers = {
     return vhostUserInflight.encode(value)
   },
   SET_INFLIGHT_FD: () => undefined,
+  SET_DEVICE_STATE_FD: (connection, { direction, phase }, [file]) => {
+    const { device } = connection
+    if (file === undefined) return undefined
+    if (direction > 1 || phase !== 0)
+      throw protocolError('SET_DEVICE_STATE_FD', `direction ${direction} in phase ${phase}`)
+    if (device.isLive)
+      throw protocolError('SET_DEVICE_STATE_FD', 'queues run: a state is moved of a device that stands still')
+    connection.transfer?.close()
+    connection.transfer = undefined
+    const { deviceId } = device
+    connection.transfer =
+      direction === 0
+        ? StateTransfer.save(file, encodeDeviceState({ deviceId, commands: device.saveState() }))
+        : StateTransfer.load(file, (bytes) => {
+            if (device.isLive) throw protocolError('SET_DEVICE_STATE_FD', 'queues were started under the transfer')
+            return device.loadState(decodeDeviceState(bytes, deviceId).commands)
+          })
+    return encodeNumber(BigInt(VHOST_USER_STATE_NO_FD))
+  },
+  CHECK_DEVICE_STATE: async ({ transfer, stateTimeout }) => {
+    if (transfer === undefined) throw protocolError('CHECK_DEVICE_STATE', 'no state was moved')
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<Error>((resolve) => {
+      const tell = () => resolve(protocolError('CHECK_DEVICE_STATE', 'the transfer has not ended'))
+      timer = setTimeout(tell, stateTimeout)
+    })
+    const outcome = await Promise.race([transfer.ended, late])
+    clearTimeout(timer)
+    if (outcome !== undefined) throw outcome
+    return encodeNumber(0n)
+  },
 }
 
 /** Requests that have an answer of their own, whether one is asked for or not. */
@@ -288,6 +328,8 @@ export const answered: ReadonlySet<KnownRequest> = new Set<KnownRequest>([
   'GET_MAX_MEM_SLOTS',
   'GET_STATUS',
   'SET_LOG_BASE',
+  'SET_DEVICE_STATE_FD',
+  'CHECK_DEVICE_STATE',
 ])
 
 /** Carries a request out, as far as it takes no time; returns its answer. */

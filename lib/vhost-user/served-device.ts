@@ -4,6 +4,9 @@ import { bit } from '../base/bits.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Backend } from '../backend/backend.js'
 import type { DeviceOps } from '../models/device-ops.js'
+import type { ModelDevice } from '../models/model-device.js'
+import { networkModelOf } from '../models/network.js'
+import type { SavedCommand } from '../models/network-saved.js'
 import { transportFeatureBits as transport } from '../uapi/virtio-features.js'
 import { missingFeatureNeed } from '../uapi/feature-needs.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
@@ -55,6 +58,7 @@ export class ServedDevice implements HostedDevice {
   readonly #written = new Map<number, WrittenAreas>()
   #listener: DeviceListener | undefined
   #features: bigint | undefined
+  #loaded: readonly SavedCommand[] | undefined
 
   constructor(ops: DeviceOps, backend: Backend, slots: number) {
     this.ops = ops
@@ -100,6 +104,17 @@ export class ServedDevice implements HostedDevice {
 
   logChanged(): void {
     this.dma.log = this.writeLog.isWanted ? this.writeLog : undefined
+  }
+
+  saveState(): readonly SavedCommand[] {
+    return this.#loaded ?? networkModelOf(this.ops)?.saved() ?? []
+  }
+
+  /** Kept until a queue starts: the driver's features, which begin all anew, come after it. */
+  loadState(commands: readonly SavedCommand[]): void {
+    const problem = networkModelOf(this.ops)?.problemWith(commands, this.features)
+    if (problem !== undefined) throw protocolError('SET_DEVICE_STATE_FD', `the device refuses ${problem} of the state`)
+    this.#loaded = commands
   }
 
   /** What a guest may be offered. */
@@ -198,7 +213,7 @@ export class ServedDevice implements HostedDevice {
       calls.call(() => this.stop(vring))
       vring.reset()
     }
-    this.#features = undefined
+    this.#features = this.#loaded = undefined
     calls.call(() => this.ops.reset())
   }
 
@@ -226,6 +241,9 @@ export class ServedDevice implements HostedDevice {
       ops.setStatus(RUNNING & ~virtioStatus.DRIVER_OK)
       ops.setStatus(RUNNING)
     }
+    const loaded = this.#loaded
+    this.#loaded = undefined
+    if (loaded !== undefined) networkModelOf(ops)?.load(ops as ModelDevice, loaded)
     ops.setQueueSize(index, size)
     if (!ops.setQueueAddresses(index, descriptor, driver, device) || ops.setQueueState(index, base) !== true)
       throw protocolError(request, `the device refuses queue ${index} as it is`)

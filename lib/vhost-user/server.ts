@@ -29,6 +29,7 @@ export const OFFERED_ALWAYS = maskOf([
   protocol.RESET_DEVICE,
   protocol.CONFIGURE_MEM_SLOTS,
   protocol.STATUS,
+  protocol.DEVICE_STATE,
 ])
 const OFFERED = OFFERED_ALWAYS | maskOf([protocol.LOG_SHMFD, protocol.INFLIGHT_SHMFD])
 

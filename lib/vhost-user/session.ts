@@ -6,7 +6,7 @@ import { callUnasked, ProgramCalls, throwUncaught } from '../base/program-calls.
 import type { Backend, Subscription } from '../backend/backend.js'
 import { ServedStream } from '../backend/served-stream.js'
 import type { StreamSocket, UnixSockets } from '../backend/sockets.js'
-import { vhostUserConfigHead, vhostUserProtocolBits as protocol } from '../uapi/vhost-user.js'
+import { vhostUserConfigHead, vhostUserProtocolBits as protocol, VHOST_USER_STATE_NO_FD } from '../uapi/vhost-user.js'
 import {
   decodeRequest,
   encodeNumber,
@@ -69,6 +69,8 @@ export class Session {
       status: 0,
       channel: undefined,
       answerFiles: [],
+      stateTimeout: options.messageTimeout,
+      transfer: undefined,
     }
     device.listen({
       configChanged: () => this.#configChanged(),
@@ -103,6 +105,7 @@ export class Session {
     calls.call(() => device.release())
     log?.close()
     channel?.close()
+    this.#connection.transfer?.close()
     calls.call(() => onEnd(this))
     if (error !== undefined) onRefusal(error)
     calls.throwKept()
@@ -121,7 +124,10 @@ export class Session {
       const request = decodeRequest(header.request, payload, files.length)
       const answer = carryOut(this.#connection, request, files)
       if (this.#isEnded) return
-      const reply = () => this.#reply(header.request, answer, wantsAck(), (bytes) => this.#padded(bytes, payload, name))
+      const pad = (bytes: Uint8Array) => this.#padded(bytes, payload, name)
+      if (answer instanceof Promise)
+        return this.#waitFor(answer.then((later) => this.#reply(header.request, later, false, pad)).catch(refuse))
+      const reply = () => this.#reply(header.request, answer, wantsAck(), pad)
       const settling = device.settle?.(name)
       if (settling === undefined) reply()
       else this.#waitFor(settling.then(reply).catch(refuse))
@@ -146,7 +152,12 @@ export class Session {
     answered.finally(goOn).catch(throwUncaught)
   }
 
-  #reply(request: number, answer: Answer | undefined, wantsAck: boolean, pad: (bytes: Uint8Array) => Uint8Array): void {
+  #reply(
+    request: number,
+    answer: Exclude<Answer, Promise<Uint8Array>> | undefined,
+    wantsAck: boolean,
+    pad: (bytes: Uint8Array) => Uint8Array,
+  ): void {
     if (this.#isEnded) return
     if (answer !== undefined) this.#send(request, pad(typeof answer === 'function' ? answer() : answer))
     else if (wantsAck) this.#send(request, encodeNumber(0n))
@@ -167,7 +178,10 @@ export class Session {
       this.end()
       throw error
     }
-    if (name === 'GET_CONFIG' || (wantsAck && !answered.has(name))) {
+    if (name === 'SET_DEVICE_STATE_FD' || name === 'CHECK_DEVICE_STATE') {
+      this.#options.onRefusal(error)
+      this.#send(request, encodeNumber(BigInt(1 | VHOST_USER_STATE_NO_FD)))
+    } else if (name === 'GET_CONFIG' || (wantsAck && !answered.has(name))) {
       this.#options.onRefusal(error)
       const none = { offset: 0, size: 0, flags: 0 }
       this.#send(request, name === 'GET_CONFIG' ? vhostUserConfigHead.encode(none) : encodeNumber(1n))

@@ -143,18 +143,28 @@ export class FrontEnd {
   /** Sets a queue up and starts it. */
   queue(
     index: number,
-    { format = 'split', size = 16, eventIdx = false }: { format?: RingFormat; size?: number; eventIdx?: boolean } = {},
+    {
+      format = 'split',
+      size = 16,
+      eventIdx = false,
+      base,
+    }: { format?: RingFormat; size?: number; eventIdx?: boolean; base?: Uint8Array } = {},
   ): GuestQueue {
     const sizes = areaSizes(format, size)
     const [descriptor, driver, device] = [this.room(sizes.descriptor), this.room(sizes.driver), this.room(sizes.device)]
     const areas = { descriptor: descriptor.memory, driver: driver.memory, device: device.memory }
     if (format === 'packed') writeEmptyPackedRing(areas, size, 0)
-    const ring = createDriverRing({ format, size, areas, features: { eventIdx } })
+    // A driver that goes on has its indexes where the other device stood.
+    const at = base === undefined ? 0 : new DataView(base.buffer, base.byteOffset).getUint16(4, true)
+    if (base !== undefined)
+      for (const area of [driver, device]) new DataView(area.bytes.buffer, area.bytes.byteOffset).setUint16(2, at, true)
+    const state = base === undefined ? initialState(format) : { available: at, used: at }
+    const ring = createDriverRing({ format, size, areas, features: { eventIdx }, state })
     const [kick, call] = [this.#backend.eventfd(), this.#backend.eventfd()]
     this.#eventfds.push(kick, call)
     const { available, used } = initialState(format)
     this.send('SET_VRING_NUM', words(index, size))
-    this.send('SET_VRING_BASE', words(index, format === 'split' ? 0 : available + used * 0x1_0000))
+    this.send('SET_VRING_BASE', base ?? words(index, format === 'split' ? 0 : available + used * 0x1_0000))
     const addresses = (flags: number, log: bigint) =>
       words(index, flags, descriptor.user, device.user, driver.user, log)
     this.send('SET_VRING_ADDR', addresses(0, 0xffff_ffff_ffff_ffffn))

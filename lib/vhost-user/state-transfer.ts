@@ -1,0 +1,85 @@
+// One transfer of a device's state through a pipe of the front end's: written or read as fast as the other side goes, without anybody waiting for it but who asks how it ended.
+
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { throwUncaught } from '../base/program-calls.js'
+import type { PassedFile } from '../backend/sockets.js'
+import { protocolError } from './codec.js'
+import { STATE_LAST } from './device-state.js'
+import { kindOf } from './notifier.js'
+
+/** The end of a transfer: undefined when all went well. */
+export type Outcome = Error | undefined
+
+/** What is under way. */
+export class StateTransfer {
+  /** Never rejects. */
+  readonly ended: Promise<Outcome>
+  readonly #socket: Socket
+
+  private constructor(socket: Socket, begin: (socket: Socket, end: (outcome: Outcome) => void) => void) {
+    this.#socket = socket
+    this.ended = new Promise((resolve) => {
+      socket.once('error', (failure) => resolve(refused(failure.message)))
+      socket.once('close', () => resolve(refused('it was not finished')))
+      begin(socket, resolve)
+    })
+  }
+
+  /** Writes `state`, and closes the pipe. */
+  static save(file: PassedFile, state: Uint8Array): StateTransfer {
+    return new StateTransfer(open(file, constants.O_WRONLY), (socket, end) => {
+      socket.end(state, () => {
+        end(undefined)
+        socket.destroy()
+      })
+    })
+  }
+
+  /** Reads to the end of the pipe, and gives `load` what came; what that throws is the outcome. */
+  static load(file: PassedFile, load: (state: Uint8Array) => void | Promise<void>): StateTransfer {
+    return new StateTransfer(open(file, constants.O_RDONLY), (socket, end) => {
+      const pieces: Uint8Array[] = []
+      let length = 0
+      socket.on('data', (piece: Uint8Array) => {
+        length += piece.length
+        if (length > STATE_LAST) {
+          end(refused(`it has more than ${STATE_LAST} bytes`))
+          socket.destroy()
+        } else pieces.push(piece)
+      })
+      socket.once('end', () => {
+        const loading = async () => load(new Uint8Array(Buffer.concat(pieces)))
+        loading()
+          .then(
+            () => end(undefined),
+            (failure: unknown) => end(failure as Error),
+          )
+          .finally(() => socket.destroy())
+          .catch(throwUncaught)
+      })
+    })
+  }
+
+  /** Ends it where it is. */
+  close(): void {
+    this.#socket.destroy()
+  }
+}
+
+/** The pipe once more, by a description of its own: its flags are not the front end's. */
+function open(file: PassedFile, access: number): Socket {
+  if (!fstatSync(file.fd).isFIFO()) throw refused(`a descriptor that is ${kindOf(file)}, and no pipe`)
+  const fd = openSync(`/proc/self/fd/${file.fd}`, access | constants.O_NONBLOCK)
+  try {
+    const isRead = access === constants.O_RDONLY
+    return new Socket({ fd, readable: isRead, writable: !isRead, allowHalfOpen: true })
+  } catch (failure) {
+    closeSync(fd)
+    throw failure
+  }
+}
+
+function refused(text: string): Error {
+  return protocolError('SET_DEVICE_STATE_FD', `the device's state was not moved: ${text}`)
+}

@@ -1,0 +1,273 @@
+// A network device whose front end carries its state elsewhere: from one server to another, and to a bridge; and pipes that are slow, closed, or full of something else.
+
+import { afterEach, expect, it } from '@jest/globals'
+import { spawnSync } from 'node:child_process'
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
+import fc from 'fast-check'
+import { openDevice } from '../../lib/open'
+import {
+  blockDevice,
+  bridgeVhostUser,
+  networkDevice,
+  serveVhostUser,
+  type BridgeVhostUserOptions,
+} from '../../lib/serve'
+import { Simulator } from '../../lib/simulator'
+import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
+import { decodeDeviceState, encodeDeviceState } from '../../lib/vhost-user/device-state'
+import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { until } from '../until'
+import { FrontEnd, words, type GuestQueue } from './front-end'
+
+const STATUS = 1n << 16n
+const [SAVE, LOAD] = [0, 1]
+const OK = 0x100n
+const moreFeatures = [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN]
+
+/** Both ends of a pipe with a name, which nobody waits at. */
+function pipe(folder: TemporaryFolder, name: string): { readonly read: number; readonly write: number } {
+  const path = folder.file(name)
+  spawnSync('mkfifo', [path])
+  const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  return { read, write: openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) }
+}
+
+async function readAll(fd: number): Promise<Uint8Array> {
+  const bytes: number[] = []
+  const target = new Uint8Array(4096)
+  for (;;) {
+    try {
+      const length = readSync(fd, target)
+      if (length === 0) return Uint8Array.from(bytes)
+      bytes.push(...target.subarray(0, length))
+    } catch (failure) {
+      if ((failure as { code?: string }).code !== 'EAGAIN') throw failure
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+}
+
+describeNative('the state of a device that is moved', (backend) => {
+  let folder = new TemporaryFolder()
+  let before = openDescriptors()
+  let count = 0
+  afterEach(async () => {
+    folder[Symbol.dispose]()
+    await untilNoneIsOpen(before)
+  })
+  const begin = () => {
+    backend()
+    before = openDescriptors()
+    folder = new TemporaryFolder()
+  }
+  const model = () => networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2, moreFeatures })
+  const command = async (front: FrontEnd, queue: GuestQueue, ...bytes: number[]) => {
+    const [head, ack] = [front.room(bytes.length), front.room(1)]
+    head.bytes.set(bytes)
+    queue.ring.begin()
+    queue.ring.pushAddress(head.guest, bytes.length, false)
+    queue.ring.pushAddress(ack.guest, 1, true)
+    queue.ring.commit(1)
+    if (queue.ring.publish()) queue.kick.signal()
+    await queue.take()
+    expect(ack.bytes[0]).toBe(0)
+  }
+  /** A guest's modes, MAC table, VLANs, pairs and address. */
+  const settle = async (front: FrontEnd) => {
+    await front.begin(0n, STATUS)
+    const queues = [0, 1, 2, 3, 4].map((index) => front.queue(index))
+    const control = queues[4] as GuestQueue
+    await command(front, control, 4, 0, 2, 0)
+    await command(front, control, 0, 1, 0)
+    await command(front, control, 1, 0, ...words(1), 2, 0, 0, 0, 0, 5, ...words(1), 0x33, 0x33, 0, 0, 0, 9)
+    await command(front, control, 1, 1, 2, 0, 0, 0, 0, 9)
+    for (const vlan of [7, 9]) await command(front, control, 2, 0, vlan, 0)
+  }
+  const stop = async (front: FrontEnd) => {
+    const bases: Uint8Array[] = []
+    for (const index of [0, 1, 2, 3, 4]) bases.push((await front.ask('GET_VRING_BASE', words(index, 0))).payload)
+    return bases
+  }
+  const save = async (front: FrontEnd): Promise<Uint8Array> => {
+    const { read, write } = pipe(folder, `pipe${count++}`)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [write])).value).toBe(OK)
+    closeSync(write)
+    const bytes = await readAll(read)
+    closeSync(read)
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0n)
+    return bytes
+  }
+  const load = async (front: FrontEnd, bytes: Uint8Array): Promise<bigint> => {
+    const { read, write } = pipe(folder, `pipe${count++}`)
+    const { value } = await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])
+    closeSync(read)
+    // A slow one.
+    const half = bytes.length >> 1
+    writeSync(write, bytes.subarray(0, half))
+    await new Promise((resolve) => setImmediate(resolve))
+    writeSync(write, bytes.subarray(half))
+    closeSync(write)
+    return value === OK ? (await front.ask('CHECK_DEVICE_STATE')).value : value
+  }
+  /** Goes on with the driver's rings where they stood. */
+  const goOn = async (front: FrontEnd, bases: readonly Uint8Array[]) => {
+    await front.begin(0n, STATUS)
+    for (const index of [0, 1, 2, 3, 4]) front.queue(index, { base: bases[index] as Uint8Array })
+    await front.ask('GET_FEATURES')
+  }
+  type Control = ReturnType<typeof model>['control']
+  const about = ({ control, mac }: { readonly control: Control; readonly mac: string }) => ({
+    mac,
+    pairs: control.queuePairs,
+    vlans: [...control.vlans],
+    table: control.table,
+    acceptsAllMulticast: control.acceptsAllMulticast,
+    isPromiscuous: control.isPromiscuous,
+  })
+  const expected = {
+    mac: '02:00:00:00:00:09',
+    pairs: 2,
+    vlans: [7, 9],
+    table: { unicast: ['02:00:00:00:00:05'], multicast: ['33:33:00:00:00:09'] },
+    acceptsAllMulticast: false,
+    isPromiscuous: false,
+  }
+  const bridged = async (settings: Partial<BridgeVhostUserOptions> = {}) => {
+    const simulator = new Simulator()
+    const device = model()
+    const open = await openDevice(simulator.add(device), { backend: simulator, expect: 'net' })
+    const bridge = await bridgeVhostUser(open, { socket: folder.file(`bridge${count++}`), ...settings })
+    const end = async () => {
+      await bridge.close()
+      await open.close()
+      expect(simulator.descriptors).toEqual([])
+    }
+    return { device, bridge, path: bridge.path, [Symbol.asyncDispose]: end }
+  }
+
+  it('is the same in another server, and in a bridge, and in a server again', async () => {
+    begin()
+    const [first, last] = [model(), model()]
+    using source = serveVhostUser(first, { socket: folder.file('first') })
+    using target = serveVhostUser(last, { socket: folder.file('last') })
+    await using middle = await bridged()
+    let bytes: Uint8Array
+    let bases: readonly Uint8Array[]
+    {
+      using front = new FrontEnd(backend(), source.path)
+      await settle(front)
+      expect(about(first)).toEqual(expected)
+      expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [0])).value).toBe(0x101n)
+      bases = await stop(front)
+      bytes = await save(front)
+    }
+    // Before the driver's features are known, as QEMU does: what follows is the driver's that goes on.
+    for (const [path, device] of [
+      [middle.path, middle.device],
+      [target.path, last],
+    ] as const) {
+      using front = new FrontEnd(backend(), path)
+      front.send('SET_PROTOCOL_FEATURES', words((await front.ask('GET_PROTOCOL_FEATURES')).value))
+      expect(await load(front, bytes)).toBe(0n)
+      await goOn(front, bases)
+      expect(about(device)).toEqual(expected)
+      bases = await stop(front)
+      bytes = await save(front)
+    }
+    expect([...target.refusals, ...middle.bridge.refusals]).toEqual([])
+    expect(source.refusals).toEqual([expect.stringContaining('queues run')])
+    await until(() => target.frontEnds === 0 && source.frontEnds === 0)
+    // The next front end is another's.
+    using next = new FrontEnd(backend(), middle.path)
+    await next.begin(0n, STATUS)
+    for (const index of [0, 1, 2, 3, 4]) next.queue(index)
+    await next.ask('GET_FEATURES')
+    expect(about(middle.device).vlans).toEqual([])
+  })
+
+  it('is asked for at the policy of a bridge, and refused as a whole', async () => {
+    begin()
+    await using world = await bridged({
+      policy: ({ name }) => (name === 'VIRTIO_NET_CTRL_MAC_ADDR_SET' ? 'deny' : 'allow'),
+    })
+    using front = new FrontEnd(backend(), world.path)
+    await front.begin(0n, STATUS)
+    const vlan = { name: 'VIRTIO_NET_CTRL_VLAN_ADD', payload: Uint8Array.of(3, 0) } as const
+    const mac = { name: 'VIRTIO_NET_CTRL_MAC_ADDR_SET', payload: Uint8Array.of(2, 0, 0, 0, 0, 7) } as const
+    expect(await load(front, encodeDeviceState({ deviceId: 1, commands: [vlan, mac] }))).toBe(0x101n)
+    for (const index of [0, 1, 2, 3, 4]) front.queue(index)
+    await front.ask('GET_FEATURES')
+    expect([world.device.mac, [...world.device.control.vlans]]).toEqual(['02:00:00:00:00:01', []])
+    expect(world.bridge.refusals).toEqual([expect.stringContaining('the policy denies')])
+  })
+
+  it.each<[string, Uint8Array]>([
+    ['nothing', new Uint8Array(0)],
+    ['garbage', new Uint8Array(100).fill(0xa5)],
+    ['half a part', encodeDeviceState({ deviceId: 1, commands: [] }).subarray(0, 20)],
+    ['another device’s', encodeDeviceState({ deviceId: 2, commands: [] })],
+    [
+      'a VLAN that is none',
+      encodeDeviceState({
+        deviceId: 1,
+        commands: [{ name: 'VIRTIO_NET_CTRL_VLAN_ADD', payload: Uint8Array.of(0, 0xff) }],
+      }),
+    ],
+    [
+      'more pairs than there are',
+      encodeDeviceState({
+        deviceId: 1,
+        commands: [{ name: 'VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET', payload: Uint8Array.of(9, 0) }],
+      }),
+    ],
+  ])('is refused where it is %s, and the device goes on without it', async (_, bytes) => {
+    begin()
+    const device = model()
+    using server = serveVhostUser(device, { socket: folder.file('s') })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(0n, STATUS)
+    expect(await load(front, bytes)).toBe(0x101n)
+    await settle(front)
+    expect(about(device)).toEqual(expected)
+    expect(server.refusalCount).toBe(1)
+    front.close()
+    await until(() => server.frontEnds === 0)
+  })
+
+  it('is refused by what is no pipe, in another phase, without a transfer, and where its pipe never ends', async () => {
+    begin()
+    using server = serveVhostUser(blockDevice({ capacity: 8 }), { socket: folder.file('s'), messageTimeout: 50 })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(0n, STATUS)
+    const { read, write } = pipe(folder, 'pipe')
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [front.fd])).value).toBe(0x101n)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 1), [write])).value).toBe(0x101n)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(2, 0), [write])).value).toBe(0x101n)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])).value).toBe(OK)
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
+    // A disk has no state besides its kind: what it saves it takes.
+    const bytes = await save(front)
+    expect(await load(front, bytes)).toBe(0n)
+    closeSync(read)
+    closeSync(write)
+    front.close()
+    await until(() => server.frontEnds === 0)
+  })
+
+  it('may be any bytes', () => {
+    backend()
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        const own = encodeDeviceState({ deviceId: 1, commands: [] })
+        for (const state of [bytes, Uint8Array.of(...own, ...bytes)]) {
+          try {
+            decodeDeviceState(state, 1)
+          } catch (failure) {
+            expect(failure).toMatchObject({ code: 'ERR_VDPA_PROTOCOL' })
+          }
+        }
+      }),
+    )
+  })
+})
