@@ -386,7 +386,7 @@ test('a guest that floods does not keep the program from its own commands, nor t
 
 test('a guest that always has one more command at the last look does not keep the loop from turning', async () => {
   const guest = new Guest(world)
-  const { enableKicks } = GuestRing.prototype
+  const enableKicks: (this: GuestRing) => boolean = Reflect.get(GuestRing.prototype, 'enableKicks')
   let left = 500
   // As from another processor, between the last command and the look behind it.
   jest.spyOn(GuestRing.prototype, 'enableKicks').mockImplementation(function (this: GuestRing) {

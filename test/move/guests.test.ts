@@ -1,6 +1,6 @@
 // A guest moves from one device to another one, in memory that both reach or that is copied, its queues shadowed or not; and goes on where it was when any call of that is refused.
 
-import { afterEach, describe, expect, test } from '@jest/globals'
+import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import type { VdpaDevice } from '../../lib/device/vdpa-device.js'
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { GuestMemory } from '../../lib/memory/guest-memory.js'
@@ -176,6 +176,21 @@ describe('memory that is copied', () => {
     expect((await move.finish()).isMoved).toBe(true)
     expect(Buffer.compare(bytes(region), bytes(guest.region))).toBe(0)
     expect(bytes(region).some((byte) => byte !== 0)).toBe(true)
+  })
+
+  test('is copied anew, all of it, where a round failed: what the log said is in no other', async () => {
+    const { simulator, source, target, guest, log, shadows } = await world([], true)
+    const { memory } = copyOf(simulator, log, guest)
+    const move = await prepareMove(source, target, { shadows, memory })
+    await move.copy()
+    log.mark(BASE, 0x1000)
+    const slices = jest.spyOn(memory.to, 'slices').mockImplementationOnce(() => {
+      throw new RangeError('for a moment')
+    })
+    await expect(move.copy()).rejects.toThrow('for a moment')
+    slices.mockRestore()
+    expect(await move.copy()).toBe(MEMORY_BYTES)
+    await move.abandon()
   })
 
   test('is refused where the target lacks some of it', async () => {

@@ -2,9 +2,11 @@
 
 import { afterEach, describe, expect, jest, test } from '@jest/globals'
 import type { ShownCall } from '../../lib/backend/call.js'
+import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
+import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { moveDevice } from '../../lib/move/move.js'
 import { openDevice } from '../../lib/open.js'
-import { networkDevice } from '../../lib/simulator/index.js'
+import { blockDevice, networkDevice, Simulator } from '../../lib/simulator/index.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { virtioStatus } from '../../lib/uapi/virtio-status.js'
 import { makeNetWorld, sendFrames, settle, upTo } from '../shadow/guest.js'
@@ -64,6 +66,34 @@ test('each call of the source refused in turn once the target did not start', as
   }
   expect(nth).toBeLessThan(200)
   expect([...outcomes].sort()).toEqual(['moved: false', 'thrown'])
+})
+
+test('a disk whose queues were copied to another system goes back with what it was given there', async () => {
+  const simulators = [A, B].map((path) => {
+    const simulator = new Simulator({ scheduler: 'manual' })
+    simulator.add(blockDevice({ path, capacity: 64 }))
+    return simulator
+  })
+  const [from, to] = simulators.map((simulator) => new FaultyBackend(simulator)) as [FaultyBackend, FaultyBackend]
+  const source = await openDevice(A, { backend: from, expect: 'block' })
+  const target = await openDevice(B, { backend: to, expect: 'block' })
+  await source.negotiate([])
+  const driver = await BlockDriver.start(source, { size: 16 })
+  await source.start()
+  const writes = Promise.all([1, 2, 3].map((at) => driver.write(at, new Uint8Array(512).fill(at))))
+  writes.catch(() => undefined)
+  to.fail({ with: 'EIO', when: setsDriverOk })
+  const { isMoved, device } = await moveDevice(source, target, { driver })
+  expect([isMoved, device, source.state]).toEqual([false, source, 'running'])
+  let isWritten = false
+  void writes.finally(() => (isWritten = true))
+  await until(() => {
+    simulators[0]?.drain()
+    return isWritten
+  })
+  await writes
+  for (const one of [source, target]) await one.close()
+  expect(simulators.map(({ descriptors }) => descriptors)).toEqual([[], []])
 })
 
 describe('what the eventfds of the program throw when the target runs', () => {
