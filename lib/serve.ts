@@ -76,6 +76,9 @@ export function serveVhostUser(model: ServedModel, options: ServeVhostUserOption
  * is started and stopped as a whole. Interrupts go through this process where the front end passes a socket instead of an eventfd, as User Mode Linux does, and both
  * directions on a simulator.
  *
+ * A front end that migrates has a dirty log where the device can be suspended, resumed, and have rings enabled meanwhile (`bridge.dirtyLog`): the data queues are shadowed here while it wants one
+ * (`bridge.isLogging`). What the control queue has set goes from one bridge or served model to another by DEVICE_STATE; `options.policy` is asked about what comes so.
+ *
  * Errors: ERR_VDPA_STATE for a device that is negotiated, or bridged already; those of serveVhostUser() for the socket; what the device refuses. Since 0.1.0.
  */
 export async function bridgeVhostUser(device: VdpaDevice, options: BridgeVhostUserOptions): Promise<VhostUserBridge> {

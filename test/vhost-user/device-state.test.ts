@@ -1,6 +1,6 @@
 // A network device whose front end carries its state elsewhere: from one server to another, and to a bridge; and pipes that are slow, closed, or full of something else.
 
-import { afterEach, expect, it } from '@jest/globals'
+import { afterEach, expect, it, jest } from '@jest/globals'
 import { spawnSync } from 'node:child_process'
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import fc from 'fast-check'
@@ -16,6 +16,7 @@ import { Simulator } from '../../lib/simulator'
 import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
 import { decodeDeviceState, encodeDeviceState } from '../../lib/vhost-user/device-state'
 import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { hearUncaught } from '../uncaught'
 import { until } from '../until'
 import { FrontEnd, words, type GuestQueue } from './front-end'
 
@@ -30,6 +31,15 @@ function pipe(folder: TemporaryFolder, name: string): { readonly read: number; r
   spawnSync('mkfifo', [path])
   const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   return { read, write: openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) }
+}
+
+/** Writes until there is no room. */
+function fill(fd: number): void {
+  try {
+    for (;;) writeSync(fd, new Uint8Array(4096))
+  } catch (failure) {
+    expect(failure).toMatchObject({ code: 'EAGAIN' })
+  }
 }
 
 async function readAll(fd: number): Promise<Uint8Array> {
@@ -253,6 +263,58 @@ describeNative('the state of a device that is moved', (backend) => {
     closeSync(write)
     front.close()
     await until(() => server.frontEnds === 0)
+  })
+
+  it.each(['the front end', 'the server'] as const)('leaves nothing where %s ends under a transfer', async (who) => {
+    begin()
+    for (const direction of [SAVE, LOAD]) {
+      const server = serveVhostUser(model(), { socket: folder.file(`s${direction}`) })
+      const front = new FrontEnd(backend(), server.path)
+      await settle(front)
+      await stop(front)
+      const { read, write } = pipe(folder, `pipe${direction}`)
+      // A pipe that is full already, and one that nobody writes to.
+      if (direction === SAVE) fill(write)
+      const fd = direction === SAVE ? write : read
+      expect((await front.ask('SET_DEVICE_STATE_FD', words(direction, 0), [fd])).value).toBe(OK)
+      expect((await front.ask('GET_QUEUE_NUM')).value).toBe(5n)
+      if (who === 'the server') server.close()
+      else front.close()
+      await until(() => server.frontEnds === 0)
+      server.close()
+      front.close()
+      closeSync(read)
+      closeSync(write)
+      await untilNoneIsOpen(before)
+    }
+  })
+
+  it('is denied by a policy that throws, and ends with a bridge that its policy closes', async () => {
+    begin()
+    const uncaught = hearUncaught()
+    const vlan = { name: 'VIRTIO_NET_CTRL_VLAN_ADD', payload: Uint8Array.of(3, 0) } as const
+    const bytes = encodeDeviceState({ deviceId: 1, commands: [vlan] })
+    let act = (): void => {
+      throw new Error('of the policy')
+    }
+    await using world = await bridged({
+      policy: () => {
+        act()
+        return 'allow'
+      },
+    })
+    const front = new FrontEnd(backend(), world.path)
+    await front.begin(0n, STATUS)
+    expect(await load(front, bytes)).toBe(0x101n)
+    await until(() => uncaught.length > 0)
+    expect(uncaught).toEqual([expect.objectContaining({ message: 'of the policy' })])
+    act = () => void world.bridge.close()
+    await load(front, bytes).catch(() => undefined)
+    await until(() => world.bridge.frontEnds === 0)
+    await world.bridge.close()
+    expect(world.bridge.refusals).toEqual([expect.stringContaining('the policy denies')])
+    front.close()
+    jest.restoreAllMocks()
   })
 
   it('may be any bytes', () => {
