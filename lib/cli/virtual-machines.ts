@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import { openDevice } from '../open.js'
-import { bridgeVhostUser } from '../serve.js'
+import { bridgeVhostUser, type BridgeVhostUserOptions } from '../serve.js'
 import type { Host } from './host.js'
 import { nodeOf } from './opened.js'
 import { jsonLine, type Report, type Sink } from './output.js'
@@ -16,12 +16,17 @@ export interface ListeningOptions {
   readonly signal: AbortSignal
 }
 
+/** Where a bridge listens, and where the device's control queue may lie. */
+export type BridgeWords = Pick<BridgeVhostUserOptions, 'socket' | 'mode'>
+
 /** A vDPA device for a virtual machine. Errors of openDevice() and bridgeVhostUser(). */
-export async function bridge(host: Host, name: string, socket: string, options: ListeningOptions): Promise<Report> {
+export async function bridge(host: Host, name: string, words: BridgeWords, options: ListeningOptions): Promise<Report> {
   await using device = await openDevice(await nodeOf(host, name), { backend: host.backend() })
-  await using bridge = await bridgeVhostUser(device, { socket })
+  await using bridge = await bridgeVhostUser(device, words)
   const { isolation, dirtyLog } = bridge
-  const control = isolation?.isolated === false ? `; guests have no control queue: ${isolation.reason}` : ''
+  const where =
+    words.mode === 'auto' ? "the control queue lies with the guest's memory" : 'guests have no control queue'
+  const control = isolation?.isolated === false ? `; ${where}: ${isolation.reason}` : ''
   const log = dirtyLog.isOffered ? '' : `; front ends have no dirty log to migrate with: ${dirtyLog.reason}`
   const data = { device: name, socket: bridge.path, isolation, dirtyLog }
   await listen(`${name} is at ${bridge.path}${control}${log}`, data, options)

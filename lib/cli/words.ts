@@ -9,7 +9,7 @@ import { apply, plan, schema, type ApplyWords } from './plans.js'
 import { convertTrace, recordTrace, replayTrace, showTrace, type ConvertWords } from './traces.js'
 import { config, features, status } from './views.js'
 import { serve, type ServeWords } from './serve.js'
-import { bridge, type ListeningOptions } from './virtual-machines.js'
+import { bridge, type BridgeWords, type ListeningOptions } from './virtual-machines.js'
 
 const DEVICE = 'its name, its node, or the PCI function above it'
 
@@ -170,9 +170,15 @@ export function addVirtualMachines(program: Command, perform: Perform): void {
     .description('gives a device to a virtual machine until an interrupt; opens the device, which resets it')
     .argument('<device>', DEVICE)
     .requiredOption(...socket)
-    .action((device: string, { vhostUser }: SocketWords) =>
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        "where its control queue lies: isolated (default), where no guest reaches it, or none; auto, then with the guest's memory",
+      ).choices(['isolated', 'auto']),
+    )
+    .action((device: string, { vhostUser, mode }: SocketWords & Pick<BridgeWords, 'mode'>) =>
       perform(program.opts<SharedOptions>(), (host, _paint, stage) =>
-        bridge(host, device, vhostUser, listening(stage)),
+        bridge(host, device, { socket: vhostUser, ...(mode !== undefined && { mode }) }, listening(stage)),
       ),
     )
   program

@@ -2,6 +2,8 @@
 
 import { expect, it } from '@jest/globals'
 import { existsSync, writeFileSync } from 'node:fs'
+import { FaultyBackend } from '../../lib/backend/faulty-backend'
+import { simulatedHost } from '../../lib/cli/host'
 import { run } from '../../lib/cli/program'
 import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { FrontEnd } from '../vhost-user/front-end'
@@ -10,6 +12,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
   it.each([
     ['bridge net0 --simulator', 'net0 is at '],
     ['bridge blk0 --simulator', 'blk0 is at '],
+    ['bridge net0 --simulator --mode auto', 'net0 is at '],
     ['serve net --mac 02:00:00:00:00:09', 'a net device is at '],
     ['serve block --size 1', 'a block device is at '],
     ['serve block --size 1 --file FOLDER/disk', 'a block device is at '],
@@ -49,6 +52,28 @@ describeNative('devices for virtual machines from a shell', (backend) => {
     await untilNoneIsOpen(before)
   })
 
+  it.each([
+    ['', 'guests have no control queue'],
+    [' --mode auto', "the control queue lies with the guest's memory"],
+  ])('says what becomes of a control queue that cannot be alone: bridge%s', async (more, sentence) => {
+    backend()
+    using folder = new TemporaryFolder()
+    const host = await simulatedHost()
+    const faulty = new FaultyBackend(host.backend())
+    faulty.fail({ request: 'VHOST_VDPA_GET_VRING_GROUP', with: 'EOPNOTSUPP' })
+    let out = ''
+    let err = ''
+    const code = await run(`bridge net0${more} --vhost-user ${folder.file('s')}`.split(' '), {
+      stdout: { write: (text) => (out += text) },
+      stderr: { write: (text) => (err += text) },
+      environment: {},
+      host: { ...host, backend: () => faulty },
+      interrupt: () => AbortSignal.abort(),
+    })
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(out).toContain(`net0 is at ${folder.file('s')}; ${sentence}: `)
+  })
+
   const said = async (words: string) => {
     let err = ''
     const stderr = { write: (text: string) => (err += text) }
@@ -85,6 +110,7 @@ describeNative('devices for virtual machines from a shell', (backend) => {
 
   it.each([
     ['bridge net0 --simulator', /--vhost-user/],
+    ['bridge net0 --simulator --vhost-user /x --mode shared', /isolated, auto/],
     ['serve tape --vhost-user /x', /tape/],
     ['serve net', /one of --vhost-user <path> and --vduse <name>/],
     ['serve net --vhost-user /x --vduse x', /one of --vhost-user/],
