@@ -329,7 +329,12 @@ export class BridgedDevice implements HostedDevice {
   async #stop(): Promise<void> {
     const run = this.#run
     this.#run = undefined
-    if (run !== undefined) this.#kept = await run.stop()
+    if (run === undefined) return
+    try {
+      await run.stop()
+    } finally {
+      this.#kept = run.kept
+    }
   }
 
   /** What the device is to run with; undefined while something is missing. ERR_VDPA_PROTOCOL where it cannot. */

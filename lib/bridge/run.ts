@@ -81,6 +81,7 @@ export class Run {
   #logging: readonly ShadowQueue[]
   #attached: { readonly vring: Vring; readonly kick: unknown } | undefined
   #pairs = 0
+  #kept: readonly StateCommand[] = []
 
   private constructor(
     host: RunHost,
@@ -183,24 +184,30 @@ export class Run {
     if (!this.plan.isShadowing) await this.#setPairs(enabledPairs)
   }
 
+  /** What sets the control state of a run again that was stopped, whatever failed on the way. */
+  get kept(): readonly StateCommand[] {
+    return this.#kept
+  }
+
   /**
-   * Stops the device where it stands, writes down where its queues are, and resets it. Resolves with what sets its control state again. Past failures it goes
-   * on, and throws them when all is over.
+   * Stops the device where it stands, writes down where its queues are, and resets it. Past failures it goes on, and throws them when all is over. Where a device that did not stand still
+   * had come to is found once it was reset.
    */
-  async stop(): Promise<readonly StateCommand[]> {
+  async stop(): Promise<void> {
     const { device } = this.#host
     const failures = new Failures()
     const attempt = async (work: () => Promise<unknown>) => work().catch((failure: unknown) => failures.keep(failure))
     await attempt(() => this.#attend(undefined))
-    const kept = this.shadow?.commands() ?? []
-    if (!device.isClosed) await attempt(() => (device.isRunning ? this.#saveBases() : this.#findBases()))
+    this.#kept = this.shadow?.commands() ?? []
+    let areSaved = false
+    if (device.isRunning) await attempt(async () => (areSaved = await this.#saveBases()))
     for (const { vring } of this.plan.queues) vring.isLive = false
     if (!device.isClosed) await attempt(() => device.reset())
+    if (!areSaved && !device.isClosed) await attempt(() => this.#findBases())
     const { shadow } = this
     if (shadow !== undefined) await attempt(() => shadow[Symbol.asyncDispose]())
     for (const wires of this.#wires.values()) failures.now(() => wires.close())
     failures.throwMet(`stopping ${device.path} met failures`)
-    return kept
   }
 
   async #begin(kept: readonly StateCommand[]): Promise<void> {
@@ -248,21 +255,25 @@ export class Run {
     this.#pairs = pairs
   }
 
-  async #saveBases(): Promise<void> {
-    const { device } = this.#host
+  /** False where the queues' shadows know it, and say it afterwards. */
+  async #saveBases(): Promise<boolean> {
+    const { device, table } = this.#host
     const { format, queues } = this.plan
     const logging = this.#logging
     if (logging.length > 0) {
-      await device.changeQueues('the end of a run', () => ShadowQueue.holdSteps(device, logging))
-      return this.#findBases()
+      // Of a front end that left nobody goes on.
+      if (table.regions.length > 0)
+        await device.changeQueues('the end of a run', () => ShadowQueue.holdSteps(device, logging))
+      return false
     }
     if (device.backendFeatures.has('VHOST_BACKEND_F_SUSPEND')) {
       await device.suspend()
       for (const { vring } of queues) vring.base = encodeBase(format, device.vring(vring.index).state())
-      return
+      return true
     }
     // A device that cannot stand still: what it has not answered is done again, which is what its guest's driver may expect of one that was reset.
     for (const { vring, addresses } of queues) vring.base = this.#usedIndex(addresses.device) ?? vring.base
+    return true
   }
 
   /**
