@@ -13,9 +13,10 @@ import { ShadowQueue } from '../shadow/shadow-queue.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { arriveSteps, later, prepareSteps, type Arrived } from './arrive.js'
 import { checkArrival, checkPassengers } from './check-wish.js'
-import { checkGiven, giveUp, guestOf, looseQueues, type SavedDriver } from './carried.js'
+import { giveUp, guestOf, type SavedDriver } from './carried.js'
 import { DriverCarry } from './driver-carry.js'
 import { MemoryCopy } from './memory-copy.js'
+import { checkMovable, checkPositions } from './movable.js'
 import type { MoveDeviceOptions, MoveOptions, MoveResult } from './move-options.js'
 import { inCopiedMemory, outlineOf, withGuestRings } from './outline.js'
 import { checkNew, refuseDifferences } from './restore.js'
@@ -464,31 +465,4 @@ function canSuspend(device: VdpaDevice): boolean {
 function* resumedSteps(device: VdpaDevice): Steps<boolean> {
   if (!device.isSuspended || !device.backendFeatures.has('VHOST_BACKEND_F_RESUME')) return false
   return yield* new Failures().attempt(device.resumeSteps())
-}
-
-/** ERR_VDPA_NOT_SUPPORTED where a guest's ring would begin anew on the target, because nobody can tell where it stands. */
-function checkPositions({ path }: VdpaDevice, { snapshot }: TakenSnapshot): void {
-  const lost = snapshot.queues.find(({ position, books, isControl, isEnabled }) => {
-    return isEnabled && position === null && books === undefined && isControl !== true
-  })
-  if (lost === undefined) return
-  const text = `nobody can tell where queue ${lost.index} stands: the device does not say it, and its ring does not show it`
-  throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path })
-}
-
-/** Refuses before anything is touched what would be lost on the way. */
-function checkMovable(source: VdpaDevice, wish: MoveOptions): void {
-  const { path } = source
-  const { shadows = [] } = wish
-  if (source.phase !== 'running')
-    throw vdpaError('ERR_VDPA_STATE', `a device that runs is moved, and this one is ${source.phase}`, { path })
-  checkGiven(source, wish)
-  const other = shadows.find(({ device }) => device !== source)
-  if (other !== undefined) {
-    const text = `the shadow of queue ${other.index} that was given is of ${other.device.path}`
-    throw vdpaError('ERR_VDPA_STATE', text, { path })
-  }
-  const loose = looseQueues(source).find((queue) => !shadows.some((shadow) => shadow === ShadowQueue.of(queue)))
-  if (loose !== undefined)
-    throw vdpaError('ERR_VDPA_STATE', `queue ${loose.index} is driven by ${loose.owner}, which was not given`, { path })
 }
