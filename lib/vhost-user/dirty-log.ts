@@ -7,8 +7,8 @@ import type { MemoryRegion } from '../memory/memory-region.js'
 import { protocolError } from './codec.js'
 
 const PAGE_SHIFT = 12
-/** The bits of 2^55 bytes of guest: more than any has. */
-const BYTES_LAST = 2n ** 40n
+/** With what is before it in its first page: one window of memory. The bits of 32 TiB of guest. */
+const BYTES_LAST = 2n ** 30n
 
 /** A log that the front end shares. Pages beyond its end are not marked: they are none of the migration's. */
 export class DirtyLog {
@@ -24,15 +24,17 @@ export class DirtyLog {
   /** The log of SET_LOG_BASE; the file stays the caller's to close. ERR_VDPA_PROTOCOL where the file does not have it. */
   static of(file: PassedFile, { offset, size }: { readonly offset: bigint; readonly size: bigint }, backend: Backend) {
     const refused = (text: string) => protocolError('SET_LOG_BASE', text)
-    if (size === 0n || offset + size > BYTES_LAST) throw refused(`a log of ${size} bytes at ${offset}`)
+    const skipped = offset % BigInt(backend.pageSize)
+    if (size === 0n || skipped + size > BYTES_LAST)
+      throw refused(`a log of ${size} bytes at ${offset}, which is none, or above ${BYTES_LAST}`)
     const status = fstatSync(file.fd, { bigint: true })
     if (!status.isFile()) throw refused('the log is in a descriptor that is no file')
     // What is beyond the end of a file can be mapped, and not touched.
     if (offset + size > status.size)
       throw refused(`a log of ${size} bytes at ${offset} of a file that has ${status.size}`)
-    const pages = Math.ceil(Number(offset + size) / backend.pageSize)
-    const region = backend.adopt(file.fd, { length: pages * backend.pageSize, guarded: true })
-    return new DirtyLog(region, Number(offset), Number(size))
+    const pages = Math.ceil(Number(skipped + size) / backend.pageSize)
+    const options = { offset: offset - skipped, length: pages * backend.pageSize, guarded: true }
+    return new DirtyLog(backend.adopt(file.fd, options), Number(skipped), Number(size))
   }
 
   /** Whether the front end made its file shorter. */

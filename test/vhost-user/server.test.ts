@@ -1,7 +1,7 @@
 // A served device as front ends see it: data through rings, positions, configuration, logs; and front ends that are hostile, of which no other hears.
 
 import { afterEach, expect, it } from '@jest/globals'
-import { closeSync, ftruncateSync, openSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs'
 import { bit } from '../../lib/base/bits'
 import {
   blockDevice,
@@ -272,6 +272,39 @@ describeNative('a device served by vhost-user', (backend) => {
     ])
     log.close()
     await until(() => server.frontEnds === 0)
+  })
+
+  it('maps of a log its own pages, wherever in its file they lie, and keeps nothing of one that is too long', async () => {
+    using server = serve(disk())
+    const path = folder.file('log')
+    const log = openSync(path, 'w+')
+    ftruncateSync(log, 2 ** 34)
+    const mapped = () =>
+      readFileSync('/proc/self/maps', 'utf8')
+        .split('\n')
+        .filter((line) => line.endsWith(path))
+    {
+      using bad = new FrontEnd(backend(), server.path)
+      await bad.begin(packed | eventIdx)
+      bad.send('SET_LOG_BASE', words(2n ** 33n, 0n), [log])
+      expect(await bad.answer()).toBeUndefined()
+      expect([server.refusals, mapped()]).toEqual([[expect.stringContaining('above 1073741824')], []])
+    }
+    using front = new FrontEnd(backend(), server.path)
+    const features = await front.begin(packed | eventIdx)
+    const queue = front.queue(0)
+    const at = 2 ** 33 + 64
+    expect((await front.ask('SET_LOG_BASE', words(1n << 16n, BigInt(at)), [log])).value).toBe(0n)
+    expect(mapped()).toHaveLength(1)
+    expect(await front.acknowledged('SET_FEATURES', words(features | bit(26)))).toBe(0n)
+    await readSector(front, queue, 1n)
+    const marks = new Uint8Array(1 << 16)
+    readSync(log, marks, 0, marks.length, at)
+    expect(marks.findIndex((byte) => byte !== 0)).toBe(Number(GUEST >> 15n))
+    front.close()
+    await until(() => server.frontEnds === 0)
+    expect(mapped()).toEqual([])
+    closeSync(log)
   })
 
   it('serves memory slots: added twice, taken away by value', async () => {
