@@ -283,8 +283,11 @@ export class Run {
   #findBases(): Promise<void> {
     const { format, queues } = this.plan
     const lost = queues.filter(({ vring, addresses }) => {
-      const state = this.#logging.find(({ index }) => index === vring.index)?.state
-      const used = format === 'split' ? this.#usedIndex(addresses.device) : undefined
+      const shadow = this.#logging.find(({ index }) => index === vring.index)
+      const state = shadow?.state
+      // A shadow that forwarded and does not say it saw answers out of order.
+      const isTold = format === 'split' && (shadow?.counters.forwarded ?? 0) === 0
+      const used = isTold ? this.#usedIndex(addresses.device) : undefined
       const base = state === undefined ? used : encodeBase(format, state)
       if (base === undefined) vring.stop()
       else vring.base = base

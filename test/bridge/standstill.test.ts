@@ -1,6 +1,9 @@
 // A bridged device that does not stand still when it is to: its guest is served again from where its queues had come to, and never from where they once began.
 
 import { describe, expect, it } from '@jest/globals'
+import { openDevice } from '../../lib/open'
+import { bridgeVhostUser, storedBlockDevice } from '../../lib/serve'
+import { Simulator } from '../../lib/simulator'
 import { describeNative } from '../native/support'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
@@ -9,7 +12,7 @@ import { command } from './guest-command'
 import { eventIdx, kinds, loggedWorlds, packed, STATUS } from './logged-worlds'
 
 describeNative('a bridge whose device does not stand still', (backend) => {
-  const { begin, newLog, disk, network } = loggedWorlds(backend)
+  const { begin, newLog, disk, network, file } = loggedWorlds(backend)
 
   describe.each([
     ['straight', false],
@@ -73,5 +76,44 @@ describeNative('a bridge whose device does not stand still', (backend) => {
     expect(await front.acknowledged('SET_VRING_ENABLE', words(0, 1))).toBe(0n)
     expect([bridge.isRunning, model.control.isPromiscuous]).toEqual([true, true])
     expect(await command(front, control, 2, 0, 5, 0)).toBe(0)
+  })
+
+  it('says so where a device was reset that had answered out of order: its used index does not tell what is left', async () => {
+    begin()
+    let letGo: (() => void)[] = []
+    // Only the last of four sectors is read at once.
+    const read = (position: number) =>
+      position === 4 * 512 ? Promise.resolve() : new Promise<void>((resolve) => letGo.push(resolve))
+    const none = () => Promise.resolve()
+    const capabilities = { takesAhead: 4, answersNewestFirst: true }
+    const simulator = new Simulator()
+    const model = storedBlockDevice({ size: 32_768, read, write: none, clear: none, flush: none }, { capabilities })
+    await using device = await openDevice(simulator.add(model), { backend: simulator })
+    await using bridge = await bridgeVhostUser(device, { socket: file('socket') })
+    using front = new FrontEnd(backend(), bridge.path)
+    const features = await front.begin(packed | eventIdx, STATUS)
+    const queue = front.queue(0)
+    await newLog().give(front)
+    expect(await front.acknowledged('SET_FEATURES', words(features | LOG_ALL))).toBe(0n)
+    const more = backend().allocate(1 << 16)
+    const region = words(0n, GUEST * 2n, BigInt(more.length), USER * 2n, 0n)
+    expect(await front.acknowledged('ADD_MEM_REG', region, [more.fd ?? -1])).toBe(0n)
+    more.close()
+    for (let count = 1; count <= 4; count++) {
+      const [header, data] = [front.room(16), front.room(513)]
+      header.bytes.set(words(0, 0, BigInt(count)))
+      queue.ring.begin()
+      queue.ring.pushAddress(header.guest, 16, false)
+      queue.ring.pushAddress(data.guest, 513, true)
+      queue.ring.commit(count)
+    }
+    if (queue.ring.publish()) queue.kick.signal()
+    expect(await queue.take()).toBe(4)
+    await device.reset()
+    for (const one of letGo) one()
+    letGo = []
+    expect(queue.ring.take()).toBe(-1)
+    expect(await front.acknowledged('REM_MEM_REG', region)).toBe(1n)
+    expect(bridge.refusals).toEqual([expect.stringContaining('nobody knows where queue 0 stood')])
   })
 })
