@@ -7,6 +7,7 @@ import type { AuditEvent } from '../../lib/control/shadow-policy'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
+import { FrontEndLog, LOG_ALL, pageOf } from '../bridge/logged-guest'
 import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
 import { labVariable, restoreMac } from './support'
@@ -103,6 +104,50 @@ describe('a disk', () => {
         data.bytes.fill(0)
         expect(request(0, BigInt(8 * round))).toBe(0)
         expect(Buffer.compare(data.bytes, pattern)).toBe(0)
+      }
+    })
+  })
+})
+
+describe('a disk whose front end logs', () => {
+  it('is shadowed as long as that, its ring goes on where it stood, and it moves sectors by itself again', async () => {
+    await bridged('VHOST_VDPA_BLOCK', {}, async (front, bridge) => {
+      expect(bridge.dirtyLog).toEqual({ isOffered: true })
+      const features = (await front.ask('GET_FEATURES')).value & ~WITHOUT
+      const log = new FrontEndLog(new KernelBackend())
+      const queue = front.queue(0)
+      front.align(4096)
+      const [header, data, status] = [front.room(16), front.room(8192), front.room(1)]
+      const sectors = data.guest + 4096n
+      const ask = (sector: bigint) => {
+        header.bytes.set(words(0, 0, sector))
+        status.bytes[0] = 0xff
+        give(queue, [
+          [header.guest, 16, false],
+          [sectors, 4096, true],
+          [status.guest, 1, true],
+        ])
+      }
+      try {
+        await log.give(front)
+        for (let round = 0; round < 5; round++) {
+          expect(await front.acknowledged('SET_FEATURES', words(features & ~LOG_ALL))).toBe(0n)
+          expect(bridge.isLogging).toBe(false)
+          ask(BigInt(round))
+          takeAlone(queue)
+          expect([status.bytes[0], log.take()]).toEqual([0, []])
+          expect(await front.acknowledged('SET_FEATURES', words(features | LOG_ALL))).toBe(0n)
+          expect(bridge.isLogging).toBe(true)
+          log.take()
+          ask(BigInt(round))
+          await queue.take()
+          const pages = [queue.usedAt, sectors, status.guest].map(pageOf)
+          expect([status.bytes[0], new Set(log.take())]).toEqual([0, new Set(pages)])
+        }
+        // Ten requests, half of them by way of the shadow.
+        expect((await front.ask('GET_VRING_BASE', words(0, 0))).payload).toEqual(words(0, 10))
+      } finally {
+        log.region.close()
       }
     })
   })
