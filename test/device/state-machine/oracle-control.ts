@@ -43,10 +43,9 @@ export function givenControl(known: number): number | undefined {
   return known === 0 ? undefined : known - 1
 }
 
-/** What drives the control queue was given. */
+/** What drives the control queue was given, and nothing where nobody does. */
 export function isControlGiven(oracle: Oracle, given: number | undefined): boolean {
-  const open = openControl(oracle)
-  return open === undefined || open === given
+  return openControl(oracle) === given
 }
 
 /** Another one goes on in its place, with its guest. */
