@@ -8,8 +8,8 @@ import { boot, whyNoBusybox } from './machine.mjs'
 /** Where the package is: its own places, or below a folder that it was unpacked to. */
 const ROOT = process.env.VHOST_VDPA_UML_ROOT ?? '/'
 const KERNEL = join(ROOT, 'usr/bin/linux.uml')
-/** The guest's memory is a file in this folder, so it should be one in memory. */
-const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
+/** The guest's memory is a file in this folder, so it should be one in memory; with huge pages where a device has to pin it all. */
+const MEMORY = process.env.VHOST_VDPA_UML_MEMORY ?? (existsSync('/dev/shm') ? '/dev/shm' : tmpdir())
 const MODULES = [
   'net/llc/llc',
   'net/802/stp',
