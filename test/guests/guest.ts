@@ -35,7 +35,9 @@ export class Guest {
   #output = ''
 
   constructor(script: string, devices: readonly string[], machine: Machine = 'uml') {
-    this.#process = spawn(process.execPath, [runner, '--machine', machine, '--script', script, ...devices])
+    const words = [runner, '--machine', machine, '--script', script, ...devices]
+    // The environment as the test sees it: without being told, a child has that of jest.
+    this.#process = spawn(process.execPath, words, { env: process.env })
     const hear = (chunk: Buffer) => {
       this.#output += chunk.toString('latin1')
       this.#wake()
