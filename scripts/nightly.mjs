@@ -30,7 +30,7 @@ const jobs = [
   ],
   [
     'a guest on bridged devices',
-    [...['scripts/lab/run.mjs', '--env', 'VHOST_VDPA_LONG=1', '--patience', '1800'], ...['--test', 'bridge-guests']],
+    [...['scripts/lab/run.mjs', '--env', 'VHOST_VDPA_LONG=1', '--patience', '1800'], ...['--test', 'kernel/bridge']],
     {},
   ],
   ['VDUSE of Linux 7.3', ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse-groups'], {}],

@@ -10,6 +10,7 @@ import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
 import { FrontEndLog, LOG_ALL, pageOf } from '../bridge/logged-guest'
 import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
+import { describeBridgedGuests } from './bridge-guests'
 import { labVariable, restoreMac } from './support'
 
 /** EVENT_IDX, packed rings and IN_ORDER, which this front end's rings are not made for. */
@@ -223,3 +224,5 @@ describe('a network device', () => {
     })
   })
 })
+
+describeBridgedGuests()
