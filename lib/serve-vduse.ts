@@ -1,7 +1,7 @@
 // `vhost-vdpa/serve`, the part that makes models devices of the kernel: VDUSE makes them, the vdpa family puts them on the bus, sysfs gives them to a driver.
 
 import type { Backend } from './backend/backend.js'
-import { checkInteger, checkOneOf, checkString, typeError } from './base/checks.js'
+import { checkBoolean, checkInteger, checkOneOf, checkString, typeError } from './base/checks.js'
 import { CloseStack, type Closeable } from './base/closeable.js'
 import { KernelBackend } from './kernel/kernel-backend.js'
 import { moveToDriver } from './management/binding.js'
@@ -79,7 +79,7 @@ function checkServeVduse(model: unknown, options: ServeVduseOptions): ServeVduse
   if (typeof model !== 'object' || model === null || !('module' in model || 'attach' in model))
     throw typeError('model', 'a device model, or a module that makes one', model)
   const { addToBus = true, driver, timeout } = options
-  if (typeof addToBus !== 'boolean') throw typeError('options.addToBus', 'a boolean', addToBus)
+  checkBoolean(addToBus, 'options.addToBus')
   if (timeout !== undefined) checkInteger(timeout, 'options.timeout', 1, 0x7fff_ffff)
   if (driver !== undefined) {
     checkString(driver, 'options.driver')

@@ -143,6 +143,13 @@ export function checkBoolean(value: unknown, name: string): asserts value is boo
   if (typeof value !== 'boolean') throw typeError(name, 'a boolean', value)
 }
 
+/** An object with all of these methods, `what` in words: objects of another copy of this package have them as well. */
+export function checkMethods(value: unknown, name: string, what: string, methods: readonly string[]): void {
+  const it = value as Readonly<Record<string, unknown>> | null
+  if (typeof value !== 'object' || methods.some((method) => typeof it?.[method] !== 'function'))
+    throw typeError(name, what, value)
+}
+
 /** A function. */
 export function checkFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw typeError(name, 'a function', value)

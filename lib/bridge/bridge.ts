@@ -151,7 +151,7 @@ async function makeBridge(
   backend: Backend,
   options: BridgeVhostUserOptions,
 ): Promise<VhostUserBridge> {
-  settingsOf(backend, options, OFFERED_ALWAYS)
+  const settings = settingsOf(backend, options, OFFERED_ALWAYS)
   const sockets = socketsOf(backend)
   const { policy, onAudit, timeout, macTableEntries, mode = 'isolated' } = options
   checkOneOf(mode, 'mode', ['isolated', 'auto'])
@@ -160,8 +160,7 @@ async function makeBridge(
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel does not say how many queues the device has', {
       path: device.path,
     })
-  const log = offer.dirtyLog.isOffered ? bit(protocol.LOG_SHMFD) : 0n
-  const settings = settingsOf(backend, options, OFFERED_ALWAYS | log)
+  const offered = settings.offered | (offer.dirtyLog.isOffered ? bit(protocol.LOG_SHMFD) : 0n)
   const shadow = {
     ...(policy !== undefined && { policy }),
     ...(onAudit !== undefined && { onAudit }),
@@ -171,7 +170,7 @@ async function makeBridge(
   const { memorySlots } = settings
   let bridged: BridgedDevice | undefined
   const own = () => (bridged = new BridgedDevice({ device, offer, host: backend, memorySlots, shadow }))
-  const server = new Server({ own }, settings, sockets)
+  const server = new Server({ own }, { ...settings, offered }, sockets)
   if (bridged === undefined) throw new Error('no device was made')
   return new Bridge(device, bridged, server, offer.control)
 }

@@ -9,6 +9,8 @@ interface Advice {
   readonly step: string
 }
 
+const LOOK_FOR_FILE = 'look whether the file, or the folder that it is to be in, is there and its name is right'
+
 /** The first that fits. */
 const advices: readonly Advice[] = [
   { code: 'ERR_VDPA_PLAN', step: '`vhost-vdpa plan --schema` prints what a plan may say' },
@@ -54,16 +56,8 @@ const advices: readonly Advice[] = [
     request: 'listen',
     step: 'end what listens there, or leave the port out: one that is free is taken',
   },
-  {
-    code: 'ENOENT',
-    request: 'open',
-    step: 'look whether the file, or the folder that it is to be in, is there and its name is right',
-  },
-  {
-    code: 'ENOTDIR',
-    request: 'open',
-    step: 'look whether the file, or the folder that it is to be in, is there and its name is right',
-  },
+  { code: 'ENOENT', request: 'open', step: LOOK_FOR_FILE },
+  { code: 'ENOTDIR', request: 'open', step: LOOK_FOR_FILE },
   { code: 'ENAMETOOLONG', request: 'open', step: 'give the file a shorter name' },
   { code: 'ELOOP', request: 'open', step: 'name the file that the links should lead to' },
   { code: 'EROFS', request: 'open', step: 'name a file where something can be written' },

@@ -3,15 +3,9 @@
 
 import { checkArray, checkObject, plainBytes, rangeError } from '../base/checks.js'
 import { netAck } from '../uapi/virtio-net.js'
-import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
+import { netCommandOf, netCommands, type NetCommandName, type StateCommand } from '../uapi/virtio-net-commands.js'
 
-/** A command that the device is to be given again, as plain data. */
-export interface StateCommand {
-  /** Its name in `netCommands`. */
-  readonly name: NetCommandName
-  /** The payload as bytes, without the two-byte head. */
-  readonly payload: Uint8Array
-}
+export type { StateCommand } from '../uapi/virtio-net-commands.js'
 
 /** The order of restoring: address, filters and steering before what depends on them; what is not here sets nothing that lasts. */
 const order: readonly NetCommandName[] = [

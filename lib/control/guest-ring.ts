@@ -9,6 +9,7 @@ import type { Subscription } from '../backend/backend.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
 import { PartedRingMemory, type RingBytes } from '../memory/parted-ring-memory.js'
 import { RingMemory } from '../memory/ring-memory.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { createDeviceRing } from '../virtqueue/create.js'
 import { areaSizes, TABLE_BYTES_LAST } from '../virtqueue/layout.js'
@@ -41,12 +42,6 @@ export interface GuestControlRing {
   readonly call: { signal(): void }
 }
 
-/** Where what is written to the guest's memory is marked, each time after it was. It never throws. */
-export interface GuestMarks {
-  /** `length` bytes at a guest address. */
-  mark(address: number, length: number): void
-}
-
 /** What a guest asks for, copied. */
 export interface TakenCommand {
   /** Head and payload; undefined where the guest has no memory at the addresses that it gave. */
@@ -62,14 +57,14 @@ export class GuestRing {
   /** What the guest accepted. */
   readonly features: bigint
   readonly #guest: GuestControlRing
-  readonly #marks: GuestMarks | undefined
+  readonly #marks: WriteMarks | undefined
   readonly #format: RingFormat
   readonly #ring: DeviceRing
   // The tables of indirect descriptors that lie in several pieces are gathered here.
   #scratch = new RingMemory(new ArrayBuffer(0))
 
   /** Errors: TypeError and RangeError for a ring that is none, ERR_VDPA_RING_BROKEN where it does not lie in the guest's memory. */
-  constructor(guest: GuestControlRing, marks?: GuestMarks) {
+  constructor(guest: GuestControlRing, marks?: WriteMarks) {
     if (typeof guest !== 'object' || guest === null) throw typeError('guest', 'an object', guest)
     const features = toU64(guest.features, 'guest.features')
     const has = (number: number) => (features & bit(number)) !== 0n

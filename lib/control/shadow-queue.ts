@@ -6,10 +6,11 @@ import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { callUnasked } from '../base/program-calls.js'
 import type { Subscription } from '../backend/backend.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import { netAck } from '../uapi/virtio-net.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { checkCommands, type StateCommand } from './control-state.js'
-import { GuestRing, type GuestControlRing, type GuestMarks } from './guest-ring.js'
+import { GuestRing, type GuestControlRing } from './guest-ring.js'
 import { NetControlQueue, type ControlHost } from './net-control-queue.js'
 import { ShadowCommands } from './shadow-commands.js'
 import type { AuditEvent, ControlPolicy } from './shadow-policy.js'
@@ -160,11 +161,11 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
   }
 
   /** @internal attach() of a guest of whom somebody wants to hear what is written to its memory. */
-  attachMarking(guest: GuestControlRing, marks: GuestMarks): void {
+  attachMarking(guest: GuestControlRing, marks: WriteMarks): void {
     this.#attach(guest, marks)
   }
 
-  #attach(guest: GuestControlRing, marks: GuestMarks | undefined): void {
+  #attach(guest: GuestControlRing, marks: WriteMarks | undefined): void {
     this.#checkFree()
     const ring = new GuestRing(guest, marks)
     const attached: Attached = { wish: { ...guest }, ring, kicks: undefined, isServing: false, isLeaving: false }

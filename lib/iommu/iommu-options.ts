@@ -1,7 +1,7 @@
 // What an IOMMU device is made of, looked through once: its endpoints, its configuration and the features that follow.
 
 import { bit } from '../base/bits.js'
-import { checkArray, checkInteger, checkObject, checkOneOf, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkArray, checkInteger, checkMethods, checkObject, checkOneOf, rangeError, toU64 } from '../base/checks.js'
 import { contains, U64_LAST, type Range } from '../base/ranges.js'
 import type { MappingSink } from '../iotlb/mapping-sink.js'
 import type { GuestMemory } from '../memory/guest-memory.js'
@@ -71,8 +71,7 @@ const PROBE_BYTES = 512
 export function iommuFacts(options: VirtioIommuOptions): IommuFacts {
   checkObject(options, 'options')
   const { memory, profile = 'specification', domainRange, maxMappings = 2 ** 20 } = options
-  if (typeof (memory as Partial<GuestMemory> | null | undefined)?.lookup !== 'function')
-    throw typeError('memory', 'a GuestMemory', memory)
+  checkMethods(memory, 'memory', 'a GuestMemory', ['lookup'])
   checkArray(options.endpoints, 'endpoints')
   for (const endpoint of options.endpoints) checkEndpoint(endpoint)
   checkOneOf(profile, 'profile', ['specification', '0.4'])
@@ -100,7 +99,7 @@ function checkEndpoint(endpoint: IommuEndpoint): void {
   if (reserved !== undefined) checkArray(reserved, 'reserved')
   if (sink === undefined) return
   checkObject(sink, 'sink')
-  if (typeof sink.batch !== 'function') throw typeError('sink', 'a MappingSink', sink)
+  checkMethods(sink, 'sink', 'a MappingSink', ['batch'])
   checkObject(sink.range, 'sink.range')
   checkInteger(sink.pageSize, 'sink.pageSize', 1, Number.MAX_SAFE_INTEGER)
 }

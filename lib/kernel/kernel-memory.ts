@@ -1,7 +1,7 @@
 // Memory for DMA from the operating system: shared files (memfd, hugetlb, another program's), one mapping each, seen through one ArrayBuffer or several.
 
 import { readdirSync, statfsSync, statSync } from 'node:fs'
-import { checkInteger, checkObject, checkString, rangeError, toU64, typeError } from '../base/checks.js'
+import { checkBoolean, checkInteger, checkObject, checkString, rangeError, toU64 } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Holds, type HolderNames } from '../memory/holds.js'
 import type {
@@ -160,9 +160,9 @@ export class KernelMemory {
     const file = examine(fd, this.#addon.pageSize)
     checkInteger(options.length, 'options.length', 1, LONGEST_REGION)
     const { sealed = false, guarded = false, isReadOnly = false } = options
-    if (typeof sealed !== 'boolean') throw typeError('options.sealed', 'a boolean', sealed)
-    if (typeof guarded !== 'boolean') throw typeError('options.guarded', 'a boolean', guarded)
-    if (typeof isReadOnly !== 'boolean') throw typeError('options.isReadOnly', 'a boolean', isReadOnly)
+    checkBoolean(sealed, 'options.sealed')
+    checkBoolean(guarded, 'options.guarded')
+    checkBoolean(isReadOnly, 'options.isReadOnly')
     if (options.length % file.pageSize !== 0)
       throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)

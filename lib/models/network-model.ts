@@ -3,6 +3,7 @@
 
 import { bit } from '../base/bits.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
+import type { StateCommand } from '../uapi/virtio-net-commands.js'
 import { netHashReports, netStatus, virtioNetConfig, virtioNetHdrV1, virtioNetHdrV1Hash } from '../uapi/virtio-net.js'
 import type { DeviceQueue } from './device-queue.js'
 import type { QueueContext } from './queue-context.js'
@@ -10,7 +11,7 @@ import type { DeviceModel, ModelDevice } from './model-device.js'
 import { serveControlQueue } from './network-control.js'
 import { newControlState, type NetControlState, type TalliedQueue } from './network-control-state.js'
 import { NetFilter } from './network-filter.js'
-import { loadControl, rehearseControl, saveControl, type SavedCommand } from './network-saved.js'
+import { loadControl, rehearseControl, saveControl } from './network-saved.js'
 import { NetOffloads } from './network-offloads.js'
 import type { NetCounters } from './network-options.js'
 import { frameHash, rssQueue } from './network-rss.js'
@@ -115,17 +116,17 @@ export class NetworkModel implements DeviceModel {
   }
 
   /** What commands have set, for another device. */
-  saved(): SavedCommand[] {
+  saved(): StateCommand[] {
     return saveControl({ state: this.state, hasFeature: (number) => this.hasFeature(number) })
   }
 
   /** The first of the commands that this device would refuse, had its driver accepted all that is offered. */
-  problemWith(commands: readonly SavedCommand[], offered: bigint): string | undefined {
+  problemWith(commands: readonly StateCommand[], offered: bigint): string | undefined {
     return rehearseControl(this, commands, (number) => (offered & bit(number)) !== 0n)
   }
 
   /** As if the driver had sent them. One that it may not send under the features that it accepted sets nothing. */
-  load(device: ModelDevice, commands: readonly SavedCommand[]): void {
+  load(device: ModelDevice, commands: readonly StateCommand[]): void {
     this.#begin(device)
     for (const command of commands) loadControl(this, [command])
   }

@@ -1,21 +1,19 @@
 // What commands have set in a network device, as the commands that set it again elsewhere: for hosts that move a device from one place to another.
 
 import { formatMac } from '../uapi/virtio-net.js'
-import { netCommands, netFeatureBit, type NetCommandName, type NetCommandPayload } from '../uapi/virtio-net-commands.js'
+import {
+  netCommands,
+  netFeatureBit,
+  type NetCommandName,
+  type NetCommandPayload,
+  type StateCommand,
+} from '../uapi/virtio-net-commands.js'
 import { carryOut } from './network-control-acts.js'
 import { newControlState, type NetControlState, type NetControlTarget } from './network-control-state.js'
 
-/** A command as plain data. */
-export interface SavedCommand {
-  /** Its name in `netCommands`. */
-  readonly name: NetCommandName
-  /** The payload, without the head. */
-  readonly payload: Uint8Array
-}
-
 /** The commands of which the driver may send each; what is as for a new driver is left out, and so is the coalescing of single queues, which ends with the queue. */
-export function saveControl({ state, hasFeature }: Pick<NetControlTarget, 'state' | 'hasFeature'>): SavedCommand[] {
-  const saved: SavedCommand[] = []
+export function saveControl({ state, hasFeature }: Pick<NetControlTarget, 'state' | 'hasFeature'>): StateCommand[] {
+  const saved: StateCommand[] = []
   const fresh = newControlState(state.mac, state.status)
   const put = <N extends NetCommandName>(name: N, value: NetCommandPayload<N>) => {
     const command = netCommands[name]
@@ -50,14 +48,14 @@ const flags = [
 ] as const satisfies readonly (readonly [NetCommandName, keyof NetControlState])[]
 
 /** Carries saved commands out; the name of the first that the device refuses, of which some before it were carried out. */
-export function loadControl(target: NetControlTarget, commands: readonly SavedCommand[]): NetCommandName | undefined {
+export function loadControl(target: NetControlTarget, commands: readonly StateCommand[]): NetCommandName | undefined {
   return commands.find(({ name, payload }) => carryOut(netCommands[name], payload, target) === undefined)?.name
 }
 
 /** The same on a device that is like `target` and nobody's. */
 export function rehearseControl(
   target: NetControlTarget,
-  commands: readonly SavedCommand[],
+  commands: readonly StateCommand[],
   hasFeature: (number: number) => boolean,
 ): NetCommandName | undefined {
   const { maxQueuePairs, controlIndex } = target

@@ -1,7 +1,7 @@
 // A block device whose bytes are in a BlockStore. Requests and their answers are those of every disk (block-model.ts).
 
 import { bit } from '../base/bits.js'
-import { checkFunction, checkInteger, checkObject, rangeError, typeError } from '../base/checks.js'
+import { checkBoolean, checkFunction, checkInteger, checkObject, rangeError } from '../base/checks.js'
 import { SECTOR_BYTES } from '../uapi/virtio-blk.js'
 import { blockFeatureBits } from '../uapi/virtio-features.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
@@ -49,7 +49,7 @@ function checkStore(store: BlockStore): void {
   const { blockSize = SECTOR_BYTES, isReadOnly = false } = store
   checkInteger(blockSize, 'store.blockSize', SECTOR_BYTES, BLOCK_SIZE_LAST)
   if ((blockSize & (blockSize - 1)) !== 0) throw rangeError('store.blockSize', 'a power of two', blockSize)
-  if (typeof isReadOnly !== 'boolean') throw typeError('store.isReadOnly', 'a boolean', isReadOnly)
+  checkBoolean(isReadOnly, 'store.isReadOnly')
   for (const verb of ['read', 'write', 'clear', 'flush'] as const)
     checkFunction(Reflect.get(store, verb), `store.${verb}`)
 }

@@ -1,6 +1,6 @@
 // What a program says of a move, a restore or a recovery, looked through before anything is touched. Whose it is, is not asked here.
 
-import { checkArray, checkInteger, checkObject, typeError } from '../base/checks.js'
+import { checkArray, checkInteger, checkMethods, checkObject } from '../base/checks.js'
 import type { QueueEventfds } from './arrive.js'
 
 /** What the options of all three have in common. */
@@ -23,11 +23,11 @@ const passengers = [
 /** TypeError and RangeError for passengers that are none, by their names. */
 export function checkPassengers(wish: Wish): void {
   for (const [name, what, methods] of passengers)
-    if (wish[name] !== undefined) checkHas(wish[name], name, what, methods)
+    if (wish[name] !== undefined) checkMethods(wish[name], name, what, methods)
   if (wish.shadows === undefined) return
   checkArray(wish.shadows, 'shadows')
   for (const [at, one] of wish.shadows.entries())
-    checkHas(one, `shadows[${at}]`, 'a ShadowQueue', ['giveBackSteps', 'noteAttached'])
+    checkMethods(one, `shadows[${at}]`, 'a ShadowQueue', ['giveBackSteps', 'noteAttached'])
 }
 
 /** TypeError and RangeError for a timeout or eventfds that are none, by their names. */
@@ -42,17 +42,10 @@ function checkEventfds(one: unknown, name: string): void {
   checkObject(one, name)
   const { index, kick, call, err } = one as { readonly [K in keyof QueueEventfds]: unknown }
   checkInteger(index, `${name}.index`, 0, 0xffff)
-  if (kick !== undefined && kick !== null) checkHas(kick, `${name}.kick`, 'an Eventfd', ['signal'])
+  if (kick !== undefined && kick !== null) checkMethods(kick, `${name}.kick`, 'an Eventfd', ['signal'])
   for (const [place, given] of Object.entries({ call, err })) {
     if (given === undefined || given === null) continue
     if (typeof given === 'number') checkInteger(given, `${name}.${place}`, -1, 0x7fff_ffff)
-    else checkHas(given, `${name}.${place}`, 'an Eventfd, a file descriptor, or null', ['signal'])
+    else checkMethods(given, `${name}.${place}`, 'an Eventfd, a file descriptor, or null', ['signal'])
   }
-}
-
-/** TypeError for what has not all of these methods. */
-export function checkHas(value: unknown, name: string, what: string, methods: readonly string[]): void {
-  const it = value as Readonly<Record<string, unknown>> | null
-  if (typeof value !== 'object' || methods.some((method) => typeof it?.[method] !== 'function'))
-    throw typeError(name, what, value)
 }

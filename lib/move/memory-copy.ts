@@ -1,11 +1,10 @@
 // A guest's memory that the target has for itself: what the source may have written is copied, in rounds while it runs and for the last time when it stands still.
 
-import { checkObject, rangeError } from '../base/checks.js'
+import { checkMethods, checkObject, rangeError } from '../base/checks.js'
 import { countBefore } from '../base/sorted.js'
 import { copyBytes } from '../memory/copy-bytes.js'
 import type { GuestMemory, GuestPiece } from '../memory/guest-memory.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
-import { checkHas } from './check-wish.js'
 import { dirtyRanges, type DirtyLog, type DirtyRange } from '../shadow/dirty-log.js'
 
 /** A guest's memory on both sides. */
@@ -40,9 +39,9 @@ export class MemoryCopy {
   constructor(copied: CopiedMemory) {
     checkObject(copied, 'memory')
     const { from, to, log } = copied
-    checkHas(from, 'memory.from', 'a GuestMemory', ['pieces', 'slices'])
-    checkHas(to, 'memory.to', 'a GuestMemory', ['pieces', 'slices'])
-    if (log !== undefined) checkHas(log, 'memory.log', 'a DirtyLog', ['take'])
+    checkMethods(from, 'memory.from', 'a GuestMemory', ['pieces', 'slices'])
+    checkMethods(to, 'memory.to', 'a GuestMemory', ['pieces', 'slices'])
+    if (log !== undefined) checkMethods(log, 'memory.log', 'a DirtyLog', ['take'])
     this.#from = from
     this.#to = to
     this.#log = log

@@ -38,9 +38,6 @@ export interface DirtyLogOptions {
   readonly pageSize?: number
 }
 
-/** Where this room tells what was written: a DirtyLog, or what passes it on and never throws. */
-export type WriteMarks = Pick<DirtyLog, 'mark'>
-
 interface Entry {
   readonly piece: GuestPiece
   readonly first: number

@@ -20,7 +20,7 @@ import type {
   RingState,
   TableLocation,
 } from '../virtqueue/virtqueue.js'
-import type { WriteMarks } from './dirty-log.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import type { GuestWindows } from './guest-windows.js'
 
 /** A ring as its guest set it up. */

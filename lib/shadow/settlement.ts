@@ -1,7 +1,7 @@
 // What becomes of a chain's memory when it is done with: bytes that were bounced are copied back, pages that the device may have written are marked in the log, what was taken for it is given up.
 
+import type { WriteMarks } from '../memory/write-marks.js'
 import type { Bounce } from './bounce.js'
-import type { WriteMarks } from './dirty-log.js'
 import type { GuestWindows } from './guest-windows.js'
 import type { SegmentBook } from './segment-book.js'
 

@@ -1,6 +1,6 @@
 // What a shadowed queue is made of: the guest's ring, and what the program wishes.
 
-import { checkFunction, checkInteger, checkObject, toU64, typeError } from '../base/checks.js'
+import { checkFunction, checkInteger, checkMethods, checkObject, toU64 } from '../base/checks.js'
 import type { Eventfd } from '../backend/backend.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { MemoryRegion } from '../memory/memory-region.js'
@@ -57,22 +57,17 @@ export function checkShadowOptions(options: ShadowQueueOptions): ShadowQueueOpti
   const { guest, patience = 1000, log, space, descriptorSpace, onBroken } = options
   checkObject(guest, 'guest')
   checkInteger(guest.size, 'guest.size', 1, 0x8000)
-  checkHas(guest.memory, 'guest.memory', 'a GuestMemory', 'pieces')
-  checkHas(guest.kick, 'guest.kick', 'an Eventfd', 'onSignal')
-  checkHas(guest.call, 'guest.call', 'an Eventfd', 'signal')
+  checkMethods(guest.memory, 'guest.memory', 'a GuestMemory', ['pieces'])
+  checkMethods(guest.kick, 'guest.kick', 'an Eventfd', ['onSignal'])
+  checkMethods(guest.call, 'guest.call', 'an Eventfd', ['signal'])
   checkObject(guest.addresses, 'guest.addresses')
   const addresses = { ...guest.addresses }
   for (const name of ['descriptor', 'driver', 'device'] as const)
     addresses[name] = toU64(addresses[name], `guest.addresses.${name}`)
-  checkHas(space, 'space', 'an AddressSpace', 'lookup')
-  if (descriptorSpace !== undefined) checkHas(descriptorSpace, 'descriptorSpace', 'an AddressSpace', 'lookup')
+  checkMethods(space, 'space', 'an AddressSpace', ['lookup'])
+  if (descriptorSpace !== undefined) checkMethods(descriptorSpace, 'descriptorSpace', 'an AddressSpace', ['lookup'])
   checkInteger(patience, 'patience', 0, PATIENCE_LAST)
-  if (log !== undefined) checkHas(log, 'log', 'a DirtyLog', 'mark')
+  if (log !== undefined) checkMethods(log, 'log', 'a DirtyLog', ['mark'])
   if (onBroken !== undefined) checkFunction(onBroken, 'onBroken')
   return { ...options, guest: { ...guest, addresses } }
-}
-
-function checkHas(value: unknown, name: string, what: string, method: string): void {
-  const it = value as Readonly<Record<string, unknown>> | null
-  if (typeof value !== 'object' || typeof it?.[method] !== 'function') throw typeError(name, what, value)
 }

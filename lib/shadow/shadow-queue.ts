@@ -12,11 +12,11 @@ import { checkDevice } from '../device/check-device.js'
 import { absent } from '../device/groups.js'
 import type { VdpaDevice } from '../device/vdpa-device.js'
 import type { Vring } from '../device/vring.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import { transportFeatureBits } from '../uapi/virtio-features.js'
 import { checkRingState, initialState } from '../virtqueue/layout.js'
 import type { RingState } from '../virtqueue/virtqueue.js'
 import { Bounce } from './bounce.js'
-import type { WriteMarks } from './dirty-log.js'
 import type { ShadowQueueCounters } from './forwarder.js'
 import { findPosition, GuestQueue, shapeOf, type GuestShape } from './guest-queue.js'
 import { GuestWindows } from './guest-windows.js'
@@ -54,11 +54,7 @@ export class ShadowQueue implements Closeable {
   readonly options: ShadowQueueOptions
   /** @internal The device that its queue is of. */
   readonly device: VdpaDevice
-  /** @internal Milliseconds. */
-  readonly patience: number
   readonly #counters: ShadowQueueCounters
-  readonly #device: VdpaDevice
-  readonly #options: ShadowQueueOptions
   readonly #vring: Vring
   #log: WriteMarks | undefined
   #bounce: Bounce | undefined
@@ -77,13 +73,10 @@ export class ShadowQueue implements Closeable {
   /** Nothing is asked of the device. RangeError and TypeError for options that are none. */
   constructor(device: VdpaDevice, options: ShadowQueueOptions) {
     checkDevice(device, 'device')
-    this.#options = checkShadowOptions(options)
-    this.#device = device
+    this.options = checkShadowOptions(options)
+    this.device = device
     this.#vring = device.vring(options.index)
-    this.#log = this.#options.log
-    this.options = this.#options
-    this.device = this.#device
-    this.patience = this.#options.patience ?? 1000
+    this.#log = this.options.log
     this.index = options.index
     this.#counters = { forwarded: 0, used: 0, bounced: 0, resubmitted: 0 }
     this.counters = this.#counters
@@ -163,6 +156,11 @@ export class ShadowQueue implements Closeable {
     for (const shadow of shadows) shadow.#served?.forwarder.goOn()
   }
 
+  /** @internal Milliseconds. */
+  get patience(): number {
+    return this.options.patience ?? 1000
+  }
+
   /** Whether the queue is shadowed now. */
   get isShadowing(): boolean {
     return this.#served !== undefined
@@ -200,7 +198,7 @@ export class ShadowQueue implements Closeable {
     this.#checkOpen()
     if (this.#served !== undefined) throw this.#refusal('it is shadowed: call end() first')
     this.#checkNotScattered()
-    this.#vring.setUp(this.#setup(this.#positionAfterReset() ?? this.#position ?? this.#options.guest.state))
+    this.#vring.setUp(this.#setup(this.#positionAfterReset() ?? this.#position ?? this.options.guest.state))
     this.#vring.enable()
     this.#isAttached = true
   }
@@ -215,7 +213,7 @@ export class ShadowQueue implements Closeable {
     checkObject(options, 'options')
     const { state } = options
     if (state === undefined) return ShadowQueue.beginAll([this])
-    checkRingState(this.#vring.format, this.#options.guest.size, state)
+    checkRingState(this.#vring.format, this.options.guest.size, state)
     const given = { ...state }
     await ShadowQueue.#begin([this], () => this.#beginAt(given))
   }
@@ -223,12 +221,12 @@ export class ShadowQueue implements Closeable {
   /** Begins where the program says that the ring stands; where that fails, what was known of it is known again. */
   *#beginAt(state: RingState): Steps<void> {
     const before = [this.#position, this.#isScattered, this.#isAttached] as const
-    if (this.#device.isRunning) throw this.#refusal('where the ring of a running device stands is asked of the device')
+    if (this.device.isRunning) throw this.#refusal('where the ring of a running device stands is asked of the device')
     this.#position = state
     this.#isScattered = false
     if (!this.#vring.isEnabled) this.#isAttached = false
     try {
-      yield* beginSteps(this.#device, [this])
+      yield* beginSteps(this.device, [this])
     } catch (failure) {
       ;[this.#position, this.#isScattered, this.#isAttached] = before
       throw failure
@@ -257,7 +255,7 @@ export class ShadowQueue implements Closeable {
   }
 
   async #close(whenRunning: 'refuse' | 'leave'): Promise<void> {
-    const device = this.#device
+    const device = this.device
     if (!device.isClosed) return device.endQueues("a shadow's close()", () => this.#closeSteps(whenRunning))
     // Who closes it beside its device waits for the same end; what was asked for before that finds it open.
     await device.close().finally(() => (this.#isClosed = true))
@@ -270,21 +268,21 @@ export class ShadowQueue implements Closeable {
       return
     }
     // A procedure before this one closed the device, and all that was the shadow's with it.
-    if (this.#device.state === 'closed') {
+    if (this.device.state === 'closed') {
       this.#isClosed = true
       return
     }
     const queue = this.#served?.queue
-    if (whenRunning === 'leave' && queue !== undefined && this.#device.isRunning) return
+    if (whenRunning === 'leave' && queue !== undefined && this.device.isRunning) return
     queue?.checkStopped()
     this.#isClosed = true
     const failures = new Failures()
     if (queue !== undefined) yield* failures.attempt(queue.endSteps())
     const bounce = this.#bounce
     this.#bounce = undefined
-    if (bounce !== undefined) yield* failures.attempt(bounce.unmapSteps(this.#device, this.#options.space))
+    if (bounce !== undefined) yield* failures.attempt(bounce.unmapSteps(this.device, this.options.space))
     try {
-      failures.throwMet(`closing the shadow of queue ${this.index} of ${this.#device.path} met failures`)
+      failures.throwMet(`closing the shadow of queue ${this.index} of ${this.device.path} met failures`)
     } catch (failure) {
       this.#closeFailure = failure as Error
       throw failure
@@ -293,10 +291,10 @@ export class ShadowQueue implements Closeable {
 
   /** @internal What a switch asks. */
   *takeSteps(isLate = false): Steps<void> {
-    const { guest, space, bounce } = this.#options
+    const { guest, space, bounce } = this.options
     if (this.#served !== undefined) throw this.#refusal('it is shadowed already')
     // Before anything is done to a queue that is somebody else's.
-    const other = this.#device.drivenQueues.find(({ index }) => index === this.index)
+    const other = this.device.drivenQueues.find(({ index }) => index === this.index)
     if (other !== undefined) throw this.#refusal(`the queue is in use already, by ${other.owner}`)
     const windows = new GuestWindows(guest.memory, space)
     let wasEnabled = false
@@ -310,7 +308,7 @@ export class ShadowQueue implements Closeable {
       this.#position = state
       wasEnabled = this.#vring.isEnabled
       if (wasEnabled) this.#vring.disableOwned()
-      queue = yield* this.#device.lateQueueSteps(this.index, {
+      queue = yield* this.device.lateQueueSteps(this.index, {
         ...this.#queueOptions(isLate),
         // A power of two, which VHOST_SET_VRING_NUM wants of packed rings as well.
         size: 2 ** Math.ceil(Math.log2(guest.size)),
@@ -329,12 +327,12 @@ export class ShadowQueue implements Closeable {
     const failures = new Failures()
     failures.keep(failure)
     if (queue !== undefined) {
-      if (this.#device.isRunning) failures.now(() => this.#vring.disableOwned())
+      if (this.device.isRunning) failures.now(() => this.#vring.disableOwned())
       yield* failures.attempt(queue.endSteps())
     }
     if (wasEnabled) failures.now(() => this.#giveBack())
-    if (failures.count > 1) yield* failures.attempt(this.#device.stopSteps())
-    failures.throwMet(`queue ${this.index} of ${this.#device.path} was not given back, and the device was reset`)
+    if (failures.count > 1) yield* failures.attempt(this.device.stopSteps())
+    failures.throwMet(`queue ${this.index} of ${this.device.path} was not given back, and the device was reset`)
   }
 
   /** @internal What a switch asks. */
@@ -352,10 +350,10 @@ export class ShadowQueue implements Closeable {
     if (served === undefined) return
     const { isBroken } = served.forwarder
     const failures = new Failures()
-    if (this.#device.isRunning) this.#vring.disableOwned()
+    if (this.device.isRunning) this.#vring.disableOwned()
     yield* failures.attempt(served.queue.endSteps())
     if (isGiven && !isBroken) failures.now(() => this.#giveBack())
-    failures.throwMet(`giving queue ${this.index} of ${this.#device.path} back met failures`)
+    failures.throwMet(`giving queue ${this.index} of ${this.device.path} back met failures`)
   }
 
   /** @internal What a switch asks. */
@@ -364,8 +362,8 @@ export class ShadowQueue implements Closeable {
     if (served === undefined) return true
     served.forwarder.collect()
     // Such a device takes rings at their beginning only.
-    if (this.#device.isRunning && absent(() => this.#vring.state()) === undefined) {
-      const { path } = this.#device
+    if (this.device.isRunning && absent(() => this.#vring.state()) === undefined) {
+      const { path } = this.device
       const text = `queue ${this.index} cannot be given back: the device neither says nor takes where a ring stands`
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', text, { path, request: 'VHOST_GET_VRING_BASE' })
     }
@@ -393,18 +391,18 @@ export class ShadowQueue implements Closeable {
   go(): void {
     if (this.#served !== undefined) this.#served.forwarder.goOn()
     // What the guest told us of the device has not heard.
-    else if (this.#isAttached) this.#options.guest.kick.signal()
+    else if (this.#isAttached) this.options.guest.kick.signal()
   }
 
   get #tableSize(): number {
-    const { descriptorSpace, space } = this.#options
+    const { descriptorSpace, space } = this.options
     // The group of its descriptors is said to hold tables as well by some devices only.
     if (descriptorSpace !== undefined && descriptorSpace !== space) return 0
     return this.#has('VIRTIO_F_RING_INDIRECT_DESC') ? TABLE_SIZE : 0
   }
 
   #serve(guest: GuestQueue, windows: GuestWindows, queue: DeviceQueue): void {
-    const { guest: theirs } = this.#options
+    const { guest: theirs } = this.options
     const served = new Serving({
       guest,
       queue,
@@ -426,7 +424,7 @@ export class ShadowQueue implements Closeable {
   }
 
   *#restoreSteps(restore: QueueSnapshot, isLate: boolean): Steps<DeviceQueue> {
-    const queue = yield* this.#device.createQueueSteps(this.index, { ...this.#queueOptions(isLate), restore })
+    const queue = yield* this.device.createQueueSteps(this.index, { ...this.#queueOptions(isLate), restore })
     shadows.set(queue, this)
     return queue
   }
@@ -442,20 +440,20 @@ export class ShadowQueue implements Closeable {
 
   #break(failure: unknown): void {
     this.#failure = failure
-    const { onBroken } = this.#options
+    const { onBroken } = this.options
     if (onBroken !== undefined) callUnasked(() => onBroken(failure))
   }
 
   /** Where the guest's ring stands. NotNow where that cannot be told at this moment. */
   #findPosition(windows: GuestWindows): RingState {
-    const { guest } = this.#options
+    const { guest } = this.options
     const shape = this.#shape()
     const begins = this.#position ?? guest.state ?? initialState(shape.format)
     // Nobody has served it since we knew.
-    const isKnown = !this.#device.isRunning && (this.#vring.isEnabled || !this.#isAttached)
+    const isKnown = !this.device.isRunning && (this.#vring.isEnabled || !this.#isAttached)
     if (isKnown) this.#checkNotScattered()
     if (isKnown) return { available: begins.used, used: begins.used }
-    const said = this.#device.isRunning ? absent(() => this.#vring.state()) : undefined
+    const said = this.device.isRunning ? absent(() => this.#vring.state()) : undefined
     const found = findPosition(shape, windows, said)
     if (!found.isCertain) throw new NotNow('the device has answered out of order, and has taken more')
     this.#counters.resubmitted += found.resubmitted
@@ -466,7 +464,7 @@ export class ShadowQueue implements Closeable {
   #positionAfterReset(): RingState | undefined {
     const wasReset = this.#isAttached && !this.#vring.isEnabled
     if (!wasReset || this.#vring.format === 'packed') return undefined
-    const windows = new GuestWindows(this.#options.guest.memory, this.#options.space)
+    const windows = new GuestWindows(this.options.guest.memory, this.options.space)
     try {
       return this.#findPosition(windows)
     } catch (failure) {
@@ -487,20 +485,20 @@ export class ShadowQueue implements Closeable {
   }
 
   #setup(state: RingState | undefined) {
-    const { size, addresses, kick, call } = this.#options.guest
+    const { size, addresses, kick, call } = this.options.guest
     return { size, addresses, kick, call, ...(state !== undefined && { state }) }
   }
 
   #shape(): GuestShape {
-    return shapeOf(this.#options.guest, this.#vring.format, (name) => this.#has(name))
+    return shapeOf(this.options.guest, this.#vring.format, (name) => this.#has(name))
   }
 
   #has(name: keyof typeof transportFeatureBits): boolean {
-    return this.#device.features?.has(transportFeatureBits[name]) === true
+    return this.device.features?.has(transportFeatureBits[name]) === true
   }
 
   #queueOptions(isLate: boolean) {
-    const { space, descriptorSpace = space } = this.#options
+    const { space, descriptorSpace = space } = this.options
     return { addressSpace: space, descriptorSpace, isLate, owner: OWNER }
   }
 
@@ -508,15 +506,15 @@ export class ShadowQueue implements Closeable {
     if (!this.#isScattered) return
     const text = `the ring of queue ${this.index} ended with answers out of order: what the device had not answered of it is not to be told by where it stands`
     const hint = 'call recoverDevice() in place of reset(), or begin({ state }) where the guest began its ring anew'
-    throw vdpaError('ERR_VDPA_STATE', text, { path: this.#device.path, hint })
+    throw vdpaError('ERR_VDPA_STATE', text, { path: this.device.path, hint })
   }
 
   #checkOpen(): void {
-    const { path } = this.#device
+    const { path } = this.device
     if (this.#isClosed) throw vdpaError('ERR_VDPA_CLOSED', `the shadow of queue ${this.index} is closed`, { path })
   }
 
   #refusal(text: string): Error {
-    return vdpaError('ERR_VDPA_STATE', `the shadow of queue ${this.index}: ${text}`, { path: this.#device.path })
+    return vdpaError('ERR_VDPA_STATE', `the shadow of queue ${this.index}: ${text}`, { path: this.device.path })
   }
 }

@@ -1,6 +1,6 @@
 // How shadowing begins and ends, for several queues of one device in one suspension. Each is one procedure of the device: it ends well, or leaves the device as it was, or reset.
 
-import { checkArray, typeError } from '../base/checks.js'
+import { checkArray, checkMethods, typeError } from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Failures } from '../base/failures.js'
 import { sleeping, whole, type Steps } from '../base/steps.js'
@@ -179,9 +179,7 @@ function checkPatience({ path }: VdpaDevice, deadline: number, failure: unknown)
 /** The device of all of the shadows; undefined of none. TypeError where there are several devices, or it is no list of shadows. */
 export function deviceOf(shadows: readonly (Switched & { readonly device: VdpaDevice })[]): VdpaDevice | undefined {
   checkArray(shadows, 'shadows')
-  for (const [at, one] of shadows.entries())
-    if (typeof (one as Partial<Switched> | null)?.giveBackSteps !== 'function')
-      throw typeError(`shadows[${at}]`, 'a ShadowQueue', one)
+  for (const [at, one] of shadows.entries()) checkMethods(one, `shadows[${at}]`, 'a ShadowQueue', ['giveBackSteps'])
   const device = shadows[0]?.device
   if (shadows.some((shadow) => shadow.device !== device)) throw typeError('shadows', 'of one device', shadows.length)
   return device

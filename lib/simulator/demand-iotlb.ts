@@ -1,7 +1,15 @@
 // A device IOTLB that asks, as vhost-net has one: what a miss server reads from and writes to, and a device that waits until it is answered. It has the law of Linux's vhost.c,
 // whose newest refusals are its own, and no rings: those of a program's model are reached through read() and write().
 
-import { checkBytes, checkFunction, checkInteger, checkObject, checkString, toU64, typeError } from '../base/checks.js'
+import {
+  checkBoolean,
+  checkBytes,
+  checkFunction,
+  checkInteger,
+  checkObject,
+  checkString,
+  toU64,
+} from '../base/checks.js'
 import { vdpaError } from '../base/errors.js'
 import { Fifo } from '../base/fifo.js'
 import { overlaps, rangeOf, U64_LAST, type Range } from '../base/ranges.js'
@@ -99,7 +107,7 @@ export class DemandIotlb {
     const { path = '/dev/vhost-net', entryLimit = 2048 } = options
     const { repeatsMisses = host.deviates('misses-at-each-kick') } = options
     checkString(path, 'options.path')
-    if (typeof repeatsMisses !== 'boolean') throw typeError('options.repeatsMisses', 'a boolean', repeatsMisses)
+    checkBoolean(repeatsMisses, 'options.repeatsMisses')
     checkInteger(entryLimit, 'options.entryLimit', 1, 65_536)
     this.#host = host
     this.path = path

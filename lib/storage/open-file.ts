@@ -4,7 +4,7 @@ import { constants } from 'node:fs'
 import { open, unlink, type FileHandle } from 'node:fs/promises'
 import type { Backend } from '../backend/backend.js'
 import { fileError, fileFailure } from '../backend/file-errors.js'
-import { checkFunction, checkInteger, checkObject, checkString, rangeError, typeError } from '../base/checks.js'
+import { checkBoolean, checkFunction, checkInteger, checkObject, checkString, rangeError } from '../base/checks.js'
 import { CloseStack } from '../base/closeable.js'
 import { vdpaError, type VdpaError } from '../base/errors.js'
 import { cachedRead } from '../kernel/cached-read.js'
@@ -36,8 +36,7 @@ function checked(options: FileStorageOptions): FileStorageOptions {
   checkObject(options, 'options')
   checkString(options.file, 'options.file')
   for (const name of ['isReadOnly', 'isDirect', 'isLocked'] as const)
-    if (options[name] !== undefined && typeof options[name] !== 'boolean')
-      throw typeError(`options.${name}`, 'a boolean', options[name])
+    if (options[name] !== undefined) checkBoolean(options[name], `options.${name}`)
   const { createBytes, isReadOnly = false, onFailure } = options
   if (onFailure !== undefined) checkFunction(onFailure, 'options.onFailure')
   if (createBytes === undefined) return options

@@ -176,6 +176,14 @@ export const netCommands = {
 
 /** The name of a control command, as the kernel has it, or the specification where the kernel has none. */
 export type NetCommandName = keyof typeof netCommands
+
+/** A command that the device is to be given again, as plain data. */
+export interface StateCommand {
+  /** Its name in `netCommands`. */
+  readonly name: NetCommandName
+  /** The payload as bytes, without the two-byte head. */
+  readonly payload: Uint8Array
+}
 /** The payload of a control command. */
 export type NetCommandPayload<N extends NetCommandName> =
   (typeof netCommands)[N] extends NetCommand<infer T, infer _> ? T : never

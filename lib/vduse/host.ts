@@ -1,7 +1,7 @@
 // A model as a device of VDUSE on the thread that asks: made, its queues set up, its messages answered, and all of it taken back.
 
 import { bit } from '../base/bits.js'
-import { checkFunction, checkInteger, checkObject, checkString, rangeError, typeError } from '../base/checks.js'
+import { checkBoolean, checkFunction, checkInteger, checkObject, checkString, rangeError } from '../base/checks.js'
 import { CloseStack, type Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import { KeptErrors } from '../base/kept-errors.js'
@@ -87,7 +87,7 @@ export function checkVduseOptions(options: VduseOptions): Required<Omit<VduseOpt
     throw rangeError('options.name', 'a name of 1 to 255 bytes without a slash', name)
   checkInteger(vendorId, 'options.vendorId', 0, 0xffff_ffff)
   checkInteger(apiVersion, 'options.apiVersion', 0, VERSION_LAST)
-  if (typeof takeOver !== 'boolean') throw typeError('options.takeOver', 'a boolean', takeOver)
+  checkBoolean(takeOver, 'options.takeOver')
   if (onRefusal !== undefined) checkFunction(onRefusal, 'options.onRefusal')
   return { name, vendorId, apiVersion, takeOver, ...(onRefusal !== undefined && { onRefusal }) }
 }

@@ -2,10 +2,9 @@
 // not in it: front ends carry these themselves.
 
 import { vdpaError, type VdpaError } from '../base/errors.js'
-import type { SavedCommand } from '../models/network-saved.js'
 import { decodeDeviceParts, devicePartTypes, encodeDeviceParts, type DevicePart } from '../uapi/device-parts.js'
 import { deviceIds } from '../uapi/virtio-ids.js'
-import { netCommandOf, netCommands, type NetCommandName } from '../uapi/virtio-net-commands.js'
+import { netCommandOf, netCommands, type NetCommandName, type StateCommand } from '../uapi/virtio-net-commands.js'
 
 /** Bytes of the longest state that is read. */
 export const STATE_LAST = 1 << 20
@@ -18,7 +17,7 @@ const VERSION = 1
 export interface DeviceState {
   readonly deviceId: number
   /** In the order of sending. */
-  readonly commands: readonly SavedCommand[]
+  readonly commands: readonly StateCommand[]
 }
 
 /** A state as bytes. */
@@ -55,7 +54,7 @@ export function decodeDeviceState(bytes: Uint8Array, deviceId: number): DeviceSt
   return { deviceId, commands: rest.map(commandOf) }
 }
 
-function commandOf({ type, selector, value: payload }: DevicePart): SavedCommand {
+function commandOf({ type, selector, value: payload }: DevicePart): StateCommand {
   const [commandClass = 0, number = 0] = selector
   const command = type === devicePartTypes.NET_CONTROL ? netCommandOf(commandClass, number) : undefined
   if (command === undefined) throw wrong(`a part of type 0x${type.toString(16)} sets nothing that is known`)

@@ -1,7 +1,7 @@
 // What a session needs of the device behind it: a model, or a device of the kernel. Wishes are told one by one and are only noted; where bringing the device
 // to them takes time, the session waits for it before it answers.
 
-import type { SavedCommand } from '../models/network-saved.js'
+import type { StateCommand } from '../uapi/virtio-net-commands.js'
 import type { MemoryTable } from './memory-table.js'
 import type { Vring } from './vring.js'
 import type { WriteLog } from './write-log.js'
@@ -48,9 +48,9 @@ export interface HostedDevice {
   /** What is to be logged changed. */
   logChanged(): void
   /** What its control queue has set, while no queue runs. */
-  saveState(): readonly SavedCommand[]
+  saveState(): readonly StateCommand[]
   /** What it is to be like when it runs next: all of it, or ERR_VDPA_PROTOCOL. */
-  loadState(commands: readonly SavedCommand[]): void | Promise<void>
+  loadState(commands: readonly StateCommand[]): void | Promise<void>
   /** As after RESET_DEVICE: nothing runs, and the memory stays. */
   reset(): void
   /** The front end has gone: as if there had been none. */

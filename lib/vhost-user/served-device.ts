@@ -3,10 +3,11 @@
 import { bit } from '../base/bits.js'
 import { ProgramCalls } from '../base/program-calls.js'
 import type { Backend } from '../backend/backend.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import type { ModelDevice } from '../models/model-device.js'
 import { networkModelOf } from '../models/network.js'
-import type { SavedCommand } from '../models/network-saved.js'
+import type { StateCommand } from '../uapi/virtio-net-commands.js'
 import { transportFeatureBits as transport } from '../uapi/virtio-features.js'
 import { missingFeatureNeed } from '../uapi/feature-needs.js'
 import { netFeatureBits } from '../uapi/virtio-features.js'
@@ -20,7 +21,7 @@ import { MemoryTable } from './memory-table.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
-import { WriteLog, type UsedArea, type WriteMarks } from './write-log.js'
+import { WriteLog, type UsedArea } from './write-log.js'
 
 /** What this transport does not carry, or what front ends cannot live with: ACCESS_PLATFORM makes User Mode Linux fail. */
 export const MASKED = maskOf([
@@ -58,7 +59,7 @@ export class ServedDevice implements HostedDevice {
   readonly #written = new Map<number, WrittenAreas>()
   #listener: DeviceListener | undefined
   #features: bigint | undefined
-  #loaded: readonly SavedCommand[] | undefined
+  #loaded: readonly StateCommand[] | undefined
 
   constructor(ops: DeviceOps, backend: Backend, slots: number) {
     this.ops = ops
@@ -106,12 +107,12 @@ export class ServedDevice implements HostedDevice {
     this.dma.log = this.writeLog.isWanted ? this.writeLog : undefined
   }
 
-  saveState(): readonly SavedCommand[] {
+  saveState(): readonly StateCommand[] {
     return this.#loaded ?? networkModelOf(this.ops)?.saved() ?? []
   }
 
   /** Kept until a queue starts: the driver's features, which begin all anew, come after it. */
-  loadState(commands: readonly SavedCommand[]): void {
+  loadState(commands: readonly StateCommand[]): void {
     const problem = networkModelOf(this.ops)?.problemWith(commands, this.features)
     if (problem !== undefined) throw protocolError('SET_DEVICE_STATE_FD', `the device refuses ${problem} of the state`)
     this.#loaded = commands

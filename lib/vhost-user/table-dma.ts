@@ -3,9 +3,9 @@
 import { dmaAccess, type Dma } from '../models/device-ops.js'
 import { copyBytes } from '../memory/copy-bytes.js'
 import { RingMemory } from '../memory/ring-memory.js'
+import type { WriteMarks } from '../memory/write-marks.js'
 import type { TableLocation } from '../virtqueue/virtqueue.js'
 import type { MemoryTable, MemoryWindow } from './memory-table.js'
-import type { WriteMarks } from './write-log.js'
 
 /** One address space: vhost-user knows no other. */
 export class TableDma implements Dma {

@@ -1,13 +1,8 @@
 // What a front end wants logged of what its device writes, and where: a log, all that is written (LOG_ALL), and rings one by one (VHOST_VRING_F_LOG). It knows no message.
 
+import type { WriteMarks } from '../memory/write-marks.js'
 import type { DirtyLog } from './dirty-log.js'
 import type { Vring } from './vring.js'
-
-/** Where writes to the guest's memory are told, after each. */
-export interface WriteMarks {
-  /** Marks `length` bytes at a guest address. */
-  mark(address: number, length: number): void
-}
 
 /** The area of a ring that only its device writes: split rings' used ring. */
 export interface UsedArea {
