@@ -1,7 +1,7 @@
 // A bridged device as front ends see it, on a simulator: data through rings that are the device's own, memory, order, control queues; front ends that are hostile, and a
 // device that refuses.
 
-import { afterEach, expect, it } from '@jest/globals'
+import { expect, it } from '@jest/globals'
 import { closeSync, ftruncateSync, openSync } from 'node:fs'
 import { bit } from '../../lib/base/bits'
 import { FaultyBackend } from '../../lib/backend/faulty-backend'
@@ -11,7 +11,8 @@ import { blockDevice, networkDevice, Simulator, type BlockDeviceOptions } from '
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { BackendFeature } from '../../lib/uapi/vhost-types'
 import type { RequestName } from '../../lib/uapi/vhost'
-import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { describeNative } from '../native/support'
+import { ownFolder } from '../own-folder'
 import { readSector } from '../vhost-user/disk-requests'
 import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
 import { until } from '../until'
@@ -25,17 +26,7 @@ const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EV
 const STATUS = bit(16)
 
 describeNative('a device that is bridged', (backend) => {
-  let folder = new TemporaryFolder()
-  let before = openDescriptors()
-  afterEach(async () => {
-    folder[Symbol.dispose]()
-    await untilNoneIsOpen(before)
-  })
-  const begin = () => {
-    backend()
-    before = openDescriptors()
-    folder = new TemporaryFolder()
-  }
+  const { begin, file } = ownFolder(backend)
   const disk = async (
     options: BlockDeviceOptions = {},
     settings: Partial<BridgeVhostUserOptions> = {},
@@ -49,7 +40,7 @@ describeNative('a device that is bridged', (backend) => {
       expect: 'block',
       ...(backendFeatures && { backendFeatures }),
     })
-    const bridge = await bridgeVhostUser(device, { socket: folder.file('socket'), ...settings })
+    const bridge = await bridgeVhostUser(device, { socket: file('socket'), ...settings })
     const end = async () => {
       await bridge.close()
       expect([device.state, device.addressSpace(0).size]).toEqual(['claimed', 0])
@@ -63,7 +54,7 @@ describeNative('a device that is bridged', (backend) => {
     const more = [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN]
     const model = networkDevice({ mac: '02:00:00:00:00:01', queuePairs, moreFeatures: more })
     const device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
-    const bridge = await bridgeVhostUser(device, { socket: folder.file('net'), ...settings })
+    const bridge = await bridgeVhostUser(device, { socket: file('net'), ...settings })
     const end = async () => {
       await bridge.close()
       await device.close()
@@ -102,7 +93,7 @@ describeNative('a device that is bridged', (backend) => {
     const content = new Uint8Array(32_768).map((_, index) => index >> 9)
     const node = simulator.add(blockDevice({ capacity: 64, content }))
     await using device = await openDevice(node, { backend: new FaultyBackend(simulator), expect: 'block' })
-    await using bridge = await bridgeVhostUser(device, { socket: folder.file('socket') })
+    await using bridge = await bridgeVhostUser(device, { socket: file('socket') })
     using front = new FrontEnd(backend(), bridge.path)
     await front.begin(0n, STATUS)
     expect(await readSector(front, front.queue(0), 5n)).toEqual([5, 0])
@@ -127,7 +118,7 @@ describeNative('a device that is bridged', (backend) => {
   it('has a device to itself, until it is closed', async () => {
     begin()
     await using world = await disk()
-    const again = () => bridgeVhostUser(world.device, { socket: folder.file('other') })
+    const again = () => bridgeVhostUser(world.device, { socket: file('other') })
     await expect(again()).rejects.toMatchObject({ code: 'ERR_VDPA_STATE' })
     await world.bridge.close()
     await using other = await again()
@@ -337,16 +328,16 @@ describeNative('a device that is bridged', (backend) => {
     const { bridge } = world
     {
       using bad = new FrontEnd(backend(), bridge.path)
-      const file = openSync(folder.file('ram'), 'w+')
-      ftruncateSync(file, 1 << 20)
+      const ram = openSync(file('ram'), 'w+')
+      ftruncateSync(ram, 1 << 20)
       await bad.begin(packed | eventIdx, STATUS)
-      expect(await bad.acknowledged('SET_MEM_TABLE', bad.table(), [file])).toBe(0n)
+      expect(await bad.acknowledged('SET_MEM_TABLE', bad.table(), [ram])).toBe(0n)
       const victim = bad.queue(0)
       await bad.ask('GET_FEATURES')
-      ftruncateSync(file, 0)
+      ftruncateSync(ram, 0)
       victim.kick.signal()
       expect(await bad.ask('GET_FEATURES').catch(() => undefined)).toBeDefined()
-      closeSync(file)
+      closeSync(ram)
     }
     await until(() => bridge.frontEnds === 0)
     using front = new FrontEnd(backend(), bridge.path)
@@ -377,7 +368,7 @@ describeNative('a device that is bridged', (backend) => {
     begin()
     const simulator = new Simulator()
     await using device = await openDevice(simulator.add(blockDevice()), { backend: simulator, expect: 'block' })
-    const socket = folder.file('s')
+    const socket = file('s')
     await expect(bridgeVhostUser({} as typeof device, { socket })).rejects.toThrow(TypeError)
     await expect(bridgeVhostUser(device, { socket: '' })).rejects.toThrow(RangeError)
     await expect(bridgeVhostUser(device, { socket, backend: simulator })).rejects.toThrow('has no UNIX sockets')

@@ -15,7 +15,7 @@ import {
 import { bit } from '../../lib/base/bits'
 import { netFeatureBits as net, transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import type { BackendFeature } from '../../lib/uapi/vhost-types'
-import { openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { ownFolder } from '../own-folder'
 import { FrontEndLog } from './logged-guest'
 
 export const packed = bit(transport.VIRTIO_F_RING_PACKED)
@@ -32,19 +32,11 @@ export const kinds = [
 
 /** For a suite: what is begun here ends after each test, and nothing is open then. */
 export function loggedWorlds(backend: () => KernelBackend) {
-  let folder = new TemporaryFolder()
-  let before = openDescriptors()
   const logs: FrontEndLog[] = []
-  afterEach(async () => {
+  afterEach(() => {
     for (const log of logs.splice(0)) log.region.close()
-    folder[Symbol.dispose]()
-    await untilNoneIsOpen(before)
   })
-  const begin = () => {
-    backend()
-    before = openDescriptors()
-    folder = new TemporaryFolder()
-  }
+  const { begin, file } = ownFolder(backend)
   const newLog = (bytes?: number) => {
     const log = new FrontEndLog(backend(), bytes)
     logs.push(log)
@@ -59,7 +51,7 @@ export function loggedWorlds(backend: () => KernelBackend) {
       expect: 'block',
       ...(backendFeatures && { backendFeatures }),
     })
-    const bridge = await bridgeVhostUser(device, { socket: folder.file('socket') })
+    const bridge = await bridgeVhostUser(device, { socket: file('socket') })
     const end = async () => {
       await bridge.close()
       if (!device.isClosed) expect([device.state, device.addressSpace(0).size]).toEqual(['claimed', 0])
@@ -74,7 +66,7 @@ export function loggedWorlds(backend: () => KernelBackend) {
     const more = [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, ...moreFeatures]
     const model = networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2, moreFeatures: more, ...options })
     const device = await openDevice(simulator.add(model), { backend: faults, expect: 'net' })
-    const bridge = await bridgeVhostUser(device, { socket: folder.file('net') })
+    const bridge = await bridgeVhostUser(device, { socket: file('net') })
     const end = async () => {
       await bridge.close()
       if (!device.isClosed) expect([device.state, device.addressSpace(0).size]).toEqual(['claimed', 0])
@@ -83,6 +75,5 @@ export function loggedWorlds(backend: () => KernelBackend) {
     }
     return { simulator, faults, model, device, bridge, [Symbol.asyncDispose]: end }
   }
-  const file = (name: string) => folder.file(name)
   return { begin, newLog, disk, network, file }
 }

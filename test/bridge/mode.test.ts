@@ -1,12 +1,13 @@
 // A bridged device whose control queue cannot be alone, on a simulator: guests have none, or one that lies beside their memory.
 
-import { afterEach, expect, it } from '@jest/globals'
+import { expect, it } from '@jest/globals'
 import { bit } from '../../lib/base/bits'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
 import { networkDevice, Simulator } from '../../lib/simulator'
 import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
-import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { describeNative } from '../native/support'
+import { ownFolder } from '../own-folder'
 import { FrontEnd, words } from '../vhost-user/front-end'
 import { until } from '../until'
 import { command } from './guest-command'
@@ -16,17 +17,7 @@ const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
 const STATUS = bit(16)
 
 describeNative('a bridged device whose control queue cannot be alone', (backend) => {
-  let folder = new TemporaryFolder()
-  let before = openDescriptors()
-  afterEach(async () => {
-    folder[Symbol.dispose]()
-    await untilNoneIsOpen(before)
-  })
-  const begin = () => {
-    backend()
-    before = openDescriptors()
-    folder = new TemporaryFolder()
-  }
+  const { begin, file } = ownFolder(backend)
   const network = async (settings: Partial<BridgeVhostUserOptions> = {}) => {
     const simulator = new Simulator()
     const model = networkDevice({
@@ -34,7 +25,7 @@ describeNative('a bridged device whose control queue cannot be alone', (backend)
       moreFeatures: [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN],
     })
     const device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
-    const bridge = await bridgeVhostUser(device, { socket: folder.file('net'), ...settings })
+    const bridge = await bridgeVhostUser(device, { socket: file('net'), ...settings })
     const end = async () => {
       await bridge.close()
       await device.close()
@@ -98,8 +89,8 @@ describeNative('a bridged device whose control queue cannot be alone', (backend)
     await using world = await network()
     await world.bridge.close()
     for (const mode of ['shared', 1, null])
-      await expect(
-        bridgeVhostUser(world.device, { socket: folder.file('other'), mode: mode as never }),
-      ).rejects.toMatchObject({ name: 'RangeError' })
+      await expect(bridgeVhostUser(world.device, { socket: file('other'), mode: mode as never })).rejects.toMatchObject(
+        { name: 'RangeError' },
+      )
   })
 })

@@ -1,26 +1,12 @@
-import { afterEach, describe, expect, jest, test } from '@jest/globals'
+import { describe, expect, jest, test } from '@jest/globals'
 import { vdpaError } from '../../lib/base/errors.js'
-import { MissServer, type MissServerOptions } from '../../lib/misses/miss-server.js'
-import type { MissFault } from '../../lib/misses/miss-faults.js'
+import { MissServer } from '../../lib/misses/miss-server.js'
 import { RegionTranslator } from '../../lib/misses/region-translator.js'
 import type { MissRequest, MissVerdict, Translator } from '../../lib/misses/translator.js'
 import { Simulator } from '../../lib/simulator/simulator.js'
 import { hearUncaught } from '../uncaught.js'
 import { until } from '../until.js'
-import { later, missRecord, page, settled, TestPort, type Translate } from './support.js'
-
-const servers: MissServer[] = []
-// What a test leaves unanswered is not waited for.
-afterEach(() => servers.splice(0).forEach((server) => server.close()))
-
-function serve(translate: Translate, options: MissServerOptions = {}) {
-  const port = new TestPort()
-  const faults: MissFault[] = []
-  const server = new MissServer(port, { translate }, { onFault: (fault) => faults.push(fault), ...options })
-  servers.push(server)
-  const reasons = () => faults.map(({ reason }) => reason)
-  return { port, server, faults, reasons }
-}
+import { later, missRecord, page, serve, settled, TestPort, type Translate } from './support.js'
 
 /** What is uncaught after a call. */
 async function uncaughtBy(call: () => void): Promise<unknown[]> {

@@ -1,22 +1,9 @@
 // What comes while a question is under way: retry(), another answer, another place of the used rings.
 
-import { afterEach, describe, expect, test } from '@jest/globals'
-import type { MissFault } from '../../lib/misses/miss-faults.js'
-import { MissServer, type MissServerOptions } from '../../lib/misses/miss-server.js'
+import { describe, expect, test } from '@jest/globals'
 import type { MissRequest } from '../../lib/misses/translator.js'
 import { until } from '../until.js'
-import { later, page, settled, TestPort, type Translate } from './support.js'
-
-const servers: MissServer[] = []
-afterEach(() => servers.splice(0).forEach((server) => server.close()))
-
-function serve(translate: Translate, options: MissServerOptions = {}) {
-  const port = new TestPort()
-  const faults: MissFault[] = []
-  const server = new MissServer(port, { translate }, { onFault: (fault) => faults.push(fault), ...options })
-  servers.push(server)
-  return { port, server, faults, reasons: () => faults.map(({ reason }) => reason) }
-}
+import { later, page, serve, settled } from './support.js'
 
 describe('an answer that comes late and is none', () => {
   test('is no word of a miss that was answered meanwhile', async () => {

@@ -1,5 +1,8 @@
 // A port that the test holds the other end of, and translators that say what they are told to.
 
+import { afterEach } from '@jest/globals'
+import type { MissFault } from '../../lib/misses/miss-faults.js'
+import { MissServer, type MissServerOptions } from '../../lib/misses/miss-server.js'
 import type { MissPort } from '../../lib/misses/port.js'
 import type { MissAnswer, MissRequest, MissVerdict } from '../../lib/misses/translator.js'
 import { iotlbMessageTypes, vhostMsgV2 } from '../../lib/uapi/vhost-types.js'
@@ -79,3 +82,17 @@ export function later() {
 }
 
 export const settled = () => new Promise((resolve) => setImmediate(resolve))
+
+const servers: MissServer[] = []
+// What a test leaves unanswered is not waited for.
+afterEach(() => servers.splice(0).forEach((server) => server.close()))
+
+/** A server of a port, until the test has ended. */
+export function serve(translate: Translate, options: MissServerOptions = {}) {
+  const port = new TestPort()
+  const faults: MissFault[] = []
+  const server = new MissServer(port, { translate }, { onFault: (fault) => faults.push(fault), ...options })
+  servers.push(server)
+  const reasons = () => faults.map(({ reason }) => reason)
+  return { port, server, faults, reasons }
+}

@@ -1,6 +1,6 @@
 // A network device whose front end carries its state elsewhere: from one server to another, and to a bridge; and pipes that are slow, closed, or full of something else.
 
-import { afterEach, expect, it, jest } from '@jest/globals'
+import { expect, it, jest } from '@jest/globals'
 import { spawnSync } from 'node:child_process'
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import fc from 'fast-check'
@@ -15,7 +15,8 @@ import {
 import { Simulator } from '../../lib/simulator'
 import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
 import { decodeDeviceState, encodeDeviceState } from '../../lib/vhost-user/device-state'
-import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { describeNative } from '../native/support'
+import { ownFolder } from '../own-folder'
 import { hearUncaught } from '../uncaught'
 import { until } from '../until'
 import { FrontEnd, words, type GuestQueue } from './front-end'
@@ -26,8 +27,7 @@ const OK = 0x100n
 const moreFeatures = [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN]
 
 /** Both ends of a pipe with a name, which nobody waits at. */
-function pipe(folder: TemporaryFolder, name: string): { readonly read: number; readonly write: number } {
-  const path = folder.file(name)
+function pipe(path: string): { readonly read: number; readonly write: number } {
   spawnSync('mkfifo', [path])
   const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   return { read, write: openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) }
@@ -58,18 +58,8 @@ async function readAll(fd: number): Promise<Uint8Array> {
 }
 
 describeNative('the state of a device that is moved', (backend) => {
-  let folder = new TemporaryFolder()
-  let before = openDescriptors()
   let count = 0
-  afterEach(async () => {
-    folder[Symbol.dispose]()
-    await untilNoneIsOpen(before)
-  })
-  const begin = () => {
-    backend()
-    before = openDescriptors()
-    folder = new TemporaryFolder()
-  }
+  const { begin, file, untilClosed } = ownFolder(backend)
   const model = () => networkDevice({ mac: '02:00:00:00:00:01', queuePairs: 2, moreFeatures })
   const command = async (front: FrontEnd, queue: GuestQueue, ...bytes: number[]) => {
     const [head, ack] = [front.room(bytes.length), front.room(1)]
@@ -99,7 +89,7 @@ describeNative('the state of a device that is moved', (backend) => {
     return bases
   }
   const save = async (front: FrontEnd): Promise<Uint8Array> => {
-    const { read, write } = pipe(folder, `pipe${count++}`)
+    const { read, write } = pipe(file(`pipe${count++}`))
     expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [write])).value).toBe(OK)
     closeSync(write)
     const bytes = await readAll(read)
@@ -108,7 +98,7 @@ describeNative('the state of a device that is moved', (backend) => {
     return bytes
   }
   const load = async (front: FrontEnd, bytes: Uint8Array): Promise<bigint> => {
-    const { read, write } = pipe(folder, `pipe${count++}`)
+    const { read, write } = pipe(file(`pipe${count++}`))
     const { value } = await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])
     closeSync(read)
     // A slow one.
@@ -146,7 +136,7 @@ describeNative('the state of a device that is moved', (backend) => {
     const simulator = new Simulator()
     const device = model()
     const open = await openDevice(simulator.add(device), { backend: simulator, expect: 'net' })
-    const bridge = await bridgeVhostUser(open, { socket: folder.file(`bridge${count++}`), ...settings })
+    const bridge = await bridgeVhostUser(open, { socket: file(`bridge${count++}`), ...settings })
     const end = async () => {
       await bridge.close()
       await open.close()
@@ -158,8 +148,8 @@ describeNative('the state of a device that is moved', (backend) => {
   it('is the same in another server, and in a bridge, and in a server again', async () => {
     begin()
     const [first, last] = [model(), model()]
-    using source = serveVhostUser(first, { socket: folder.file('first') })
-    using target = serveVhostUser(last, { socket: folder.file('last') })
+    using source = serveVhostUser(first, { socket: file('first') })
+    using target = serveVhostUser(last, { socket: file('last') })
     await using middle = await bridged()
     let bytes: Uint8Array
     let bases: readonly Uint8Array[]
@@ -233,7 +223,7 @@ describeNative('the state of a device that is moved', (backend) => {
   ])('is refused where it is %s, and the device goes on without it', async (_, bytes) => {
     begin()
     const device = model()
-    using server = serveVhostUser(device, { socket: folder.file('s') })
+    using server = serveVhostUser(device, { socket: file('s') })
     using front = new FrontEnd(backend(), server.path)
     await front.begin(0n, STATUS)
     expect(await load(front, bytes)).toBe(0x101n)
@@ -246,10 +236,10 @@ describeNative('the state of a device that is moved', (backend) => {
 
   it('is refused by what is no pipe, in another phase, without a transfer, and where its pipe never ends', async () => {
     begin()
-    using server = serveVhostUser(blockDevice({ capacity: 8 }), { socket: folder.file('s'), messageTimeout: 50 })
+    using server = serveVhostUser(blockDevice({ capacity: 8 }), { socket: file('s'), messageTimeout: 50 })
     using front = new FrontEnd(backend(), server.path)
     await front.begin(0n, STATUS)
-    const { read, write } = pipe(folder, 'pipe')
+    const { read, write } = pipe(file('pipe'))
     expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
     expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [front.fd])).value).toBe(0x101n)
     expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 1), [write])).value).toBe(0x101n)
@@ -268,11 +258,11 @@ describeNative('the state of a device that is moved', (backend) => {
   it.each(['the front end', 'the server'] as const)('leaves nothing where %s ends under a transfer', async (who) => {
     begin()
     for (const direction of [SAVE, LOAD]) {
-      const server = serveVhostUser(model(), { socket: folder.file(`s${direction}`) })
+      const server = serveVhostUser(model(), { socket: file(`s${direction}`) })
       const front = new FrontEnd(backend(), server.path)
       await settle(front)
       await stop(front)
-      const { read, write } = pipe(folder, `pipe${direction}`)
+      const { read, write } = pipe(file(`pipe${direction}`))
       // A pipe that is full already, and one that nobody writes to.
       if (direction === SAVE) fill(write)
       const fd = direction === SAVE ? write : read
@@ -285,7 +275,7 @@ describeNative('the state of a device that is moved', (backend) => {
       front.close()
       closeSync(read)
       closeSync(write)
-      await untilNoneIsOpen(before)
+      await untilClosed()
     }
   })
 
