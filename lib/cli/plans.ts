@@ -7,7 +7,6 @@ import {
   describeNeed,
   describeProbe,
   describeStep,
-  formatPlan,
   memlockNeeds,
   parsePlan,
   planSchema,
@@ -22,8 +21,9 @@ import { longestPlan } from '../plan/plan.js'
 import { fileFailure } from '../backend/file-errors.js'
 import { emptySimulatedHost, type Host } from './host.js'
 import { progressOn, type Paint, type Report } from './output.js'
+import { Journal } from './journal.js'
 import type { Stage } from './perform.js'
-import { isSameFile, keepFile } from './written-files.js'
+import { isSameFile } from './written-files.js'
 
 /** How `apply` goes about it. */
 export interface ApplyWords {
@@ -60,14 +60,21 @@ export async function apply(host: Host, file: string, words: ApplyWords, stage: 
   const memlock = memlockNeeds(wanted)
   const target = dryRun ? await rehearsal(host) : host
   const progress = progressOn(stage.stderr, stage.environment)
+  const kept = journal === undefined || dryRun ? undefined : await Journal.at(journal, planHost(host))
   const applied = applyPlan(wanted, planHost(target), {
     signal: stage.interrupt(),
     onStep: (step, index, count) => progress(index / count, describeStep(step)),
     ...(wait !== undefined && { wait }),
     ...(timeout !== undefined && { timeout }),
-    ...(journal !== undefined && !dryRun && { onJournal: (was: Plan) => keep(journal, was) }),
+    ...(kept !== undefined && { onJournal: (was: Plan) => kept.begin(was) }),
   })
-  const { steps, before, probes } = await applied.finally(() => progress(undefined))
+  const { steps, before, probes } = await applied
+    .catch(async (failure: unknown) => {
+      await kept?.endIfUndone().catch(() => undefined)
+      throw failure
+    })
+    .finally(() => progress(undefined))
+  kept?.end()
   const said = steps.map((step) => `${dryRun ? 'would ' : ''}${describeStep(step)}`)
   return {
     data: { file, dryRun, steps, before, probes, memlock },
@@ -100,11 +107,6 @@ async function devicesOf(host: Host): Promise<PlannedDevice[]> {
     if (isVdpaError(failure) && ['ERR_VDPA_NOT_SUPPORTED', 'ERR_VDPA_NO_ADDON'].includes(failure.code)) return []
     throw failure
   }
-}
-
-/** Before anything is changed: what cannot be kept is not begun. */
-function keep(file: string, before: Plan): void {
-  keepFile(file, `# What was there before: \`vhost-vdpa apply\` of this brings it back.\n${formatPlan(before)}`)
 }
 
 /** A plan from a file, or from standard input where its name is `-`; no more of it than may be a plan. A character has three bytes at most: a plan that is cut off here is always too long. */

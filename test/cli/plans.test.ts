@@ -177,6 +177,56 @@ describe('plan and apply', () => {
     expect((await command(['plan', file], host)).code).toBe(1)
   })
 
+  it('add to the journal of an applying that was killed, and write a new one after one that ended', async () => {
+    const host = await simulatedHost()
+    const journal = join(folder, 'killed.yaml')
+    const both = join(folder, 'both.yaml')
+    writeFileSync(
+      both,
+      'version: 1\ndevices:\n  - {name: net0, managementDevice: vdpasim_net, mac: 02:00:00:00:00:07}\n  - {name: blk0, managementDevice: vdpasim_blk}\n  - {name: net1, managementDevice: vdpasim_net}\n',
+    )
+    const only = join(folder, 'only.yaml')
+    writeFileSync(
+      only,
+      'version: 1\ndevices:\n  - {name: net0, managementDevice: vdpasim_net, mac: 02:00:00:00:00:08}\n',
+    )
+    // As one is that is killed between its steps: the mark is there, and the address is another.
+    expect((await command(['apply', only, '--journal', journal], host)).code).toBe(0)
+    const [title, ...rest] = readFileSync(journal, 'utf8').split('\n')
+    const mark = '# The applying has not ended: the next one with this journal adds to it.'
+    expect(rest).not.toContain(mark)
+    writeFileSync(journal, [title, mark, ...rest].join('\n'))
+    expect((await command(['apply', both, '--journal', journal], host)).code).toBe(0)
+    const kept = readFileSync(journal, 'utf8')
+    expect(kept).toContain('02:00:00:00:00:01')
+    expect(kept).not.toContain('02:00:00:00:00:08')
+    expect(kept).toContain('net1')
+    expect(kept).not.toContain(mark)
+    expect((await command(['apply', only, '--journal', journal], host)).code).toBe(0)
+    expect(readFileSync(journal, 'utf8')).toContain('02:00:00:00:00:07')
+  })
+
+  it('leave no mark on a journal when all was undone', async () => {
+    const journal = join(folder, 'undone.yaml')
+    const failing = join(folder, 'failing.yaml')
+    // The device cannot be made: its maker takes no number of queue pairs.
+    writeFileSync(
+      failing,
+      'version: 1\ndevices:\n  - {name: net0, managementDevice: vdpasim_net, mac: 02:00:00:00:00:08}\n  - {name: z9, managementDevice: vdpasim_net, queuePairs: 4}\n',
+    )
+    const host = await simulatedHost()
+    const written = jest.spyOn(fs, 'writeFileSync')
+    expect((await command(['apply', failing, '--journal', journal], host)).code).toBe(1)
+    // Before the first step, and after the last was undone.
+    expect(written.mock.calls.map(([, text]) => typeof text === 'string' && text.includes('has not ended'))).toEqual([
+      true,
+      false,
+    ])
+    written.mockRestore()
+    expect(readFileSync(journal, 'utf8')).not.toContain('has not ended')
+    expect((await command(['config', 'net0'], host)).out).toContain('02:00:00:00:00:01')
+  })
+
   it('read no more than may be a plan', async () => {
     const host = await simulatedHost()
     expect((await command(['plan', '/dev/zero'], host)).err).toMatch(/ERR_VDPA_PLAN: \/dev\/zero: .*4194304 characters/)
