@@ -4,6 +4,7 @@ import type { Eventfd, Subscription } from '../backend/backend.js'
 import { END, type FramedStream, type Framed } from '../backend/framed-stream.js'
 import type { StreamSocket } from '../backend/sockets.js'
 import { isVdpaError, vdpaError } from '../base/errors.js'
+import { Fifo } from '../base/fifo.js'
 import { errno } from '../uapi/errno.js'
 import { encodeFrame, frameKinds, frameReader, type Frame } from './frames.js'
 import { protocolError, refused } from './refusal.js'
@@ -14,6 +15,9 @@ const SHORTEST_REST = 0.02
 const LONGEST_REST = 1
 /** Looks before it waits at all. */
 const LOOKS = 20
+/** Calls, and bytes of them and of their answers, that are on the way at once: what the sockets of both ends have room for, since who does not read his answers is cut off. */
+const CALLS_ON_THE_WAY = 64
+const BYTES_ON_THE_WAY = 0x1_0000
 
 /** How to wait. */
 export interface SocketRegionOptions {
@@ -26,7 +30,9 @@ export interface SocketRegionOptions {
 }
 
 /** A call whose answer has not come. */
-interface Pending {
+interface Call {
+  readonly frame: Uint8Array
+  readonly fds: readonly number[]
   /** Where what was read goes. */
   readonly target: Uint8Array | undefined
   readonly settle: (result: number | Error) => void
@@ -43,7 +49,12 @@ export class SocketRegion implements ChannelRegion {
   readonly #reader: FramedStream<Frame>
   readonly #subscription: Subscription
   readonly #rest: (milliseconds: number) => void
-  #pending: Pending[] = []
+  /** Calls that were sent, and those that are to be when answers have come. */
+  readonly #sent = new Fifo<Call>()
+  readonly #waiting = new Fifo<Call>()
+  #bytesOnTheWay = 0
+  /** When the last answer came, for who waits on this thread, or when he began to. */
+  #heardAt = 0
   #timer: NodeJS.Timeout | undefined
   /** Why there is no connection any more. */
   #end: Error | undefined
@@ -106,10 +117,8 @@ export class SocketRegion implements ChannelRegion {
   }
 
   finish(): void {
-    const last = this.#pending.at(-1)
-    if (last === undefined) return
-    const deadline = this.#deadline()
-    for (let looks = 0; this.#pending.includes(last); looks++) this.#look(looks, deadline)
+    this.#heardAt = performance.now()
+    for (let looks = 0; this.#callsUnderWay > 0; looks++) this.#look(looks)
   }
 
   close(): void {
@@ -122,12 +131,16 @@ export class SocketRegion implements ChannelRegion {
     this.close()
   }
 
+  get #callsUnderWay(): number {
+    return this.#sent.size + this.#waiting.size
+  }
+
   /** One call, whose answer is waited for on this thread; those under way have theirs before. */
   #wait(kind: number, value: bigint, payload?: Uint8Array, target?: Uint8Array, fds: readonly number[] = []): number {
     let answer: number | Error | undefined
-    this.#ask(encodeFrame(kind, value, payload), fds, { target, settle: (result) => (answer = result) })
-    const deadline = this.#deadline()
-    for (let looks = 0; answer === undefined; looks++) this.#look(looks, deadline)
+    this.#ask({ frame: encodeFrame(kind, value, payload), fds, target, settle: (result) => (answer = result) })
+    this.#heardAt = performance.now()
+    for (let looks = 0; answer === undefined; looks++) this.#look(looks)
     if (typeof answer !== 'number') throw answer
     return answer
   }
@@ -136,38 +149,53 @@ export class SocketRegion implements ChannelRegion {
   #later(kind: number, value: bigint, payload: Uint8Array, target?: Uint8Array): Promise<number> {
     return new Promise((resolve, reject) => {
       const settle = (result: number | Error) => (typeof result === 'number' ? resolve(result) : reject(result))
-      this.#ask(encodeFrame(kind, value, payload), [], { target, settle })
+      this.#ask({ frame: encodeFrame(kind, value, payload), fds: [], target, settle })
+      if (this.#end !== undefined) return
       this.#subscription.ref()
       this.#arm()
     })
   }
 
-  #look(looks: number, deadline: number): void {
+  #look(looks: number): void {
     this.#takeAnswers()
     if (looks < LOOKS || this.#end !== undefined) return
-    if (performance.now() > deadline) return this.#fail(this.#late())
+    if (performance.now() > this.#heardAt + this.#options.timeout) return this.#fail(this.#late())
     this.#rest(Math.min(LONGEST_REST, SHORTEST_REST * (looks - LOOKS + 1)))
   }
 
-  /** Sends; a server that reads nothing is waited for here, whoever asks. */
-  #ask(frame: Uint8Array, fds: readonly number[], pending: Pending): void {
+  #ask(call: Call): void {
     if (this.#end !== undefined) throw this.#gone()
-    const deadline = this.#deadline()
-    let sent = 0
-    try {
-      while (sent < frame.byteLength) {
-        const count = this.#socket.send(frame.subarray(sent), sent === 0 ? fds : [])
-        sent += count
-        if (count > 0) continue
-        if (performance.now() > deadline) throw this.#late()
-        this.#rest(LONGEST_REST)
+    this.#waiting.push(call)
+    this.#sendWaiting()
+  }
+
+  /** As many as the sockets have room for: one, in any case. */
+  #sendWaiting(): void {
+    for (let call = this.#waiting.first; call !== undefined; call = this.#waiting.first) {
+      const { size } = this.#sent
+      const isFull = size >= CALLS_ON_THE_WAY || this.#bytesOnTheWay + bytesOf(call) > BYTES_ON_THE_WAY
+      if (size > 0 && isFull) return
+      try {
+        this.#send(call)
+      } catch (error) {
+        return this.#fail(this.#failureOf(error as Error))
       }
-    } catch (error) {
-      const failure = this.#failureOf(error as Error)
-      this.#fail(failure)
-      throw failure
+      this.#waiting.delete(call)
+      this.#sent.push(call)
+      this.#bytesOnTheWay += bytesOf(call)
     }
-    this.#pending.push(pending)
+  }
+
+  /** Sends; a server that reads nothing is waited for here, whoever asks. */
+  #send({ frame, fds }: Call): void {
+    const deadline = performance.now() + this.#options.timeout
+    for (let sent = 0; sent < frame.byteLength;) {
+      const count = this.#socket.send(frame.subarray(sent), sent === 0 ? fds : [])
+      sent += count
+      if (count > 0) continue
+      if (performance.now() > deadline) throw this.#late()
+      this.#rest(LONGEST_REST)
+    }
   }
 
   #takeAnswers(): void {
@@ -177,6 +205,7 @@ export class SocketRegion implements ChannelRegion {
         frame = this.#reader.next()
         if (frame === undefined) return
         this.#take(frame)
+        this.#sendWaiting()
       } catch (error) {
         return this.#fail(this.#failureOf(error as Error))
       }
@@ -186,7 +215,7 @@ export class SocketRegion implements ChannelRegion {
   #take(frame: Framed<Frame> | typeof END): void {
     if (frame === END) throw this.#gone()
     const { kind, size, value } = frame.header
-    const [pending] = this.#pending
+    const { first: pending } = this.#sent
     if (kind !== frameKinds.REPLY) throw protocolError(`a frame of kind ${kind} from a server`)
     if (pending === undefined) throw protocolError('an answer that nobody asked for')
     const result = BigInt.asIntN(64, value)
@@ -196,15 +225,17 @@ export class SocketRegion implements ChannelRegion {
     if (size !== expected || size > (target?.byteLength ?? 0))
       throw protocolError(`an answer of ${size} bytes with the result ${result}`)
     target?.set(frame.payload)
-    this.#pending.shift()
+    this.#sent.shift()
+    this.#bytesOnTheWay -= bytesOf(pending)
     this.#settled()
     pending.settle(result < 0n ? this.#refused(-Number(result)) : Number(result))
   }
 
   #settled(): void {
+    this.#heardAt = performance.now()
     clearTimeout(this.#timer)
     this.#timer = undefined
-    if (this.#pending.length > 0) this.#arm()
+    if (this.#callsUnderWay > 0) this.#arm()
     else this.#subscription.unref()
   }
 
@@ -221,13 +252,8 @@ export class SocketRegion implements ChannelRegion {
     this.#subscription.close()
     this.#reader.close()
     this.#socket.close()
-    const pending = this.#pending
-    this.#pending = []
-    for (const { settle } of pending) settle(error)
-  }
-
-  #deadline(): number {
-    return performance.now() + this.#options.timeout
+    for (const calls of [this.#sent, this.#waiting])
+      for (let call = calls.shift(); call !== undefined; call = calls.shift()) call.settle(error)
   }
 
   /** ENODEV, as of a device that was taken away; the cause says what ended the connection. */
@@ -264,6 +290,10 @@ export class SocketRegion implements ChannelRegion {
     if (count === bytes.byteLength) return count
     throw protocolError(`${count} of ${bytes.byteLength} bytes were taken`)
   }
+}
+
+function bytesOf({ frame, target }: Call): number {
+  return frame.byteLength + (target?.byteLength ?? 0)
 }
 
 function lengthOf(target: Uint8Array): Uint8Array {
