@@ -145,7 +145,7 @@ export class VirtqueueGroups {
       return no('the device has no virtqueue groups (VHOST_VDPA_GET_VRING_GROUP is not supported)')
     if (facts.addressSpaceCount < 2) return no(`the device has ${facts.addressSpaceCount} address space`, group)
     const descriptorGroup = this.descriptorGroupOf(queue) ?? group
-    const reason = this.#sharing(queue, [group, descriptorGroup], used) ?? this.#immovable([group, descriptorGroup])
+    const reason = this.#sharing(queue, [group, descriptorGroup], used) ?? this.whyImmovable([group, descriptorGroup])
     if (reason !== undefined) return no(reason, group)
     return descriptorGroup === group ? { isolated: true, group } : { isolated: true, group, descriptorGroup }
   }
@@ -164,8 +164,8 @@ export class VirtqueueGroups {
     return undefined
   }
 
-  /** Why one of these groups cannot be moved, as a sentence. */
-  #immovable(groups: readonly number[]): string | undefined {
+  /** @internal Why one of these groups cannot be moved, as a sentence. Each is put where it is already, to learn whether it can be moved at all. */
+  whyImmovable(groups: readonly number[]): string | undefined {
     const { facts } = this.#context
     for (const group of groups) {
       if (group >= facts.groupCount) return `the device speaks of group ${group}, and has ${facts.groupCount}`

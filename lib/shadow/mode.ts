@@ -91,7 +91,7 @@ function whyNot(device: VdpaDevice, index: number, isControl: boolean): string |
   for (let other = 0; other <= last; other++)
     if (device.groups.of(other) === group)
       return `the descriptors of queue ${index} share group ${group} with the buffers of queue ${other}`
-  return undefined
+  return device.groups.whyImmovable([group])
 }
 
 function groupsOf(device: VdpaDevice, index: number): number[] {

@@ -30,6 +30,15 @@ describe('planShadow()', () => {
       [0, 0],
       [0, 0],
     ],
+    // The kernel takes no group past the last queue.
+    [
+      'descriptors of a group that cannot be moved',
+      { ...descriptors, descriptorGroups: [3, 3, 1] },
+      0,
+      'shared',
+      [0, 0],
+      [0, 0, 0, 0],
+    ],
   ] as const)('%s', async (_, options, queue, ...expected) => {
     const made = await plan(options, queue)
     expect([made.mode, made.spaces, made.groups]).toEqual(expected)
