@@ -16,7 +16,7 @@ export const parts: Readonly<Record<string, readonly string[]>> = {
   NetControlQueue: ['queueOptions', 'over', 'isOf', 'drives'],
   NetDriver: ['startSteps', 'saveSteps', 'anew', 'drives'],
   BlockDriver: ['startSteps', 'saveSteps', 'anew', 'drives'],
-  VirtqueueGroups: ['assignOwned'],
+  VirtqueueGroups: ['assignOwned', 'whyImmovable'],
   BlockQueue: [
     'take',
     'submit',
