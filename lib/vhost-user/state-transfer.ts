@@ -70,13 +70,22 @@ export class StateTransfer {
 /** The pipe once more, by a description of its own: its flags are not the front end's. */
 function open(file: PassedFile, access: number): Socket {
   if (!fstatSync(file.fd).isFIFO()) throw refused(`a descriptor that is ${kindOf(file)}, and no pipe`)
-  const fd = openSync(`/proc/self/fd/${file.fd}`, access | constants.O_NONBLOCK)
+  const fd = openAgain(file, access)
   try {
     const isRead = access === constants.O_RDONLY
     return new Socket({ fd, readable: isRead, writable: !isRead, allowHalfOpen: true })
   } catch (failure) {
     closeSync(fd)
     throw failure
+  }
+}
+
+/** A pipe that nobody reads cannot be written, and one of somebody else's may not be opened. */
+function openAgain(file: PassedFile, access: number): number {
+  try {
+    return openSync(`/proc/self/fd/${file.fd}`, access | constants.O_NONBLOCK)
+  } catch (failure) {
+    throw refused((failure as Error).message)
   }
 }
 

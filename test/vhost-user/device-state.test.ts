@@ -255,6 +255,25 @@ describeNative('the state of a device that is moved', (backend) => {
     await until(() => server.frontEnds === 0)
   })
 
+  it('is refused by a pipe that nobody reads, and the next one is taken', async () => {
+    begin()
+    const uncaught = hearUncaught()
+    using server = serveVhostUser(model(), { socket: file('s') })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(0n, STATUS)
+    const { read, write } = pipe(file('pipe'))
+    closeSync(read)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(SAVE, 0), [write])).value).toBe(0x101n)
+    closeSync(write)
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
+    expect((await save(front)).length).toBeGreaterThan(0)
+    expect(server.refusals).toEqual([expect.stringContaining('ENXIO'), expect.stringContaining('no state was moved')])
+    front.close()
+    await until(() => server.frontEnds === 0)
+    expect(uncaught).toEqual([])
+    jest.restoreAllMocks()
+  })
+
   it.each(['the front end', 'the server'] as const)('leaves nothing where %s ends under a transfer', async (who) => {
     begin()
     for (const direction of [SAVE, LOAD]) {
