@@ -50,7 +50,9 @@ export async function serveVduse(model: DeviceOps | ModelModule, options: ServeV
   const stack = new CloseStack()
   try {
     const host =
-      'module' in model ? await hostVduseOnThread(model, hostOptions) : await hostVduse(model, backend, hostOptions)
+      'module' in model
+        ? await hostVduseOnThread(model, backend, hostOptions)
+        : await hostVduse(model, backend, hostOptions)
     stack.push(() => host.close())
     const node = addToBus ? await putOnBus(backend, host, { driver, timeout }, stack) : undefined
     return serverOf(host, stack, node)

@@ -5,6 +5,7 @@ import { CloseStack } from '../base/closeable.js'
 import { KernelBackend } from '../kernel/kernel-backend.js'
 import type { DeviceOps } from '../models/device-ops.js'
 import { hostVduse, type VduseHost } from './host.js'
+import { makeModel } from './model-module.js'
 import { sendable, type ThreadData, type ThreadMessage } from './threaded.js'
 
 const { url, name, argument, options } = workerData as ThreadData
@@ -12,20 +13,10 @@ function say(message: ThreadMessage): void {
   parentPort?.postMessage(message)
 }
 
-async function makeModel(): Promise<DeviceOps> {
-  const loaded = (await import(url)) as Record<string, unknown>
-  const inner = loaded.default as Record<string, unknown> | undefined
-  // A CommonJS module that was compiled from ESM has its exports in the default one.
-  const make = loaded[name] ?? inner?.[name]
-  const called = typeof make === 'function' ? make : inner
-  if (typeof called !== 'function') throw new TypeError(`${url} exports no function ${name}`)
-  return (await (called as (argument: unknown) => unknown)(argument)) as DeviceOps
-}
-
 /** The device, and what is to be closed with it, the model last. */
 async function begin(): Promise<{ readonly host: VduseHost; readonly stack: CloseStack }> {
   const onRefusal = (error: Error) => say({ kind: 'refusal', error: sendable(error) })
-  const model: DeviceOps & Partial<AsyncDisposable> = await makeModel()
+  const model: DeviceOps & Partial<AsyncDisposable> = await makeModel({ url, name, argument })
   const stack = new CloseStack()
   stack.push(async () => model[Symbol.asyncDispose]?.())
   try {

@@ -8,7 +8,10 @@ import { checkObject, checkString, typeError } from '../base/checks.js'
 import { isVdpaError, VdpaError, vdpaError } from '../base/errors.js'
 import { KeptErrors } from '../base/kept-errors.js'
 import { throwUncaught } from '../base/program-calls.js'
+import { errno } from '../uapi/errno.js'
+import type { Backend } from '../backend/backend.js'
 import { checkVduseOptions, type VduseHost, type VduseOptions } from './host.js'
+import { CONTROL_PATH, ControlNode, devicePath, isRefusal } from './nodes.js'
 
 /** A module whose function makes a model: it is called on the thread that serves it. */
 export interface ModelModule {
@@ -93,6 +96,17 @@ function urlOf(module: string | URL): string {
 
 const threadMain = join(__dirname, 'thread-main.js')
 
+/** A thread that serves. */
+interface Serving {
+  readonly worker: Worker
+  /** Where the device is destroyed that a thread left behind. */
+  readonly backend: Pick<Backend, 'openAsync'>
+  readonly name: string
+  readonly refusals: readonly string[]
+  /** Hears that the thread is gone. */
+  readonly onRefusal: (error: Error) => void
+}
+
 class ThreadedHost implements VduseHost {
   readonly name: string
   readonly path: string
@@ -100,14 +114,15 @@ class ThreadedHost implements VduseHost {
   readonly features: bigint
   readonly wasTakenOver: boolean
   readonly refusals: readonly string[]
-  readonly #worker: Worker
+  readonly #serving: Serving
   #closing: Promise<void> | undefined
   #hasEnded = false
 
-  constructor(worker: Worker, ready: ThreadMessage & { kind: 'ready' }, name: string, refusals: readonly string[]) {
-    this.#worker = worker
+  constructor(serving: Serving, ready: ThreadMessage & { kind: 'ready' }) {
+    const { worker, name, refusals } = serving
+    this.#serving = serving
     this.name = name
-    this.path = `/dev/vduse/${name}`
+    this.path = devicePath(name)
     this.apiVersion = ready.apiVersion
     this.features = ready.features
     this.wasTakenOver = ready.wasTakenOver
@@ -118,7 +133,7 @@ class ThreadedHost implements VduseHost {
       throwUncaught(error)
     })
     // Or one that called process.exit(), which ends its thread.
-    worker.once('exit', () => (this.#hasEnded = true))
+    worker.once('exit', (code) => this.#ended(code))
   }
 
   get isClosed(): boolean {
@@ -134,14 +149,38 @@ class ThreadedHost implements VduseHost {
     return this.close()
   }
 
+  #ended(code: number): void {
+    const isToldOf = this.#hasEnded || this.isClosed
+    this.#hasEnded = true
+    if (isToldOf) return
+    const text = `the thread of the device ended by itself, with exit code ${code}: nobody serves it any more`
+    this.#serving.onRefusal(vdpaError('ERR_VDPA_STATE', text, { path: this.path }))
+  }
+
   async #close(): Promise<void> {
-    if (this.#hasEnded) return
-    const ended = once(this.#worker, 'exit')
-    const answer = nextOf(this.#worker, 'closed')
-    this.#worker.postMessage('close')
+    if (this.#hasEnded) return this.#destroyLeft()
+    const { worker } = this.#serving
+    const ended = once(worker, 'exit')
+    const answer = nextOf(worker, 'closed')
+    worker.postMessage('close')
     const message = await Promise.race([answer, ended.then(() => undefined)])
-    await ended
-    if (message?.kind === 'closed' && message.error !== undefined) throw received(message.error)
+    if (message?.kind !== 'closed') return this.#destroyLeft()
+    // A timer of the module's would keep the thread, and the process, for ever.
+    await worker.terminate()
+    if (message.error !== undefined) throw received(message.error)
+  }
+
+  /** A thread that ended by itself destroyed nothing. */
+  async #destroyLeft(): Promise<void> {
+    const control = new ControlNode(await this.#serving.backend.openAsync(CONTROL_PATH))
+    try {
+      await control.destroy(this.name)
+    } catch (error) {
+      // Somebody else did.
+      if (!isRefusal(error, errno.EINVAL)) throw error
+    } finally {
+      await control.close()
+    }
   }
 }
 
@@ -156,16 +195,23 @@ function nextOf(worker: Worker, ...kinds: ThreadMessage['kind'][]): Promise<Thre
   })
 }
 
-/** Makes what a module makes a device of VDUSE, served on a thread of its own, by the kernel's backend. Errors as of hostVduse(), and what the module throws. */
-export async function hostVduseOnThread(model: ModelModule, options: VduseOptions): Promise<VduseHost> {
+/**
+ * Makes what a module makes a device of VDUSE, served on a thread of its own, by the kernel's backend. `backend` destroys the device of a thread that ended by itself. Errors as of hostVduse(), and
+ * what the module throws.
+ */
+export async function hostVduseOnThread(
+  model: ModelModule,
+  backend: Pick<Backend, 'openAsync'>,
+  options: VduseOptions,
+): Promise<VduseHost> {
   const { onRefusal, ...checked } = checkVduseOptions(options)
   const { module, export: name = 'default', argument } = checkModelModule(model)
   const data: ThreadData = { url: urlOf(module), name, argument, options: checked }
   const worker = new Worker(threadMain, { workerData: data })
   const kept = new KeptErrors()
+  const refused = (error: Error) => kept.add(error, onRefusal)
   worker.on('message', (message: ThreadMessage) => {
-    if (message.kind !== 'refusal') return
-    kept.add(received(message.error), onRefusal)
+    if (message.kind === 'refusal') refused(received(message.error))
   })
   const begun = new Promise<ThreadMessage>((resolve, reject) => {
     worker.once('error', reject)
@@ -178,7 +224,12 @@ export async function hostVduseOnThread(model: ModelModule, options: VduseOption
     })
   })
   const message = await begun
-  if (message.kind === 'failed') throw received(message.error)
-  if (message.kind !== 'ready') throw new Error('the thread said something else')
-  return new ThreadedHost(worker, message, checked.name, kept.sentences)
+  if (message.kind === 'ready')
+    return new ThreadedHost(
+      { worker, backend, name: checked.name, refusals: kept.sentences, onRefusal: refused },
+      message,
+    )
+  // What the module left at work is not to keep the process.
+  await worker.terminate()
+  throw message.kind === 'failed' ? received(message.error) : new Error('the thread said something else')
 }
