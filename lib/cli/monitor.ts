@@ -134,12 +134,27 @@ async function waited({ interval, signal }: MonitorOptions): Promise<boolean> {
 }
 
 async function lookOnce(host: Host, before: MonitorLook | undefined, interval: number): Promise<MonitorLook> {
-  const found = await inventory({ ...(host.isSimulated && { backend: host.backend() }), root: host.files })
-  const at = new Date()
-  const elapsed = before === undefined ? interval : at.getTime() - Date.parse(before.at)
-  const devices = []
-  for (const device of found.devices) devices.push(await watched(host, device, before, elapsed))
-  return { at: at.toISOString(), events: before === undefined ? [] : eventsBetween(before, found), devices }
+  try {
+    const found = await inventory({ ...(host.isSimulated && { backend: host.backend() }), root: host.files })
+    const at = new Date()
+    const elapsed = before === undefined ? interval : at.getTime() - Date.parse(before.at)
+    const devices = []
+    for (const device of found.devices) devices.push(await watched(host, device, before, elapsed))
+    return { at: at.toISOString(), events: before === undefined ? [] : eventsBetween(before, found), devices }
+  } catch (failure) {
+    if (before === undefined || !isVdpaError(failure) || failure.code !== 'ERR_VDPA_TIMEOUT') throw failure
+    return unanswered(before, failure.message)
+  }
+}
+
+/** A look while the family waits, as it does for whoever has a device that is being deleted: what was there, uncounted. It is watched on until it answers. */
+function unanswered({ devices }: MonitorLook, why: string): MonitorLook {
+  const isNew = devices.some(({ silence }) => silence !== why)
+  return {
+    at: new Date().toISOString(),
+    events: isNew ? [`the kernel tells nothing of devices: ${why}`] : [],
+    devices: devices.map((device) => ({ ...device, queues: [], silence: why })),
+  }
 }
 
 async function watched(host: Host, device: InventoryDevice, before: MonitorLook | undefined, elapsed: number) {
