@@ -241,8 +241,13 @@ export class HostedDevice {
   #setStatus(status: number): boolean {
     const { ops } = this.#options
     if (status === 0) {
-      this.#stopAll()
-      ops.reset()
+      try {
+        this.#stopAll()
+        ops.reset()
+      } finally {
+        // The kernel's own drivers take their rings away after a reset, and have others at the same addresses: nobody says that.
+        this.#memory.close()
+      }
       return true
     }
     const added = status & ~ops.status()

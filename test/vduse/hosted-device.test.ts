@@ -86,6 +86,17 @@ describe('a device of VDUSE', () => {
     expect(await request({ ...world, ring }, 0, 1)).toBe(0)
   })
 
+  it("looks anew at a reset where memory lies: the rings of the kernel's own drivers move without a word", async () => {
+    const world = await disk()
+    expect(await request(world, 0, 1)).toBe(0)
+    world.device.setStatus(0)
+    const memory = stage.kernel.simulator.allocate(0x1_0000)
+    world.device.pieces = [{ asid: 0, start: IOVA, last: IOVA + 0xffffn, region: memory, perm: 3 }]
+    const ring = world.device.setUp(0, memory, IOVA)
+    expect(world.device.begin()).toBe(true)
+    expect(await request({ ...world, memory, ring }, 0, 1)).toBe(0)
+  })
+
   it('refuses features that the model refuses', async () => {
     const model = blockDevice({ capacity: 64 })
     model.setFeatures = () => false
