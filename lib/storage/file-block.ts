@@ -27,6 +27,8 @@ export interface FileBlockDevice extends StoredBlockDevice, Closeable {
  * `close()` waits for what is under way, flushes and closes the file; requests are answered IOERR from then on. Errors of openFileStorage(); TypeError and RangeError. Since 0.1.0.
  */
 export async function fileBlockDevice(options: FileBlockOptions): Promise<FileBlockDevice> {
+  // What no disk can be like is refused before a file is made for it.
+  storedBlockDevice(noStore, options)
   const store = await openFileStorage(options)
   try {
     const device = storedBlockDevice(store, options)
@@ -43,3 +45,6 @@ export async function fileBlockDevice(options: FileBlockOptions): Promise<FileBl
     throw error
   }
 }
+
+const nothing = () => Promise.resolve()
+const noStore = { size: 0, read: nothing, write: nothing, clear: nothing, flush: nothing }

@@ -58,6 +58,10 @@ export class FileStorage implements BlockStore, Closeable {
   readonly #aligned = new WeakSet<ArrayBufferLike>()
   #zeroes: Uint8Array | undefined
   #isDirty = false
+  /** The fdatasync(2) under way, and the one that comes after it. */
+  #syncing: Promise<void> | undefined
+  #syncingNext: Promise<void> | undefined
+  readonly #underWay = new Set<Promise<void>>()
   // Why no flush can be believed any more.
   #lost: VdpaError | undefined
 
@@ -187,13 +191,35 @@ export class FileStorage implements BlockStore, Closeable {
   }
 
   async #flushLast(): Promise<void> {
+    await Promise.allSettled(this.#underWay)
     if (!this.#isDirty || this.#lost !== undefined) return
     await this.#sync().catch((failure: unknown) => {
       throw fileError(this.path, failure)
     })
   }
 
-  async #sync(): Promise<void> {
+  /**
+   * fdatasync(2), one at a time: the system tells of what it lost once, and who overtook that call would hear of nothing. All that are asked for while one is under way are one more.
+   */
+  #sync(): Promise<void> {
+    if (this.#syncingNext !== undefined) return this.#syncingNext
+    if (this.#syncing === undefined) return this.#beginSync()
+    this.#syncingNext = this.#syncing
+      .catch(() => undefined)
+      .then(() => {
+        this.#syncingNext = undefined
+        return this.#beginSync()
+      })
+    return this.#syncingNext
+  }
+
+  #beginSync(): Promise<void> {
+    this.#syncing = this.#syncNow().finally(() => (this.#syncing = undefined))
+    return this.#syncing
+  }
+
+  async #syncNow(): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost
     this.#isDirty = false
     try {
       await this.#file.datasync()
@@ -215,13 +241,17 @@ export class FileStorage implements BlockStore, Closeable {
   /** Failures are kept here, because the driver hears IOERR and no more. */
   async #told(syscall: string, work: () => Promise<void>): Promise<void> {
     if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the file is closed', { path: this.path })
+    const working = work()
+    this.#underWay.add(working)
     try {
-      await work()
+      await working
     } catch (failure) {
       if (isVdpaError(failure)) throw failure
       const error = fileError(this.path, Object.assign(failure as Error, { syscall }))
       this.#kept.add(error, this.#onFailure)
       throw error
+    } finally {
+      this.#underWay.delete(working)
     }
   }
 }

@@ -1,7 +1,7 @@
 // A disk that is a file, driven on a simulator by the package's own driver, and by a front end of vhost-user.
 
 import { expect, it, test } from '@jest/globals'
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { BlockDriver } from '../../lib/drivers/block-driver.js'
 import { openDevice } from '../../lib/open.js'
 import { fileBlockDevice, serveVhostUser } from '../../lib/serve.js'
@@ -100,12 +100,14 @@ test('is as it was when it cannot have another size', async () => {
   await expect(model.resize()).rejects.toMatchObject({ code: 'ERR_VDPA_CLOSED' })
 })
 
-test('that no disk can be like leaves no file open', async () => {
+test('that no disk can be like leaves no file open, and none behind', async () => {
   const before = openDescriptors()
   using folder = new TemporaryFolder()
   const options = { file: folder.file('disk'), createBytes: 512, isLocked: false }
   await expect(fileBlockDevice({ ...options, queues: 0 })).rejects.toThrow(RangeError)
+  await expect(fileBlockDevice({ ...options, id: 'x'.repeat(21) })).rejects.toThrow(RangeError)
   expect(leftOpen(before)).toEqual([])
+  expect(existsSync(options.file)).toBe(false)
 })
 
 describeNative('a disk that is a file, served by vhost-user', (backend) => {
