@@ -167,9 +167,11 @@ export class KernelMemory {
       throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)
       throw rangeError('options.offset', `a multiple of the page size ${file.pageSize}`, offset)
-    // Memory beyond the end of a file can be mapped, but touching it ends the process.
-    if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
-      throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
+    // Memory beyond the end of a file can be mapped, but touching it ends the process; the rest of its last page is there, and nobody else's.
+    const { size: bytes } = file
+    const last = BigInt(guarded ? file.pageSize : 1)
+    if (bytes !== undefined && offset + BigInt(options.length) > ((bytes + last - 1n) / last) * last) {
+      throw rangeError('options', `a part of the file, which has ${bytes} bytes`, show(options.length, offset))
     }
     const made = this.#addon.adopt(fd, options.length, offset, sealed, guarded, isReadOnly)
     if (sealed && isRefused(made)) refuseUnsealed(made, fd)

@@ -47,7 +47,8 @@ export interface AdoptOptions {
   readonly sealed?: boolean
   /**
    * Has this process survive an owner who makes the file shorter: a page that is gone reads as zeroes and may be written when somebody here touches it, and
-   * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. Default false.
+   * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. The file may end
+   * in the last page that is mapped: what follows in that page is nobody else's. Default false.
    */
   readonly guarded?: boolean
   /**

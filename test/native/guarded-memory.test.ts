@@ -2,7 +2,7 @@
 
 import { expect, it } from '@jest/globals'
 import { spawnSync } from 'node:child_process'
-import { closeSync, ftruncateSync, openSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, statSync } from 'node:fs'
 import { describeNative, packageRoot, TemporaryFolder } from './support'
 
 const PAGE = 4096
@@ -28,6 +28,18 @@ describeNative('guarded memory', (backend) => {
     expect(bytes.slice(0, PAGE).every((byte) => byte === 0)).toBe(true)
     region.close()
     expect(region.isTorn).toBe(false)
+    closeSync(file)
+  })
+
+  it('may have a file that ends in its last page, and not before that', () => {
+    using folder = new TemporaryFolder()
+    const file = openSync(folder.file('log'), 'w+')
+    ftruncateSync(file, PAGE + 1)
+    using region = backend().adopt(file, { length: 2 * PAGE, guarded: true })
+    region.view(0, region.length).fill(7)
+    expect([region.isTorn, statSync(folder.file('log')).size]).toEqual([false, PAGE + 1])
+    expect(() => backend().adopt(file, { length: 3 * PAGE, guarded: true })).toThrow('which has 4097 bytes')
+    expect(() => backend().adopt(file, { length: 2 * PAGE })).toThrow('which has 4097 bytes')
     closeSync(file)
   })
 
