@@ -82,9 +82,15 @@ function open(file: PassedFile, access: number): Socket {
 
 /** A pipe that nobody reads cannot be written, and one of somebody else's may not be opened. */
 function openAgain(file: PassedFile, access: number): number {
+  const path = `/proc/self/fd/${file.fd}`
+  let fd: number | undefined
   try {
-    return openSync(`/proc/self/fd/${file.fd}`, access | constants.O_NONBLOCK)
+    fd = openSync(path, access | constants.O_NONBLOCK)
+    // The end of a pipe whose writers have all gone is told only to who was there when the last one went.
+    if (access === constants.O_RDONLY) closeSync(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK))
+    return fd
   } catch (failure) {
+    if (fd !== undefined) closeSync(fd)
     throw refused((failure as Error).message)
   }
 }

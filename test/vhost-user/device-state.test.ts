@@ -274,6 +274,21 @@ describeNative('the state of a device that is moved', (backend) => {
     jest.restoreAllMocks()
   })
 
+  it('is read to its end where who wrote it has gone already', async () => {
+    begin()
+    using server = serveVhostUser(model(), { socket: file('s') })
+    using front = new FrontEnd(backend(), server.path)
+    await front.begin(0n, STATUS)
+    const { read, write } = pipe(file('pipe'))
+    writeSync(write, await save(front))
+    closeSync(write)
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])).value).toBe(OK)
+    closeSync(read)
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0n)
+    front.close()
+    await until(() => server.frontEnds === 0)
+  })
+
   it.each(['the front end', 'the server'] as const)('leaves nothing where %s ends under a transfer', async (who) => {
     begin()
     for (const direction of [SAVE, LOAD]) {
