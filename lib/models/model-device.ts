@@ -336,13 +336,13 @@ export class ModelDevice implements DeviceOps {
 
   /**
    * One part of a turn. A driver that breaks a rule of a ring ends this part only: the queue is out of use, and the device says that it wants a reset
-   * (section 2.1.2). Returns what the part returned, false when it ended so.
+   * (section 2.1.2). Returns what the part returned, false when it ended so. What else is thrown is the program's, or its host's, and no fault of the driver.
    */
   attempt(part: () => boolean): boolean {
     try {
       return part()
     } catch (error) {
-      if (!isVdpaError(error)) throw error
+      if (!isVdpaError(error) || error.code !== 'ERR_VDPA_RING_BROKEN') throw error
       if (!this.host.deviates('rings-of-vringh')) {
         this.violate(error.message)
         this.breakDown()

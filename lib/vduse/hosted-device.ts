@@ -50,6 +50,8 @@ interface HostedQueue {
   kick: Eventfd | undefined
   kicks: Subscription | undefined
   isLive: boolean
+  /** It could not be begun when it was looked at, which was told: nobody looks again before the device begins anew, or a kick. */
+  isRefused: boolean
 }
 
 /** One model behind one VDUSE node. */
@@ -76,6 +78,7 @@ export class HostedDevice {
       kick: undefined,
       kicks: undefined,
       isLive: false,
+      isRefused: false,
     }))
     ops.attach({
       dma: this.#memory,
@@ -109,7 +112,7 @@ export class HostedDevice {
   serve(): void {
     const node = this.#node
     for (let count = 0; count < MESSAGES_A_TURN && !this.#isClosed; count++) {
-      const message = node.read()
+      const message = this.#told(() => node.read())
       if (message === undefined) return
       this.#answer(message)
     }
@@ -134,7 +137,8 @@ export class HostedDevice {
         'a device with packed rings cannot be taken over: no ring says where it stands',
       )
     ops.setStatus(begun | FEATURES_OK)
-    return this.#begin(begun | FEATURES_OK | DRIVER_OK, true)
+    if (this.#begin(begun | FEATURES_OK | DRIVER_OK, true)) return true
+    throw vdpaError('ERR_VDPA_REFUSED', 'the model refuses to go on with the device that was left behind')
   }
 
   /** Nothing runs, and nothing is mapped. The node stays the caller's to close. */
@@ -184,9 +188,19 @@ export class HostedDevice {
   }
 
   #send(node: DeviceNode, id: number, answered: Uint8Array | undefined): void {
-    if (this.#isClosed || node.answer(id, answered !== undefined, answered)) return
+    if (this.#isClosed || this.#told(() => node.answer(id, answered !== undefined, answered)) !== false) return
     const { onRefusal } = this.#options
     onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${id}`))
+  }
+
+  /** A call of the kernel's that nobody waits for: what it refuses is told to who serves, and undefined returned. */
+  #told<T>(call: () => T): T | undefined {
+    try {
+      return call()
+    } catch (error) {
+      this.#options.onRefusal(error as Error)
+      return undefined
+    }
   }
 
   /** What a message comes to: the answer's payload, or undefined where it is refused. */
@@ -284,6 +298,7 @@ export class HostedDevice {
   #listen(queue: HostedQueue): void {
     const { backend } = this.#options
     const node = this.#node
+    queue.isRefused = false
     queue.kick = backend.eventfd()
     queue.kicks = queue.kick.onSignal(() => this.#kicked(queue)).ref()
     node.setKick(queue.index, queue.kick.fd)
@@ -299,11 +314,7 @@ export class HostedDevice {
 
   /** A failure has nobody to be told but who serves. */
   #startLate(queue: HostedQueue): void {
-    try {
-      this.#startIfReady(queue, false)
-    } catch (error) {
-      this.#options.onRefusal(error as Error)
-    }
+    queue.isRefused = this.#told(() => this.#startIfReady(queue, false)) === undefined
   }
 
   #setReady(index: number, isReady: boolean): boolean {
@@ -317,13 +328,14 @@ export class HostedDevice {
     return true
   }
 
-  #startIfReady(queue: HostedQueue, isTakenOver: boolean): void {
-    if (queue.isLive) return
+  /** False when its driver has not made it ready. */
+  #startIfReady(queue: HostedQueue, isTakenOver: boolean): boolean {
+    if (queue.isLive) return true
     const { ops } = this.#options
     const node = this.#node
     const { index } = queue
     const info = node.queueInfo(index)
-    if (!info.isReady) return
+    if (!info.isReady) return false
     ops.setQueueSize(index, info.size)
     const state =
       this.#format === 'packed' ? info.packedState : isTakenOver ? this.#usedIndex(index, info) : info.splitState
@@ -335,6 +347,7 @@ export class HostedDevice {
     ops.setQueueCallback(index, () => this.#interrupt(index))
     ops.setQueueReady(index, true)
     queue.isLive = true
+    return true
   }
 
   #usedIndex(index: number, { device }: { readonly device: bigint }): number {
@@ -372,10 +385,10 @@ export class HostedDevice {
 
   #watchForReady(): void {
     if ((this.#agreed & bit(vduseFeatureBits.VDUSE_F_QUEUE_READY)) !== 0n) return
-    if (this.#queues.every(({ isLive }) => isLive)) return
+    if (this.#queues.every(({ isLive, isRefused }) => isLive || isRefused)) return
     this.#readyTimer = setTimeout(() => {
       for (const queue of this.#queues) {
-        if (queue.isLive) continue
+        if (queue.isLive || queue.isRefused) continue
         this.#startLate(queue)
         if (queue.isLive) this.#options.ops.kick(queue.index)
       }
@@ -385,7 +398,7 @@ export class HostedDevice {
 
   /** The kernel takes no interrupts until it has heard that DRIVER_OK is done: what comes earlier is owed. */
   #interrupt(index: number): void {
-    if (this.#node.interrupt(index)) return
+    if (this.#told(() => this.#node.interrupt(index)) !== false) return
     this.#owed.add(index)
     this.#payLater()
   }
@@ -393,8 +406,9 @@ export class HostedDevice {
   #payLater(): void {
     this.#interruptTimer ??= setTimeout(() => {
       this.#interruptTimer = undefined
-      for (const index of [...this.#owed]) if (this.#node.interrupt(index)) this.#owed.delete(index)
-      if (this.#owesConfig) this.#owesConfig = !this.#node.interruptConfig()
+      for (const index of [...this.#owed])
+        if (this.#told(() => this.#node.interrupt(index)) !== false) this.#owed.delete(index)
+      if (this.#owesConfig) this.#owesConfig = this.#told(() => this.#node.interruptConfig()) === false
       if (this.#owed.size > 0 || this.#owesConfig) this.#payLater()
     }, INTERRUPT_INTERVAL)
   }

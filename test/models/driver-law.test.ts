@@ -3,6 +3,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
+import { vdpaError } from '../../lib/base/errors.js'
 import { blockDevice } from '../../lib/models/block.js'
 import { customDevice } from '../../lib/models/custom.js'
 import { VIOLATIONS_KEPT } from '../../lib/models/driver-law.js'
@@ -13,7 +14,9 @@ import { missingFeatureNeed } from '../../lib/uapi/feature-needs.js'
 import { requests } from '../../lib/uapi/vhost.js'
 import { virtioBlkConfig } from '../../lib/uapi/virtio-blk.js'
 import { blockFeatureBits, netFeatureBits as net } from '../../lib/uapi/virtio-features.js'
+import { virtioStatus } from '../../lib/uapi/virtio-status.js'
 import { Client, codeOf, VERSION_AND_PLATFORM } from '../simulator/support.js'
+import { drive, type Segments } from './support.js'
 
 const numbers: readonly number[] = Object.values(net)
 const word = (features: readonly number[]) => features.reduce((bits, number) => bits | (1n << BigInt(number)), 0n)
@@ -214,4 +217,22 @@ test('as many violations are kept as are worth reading, and all are counted', ()
 
 test('a network device may have the most pairs there are', () => {
   expect(networkDevice({ queuePairs: 0x8000 }).queueCount).toBe(0x1_0001)
+})
+
+test('what the host of a device refuses it, or a program throws there, is no fault of the driver', () => {
+  const device = blockDevice({ capacity: 64 })
+  const driven = drive(device)
+  const failure = vdpaError('ERR_VDPA_CLOSED', 'somebody closed the interrupt')
+  device.setQueueCallback(0, () => {
+    throw failure
+  })
+  const flush: Segments = [
+    [0x9000n, 16, false],
+    [0x9010n, 1, true],
+  ]
+  driven.bytes[0x9000] = 4
+  expect(() => driven.exchange(0, flush)).toThrow(failure)
+  expect([device.violations, device.status() & virtioStatus.NEEDS_RESET]).toEqual([[], 0])
+  device.setQueueCallback(0, undefined)
+  expect(driven.exchange(0, flush)).toBe(1)
 })

@@ -25,6 +25,8 @@ export class PretendedKernel implements System {
   agreed = 0n
   /** The call that is refused next, by the count of calls until then. */
   refusal: { left: number; code: keyof typeof errno } | undefined
+  /** Requests that are refused as often as they come. */
+  readonly refused = new Map<string, keyof typeof errno>()
   /** Whether memory was cut off under a mapping. */
   isTorn = false
   calls = 0
@@ -45,7 +47,10 @@ export class PretendedKernel implements System {
       this.refusal = undefined
       throw refuse(code, String(call))
     }
-    return typeof call === 'number' ? (names.get(call) ?? String(call)) : call
+    const name = typeof call === 'number' ? (names.get(call) ?? String(call)) : call
+    const code = this.refused.get(name)
+    if (code !== undefined) throw refuse(code, name)
+    return name
   }
 
   /** As the kernel: whoever gave the descriptor may be gone. */
