@@ -57,7 +57,7 @@ export class BridgedDevice implements HostedDevice {
   #kept: readonly StateCommand[] = []
   /** What is kept is what the front end brought, and not what a driver left that may be gone. */
   #isLoaded = false
-  /** Changes with each reset. */
+  /** Changes with each reset, and when the device starts. */
   #life = 0
   #run: Run | undefined
   /** DRIVER_OK is waited for where the front end says that it sends it. */
@@ -204,9 +204,9 @@ export class BridgedDevice implements HostedDevice {
   }
 
   /** What the policy denies a guest it denies a front end that brings it. */
-  async loadState(commands: readonly StateCommand[]): Promise<void> {
+  async loadState(commands: readonly StateCommand[], isWanted: () => boolean): Promise<void> {
     const { features } = this.#offer
-    const strange = commands.find(({ name }) => (features & bit(netFeatureBit(netCommands[name].feature))) === 0n)
+    const strange = commands.find(({ name }) => (features & commandFeature(name)) === 0n)
     if (strange !== undefined)
       throw protocolError('SET_DEVICE_STATE_FD', `the state has ${strange.name}, which this device does not offer`)
     const { policy, timeout = 10_000 } = this.#runHost.shadow
@@ -218,7 +218,8 @@ export class BridgedDevice implements HostedDevice {
       if (verdict === 'deny') throw protocolError('SET_DEVICE_STATE_FD', `the policy denies ${name} of the state`)
       judged.push(verdict === 'allow' ? { name, payload } : { name, payload: verdict.payload.slice() })
     }
-    if (life !== this.#life || this.isLive)
+    if (!isWanted()) return
+    if (life !== this.#life)
       throw protocolError('SET_DEVICE_STATE_FD', 'the device was reset or started under the transfer')
     this.#kept = judged
     this.#isLoaded = true
@@ -295,12 +296,17 @@ export class BridgedDevice implements HostedDevice {
     this.#mappedVersion = version
     if (refusal !== undefined) throw refusal
     if (plan === undefined) return
-    if (this.#run === undefined) this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
+    if (this.#run === undefined) await this.#start(plan)
     const control = this.#controlPlan(plan, request)
     await this.#run.refresh(control, this.#enabledPairs())
     // From here on its ring says whether a driver goes on.
     if (control !== undefined) this.#isLoaded = false
     await this.#followLog(this.#run, request)
+  }
+
+  async #start(plan: RunPlan): Promise<void> {
+    this.#life++
+    this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
   }
 
   /** Whether the table takes away what the device has, or wants a place where a shadow's ring is. */
@@ -372,12 +378,13 @@ export class BridgedDevice implements HostedDevice {
     return vring?.isReady === true ? this.#queuePlan(vring, format, request) : undefined
   }
 
-  /** What was set counts for a driver that goes on, and not for a new one, whose control queue begins anew. */
+  /** What was set counts for a driver that goes on, and not for a new one, whose control queue begins anew. What a driver may not send under the features that it accepted sets nothing. */
   #keptFor({ taken, format }: RunPlan): readonly StateCommand[] {
     const vring = this.vrings[this.#controlIndex(taken) ?? -1]
     if (vring === undefined) return []
     const base = startOf(vring, format, 'SET_VRING_BASE')
-    return base === encodeBase(format, initialState(format)) && !this.#isLoaded ? [] : this.#kept
+    if (base === encodeBase(format, initialState(format)) && !this.#isLoaded) return []
+    return this.#kept.filter(({ name }) => (taken & commandFeature(name)) !== 0n)
   }
 
   #enabledPairs(): number {
@@ -388,6 +395,11 @@ export class BridgedDevice implements HostedDevice {
   #checkMemory(): void {
     if (this.table.isTorn || this.writeLog.isTorn) this.#listener?.torn()
   }
+}
+
+/** The feature without which a driver does not send a command. */
+function commandFeature(name: StateCommand['name']): bigint {
+  return bit(netFeatureBit(netCommands[name].feature))
 }
 
 /** Where the control queue is under features that need not be negotiated yet (spec section 5.1.2). */

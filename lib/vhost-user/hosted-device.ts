@@ -49,8 +49,8 @@ export interface HostedDevice {
   logChanged(): void
   /** What its control queue has set, while no queue runs. */
   saveState(): readonly StateCommand[]
-  /** What it is to be like when it runs next: all of it, or ERR_VDPA_PROTOCOL. */
-  loadState(commands: readonly StateCommand[]): void | Promise<void>
+  /** What it is to be like when it runs next: all of it, or ERR_VDPA_PROTOCOL. Nothing of it once `isWanted` says false. */
+  loadState(commands: readonly StateCommand[], isWanted: () => boolean): void | Promise<void>
   /** As after RESET_DEVICE: nothing runs, and the memory stays. */
   reset(): void
   /** The front end has gone: as if there had been none. */

@@ -297,9 +297,9 @@ const handlers: Handlers = {
     connection.transfer =
       direction === 0
         ? StateTransfer.save(file, encodeDeviceState({ deviceId, commands: device.saveState() }))
-        : StateTransfer.load(file, (bytes) => {
+        : StateTransfer.load(file, (bytes, isWanted) => {
             if (device.isLive) throw protocolError('SET_DEVICE_STATE_FD', 'queues were started under the transfer')
-            return device.loadState(decodeDeviceState(bytes, deviceId).commands)
+            return device.loadState(decodeDeviceState(bytes, deviceId).commands, isWanted)
           })
     return encodeNumber(BigInt(VHOST_USER_STATE_NO_FD))
   },
@@ -307,8 +307,12 @@ const handlers: Handlers = {
     if (transfer === undefined) throw protocolError('CHECK_DEVICE_STATE', 'no state was moved')
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<Error>((resolve) => {
-      const tell = () => resolve(protocolError('CHECK_DEVICE_STATE', 'the transfer has not ended'))
-      timer = setTimeout(tell, stateTimeout)
+      const give = () => {
+        resolve(protocolError('CHECK_DEVICE_STATE', 'the transfer has not ended'))
+        // The front end is told that nothing was moved: so it stays.
+        transfer.close()
+      }
+      timer = setTimeout(give, stateTimeout)
     })
     const outcome = await Promise.race([transfer.ended, late])
     clearTimeout(timer)

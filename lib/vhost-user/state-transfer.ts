@@ -16,12 +16,15 @@ export class StateTransfer {
   /** Never rejects. */
   readonly ended: Promise<Outcome>
   readonly #socket: Socket
+  #end: (outcome: Outcome) => void = () => undefined
+  #isClosed = false
 
   private constructor(socket: Socket, begin: (socket: Socket, end: (outcome: Outcome) => void) => void) {
     this.#socket = socket
+    // The socket closes itself when all was read, which is before the state is loaded.
     this.ended = new Promise((resolve) => {
+      this.#end = resolve
       socket.once('error', (failure) => resolve(refused(failure.message)))
-      socket.once('close', () => resolve(refused('it was not finished')))
       begin(socket, resolve)
     })
   }
@@ -36,9 +39,14 @@ export class StateTransfer {
     })
   }
 
-  /** Reads to the end of the pipe, and gives `load` what came; what that throws is the outcome. */
-  static load(file: PassedFile, load: (state: Uint8Array) => void | Promise<void>): StateTransfer {
-    return new StateTransfer(open(file, constants.O_RDONLY), (socket, end) => {
+  /**
+   * Reads to the end of the pipe, and gives `load` what came; what that throws is the outcome. `isWanted` says false once the transfer was closed: who asks others takes nothing then that they say.
+   */
+  static load(
+    file: PassedFile,
+    load: (state: Uint8Array, isWanted: () => boolean) => void | Promise<void>,
+  ): StateTransfer {
+    const transfer = new StateTransfer(open(file, constants.O_RDONLY), (socket, end) => {
       const pieces: Uint8Array[] = []
       let length = 0
       socket.on('data', (piece: Uint8Array) => {
@@ -49,7 +57,7 @@ export class StateTransfer {
         } else pieces.push(piece)
       })
       socket.once('end', () => {
-        const loading = async () => load(new Uint8Array(Buffer.concat(pieces)))
+        const loading = async () => load(new Uint8Array(Buffer.concat(pieces)), () => !transfer.#isClosed)
         loading()
           .then(
             () => end(undefined),
@@ -59,10 +67,13 @@ export class StateTransfer {
           .catch(throwUncaught)
       })
     })
+    return transfer
   }
 
-  /** Ends it where it is. */
+  /** Ends it where it is: it changes nothing afterwards. */
   close(): void {
+    this.#isClosed = true
+    this.#end(refused('it was not finished'))
     this.#socket.destroy()
   }
 }
