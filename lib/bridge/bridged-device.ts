@@ -296,17 +296,17 @@ export class BridgedDevice implements HostedDevice {
     this.#mappedVersion = version
     if (refusal !== undefined) throw refusal
     if (plan === undefined) return
-    if (this.#run === undefined) await this.#start(plan)
+    const running = this.#run ?? (await this.#start(plan))
     const control = this.#controlPlan(plan, request)
-    await this.#run.refresh(control, this.#enabledPairs())
+    await running.refresh(control, this.#enabledPairs())
     // From here on its ring says whether a driver goes on.
     if (control !== undefined) this.#isLoaded = false
-    await this.#followLog(this.#run, request)
+    await this.#followLog(running, request)
   }
 
-  async #start(plan: RunPlan): Promise<void> {
+  async #start(plan: RunPlan): Promise<Run> {
     this.#life++
-    this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
+    return (this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan)))
   }
 
   /** Whether the table takes away what the device has, or wants a place where a shadow's ring is. */

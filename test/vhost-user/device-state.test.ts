@@ -1,8 +1,7 @@
 // A network device whose front end carries its state elsewhere: from one server to another, and to a bridge; and pipes that are slow, closed, or full of something else.
 
-import { describe, expect, it, jest } from '@jest/globals'
-import { spawnSync } from 'node:child_process'
-import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
+import { expect, it, jest } from '@jest/globals'
+import { closeSync, readSync, writeSync } from 'node:fs'
 import fc from 'fast-check'
 import { openDevice } from '../../lib/open'
 import {
@@ -20,27 +19,12 @@ import { ownFolder } from '../own-folder'
 import { hearUncaught } from '../uncaught'
 import { until } from '../until'
 import { FrontEnd, words, type GuestQueue } from './front-end'
+import { fill, pipe } from './pipes'
 
 const STATUS = 1n << 16n
 const [SAVE, LOAD] = [0, 1]
 const OK = 0x100n
 const moreFeatures = [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN]
-
-/** Both ends of a pipe with a name, which nobody waits at. */
-function pipe(path: string): { readonly read: number; readonly write: number } {
-  spawnSync('mkfifo', [path])
-  const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  return { read, write: openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) }
-}
-
-/** Writes until there is no room. */
-function fill(fd: number): void {
-  try {
-    for (;;) writeSync(fd, new Uint8Array(4096))
-  } catch (failure) {
-    expect(failure).toMatchObject({ code: 'EAGAIN' })
-  }
-}
 
 async function readAll(fd: number): Promise<Uint8Array> {
   const bytes: number[] = []
@@ -309,86 +293,6 @@ describeNative('the state of a device that is moved', (backend) => {
     expect([...server.refusals, ...world.bridge.refusals]).toEqual([])
     front.close()
     await until(() => server.frontEnds === 0)
-  })
-
-  describe('whose policy takes its time', () => {
-    const vlan = (id: number) =>
-      encodeDeviceState({
-        deviceId: 1,
-        commands: [{ name: 'VIRTIO_NET_CTRL_VLAN_ADD', payload: Uint8Array.of(id, 0) }],
-      })
-    /** A bridge whose policy says nothing of VLAN 3 before it is told to, and a front end of it. */
-    const slow = async (messageTimeout: number) => {
-      const asked: (() => void)[] = []
-      let isSlow = true
-      const world = await bridged({
-        messageTimeout,
-        policy: ({ payload }) =>
-          isSlow && payload[0] === 3 ? new Promise((resolve) => asked.push(() => resolve('allow'))) : 'allow',
-      })
-      const front = new FrontEnd(backend(), world.path)
-      await front.begin(0n, STATUS)
-      /** All that the policy was asked is allowed, and heard of. */
-      const allow = async () => {
-        isSlow = false
-        for (const one of asked.splice(0)) one()
-        await new Promise((resolve) => setImmediate(resolve))
-      }
-      const begin = async (bytes: Uint8Array) => {
-        const { read, write } = pipe(file(`pipe${count++}`))
-        writeSync(write, bytes)
-        closeSync(write)
-        expect((await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])).value).toBe(OK)
-        closeSync(read)
-      }
-      /** What the device is like that is started now. */
-      const vlans = async () => {
-        for (const index of [0, 1, 2, 3, 4]) front.queue(index)
-        await front.ask('GET_FEATURES')
-        return [...world.device.control.vlans]
-      }
-      const end = async () => {
-        front.close()
-        await world[Symbol.asyncDispose]()
-      }
-      return { ...world, front, asked, allow, begin, vlans, [Symbol.asyncDispose]: end }
-    }
-
-    it('is not loaded any more once its front end was told that it was not', async () => {
-      begin()
-      await using world = await slow(50)
-      await world.begin(vlan(3))
-      expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
-      expect(world.asked).toHaveLength(1)
-      await world.allow()
-      expect([await world.vlans(), world.bridge.refusals]).toEqual([[], [expect.stringContaining('has not ended')]])
-    })
-
-    it('gives way to the one that comes after it', async () => {
-      begin()
-      await using world = await slow(5000)
-      await world.begin(vlan(3))
-      await until(() => world.asked.length > 0)
-      await world.begin(vlan(4))
-      expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0n)
-      await world.allow()
-      expect([await world.vlans(), world.bridge.refusals]).toEqual([[4], []])
-    })
-
-    it('is refused where the device ran meanwhile', async () => {
-      begin()
-      await using world = await slow(5000)
-      await world.begin(vlan(3))
-      await until(() => world.asked.length > 0)
-      expect(await world.vlans()).toEqual([])
-      await stop(world.front)
-      await world.allow()
-      expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
-      expect([await world.vlans(), world.bridge.refusals]).toEqual([
-        [],
-        [expect.stringContaining('under the transfer')],
-      ])
-    })
   })
 
   it.each(['the front end', 'the server'] as const)('leaves nothing where %s ends under a transfer', async (who) => {
