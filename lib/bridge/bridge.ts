@@ -5,7 +5,7 @@ import { checkObject, checkOneOf, typeError } from '../base/checks.js'
 import type { Closeable } from '../base/closeable.js'
 import { vdpaError } from '../base/errors.js'
 import type { Backend } from '../backend/backend.js'
-import type { ShadowControlQueue, ShadowOptions } from '../control/shadow-queue.js'
+import { checkShadowWishes, type ShadowControlQueue, type ShadowOptions } from '../control/shadow-queue.js'
 import type { AddressSpace } from '../device/address-space.js'
 import type { IsolationVerdict } from '../device/groups.js'
 import { VdpaDevice } from '../device/vdpa-device.js'
@@ -155,6 +155,7 @@ async function makeBridge(
   const sockets = socketsOf(backend)
   const { policy, onAudit, timeout, macTableEntries, mode = 'isolated' } = options
   checkOneOf(mode, 'mode', ['isolated', 'auto'])
+  checkShadowWishes(options)
   const offer = await offerOf(device, mode === 'auto')
   if (device.queueCount === undefined)
     throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'this kernel does not say how many queues the device has', {

@@ -70,6 +70,17 @@ interface Attached {
   isLeaving: boolean
 }
 
+/** What a program wishes of a shadow, whichever queue it will be of. TypeError and RangeError. */
+export function checkShadowWishes(
+  options: Pick<ShadowOptions<never>, 'timeout' | 'macTableEntries' | 'policy' | 'onAudit' | 'onBroken'>,
+): void {
+  const { timeout, macTableEntries } = options
+  if (timeout !== undefined) checkInteger(timeout, 'timeout', 1, TIMEOUT_LAST)
+  if (macTableEntries !== undefined) checkInteger(macTableEntries, 'macTableEntries', 0, 0xffff_ffff)
+  for (const name of ['policy', 'onAudit', 'onBroken'] as const)
+    if (options[name] !== undefined) checkFunction(options[name], name)
+}
+
 /** Serves a guest's control queue by the device's. */
 export class ShadowControlQueue<Space = unknown> implements Closeable {
   /** The device's control queue: the program's own commands go here, and wait for one command of the guest at most. */
@@ -111,11 +122,8 @@ export class ShadowControlQueue<Space = unknown> implements Closeable {
     options: ShadowOptions<Space>,
   ): Promise<ShadowControlQueue<Space>> {
     if (typeof options !== 'object' || options === null) throw typeError('options', 'an object', options)
-    const { space, guest, size, timeout = 10_000, macTableEntries } = options
-    checkInteger(timeout, 'timeout', 1, TIMEOUT_LAST)
-    if (macTableEntries !== undefined) checkInteger(macTableEntries, 'macTableEntries', 0, 0xffff_ffff)
-    for (const name of ['policy', 'onAudit', 'onBroken'] as const)
-      if (options[name] !== undefined) checkFunction(options[name], name)
+    checkShadowWishes(options)
+    const { space, guest, size, timeout = 10_000 } = options
     const control = await NetControlQueue.start(device, space, { timeout, ...(size !== undefined && { size }) })
     try {
       const shadow = new ShadowControlQueue(device, control, options)

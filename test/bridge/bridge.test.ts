@@ -372,6 +372,11 @@ describeNative('a device that is bridged', (backend) => {
     await expect(bridgeVhostUser({} as typeof device, { socket })).rejects.toThrow(TypeError)
     await expect(bridgeVhostUser(device, { socket: '' })).rejects.toThrow(RangeError)
     await expect(bridgeVhostUser(device, { socket, backend: simulator })).rejects.toThrow('has no UNIX sockets')
+    // What only a guest's control queue will need is looked at now.
+    for (const wish of [{ policy: 'deny' }, { onAudit: 1 }, { timeout: 0 }, { timeout: '5' }, { macTableEntries: -1 }])
+      await expect(bridgeVhostUser(device, { socket, ...wish } as never)).rejects.toThrow(
+        new RegExp(`^${Object.keys(wish).join()} must be`),
+      )
     await device.negotiate([])
     await expect(bridgeVhostUser(device, { socket })).rejects.toThrow('bridged before it is negotiated')
     await device.reset()
