@@ -69,7 +69,8 @@ export class GuestMappings {
     const shared = come.map(({ memory, description }) => ({
       memory,
       iova: description.guestAddress,
-      size: description.size,
+      // Whole pages, as an IOMMU has them.
+      size: BigInt(memory.length),
       region: this.#shared(memory),
     }))
     try {

@@ -163,19 +163,16 @@ export class KernelMemory {
     checkBoolean(sealed, 'options.sealed')
     checkBoolean(guarded, 'options.guarded')
     checkBoolean(isReadOnly, 'options.isReadOnly')
-    if (options.length % file.pageSize !== 0)
-      throw rangeError('options.length', `a multiple of the page size ${file.pageSize}`, options.length)
     if (offset % BigInt(file.pageSize) !== 0n)
       throw rangeError('options.offset', `a multiple of the page size ${file.pageSize}`, offset)
     // Memory beyond the end of a file can be mapped, but touching it ends the process; the rest of its last page is there, and nobody else's.
-    const { size: bytes } = file
-    const last = BigInt(guarded ? file.pageSize : 1)
-    if (bytes !== undefined && offset + BigInt(options.length) > ((bytes + last - 1n) / last) * last) {
-      throw rangeError('options', `a part of the file, which has ${bytes} bytes`, show(options.length, offset))
+    if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
+      throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))
     }
-    const made = this.#addon.adopt(fd, options.length, offset, sealed, guarded, isReadOnly)
+    const length = Math.ceil(options.length / file.pageSize) * file.pageSize
+    const made = this.#addon.adopt(fd, length, offset, sealed, guarded, isReadOnly)
     if (sealed && isRefused(made)) refuseUnsealed(made, fd)
-    return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), options.length, file.pageSize)
+    return new KernelRegion(madeOr(made, this.#refuse, { path: `fd ${fd}` }), length, file.pageSize)
   }
 }
 

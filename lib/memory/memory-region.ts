@@ -35,7 +35,7 @@ export interface AllocateOptions {
 
 /** How to take over memory that another program's file descriptor holds. */
 export interface AdoptOptions {
-  /** Bytes to map; a multiple of the file's page size, and all within the file. RangeError otherwise. */
+  /** Bytes to map, all within the file (RangeError); rounded up to the file's pages. Where the file ends inside the last, what follows in it is nobody else's. */
   readonly length: number
   /** Where in the file the memory starts, in bytes; a multiple of the file's page size. Default 0. */
   readonly offset?: bigint
@@ -47,8 +47,7 @@ export interface AdoptOptions {
   readonly sealed?: boolean
   /**
    * Has this process survive an owner who makes the file shorter: a page that is gone reads as zeroes and may be written when somebody here touches it, and
-   * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. The file may end
-   * in the last page that is mapped: what follows in that page is nobody else's. Default false.
+   * `isTorn` is true from then on. The kernel's own accesses (a device's, a system call's) fail as ever. Memory of huge pages is not guarded. Default false.
    */
   readonly guarded?: boolean
   /**

@@ -296,7 +296,7 @@ export class ProcessMemory {
     return this.#map(file, file.use(0, whole), pageSize)
   }
 
-  /** Shows a part of a file, at an address of its own. RangeError for what is not in whole pages, or not in the file. */
+  /** Shows a part of a file, at an address of its own. Rounded up to pages. RangeError for what does not begin at a page, or is not in the file. */
   adopt(file: MemoryFile, options: AdoptOptions): SimulatedRegion {
     checkObject(options, 'options')
     const offset = toU64(options.offset ?? 0n, 'options.offset')
@@ -310,8 +310,8 @@ export class ProcessMemory {
     checkInteger(length, 'options.length', 1, file.length - Number(offset))
     if (options.isReadOnly === true)
       throw vdpaError('ERR_VDPA_NOT_SUPPORTED', 'a simulator has no memory that only reads its file')
-    if (length % PAGE_BYTES !== 0) throw rangeError('options.length', `a multiple of ${PAGE_BYTES}`, length)
-    return this.#map(file, file.use(Number(offset), length), PAGE_BYTES)
+    const whole = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES
+    return this.#map(file, file.use(Number(offset), whole), PAGE_BYTES)
   }
 
   /** Shows memory of another backend, at an address of its own. RangeError for what is not in whole pages. */

@@ -186,7 +186,7 @@ export class Simulator implements Backend {
   }
 
   /**
-   * Shows a part of a file of memoryFile(), in whole pages. EBADF for no descriptor, ENODEV for one of another kind; RangeError for a part that is not
+   * Shows a part of a file of memoryFile(), rounded up to pages. EBADF for no descriptor, ENODEV for one of another kind; RangeError for a part that is not
    * there, or that crosses one already shown.
    */
   adopt(fd: number, options: AdoptOptions): SimulatedRegion {

@@ -32,8 +32,7 @@ export class DirtyLog {
     // What is beyond the end of a file can be mapped, and not touched.
     if (offset + size > status.size)
       throw refused(`a log of ${size} bytes at ${offset} of a file that has ${status.size}`)
-    const pages = Math.ceil(Number(skipped + size) / backend.pageSize)
-    const options = { offset: offset - skipped, length: pages * backend.pageSize, guarded: true }
+    const options = { offset: offset - skipped, length: Number(skipped + size), guarded: true }
     return new DirtyLog(backend.adopt(file.fd, options), Number(skipped), Number(size))
   }
 

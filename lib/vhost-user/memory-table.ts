@@ -119,7 +119,7 @@ export class MemoryTable {
       })
       if (found === undefined) return undefined
       const offset = Number(at - found.description.guestAddress)
-      const slice = { region: found.memory, offset, size: Math.min(size - done, found.memory.length - offset) }
+      const slice = { region: found.memory, offset, size: Math.min(size - done, Number(found.description.size) - offset) }
       slices.push(slice)
       done += slice.size
     }
@@ -197,8 +197,8 @@ export class MemoryTable {
         throw refused(`two regions at user address ${hex(region.userAddress)}`)
     }
     const page = BigInt(this.#backend.pageSize)
-    if (region.guestAddress % page !== 0n || region.offset % page !== 0n || region.size % page !== 0n)
-      throw refused(`a region at ${hex(region.guestAddress)} that does not consist of whole pages`)
+    if (region.guestAddress % page !== 0n || region.offset % page !== 0n)
+      throw refused(`a region at ${hex(region.guestAddress)} that does not begin at a page, or not in its file`)
     const options = { length: Number(region.size), offset: region.offset, guarded: true }
     const memory = this.#backend.adopt(file.fd, options)
     try {

@@ -158,6 +158,13 @@ describeNative('a device that is bridged', (backend) => {
     expect(world.bridge.refusals).toEqual([expect.stringContaining('lies in no region')])
     expect(await front.acknowledged('SET_MEM_TABLE', front.table(), [front.fd])).toBe(0n)
     expect(await readSector(front, queue, 7n)).toEqual([7, 0])
+    // Memory that ends inside a page is mapped with all of it, and unmapped so.
+    const part = words(0n, GUEST * 2n, 0x3b10n, USER * 2n, 0n)
+    expect(await front.acknowledged('ADD_MEM_REG', part, [more.fd ?? -1])).toBe(0n)
+    const snapshot = world.device.addressSpace(0).snapshot()
+    expect(snapshot.find(({ iova }) => iova === GUEST * 2n)?.size).toBe(0x4000n)
+    expect(await front.acknowledged('REM_MEM_REG', part)).toBe(0n)
+    expect(world.device.addressSpace(0).size).toBe(1)
     more.close()
   })
 

@@ -2,7 +2,9 @@
 // bytes that change between the check and the call.
 
 import { expect, it } from '@jest/globals'
+import { spawn } from 'node:child_process'
 import { randomFill } from 'node:crypto'
+import { once } from 'node:events'
 import { closeSync, ftruncateSync, openSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { tryLoadAddon } from '../../lib/kernel/addon'
@@ -88,6 +90,22 @@ describeNative('memory of another program', (backend) => {
     using adopted = backend().adopt(own.fd, { length: 8192, sealed: true })
     expect(adopted.length).toBe(8192)
     expect(() => backend().adopt(own.fd, { length: 12288, sealed: true })).toThrow(RangeError)
+  })
+
+  it('is taken where it is sealed and ends inside a page', async () => {
+    const seals =
+      'import fcntl, os, time; fd = os.memfd_create("odd", 2); os.ftruncate(fd, 5000); fcntl.fcntl(fd, 1033, 2)'
+    const owner = spawn('python3', ['-c', `${seals}; print(fd, flush=True); time.sleep(600)`])
+    try {
+      const [number] = (await once(owner.stdout, 'data')) as [Buffer]
+      const fd = openSync(`/proc/${owner.pid}/fd/${number.toString().trim()}`, 'r+')
+      using adopted = backend().adopt(fd, { length: 5000, sealed: true })
+      expect(adopted.length).toBe(8192)
+      expect(() => backend().adopt(fd, { length: 5001, sealed: true })).toThrow(RangeError)
+      closeSync(fd)
+    } finally {
+      owner.kill()
+    }
   })
 })
 

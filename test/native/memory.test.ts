@@ -153,11 +153,27 @@ describeNative('an adopted region', (backend) => {
     expect(statSync(`/proc/self/fd/${whole.fd}`).size).toBe(3 * 4096)
   })
 
+  it('has whole pages, also of a file that ends inside one', () => {
+    using folder = new TemporaryFolder()
+    writeFileSync(folder.file('memory'), new Uint8Array(5000).fill(3))
+    const fd = openSync(folder.file('memory'), 'r+')
+    {
+      using region = backend().adopt(fd, { length: 4906, guarded: true })
+      expect(region.length).toBe(8192)
+      const bytes = new Uint8Array(region.buffer)
+      expect([bytes[4999], bytes[5000], bytes[8191]]).toEqual([3, 0, 0])
+      bytes[4999] = 7
+      expect(region.isTorn).toBe(false)
+    }
+    expect(readFileSync(folder.file('memory'))[4999]).toBe(7)
+    expect(() => backend().adopt(fd, { length: 5001 })).toThrow(
+      'options must be a part of the file, which has 5000 bytes (got "5001 bytes at 0")',
+    )
+    closeSync(fd)
+  })
+
   it('refuses what the file does not have', () => {
     using whole = backend().allocate(2 * 4096)
-    expect(() => backend().adopt(whole.fd, { length: 100 })).toThrow(
-      'options.length must be a multiple of the page size 4096 (got 100)',
-    )
     expect(() => backend().adopt(whole.fd, { length: 4096, offset: 1n })).toThrow(/^options.offset must be a multiple/)
     expect(() => backend().adopt(whole.fd, { length: 4096, offset: -4096n })).toThrow(RangeError)
     expect(() => backend().adopt(whole.fd, { length: 8192, offset: 4096n })).toThrow(

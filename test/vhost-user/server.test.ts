@@ -16,7 +16,7 @@ import { Simulator } from '../../lib/simulator/simulator'
 import { transportFeatureBits as transport } from '../../lib/uapi/virtio-features'
 import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { readSector } from './disk-requests'
-import { FrontEnd, GUEST, USER, words } from './front-end'
+import { FrontEnd, GUEST, words } from './front-end'
 import { until } from '../until'
 
 const moreFeatures = [transport.VIRTIO_F_RING_PACKED, transport.VIRTIO_F_RING_EVENT_IDX]
@@ -305,21 +305,6 @@ describeNative('a device served by vhost-user', (backend) => {
     await until(() => server.frontEnds === 0)
     expect(mapped()).toEqual([])
     closeSync(log)
-  })
-
-  it('serves memory slots: added twice, taken away by value', async () => {
-    using server = serve(disk(), { memorySlots: 1 })
-    using front = new FrontEnd(backend(), server.path)
-    await front.begin(packed | eventIdx)
-    const region = front.table().subarray(8)
-    const slot = (bytes: Uint8Array) => Uint8Array.from([...words(0n), ...bytes])
-    expect(await front.acknowledged('ADD_MEM_REG', slot(region), [front.fd])).toBe(0n)
-    expect(
-      await front.acknowledged('ADD_MEM_REG', slot(front.table(GUEST * 2n, 4096n, USER * 2n).subarray(8)), [front.fd]),
-    ).toBe(1n)
-    expect(await front.acknowledged('REM_MEM_REG', slot(front.table(GUEST, 4096n).subarray(8)))).toBe(1n)
-    expect(await front.acknowledged('REM_MEM_REG', slot(region), [front.fd])).toBe(0n)
-    expect(await front.acknowledged('REM_MEM_REG', slot(region))).toBe(1n)
   })
 
   it('kicks and calls by messages where that was asked for', async () => {
