@@ -18,7 +18,7 @@ import { virtioStatus } from '../uapi/virtio-status.js'
 import { protocolError } from '../vhost-user/codec.js'
 import type { DeviceListener, HostedDevice } from '../vhost-user/hosted-device.js'
 import { MemoryTable } from '../vhost-user/memory-table.js'
-import { findAreas, startOf } from '../vhost-user/served-device.js'
+import { findAreas, startOf } from '../vhost-user/ring-places.js'
 import { Vring } from '../vhost-user/vring.js'
 import { WriteLog, type LogWishes } from '../vhost-user/write-log.js'
 import { initialState } from '../virtqueue/layout.js'
@@ -363,7 +363,7 @@ export class BridgedDevice implements HostedDevice {
   }
 
   #queuePlan(vring: Vring, format: RingFormat, request: string): QueuePlan {
-    const base = startOf(vring, format, request)
+    const base = startOf(this.table, vring, format, request)
     return { vring, size: vring.size, addresses: findAreas(this.table, vring, format, request), base }
   }
 
@@ -382,7 +382,7 @@ export class BridgedDevice implements HostedDevice {
   #keptFor({ taken, format }: RunPlan): readonly StateCommand[] {
     const vring = this.vrings[this.#controlIndex(taken) ?? -1]
     if (vring === undefined) return []
-    const base = startOf(vring, format, 'SET_VRING_BASE')
+    const base = startOf(this.table, vring, format, 'SET_VRING_BASE')
     if (base === encodeBase(format, initialState(format)) && !this.#isLoaded) return []
     return this.#kept.filter(({ name }) => (taken & commandFeature(name)) !== 0n)
   }

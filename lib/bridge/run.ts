@@ -302,9 +302,7 @@ export class Run {
 
   /** Undefined where the guest has no such memory any more: its front end left, or took it away, and nobody goes on there. */
   #usedIndex(address: bigint): number | undefined {
-    const slices = this.#host.table.find(address + BigInt(USED_INDEX_AT), 2)
-    const [slice] = slices ?? []
-    return slice && new DataView(slice.region.view(slice.offset, 2).slice().buffer).getUint16(0, true)
+    return this.#host.table.wordAt(address + BigInt(USED_INDEX_AT))
   }
 }
 

@@ -126,6 +126,12 @@ export class MemoryTable {
     return slices
   }
 
+  /** The 16 bits at a guest address; undefined where it has no memory. */
+  wordAt(address: bigint): number | undefined {
+    const [slice] = this.find(address, 2) ?? []
+    return slice && new DataView(slice.region.view(slice.offset, 2).slice().buffer).getUint16(0, true)
+  }
+
   /** Whether the front end made a file shorter than the region that it said is there. */
   get isTorn(): boolean {
     for (const { memory } of this.#regions) if (memory.isTorn === true) return true

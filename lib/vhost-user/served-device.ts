@@ -18,6 +18,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { maskOf, protocolError } from './codec.js'
 import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
+import { findAreas, startOf } from './ring-places.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
@@ -235,7 +236,7 @@ export class ServedDevice implements HostedDevice {
     const { index, size, areas } = vring
     const { format, ops } = this
     if (areas === undefined) return
-    const base = startOf(vring, format, request)
+    const base = startOf(this.table, vring, format, request)
     const sizes = areaSizes(format, size)
     const { descriptor, driver, device } = findAreas(this.table, vring, format, request)
     if ((ops.status() & virtioStatus.DRIVER_OK) === 0) {
@@ -288,45 +289,4 @@ export class ServedDevice implements HostedDevice {
     if ((this.ops.status() & virtioStatus.NEEDS_RESET) === 0) this.#listener?.configChanged()
     else this.#listener?.broken()
   }
-}
-
-/** The guest's addresses of a queue's areas. ERR_VDPA_PROTOCOL where one lies in no region. */
-export function findAreas(
-  table: MemoryTable,
-  { index, size, areas }: Vring,
-  format: RingFormat,
-  request: string,
-): { readonly descriptor: bigint; readonly driver: bigint; readonly device: bigint } {
-  const sizes = areaSizes(format, size)
-  const find = (name: string, address: bigint | undefined, bytes: number) => {
-    const found = address === undefined ? undefined : table.guestAddressOf(address, bytes)
-    if (found !== undefined) return found
-    const where = address === undefined ? 'nowhere' : `0x${address.toString(16)}`
-    throw protocolError(request, `the ${name} area of queue ${index} at ${where} lies in no region`)
-  }
-  return {
-    descriptor: find('descriptor', areas?.descriptor, sizes.descriptor),
-    driver: find('driver', areas?.available, sizes.driver),
-    device: find('device', areas?.used, sizes.device),
-  }
-}
-
-/** The base of a queue, once its size and base are such as a ring can have. ERR_VDPA_PROTOCOL. */
-export function startOf({ index, size, base: told }: Vring, format: RingFormat, request: string): number {
-  if (format === 'split' && (size & (size - 1)) !== 0)
-    throw protocolError(request, `queue ${index} has ${size} descriptors, no power of two`)
-  const base = baseOf(told ?? 0, format)
-  if (format === 'split' && base > 0xffff)
-    throw protocolError(request, `queue ${index} is to begin at 0x${base.toString(16)}`)
-  return base
-}
-
-/**
- * Where a queue begins. Front ends have three ideas of a fresh packed ring: 0x80008000, 0x8000 with nothing in the used half, and 0. Both halves are alike
- * then, and a ring whose wrap counters are both 0 and that stands at its beginning comes after a whole round only.
- */
-export function baseOf(base: number, format: RingFormat): number {
-  if (format === 'split') return base
-  if (base === 0) return 0x8000_8000
-  return base >>> 16 === 0 ? (base * 0x1_0001) % 0x1_0000_0000 : base
 }

@@ -5,7 +5,6 @@ import fc from 'fast-check'
 import { isVdpaError } from '../../lib/base/errors'
 import { vhostUserRequests } from '../../lib/uapi/vhost-user'
 import { decodeHeader, decodeRequest, encodeReply } from '../../lib/vhost-user/codec'
-import { baseOf } from '../../lib/vhost-user/served-device'
 import { words } from './front-end'
 
 const named = (call: () => unknown): unknown => {
@@ -71,12 +70,5 @@ describe('the codec', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 12, maxLength: 12 }), (bytes) => void named(() => decodeHeader(bytes))),
     )
-  })
-
-  it('repairs the three ideas of a fresh packed ring, and touches no split one', () => {
-    expect([0, 0x8000, 0x8000_8000, 0xc_000c, 5].map((base) => baseOf(base, 'packed'))).toEqual([
-      0x8000_8000, 0x8000_8000, 0x8000_8000, 0xc_000c, 0x5_0005,
-    ])
-    expect(baseOf(7, 'split')).toBe(7)
   })
 })
