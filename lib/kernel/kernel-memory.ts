@@ -126,6 +126,9 @@ function leakOf(length: number, last: HolderNames): () => string {
   }
 }
 
+/** How many offsets a file can have (off_t). */
+const OFFSETS = 1n << 63n
+
 /** Makes regions for one backend. */
 export class KernelMemory {
   readonly #addon: NativeAddon
@@ -165,6 +168,9 @@ export class KernelMemory {
     checkBoolean(isReadOnly, 'options.isReadOnly')
     if (offset % BigInt(file.pageSize) !== 0n)
       throw rangeError('options.offset', `a multiple of the page size ${file.pageSize}`, offset)
+    // Nodes of devices have no end of their own.
+    if (offset + BigInt(options.length) > OFFSETS)
+      throw rangeError('options.offset', 'an offset of a file, with all of the length below 2^63', offset)
     // Memory beyond the end of a file can be mapped, but touching it ends the process; the rest of its last page is there, and nobody else's.
     if (file.size !== undefined && offset + BigInt(options.length) > file.size) {
       throw rangeError('options', `a part of the file, which has ${file.size} bytes`, show(options.length, offset))

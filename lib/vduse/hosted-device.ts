@@ -181,7 +181,7 @@ export class HostedDevice {
       this.#send(node, message.id, undefined)
       if (!this.#isClosed) onRefusal(error as Error)
     }
-    void quiet.then(
+    void Promise.resolve(quiet).then(
       () => callUnasked(() => this.#send(node, message.id, answered)),
       (error: unknown) => callUnasked(() => refuse(error)),
     )

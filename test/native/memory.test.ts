@@ -180,6 +180,12 @@ describeNative('an adopted region', (backend) => {
       'options must be a part of the file, which has 8192 bytes (got "8192 bytes at 4096")',
     )
     expect(() => backend().adopt(whole.fd, { length: 0 })).toThrow(RangeError)
+    const endless = openSync('/dev/zero', 'r+')
+    for (const offset of [1n << 63n, (1n << 63n) - 4096n, (1n << 64n) - 4096n])
+      expect(() => backend().adopt(endless, { length: 8192, offset })).toThrow(
+        /^options.offset must be an offset of a file/,
+      )
+    closeSync(endless)
     expect(() => backend().adopt(-1, { length: 4096 })).toThrow(RangeError)
   })
 

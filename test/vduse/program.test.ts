@@ -4,6 +4,7 @@ import { afterEach, expect, it, jest } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block'
 import { vduseRequestTypes as types, vduseDevStatus } from '../../lib/uapi/vduse'
 import { hearUncaught } from '../uncaught'
+import { PretendedKernel } from './pretended-kernel'
 import { disk, host, stage, turns, useStage } from './stage'
 
 useStage()
@@ -56,4 +57,14 @@ it('onRefusal may throw, and may close the host', async () => {
   await turns()
   expect(uncaught).toEqual([bug])
   expect(made.isClosed).toBe(true)
+})
+
+it('whenQuiet() of a model may be as asynchronous as it says, or return what is no promise', async () => {
+  stage.kernel = new PretendedKernel(1, 3n)
+  const model = blockDevice({ capacity: 64 })
+  const { device } = await disk(model)
+  model.whenQuiet = () => false as never
+  device.ask(types.VDUSE_SUSPEND)
+  await turns()
+  expect([device.handle?.unanswered, stage.refused]).toEqual([0, []])
 })

@@ -1,12 +1,13 @@
 // Front ends that mean harm, while another one works: it notices nothing, and nothing of them is left.
 
+import { closeSync, openSync } from 'node:fs'
 import { afterEach, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import { blockDevice, serveVhostUser } from '../../lib/serve'
 import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { attack, attacks, OddDescriptors } from './attacks'
 import { sectorReader } from './disk-requests'
-import { FrontEnd, words } from './front-end'
+import { FrontEnd, GUEST, USER, words } from './front-end'
 import { until } from '../until'
 
 describeNative('front ends that mean harm', (backend) => {
@@ -59,6 +60,18 @@ describeNative('front ends that mean harm', (backend) => {
     )
     expect(server.refusalCount).toBeGreaterThan(100)
     for (const refusal of server.refusals) expect(refusal).toMatch(/^[A-Z_]+: /)
+  })
+
+  it('show memory of a node that has no end, where no file can have any', async () => {
+    using world = await stage()
+    const { server, isWell } = world
+    using bad = new FrontEnd(backend(), server.path)
+    const endless = openSync('/dev/zero', 'r+')
+    bad.send('SET_MEM_TABLE', bad.table(GUEST, 4096n, USER, 1n << 63n), [endless])
+    closeSync(endless)
+    await until(() => server.refusalCount > 0)
+    expect(server.refusals).toEqual([expect.stringContaining('options.offset must be an offset of a file')])
+    await isWell()
   })
 
   it('leave by the thousand, in the middle of a message with memory, and at once', async () => {
