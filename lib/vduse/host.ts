@@ -12,7 +12,7 @@ import { blockFeatureBits, netFeatureBits, transportFeatureBits } from '../uapi/
 import { deviceIds } from '../uapi/virtio-ids.js'
 import { vduseFeatureBits } from '../uapi/vduse.js'
 import { HostedDevice } from './hosted-device.js'
-import { CONTROL_PATH, ControlNode, DeviceNode, devicePath, isThere, type NewVduseDevice } from './nodes.js'
+import { CONTROL_PATH, ControlNode, DeviceNode, devicePath, isThere, versionOf, type NewVduseDevice } from './nodes.js'
 
 /** Version 1 has groups and address spaces. */
 const VERSION_LAST = 1
@@ -144,7 +144,8 @@ class Host implements VduseHost {
     const queueCount = queueCountOf(ops)
     const addressSpaces = this.apiVersion === 0 ? 1 : ops.addressSpaceCount
     const onRefusal = (error: Error) => this.#refused(error)
-    const device = new HostedDevice({ ops, backend, queueCount, addressSpaces, onRefusal })
+    const { features } = this
+    const device = new HostedDevice({ ops, backend, features, queueCount, addressSpaces, onRefusal })
     this.#stack.push(() => device.close())
     this.wasTakenOver = !(await this.#create(control, ops, { config: device.config, alignment: backend.pageSize }))
     if (this.wasTakenOver && !this.#options.takeOver)
@@ -152,13 +153,15 @@ class Host implements VduseHost {
         path: this.path,
         hint: 'with takeOver, a device whose server has died goes on',
       })
-    const node = new DeviceNode(await backend.openAsync(this.path), this.apiVersion)
-    this.#stack.push(() => node.close())
-    if (!this.wasTakenOver) this.#setUpQueues(node, ops, queueCount)
-    device.open(node, agreed)
+    const handle = await backend.openAsync(this.path)
+    this.#stack.push(() => handle.close())
+    if (this.wasTakenOver && this.apiVersion > 0) this.apiVersion = versionOf(handle)
+    const node = new DeviceNode(handle, this.apiVersion)
+    // One that was left behind may have been made by somebody who asked for less.
+    device.open(node, this.wasTakenOver ? 0n : agreed)
     // Before the node is closed, which the ending of queues still asks.
     this.#stack.push(() => device.close())
-    if (this.wasTakenOver) device.takeOver()
+    if (!this.wasTakenOver || !device.takeOver()) this.#setUpQueues(node, ops, queueCount)
     const subscription = node.onReadable(() => device.serve()).ref()
     this.#stack.push(() => subscription.close())
     this.#isReady = true

@@ -37,6 +37,8 @@ const { FEATURES_OK, DRIVER_OK, NEEDS_RESET } = virtioStatus
 export interface HostedOptions {
   readonly ops: DeviceOps
   readonly backend: Backend
+  /** What drivers are offered. */
+  readonly features: bigint
   /** Queues that the device shows; those of the model from 0 on. */
   readonly queueCount: number
   readonly addressSpaces: number
@@ -119,16 +121,29 @@ export class HostedDevice {
   }
 
   /**
-   * Goes on with a device that another process served until it died: a driver has it, and its queues stand where the used rings say, since models answer in order.
-   * False when no queue runs. ERR_VDPA_NOT_SUPPORTED for packed rings, which do not say it.
+   * Goes on with a device that another process served until it died: a driver has it, and its queues stand where the used rings say, since models answer in order. The driver hears that the
+   * configuration may be another. False when no driver has begun: whoever does says DRIVER_OK. ERR_VDPA_FEATURES for features that are not offered, and ERR_VDPA_NOT_SUPPORTED for packed
+   * rings, which do not say where they stand, and for another number of queues.
    */
   takeOver(): boolean {
-    const { ops } = this.#options
+    const { ops, queueCount } = this.#options
     const node = this.#node
-    if (!this.#queues.some(({ index }) => node.queueInfo(index).isReady)) return false
-    const begun = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER
-    ops.setStatus(virtioStatus.ACKNOWLEDGE)
-    ops.setStatus(begun)
+    if (node.queueCountUpTo(queueCount + 1) !== queueCount)
+      throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the device that was left behind has not ${queueCount} queues`)
+    // Nobody tells the status; but interrupts are taken from DRIVER_OK on.
+    const isRunning = node.interruptConfig()
+    if (isRunning) this.#acceptRunning()
+    if (this.#config.length > 0) node.setConfig(0, this.#config)
+    if (!isRunning) return false
+    const status = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | FEATURES_OK
+    ops.setStatus(status)
+    if (!this.#begin(status | DRIVER_OK, true))
+      throw vdpaError('ERR_VDPA_REFUSED', 'the model refuses to go on with the device that was left behind')
+    node.interruptConfig()
+    return true
+  }
+
+  #acceptRunning(): void {
     if (!this.#accept())
       throw vdpaError('ERR_VDPA_FEATURES', 'the device that was left behind has features that the model refuses')
     if (this.#format === 'packed')
@@ -136,9 +151,6 @@ export class HostedDevice {
         'ERR_VDPA_NOT_SUPPORTED',
         'a device with packed rings cannot be taken over: no ring says where it stands',
       )
-    ops.setStatus(begun | FEATURES_OK)
-    if (this.#begin(begun | FEATURES_OK | DRIVER_OK, true)) return true
-    throw vdpaError('ERR_VDPA_REFUSED', 'the model refuses to go on with the device that was left behind')
   }
 
   /** Nothing runs, and nothing is mapped. The node stays the caller's to close. */
@@ -270,11 +282,11 @@ export class HostedDevice {
     return ops.setStatus(status & ~NEEDS_RESET) !== false
   }
 
-  /** What the driver accepted, for the model: the platform bit is of the kernel's asking. */
+  /** What the driver accepted, for the model: the platform bit is of the kernel's asking. The kernel takes any bits, and leaves it to the device to refuse those that it does not offer. */
   #accept(): boolean {
-    const { ops } = this.#options
-    const node = this.#node
-    return ops.setFeatures(node.driverFeatures() & ops.features())
+    const { ops, features } = this.#options
+    const accepted = this.#node.driverFeatures()
+    return (accepted & ~features) === 0n && ops.setFeatures(accepted & ops.features())
   }
 
   #begin(status: number, isTakenOver: boolean): boolean {

@@ -153,6 +153,27 @@ export interface VduseMessage {
   readonly payload: Uint8Array
 }
 
+/** The version of the interface that a device was made under: those of version 0 do not know (ENOTTY) what came with version 1. */
+export function versionOf(handle: Handle): number {
+  // No piece begins behind its end: who knows the request says EINVAL.
+  const nothing = {
+    offset: 0n,
+    start: 1n,
+    last: 0n,
+    perm: 0,
+    padding: new Uint8Array(7),
+    asid: 0,
+    reserved: new Uint8Array(44),
+  }
+  try {
+    handle.ioctl(vduseRequests.VDUSE_IOTLB_GET_FD2.number, vduseIotlbEntryV2.encode(nothing))
+  } catch (error) {
+    if (isRefusal(error, errno.ENOTTY)) return 0
+    if (!isRefusal(error, errno.EINVAL)) throw error
+  }
+  return 1
+}
+
 /** /dev/vduse/NAME. */
 export class DeviceNode {
   readonly #handle: Handle
@@ -186,6 +207,19 @@ export class DeviceNode {
   setUpQueue(index: number, maxSize: number, group: number): void {
     const argument = { index, max_size: maxSize, reserved1: 0, group, reserved2: new Uint8Array(20) }
     this.#handle.ioctl(vduseRequests.VDUSE_VQ_SETUP.number, vduseVqConfig.encode(argument))
+  }
+
+  /** How many queues the device has, as far as `most` of them. */
+  queueCountUpTo(most: number): number {
+    for (let index = 0; index < most; index++) {
+      try {
+        this.queueInfo(index)
+      } catch (error) {
+        if (isRefusal(error, errno.EINVAL)) return index
+        throw error
+      }
+    }
+    return most
   }
 
   queueInfo(index: number): VduseQueueInfo {

@@ -2,12 +2,22 @@
 
 import { describe, expect, it } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block'
+import { virtioBlkConfig } from '../../lib/uapi/virtio-blk'
 import { hostVduse, type VduseHost } from '../../lib/vduse/host'
 import { failureOf } from '../native/support'
-import { PretendedKernel } from './pretended-kernel'
+import { PretendedKernel, type KernelDevice } from './pretended-kernel'
 import { disk, host, IOVA, request, stage, turns, useStage } from './stage'
 
 useStage()
+
+/** The server of a device dies: its node is closed, and nothing else happens. */
+async function dies(device: KernelDevice): Promise<void> {
+  const [served] = stage.hosts.splice(0)
+  await device.handle?.close()
+  await served?.close().catch(() => undefined)
+  stage.kernel.open = 0
+  stage.kernel.devices.set('d0', device)
+}
 
 describe('the way in and out', () => {
   it('takes back what was made, whichever call is refused', async () => {
@@ -40,13 +50,7 @@ describe('the way in and out', () => {
       code: 'ERR_VDPA_STATE',
     })
     expect(await request(world, 0, 1)).toBe(0)
-    // The server dies: its node is closed, and nothing else happens.
-    const [served] = stage.hosts.splice(0)
-    await world.device.handle?.close()
-    stage.kernel.open = 0
-    await served?.close().catch(() => undefined)
-    stage.kernel.open = 0
-    stage.kernel.devices.set('d0', world.device)
+    await dies(world.device)
     // Meanwhile the driver goes on: this one is carried out by the next server.
     expect(await request(world, 0, 2)).toBe(-1)
     const next = await host(blockDevice({ capacity: 64 }), { takeOver: true })
@@ -56,6 +60,69 @@ describe('the way in and out', () => {
     expect(await request(world, 0, 1)).toBe(0)
   })
 
+  it('tells the driver of a device that was left behind what it is like now', async () => {
+    const { device } = await disk()
+    await dies(device)
+    await host(blockDevice({ capacity: 128 }), { takeOver: true })
+    expect(virtioBlkConfig.decode(device.config).capacity).toBe(128n)
+    expect(device.configInterrupts).toBeGreaterThan(0)
+  })
+
+  it('leaves a driver that has not begun yet alone until it does', async () => {
+    await host(blockDevice({ capacity: 64 }))
+    const device = stage.kernel.device('d0')
+    const memory = stage.kernel.simulator.allocate(0x1_0000)
+    device.map(IOVA, memory)
+    device.setStatus(3)
+    device.accept(device.features)
+    // Queues are ready before DRIVER_OK, as Linux' drivers make them.
+    const ring = device.setUp(0, memory, IOVA)
+    await dies(device)
+    const model = blockDevice({ capacity: 64 })
+    await host(model, { takeOver: true })
+    expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
+    expect(device.setStatus(15)).toBe(true)
+    await turns()
+    expect([ring.take(), model.counters.reads]).toEqual([7, 1])
+  })
+
+  it('sets up the queues of a device whose server died before it did', async () => {
+    await host(blockDevice({ capacity: 64 }))
+    const device = stage.kernel.device('d0')
+    await dies(device)
+    device.queue(0).maxSize = 0
+    await host(blockDevice({ capacity: 64 }), { takeOver: true })
+    expect(device.queue(0).maxSize).toBe(256)
+  })
+
+  it('goes on with a device of version 0 where the kernel has version 1', async () => {
+    stage.kernel = new PretendedKernel(1)
+    await host(blockDevice({ capacity: 64 }), { apiVersion: 0 })
+    const device = stage.kernel.device('d0')
+    const memory = stage.kernel.simulator.allocate(0x1_0000)
+    device.map(IOVA, memory)
+    const ring = device.setUp(0, memory, IOVA)
+    device.begin()
+    expect(await request({ device, memory, ring }, 0, 1)).toBe(0)
+    await dies(device)
+    expect((await host(blockDevice({ capacity: 64 }), { takeOver: true })).apiVersion).toBe(0)
+    expect(await request({ device, memory, ring }, 0, 1)).toBe(0)
+  })
+
+  it.each([
+    ['has accepted what the model does not offer', { moreFeatures: [29] }, {}, 'ERR_VDPA_FEATURES'],
+    ['has more queues than the model', { queues: 2 }, {}, 'ERR_VDPA_NOT_SUPPORTED'],
+    ['has fewer queues than the model', {}, { queues: 2 }, 'ERR_VDPA_NOT_SUPPORTED'],
+  ])('does not take over a device that %s', async (_what, before, after, code) => {
+    const { device } = await disk(blockDevice({ capacity: 64, ...before }))
+    await dies(device)
+    const again = () =>
+      hostVduse(blockDevice({ capacity: 64, ...after }), stage.kernel.backend, { name: 'd0', takeOver: true })
+    expect(await failureOf(again)).toMatchObject({ code })
+    expect(stage.kernel.devices.has('d0')).toBe(true)
+    stage.kernel.devices.clear()
+  })
+
   it('does not take over packed rings, and leaves the device where it is', async () => {
     await host(blockDevice({ capacity: 64, moreFeatures: [34] }))
     const device = stage.kernel.device('d0')
@@ -63,11 +130,7 @@ describe('the way in and out', () => {
     device.map(IOVA, memory)
     device.setUp(0, memory, IOVA, { format: 'packed' })
     device.begin()
-    const [served] = stage.hosts.splice(0)
-    await device.handle?.close()
-    await served?.close().catch(() => undefined)
-    stage.kernel.open = 0
-    stage.kernel.devices.set('d0', device)
+    await dies(device)
     const again = () =>
       hostVduse(blockDevice({ capacity: 64, moreFeatures: [34] }), stage.kernel.backend, { name: 'd0', takeOver: true })
     expect(await failureOf(again)).toMatchObject({ code: 'ERR_VDPA_NOT_SUPPORTED' })

@@ -107,6 +107,16 @@ describe('a device of VDUSE', () => {
     expect(device.status).toBe(3)
   })
 
+  it.each([
+    ['was not offered', 34n],
+    ['VDUSE does not carry', 11n],
+  ])('refuses a feature that %s', async (_why, feature) => {
+    await host(blockDevice({ capacity: 64, moreFeatures: [11] }))
+    const device = stage.kernel.device('d0')
+    expect(device.begin(device.features | (1n << feature))).toBe(false)
+    expect(device.status).toBe(3)
+  })
+
   it('says where its queues stand', async () => {
     const world = await disk()
     await request(world, 0, 1)

@@ -195,11 +195,13 @@ export class DeviceHandle implements Server {
         return 0
       case 'VDUSE_VQ_SETUP': {
         const { index, max_size: maxSize, group } = vduseVqConfig.decode(bytes)
+        if (index >= device.queues.length) throw refuse('EINVAL', 'ioctl')
         Object.assign(device.queue(index), { maxSize, group })
         return 0
       }
       case 'VDUSE_VQ_GET_INFO': {
         const index = view.getUint32(0, true)
+        if (index >= device.queues.length) throw refuse('EINVAL', 'ioctl')
         const { size, areas, state, isReady } = device.queue(index)
         const [low, high] = [state & 0xffff, state >>> 16]
         const isPacked = (device.driverFeatures & (1n << 34n)) !== 0n
@@ -237,10 +239,12 @@ export class DeviceHandle implements Server {
         device.configInterrupts++
         return 0
       case 'VDUSE_DEV_SET_CONFIG':
+        if (view.getUint32(0, true) + view.getUint32(4, true) > device.config.length) throw refuse('EINVAL', 'ioctl')
         device.config.set(bytes.subarray(8, 8 + view.getUint32(4, true)), view.getUint32(0, true))
         return 0
       case 'VDUSE_IOTLB_GET_FD':
       case 'VDUSE_IOTLB_GET_FD2':
+        if (name === 'VDUSE_IOTLB_GET_FD2' && device.addressSpaces === 0) throw refuse('ENOTTY', 'ioctl')
         return this.#fileOf(bytes, name === 'VDUSE_IOTLB_GET_FD2')
       default:
         throw refuse('ENOTTY', 'ioctl')
@@ -249,6 +253,7 @@ export class DeviceHandle implements Server {
 
   #fileOf(bytes: Uint8Array, isNew: boolean): number {
     const { start, last } = vduseIotlbEntry.decode(bytes)
+    if (start > last) throw refuse('EINVAL', 'ioctl')
     const asid = isNew ? vduseIotlbEntryV2.decode(bytes).asid : 0
     const piece = this.#device.pieces.find((each) => each.asid === asid && each.start <= last && start <= each.last)
     if (piece === undefined) throw refuse('EINVAL', 'ioctl')
