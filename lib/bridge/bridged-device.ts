@@ -89,6 +89,7 @@ export class BridgedDevice implements HostedDevice {
       table: this.table,
       mappings: this.#mappings,
       writeLog: this.writeLog,
+      isControlAlone: offer.control?.isolated === true,
       onBroken: () => this.#listener?.broken(),
       onInterrupt,
       shadow: {

@@ -11,6 +11,7 @@ import { MASKED } from '../vhost-user/served-device.js'
 
 const CONTROL_QUEUE = bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
 const FILTERS = bit(netFeatureBits.VIRTIO_NET_F_CTRL_RX)
+const MULTIQUEUE = bit(netFeatureBits.VIRTIO_NET_F_MQ)
 const PACKED = bit(transportFeatureBits.VIRTIO_F_RING_PACKED)
 const VERSION_1 = bit(transportFeatureBits.VIRTIO_F_VERSION_1)
 
@@ -89,9 +90,12 @@ function withoutControlQueue(features: bigint, deviceId: number): bigint {
 
 /** What the device is told: what the guest took, and the control queue where we need it. */
 export function featuresForDevice(taken: bigint, { features, hasControl }: Offer, deviceId: number): bigint {
-  if (deviceId !== deviceIds.net || !hasControl || hasControlQueue(taken, deviceId)) return taken
+  if (deviceId !== deviceIds.net || !hasControl) return taken
+  // Without it the device's control queue is another one, which may share its group with queues of the guest.
+  const told = taken | (features & MULTIQUEUE)
+  if (hasControlQueue(taken, deviceId)) return told
   // The front end keeps its guest's control queue to itself, and filters frames itself: the device is to let all through.
-  return taken | CONTROL_QUEUE | (features & FILTERS)
+  return told | CONTROL_QUEUE | (features & FILTERS)
 }
 
 /** Whether the guest's driver has a control queue. */

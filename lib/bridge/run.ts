@@ -55,6 +55,8 @@ export interface RunHost {
   /** The table's memory as the device reaches it. */
   readonly mappings: GuestMappings
   readonly writeLog: WriteLog
+  /** The device's control queue is never with the guest's memory. */
+  readonly isControlAlone: boolean
   /** A guest, or the device, broke a rule of a data queue that is shadowed. */
   readonly onBroken: () => void
   readonly shadow: Omit<ShadowOptions<AddressSpace>, 'space' | 'guest'>
@@ -63,8 +65,12 @@ export interface RunHost {
 }
 
 /** Where the device's control queue lies: alone where it can be, and with the guest's memory where that was allowed. */
-function controlSpace(device: VdpaDevice): AddressSpace {
+function controlSpace({ device, isControlAlone }: RunHost): AddressSpace {
   const verdict = device.groups.isolation(device.controlQueueIndex)
+  if (!verdict.isolated && isControlAlone)
+    throw vdpaError('ERR_VDPA_NOT_SUPPORTED', `the control queue cannot be isolated: ${verdict.reason}`, {
+      path: device.path,
+    })
   if (!verdict.isolated) return device.addressSpace(0)
   const own = device.addressSpace(1)
   device.groups.assign(verdict, own)
@@ -108,7 +114,7 @@ export class Run {
     try {
       await device.negotiate(plan.features)
       if ((plan.features & CONTROL_QUEUE) !== 0n && device.controlQueueIndex !== undefined) {
-        shadow = await ShadowControlQueue.start(device, { ...host.shadow, space: controlSpace(device) })
+        shadow = await ShadowControlQueue.start(device, { ...host.shadow, space: controlSpace(host) })
       }
       for (const queue of plan.queues) {
         const wire = new QueueWires(queue.vring, device.backend, host.onInterrupt)

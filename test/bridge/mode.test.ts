@@ -1,4 +1,4 @@
-// A bridged device whose control queue cannot be alone, on a simulator: guests have none, or one that lies beside their memory.
+// A bridged device whose control queue cannot be alone, or not under all features, on a simulator: guests have none, or one that lies beside their memory.
 
 import { expect, it } from '@jest/globals'
 import { bit } from '../../lib/base/bits'
@@ -13,15 +13,16 @@ import { until } from '../until'
 import { command } from './guest-command'
 
 const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
+const multiqueue = bit(net.VIRTIO_NET_F_MQ)
 /** No STATUS: rings alone say when to start. */
 const STATUS = bit(16)
 
-describeNative('a bridged device whose control queue cannot be alone', (backend) => {
+describeNative('a bridged device whose control queue may not be alone', (backend) => {
   const { begin, file } = ownFolder(backend)
-  const network = async (settings: Partial<BridgeVhostUserOptions> = {}) => {
+  const network = async (settings: Partial<BridgeVhostUserOptions> = {}, groupAsid = false) => {
     const simulator = new Simulator()
     const model = networkDevice({
-      ...{ mac: '02:00:00:00:00:01', queuePairs: 2, capabilities: { groupAsid: false } },
+      ...{ mac: '02:00:00:00:00:01', queuePairs: 2, capabilities: { groupAsid } },
       moreFeatures: [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN],
     })
     const device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
@@ -81,6 +82,30 @@ describeNative('a bridged device whose control queue cannot be alone', (backend)
     for (const index of [0, 1, 2, 3]) front.queue(index)
     expect(await front.acknowledged('SET_STATUS', words(15n))).toBe(0n)
     expect([model.control.isPromiscuous, model.control.queuePairs]).toEqual([true, 2])
+    expect(bridge.refusals).toEqual([])
+  })
+
+  it.each([
+    ['that has a control queue', [0, 1, 2], 0n],
+    ['whose front end keeps it', [0, 1], controlQueue],
+  ] as const)('is kept from a guest without MQ %s, where it can be alone with MQ only', async (_, queues, without) => {
+    begin()
+    await using world = await network({}, true)
+    const { model, bridge, device } = world
+    expect(bridge.isolation).toMatchObject({ isolated: true })
+    using front = new FrontEnd(backend(), bridge.path)
+    await front.begin(multiqueue | without, STATUS)
+    const control = queues.map((index) => front.queue(index)).at(2)
+    await front.ask('GET_FEATURES')
+    // Of the guest's own memory alone the device's address space 0 consists.
+    expect([bridge.isRunning, device.addressSpace(0).size]).toEqual([true, 1])
+    if (control === undefined) expect(model.control.isPromiscuous).toBe(true)
+    else {
+      expect(await command(front, control, 2, 0, 5, 0)).toBe(0)
+      // Pairs are no business of this guest's.
+      expect(await command(front, control, 4, 0, 2, 0)).toBe(1)
+      expect([[...model.control.vlans], model.control.queuePairs]).toEqual([[5], 1])
+    }
     expect(bridge.refusals).toEqual([])
   })
 
