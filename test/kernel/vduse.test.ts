@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import { BlockDriver } from '../../lib/drivers/block-driver'
 import { NetDriver } from '../../lib/drivers/net-driver'
 import { KernelBackend } from '../../lib/kernel/kernel-backend'
+import { moveToDriver, unbindDriver } from '../../lib/management/binding'
 import { busDevices } from '../../lib/management/sysfs'
 import { blockDevice } from '../../lib/models/block'
 import { openDevice } from '../../lib/open'
@@ -111,6 +112,21 @@ describe('through virtio_vdpa, driven by the kernel', () => {
     } finally {
       rmSync(folder, { recursive: true, force: true })
     }
+  })
+
+  it('a disk serves a driver that was taken away and came back, whose rings lie in other pages', async () => {
+    const model = blockDevice({ capacity: 0x1000 })
+    const before = readdirSync('/sys/block')
+    const server = await serve(model, { name: 'served5', driver: 'virtio_vdpa' })
+    const exec = promisify(execFile)
+    for (let round = 0; round < 4; round++) {
+      const disk = await newDisk(before)
+      await exec('dd', ['if=/dev/zero', `of=${disk}`, 'bs=4096', 'count=4', 'oflag=direct'], { timeout: 120_000 })
+      await unbindDriver('served5', { timeout: 60_000 })
+      await moveToDriver('served5', 'virtio_vdpa', { timeout: 60_000 })
+    }
+    expect(model.counters.bytesWritten).toBe(4 * 4 * 4096)
+    expect(server.refusals).toEqual([])
   })
 
   it('a disk takes a file system, and gives it back after a second mount', async () => {
