@@ -21,6 +21,7 @@ import {
 } from '../uapi/vduse.js'
 import { ENTRIES_AT, INDEX_AT } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
+import { Interrupts } from './interrupts.js'
 import { IovaMemory } from './iova-memory.js'
 import type { DeviceNode, VduseMessage } from './nodes.js'
 
@@ -28,8 +29,6 @@ import type { DeviceNode, VduseMessage } from './nodes.js'
 const MESSAGES_A_TURN = 32
 /** Milliseconds between two looks for queues that were enabled after the device began: kernels before 7.3 do not say. */
 const READY_INTERVAL = 20
-/** Milliseconds until an interrupt is tried again which the kernel did not take yet. */
-const INTERRUPT_INTERVAL = 1
 
 const { FEATURES_OK, DRIVER_OK, NEEDS_RESET } = virtioStatus
 
@@ -62,11 +61,9 @@ export class HostedDevice {
   readonly #memory: IovaMemory
   readonly #turns = new Turns()
   readonly #queues: readonly HostedQueue[]
-  readonly #owed = new Set<number>()
-  #owesConfig = false
+  readonly #interrupts = new Interrupts((call) => this.#told(call))
   #config: Uint8Array
   #readyTimer: NodeJS.Timeout | undefined
-  #interruptTimer: NodeJS.Timeout | undefined
   #isClosed = false
   #open: DeviceNode | undefined
   #agreed = 0n
@@ -103,6 +100,7 @@ export class HostedDevice {
     this.#open = node
     this.#agreed = agreed
     this.#memory.open(node)
+    this.#interrupts.open(node)
   }
 
   /** Queues that run. */
@@ -177,32 +175,51 @@ export class HostedDevice {
   }
 
   #answer(message: VduseMessage): void {
-    const { ops, onRefusal } = this.#options
-    const node = this.#node
+    const { onRefusal } = this.#options
     let answered: Uint8Array | undefined
     let quiet: Promise<void> | undefined
     try {
       answered = this.#carryOut(message)
-      if (message.type === types.VDUSE_SUSPEND) quiet = ops.whenQuiet?.()
+      if (message.type === types.VDUSE_SUSPEND && answered !== undefined) quiet = this.#whenQuiet()
     } catch (error) {
       answered = undefined
       onRefusal(error as Error)
     }
-    if (quiet === undefined) return this.#send(node, message.id, answered)
+    if (quiet === undefined) return this.#send(message, answered)
     const refuse = (error: unknown) => {
-      this.#send(node, message.id, undefined)
+      this.#send(message, undefined)
       if (!this.#isClosed) onRefusal(error as Error)
+      this.#goOn()
     }
     void Promise.resolve(quiet).then(
-      () => callUnasked(() => this.#send(node, message.id, answered)),
+      () => callUnasked(() => this.#send(message, answered)),
       (error: unknown) => callUnasked(() => refuse(error)),
     )
   }
 
-  #send(node: DeviceNode, id: number, answered: Uint8Array | undefined): void {
-    if (this.#isClosed || this.#told(() => node.answer(id, answered !== undefined, answered)) !== false) return
-    const { onRefusal } = this.#options
-    onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${id}`))
+  #send({ id, type }: VduseMessage, answered: Uint8Array | undefined): void {
+    if (this.#isClosed) return
+    const isHeard = this.#told(() => this.#node.answer(id, answered !== undefined, answered))
+    if (isHeard === false) {
+      const { onRefusal } = this.#options
+      onRefusal(vdpaError('ERR_VDPA_TIMEOUT', `the kernel waited no longer for the answer to request ${id}`))
+    }
+    if (isHeard === true && type === types.VDUSE_SUSPEND && answered !== undefined) this.#interrupts.hold()
+  }
+
+  /** What a device that was suspended has still to wait for. One that cannot say it is refused to the kernel, and goes on. */
+  #whenQuiet(): Promise<void> | undefined {
+    try {
+      return this.#options.ops.whenQuiet?.()
+    } catch (error) {
+      this.#goOn()
+      throw error
+    }
+  }
+
+  #goOn(): void {
+    const { ops } = this.#options
+    if ((ops.status() & DRIVER_OK) !== 0) ops.resume?.()
   }
 
   /** A call of the kernel's that nobody waits for: what it refuses is told to who serves, and undefined returned. */
@@ -356,7 +373,7 @@ export class HostedDevice {
       ops.setQueueState(index, state) !== true
     )
       throw vdpaError('ERR_VDPA_REFUSED', `the device refuses queue ${index} as it is`)
-    ops.setQueueCallback(index, () => this.#interrupt(index))
+    ops.setQueueCallback(index, () => this.#interrupts.ofQueue(index))
     ops.setQueueReady(index, true)
     queue.isLive = true
     return true
@@ -373,7 +390,7 @@ export class HostedDevice {
   #stop(queue: HostedQueue): void {
     if (!queue.isLive) return
     queue.isLive = false
-    this.#owed.delete(queue.index)
+    this.#interrupts.forget(queue.index)
     this.#options.ops.setQueueCallback(queue.index, undefined)
     this.#options.ops.setQueueReady(queue.index, false)
   }
@@ -382,10 +399,8 @@ export class HostedDevice {
   #stopAll(): void {
     const calls = new ProgramCalls()
     clearTimeout(this.#readyTimer)
-    clearTimeout(this.#interruptTimer)
-    this.#readyTimer = this.#interruptTimer = undefined
-    this.#owed.clear()
-    this.#owesConfig = false
+    this.#readyTimer = undefined
+    this.#interrupts.clear()
     for (const queue of this.#queues) {
       calls.call(() => this.#stop(queue))
       queue.kicks?.close()
@@ -406,23 +421,6 @@ export class HostedDevice {
       }
       this.#watchForReady()
     }, READY_INTERVAL)
-  }
-
-  /** The kernel takes no interrupts until it has heard that DRIVER_OK is done: what comes earlier is owed. */
-  #interrupt(index: number): void {
-    if (this.#told(() => this.#node.interrupt(index)) !== false) return
-    this.#owed.add(index)
-    this.#payLater()
-  }
-
-  #payLater(): void {
-    this.#interruptTimer ??= setTimeout(() => {
-      this.#interruptTimer = undefined
-      for (const index of [...this.#owed])
-        if (this.#told(() => this.#node.interrupt(index)) !== false) this.#owed.delete(index)
-      if (this.#owesConfig) this.#owesConfig = this.#told(() => this.#node.interruptConfig()) === false
-      if (this.#owed.size > 0 || this.#owesConfig) this.#payLater()
-    }, INTERRUPT_INTERVAL)
   }
 
   #turn(work: () => void): void {
@@ -455,10 +453,7 @@ export class HostedDevice {
     this.#config = config
     if (node === undefined) return
     node.setConfig(0, config)
-    if (node.interruptConfig()) return
-    if ((ops.status() & DRIVER_OK) === 0) return
-    this.#owesConfig = true
-    this.#payLater()
+    this.#interrupts.ofConfig((ops.status() & DRIVER_OK) !== 0)
   }
 }
 

@@ -198,6 +198,23 @@ describe('a device of VDUSE', () => {
     expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
   })
 
+  it('tries no interrupts while it is suspended, since the kernel takes none, and does again after a reset', async () => {
+    stage.kernel = new PretendedKernel(1, 3n)
+    const model = networkDevice({ mac: '02:00:00:00:00:01' })
+    await host(model)
+    const device = stage.kernel.device('d0')
+    device.begin()
+    expect(device.ask(types.VDUSE_SUSPEND)).toBeDefined()
+    const { calls } = stage.kernel
+    model.changeConfig?.(6, Uint8Array.of(0, 0))
+    // One call: what the driver reads is changed.
+    expect([device.config[6], stage.kernel.calls - calls]).toEqual([0, 1])
+    device.setStatus(0)
+    device.begin()
+    model.changeConfig?.(6, Uint8Array.of(1, 0))
+    expect(device.configInterrupts).toBe(1)
+  })
+
   it('has suspended when nothing is with the store any more', async () => {
     stage.kernel = new PretendedKernel(1, 3n)
     let end: (() => void) | undefined
@@ -232,10 +249,12 @@ describe('a device of VDUSE', () => {
     ['rejects', () => Promise.reject(new Error('no idea'))],
   ])('refuses to suspend where the model %s when it is asked whether it is quiet', async (_how, whenQuiet) => {
     stage.kernel = new PretendedKernel(1, 3n)
-    const { device } = await disk(Object.assign(blockDevice({ capacity: 64 }), { whenQuiet }))
-    device.ask(types.VDUSE_SUSPEND)
-    await until(() => device.handle?.unanswered === 0)
+    const world = await disk(Object.assign(blockDevice({ capacity: 64 }), { whenQuiet }))
+    world.device.ask(types.VDUSE_SUSPEND)
+    await until(() => world.device.handle?.unanswered === 0)
     expect(stage.refused.map(({ message }) => message)).toEqual(['no idea'])
+    // Who was refused goes on with it.
+    expect(await request(world, 0, 1)).toBe(0)
   })
 
   it('tells the driver of a configuration that changed', async () => {

@@ -57,6 +57,8 @@ export class KernelDevice {
   config: Uint8Array
   driverFeatures = 0n
   status = 0
+  /** Until the next reset: it takes no interrupts. */
+  isSuspended = false
   configInterrupts = 0
   readonly queues: KernelQueue[]
   readonly #signal: (fd: number) => void
@@ -97,6 +99,7 @@ export class KernelDevice {
   ask(type: number, payload: Uint8Array = new Uint8Array(0)): Uint8Array | undefined {
     const answered = this.handle?.ask(type, payload)
     this.asked.push({ type, isDone: answered !== undefined })
+    this.isSuspended ||= type === types.VDUSE_SUSPEND && answered !== undefined
     return answered
   }
 
@@ -106,6 +109,7 @@ export class KernelDevice {
     this.status = status
     if (status === 0) {
       this.driverFeatures = 0n
+      this.isSuspended = false
       for (const queue of this.queues) Object.assign(queue, { isReady: false, kickFd: -1, wasKicked: false, state: 0 })
     }
     return true
@@ -127,9 +131,14 @@ export class KernelDevice {
     return this.ask(types.VDUSE_UPDATE_IOTLB, vduseIovaRange.encode(range)) !== undefined
   }
 
+  /** Whether the driver takes interrupts now. */
+  get takesInterrupts(): boolean {
+    return (this.status & 4) !== 0 && !this.isSuspended
+  }
+
   kick(index: number): void {
     const queue = this.queue(index)
-    if (!queue.isReady) return
+    if (!queue.isReady || this.isSuspended) return
     if (queue.kickFd < 0) queue.wasKicked = true
     else this.#signal(queue.kickFd)
   }

@@ -231,11 +231,11 @@ export class DeviceHandle implements Server {
         return 0
       }
       case 'VDUSE_VQ_INJECT_IRQ':
-        if ((device.status & 4) === 0) throw refuse('EINVAL', 'ioctl')
+        if (!device.takesInterrupts) throw refuse('EINVAL', 'ioctl')
         device.queue(view.getUint32(0, true)).interrupts++
         return 0
       case 'VDUSE_DEV_INJECT_CONFIG_IRQ':
-        if ((device.status & 4) === 0) throw refuse('EINVAL', 'ioctl')
+        if (!device.takesInterrupts) throw refuse('EINVAL', 'ioctl')
         device.configInterrupts++
         return 0
       case 'VDUSE_DEV_SET_CONFIG':
