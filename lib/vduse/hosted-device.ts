@@ -23,7 +23,7 @@ import { ENTRIES_AT, INDEX_AT } from '../virtqueue/layout.js'
 import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { Interrupts } from './interrupts.js'
 import { IovaMemory } from './iova-memory.js'
-import type { DeviceNode, VduseMessage } from './nodes.js'
+import type { DeviceNode, VduseMessage, VduseQueueInfo } from './nodes.js'
 
 /** Messages in one turn of the event loop. */
 const MESSAGES_A_TURN = 32
@@ -172,6 +172,11 @@ export class HostedDevice {
   get #format(): RingFormat {
     const packed = bit(transportFeatureBits.VIRTIO_F_RING_PACKED)
     return (this.#options.ops.driverFeatures() & packed) === 0n ? 'split' : 'packed'
+  }
+
+  /** Whether the kernel says which queues are ready. */
+  get #isTold(): boolean {
+    return (this.#agreed & bit(vduseFeatureBits.VDUSE_F_QUEUE_READY)) !== 0n
   }
 
   #answer(message: VduseMessage): void {
@@ -335,7 +340,7 @@ export class HostedDevice {
 
   #kicked(queue: HostedQueue): void {
     const { ops } = this.#options
-    if (!queue.isLive) this.#startLate(queue)
+    if (!queue.isLive && !this.#isTold) this.#startLate(queue)
     if (!queue.isLive) return
     if (ops.kickByDriver === undefined) ops.kick(queue.index)
     else ops.kickByDriver(queue.index)
@@ -350,9 +355,10 @@ export class HostedDevice {
     const queue = this.#queues[index]
     if (queue === undefined) return false
     if (!isReady) this.#stop(queue)
-    else if ((this.#options.ops.status() & DRIVER_OK) !== 0) {
-      this.#startIfReady(queue, false)
-      if (queue.isLive) this.#options.ops.kick(index)
+    else if (!queue.isLive && (this.#options.ops.status() & DRIVER_OK) !== 0) {
+      // The queue's own information says so from the answer on.
+      this.#start(queue, this.#node.queueInfo(index), false)
+      this.#options.ops.kick(index)
     }
     return true
   }
@@ -360,11 +366,14 @@ export class HostedDevice {
   /** False when its driver has not made it ready. */
   #startIfReady(queue: HostedQueue, isTakenOver: boolean): boolean {
     if (queue.isLive) return true
+    const info = this.#node.queueInfo(queue.index)
+    if (info.isReady) this.#start(queue, info, isTakenOver)
+    return info.isReady
+  }
+
+  #start(queue: HostedQueue, info: VduseQueueInfo, isTakenOver: boolean): void {
     const { ops } = this.#options
-    const node = this.#node
     const { index } = queue
-    const info = node.queueInfo(index)
-    if (!info.isReady) return false
     ops.setQueueSize(index, info.size)
     const state =
       this.#format === 'packed' ? info.packedState : isTakenOver ? this.#usedIndex(index, info) : info.splitState
@@ -376,7 +385,6 @@ export class HostedDevice {
     ops.setQueueCallback(index, () => this.#interrupts.ofQueue(index))
     ops.setQueueReady(index, true)
     queue.isLive = true
-    return true
   }
 
   #usedIndex(index: number, { device }: { readonly device: bigint }): number {
@@ -411,7 +419,7 @@ export class HostedDevice {
   }
 
   #watchForReady(): void {
-    if ((this.#agreed & bit(vduseFeatureBits.VDUSE_F_QUEUE_READY)) !== 0n) return
+    if (this.#isTold) return
     if (this.#queues.every(({ isLive, isRefused }) => isLive || isRefused)) return
     this.#readyTimer = setTimeout(() => {
       for (const queue of this.#queues) {

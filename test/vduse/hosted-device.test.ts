@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block'
 import { networkDevice } from '../../lib/models/network'
 import { storedBlockDevice } from '../../lib/models/stored-block'
-import { vduseRequestTypes as types, vduseVqGroupAsid, vduseVqReady, vduseVqState } from '../../lib/uapi/vduse'
+import { vduseRequestTypes as types, vduseVqGroupAsid, vduseVqState } from '../../lib/uapi/vduse'
 import { virtioNetConfig } from '../../lib/uapi/virtio-net'
 import { offeredFeatures } from '../../lib/vduse/host'
 import { PretendedKernel } from './pretended-kernel'
@@ -189,11 +189,17 @@ describe('a device of VDUSE', () => {
     device.map(IOVA, memory)
     const ring = device.setUp(0, memory, IOVA)
     device.begin()
-    const ready = (num: number, isReady: number) =>
-      device.ask(types.VDUSE_SET_VQ_READY, vduseVqReady.encode({ num, ready: isReady })) !== undefined
-    device.setUp(1, memory, IOVA, { at: 0x4000 })
-    expect([ready(1, 1), ready(1, 0), ready(9, 1)]).toEqual([true, true, false])
-    expect(model.queues.map(({ isReady }) => isReady)).toEqual([true, false])
+    const late = device.setUp(1, memory, IOVA, { at: 0x4000 })
+    device.queue(1).isReady = false
+    const areReady = () => model.queues.map(({ isReady }) => isReady)
+    const seen = [true, false, true].map((isReady) => [device.setReady(1, isReady), areReady()])
+    expect(seen).toEqual([
+      [true, [true, true]],
+      [true, [true, false]],
+      [true, [true, true]],
+    ])
+    expect(await request({ device, memory, ring: late }, 0, 1, 1)).toBe(0)
+    expect(device.setReady(9, true)).toBe(false)
     expect(device.ask(types.VDUSE_SUSPEND)).toBeDefined()
     expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
   })

@@ -2,7 +2,13 @@
 
 import type { MemoryRegion } from '../../lib/memory/memory-region'
 import { RingMemory } from '../../lib/memory/ring-memory'
-import { vduseDevConfig, vduseDevStatus, vduseIovaRange, vduseRequestTypes as types } from '../../lib/uapi/vduse'
+import {
+  vduseDevConfig,
+  vduseDevStatus,
+  vduseIovaRange,
+  vduseRequestTypes as types,
+  vduseVqReady,
+} from '../../lib/uapi/vduse'
 import { createDriverRing } from '../../lib/virtqueue/create'
 import { areaSizes, initialState, writeEmptyPackedRing } from '../../lib/virtqueue/layout'
 import type { DriverRing, RingFormat } from '../../lib/virtqueue/virtqueue'
@@ -123,6 +129,14 @@ export class KernelDevice {
   unmap(iova: bigint): void {
     this.pieces = this.pieces.filter(({ start }) => start !== iova)
     this.changed(0)
+  }
+
+  /** Enables a queue, or disables it, as a kernel that asks first: it has changed when the server has agreed. */
+  setReady(num: number, isReady: boolean): boolean {
+    const ready = vduseVqReady.encode({ num, ready: Number(isReady) })
+    if (this.ask(types.VDUSE_SET_VQ_READY, ready) === undefined) return false
+    this.queue(num).isReady = isReady
+    return true
   }
 
   /** Says that an address space is another now, as the kernel does: all of it. */

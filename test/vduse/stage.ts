@@ -63,8 +63,13 @@ export async function disk(ops: DeviceOps = blockDevice({ capacity: 64 })): Prom
   return { device, memory, ring }
 }
 
-/** Sends a request for a sector, and waits for its status; -1 when the device has not answered. */
-export async function request({ device, memory, ring }: Driven, type: number, sector: number): Promise<number> {
+/** Sends a request for a sector by a queue's ring, and waits for its status; -1 when the device has not answered. */
+export async function request(
+  { device, memory, ring }: Driven,
+  type: number,
+  sector: number,
+  queue = 0,
+): Promise<number> {
   const bytes = new Uint8Array(memory.buffer)
   const view = new DataView(memory.buffer)
   view.setUint32(DATA, type, true)
@@ -76,7 +81,7 @@ export async function request({ device, memory, ring }: Driven, type: number, se
   ring.pushAddress(IOVA + BigInt(DATA + 2048), 1, true)
   ring.commit(7)
   ring.publish()
-  device.kick(0)
+  device.kick(queue)
   await turns()
   return ring.take() === 7 ? (bytes[DATA + 2048] ?? -1) : -1
 }
