@@ -28,11 +28,6 @@ const jobs = [
     ],
     {},
   ],
-  [
-    'a guest on bridged devices',
-    [...['scripts/lab/run.mjs', '--env', 'VHOST_VDPA_LONG=1', '--patience', '1800'], ...['--test', 'kernel/bridge']],
-    {},
-  ],
   ['VDUSE of Linux 7.3', ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse-groups'], {}],
   ...['batch_mapping=0', 'use_va=0'].map((parameter) => [
     `kernel with vdpa_sim.${parameter}`,

@@ -71,7 +71,7 @@ mount -t ext2 /dev/vda /mnt
 say after $(sha256sum < /mnt/copy)
 umount /mnt`
 
-/** The suite, at night: skipped otherwise, with the reason. */
+/** The suite, in a lab that runs nothing else: skipped otherwise, with the reason. */
 export function describeBridgedGuests(): void {
   // How many entries the memory takes depends on how far it is in pieces, which hours of other tests leave it.
   const isLong = process.env['VHOST_VDPA_LONG'] === '1'
