@@ -19,13 +19,6 @@ import type { QueueContext } from './queue-context.js'
 import { RoundRobin } from './turn-meter.js'
 
 const REQUESTS_A_TURN = 64
-/** Requests that are carried out and have no sector in their head. */
-const withoutSector: ReadonlySet<number> = new Set([
-  blockRequestTypes.VIRTIO_BLK_T_FLUSH,
-  blockRequestTypes.VIRTIO_BLK_T_GET_ID,
-  blockRequestTypes.VIRTIO_BLK_T_DISCARD,
-  blockRequestTypes.VIRTIO_BLK_T_WRITE_ZEROES,
-])
 const header = new Uint8Array(virtioBlkOutHdr.size)
 const headerView = new DataView(header.buffer)
 const range = new Uint8Array(virtioBlkDiscardWriteZeroes.size * CLEAR_SEGMENTS_MAX)
@@ -213,8 +206,8 @@ export class BlockModel implements DeviceModel {
     if (type === types.VIRTIO_BLK_T_IN) return this.#readSectors(queue, sector, queue.writableLength - 1)
     if (type === types.VIRTIO_BLK_T_OUT)
       return this.#writeSectors(queue, sector, queue.readableLength - header.byteLength)
-    // What is not carried out is UNSUPP, whatever sector it is of: requests for zones are of one (section 5.2.6.2). vdpa_sim_blk looks at the sector first.
-    if (sector !== 0 && (this.#isVdpaSim || withoutSector.has(type))) return blockStatus.VIRTIO_BLK_S_IOERR
+    // The sector of other requests is unused (section 5.2.6): FreeBSD's driver says that of the first range. vdpa_sim_blk looks at it.
+    if (sector !== 0 && this.#isVdpaSim) return blockStatus.VIRTIO_BLK_S_IOERR
     switch (type) {
       case types.VIRTIO_BLK_T_FLUSH:
         return this.#start(queue, 'flush', 0, 0)
@@ -293,14 +286,14 @@ export class BlockModel implements DeviceModel {
   #clearSectors(queue: DeviceQueue, type: number): number {
     const length = queue.readableLength - header.byteLength
     const each = virtioBlkDiscardWriteZeroes.size
-    if (length === 0 || length % each !== 0 || length > each * CLEAR_SEGMENTS_MAX || this.#isReadOnly)
-      return blockStatus.VIRTIO_BLK_S_IOERR
+    if (length === 0 || length % each !== 0 || length > each * CLEAR_SEGMENTS_MAX) return blockStatus.VIRTIO_BLK_S_IOERR
     if (queue.read(range, 0, length) !== length) return blockStatus.VIRTIO_BLK_S_IOERR
     const { sector, num_sectors: count, flags } = virtioBlkDiscardWriteZeroes.decode(range)
     const isDiscard = type === blockRequestTypes.VIRTIO_BLK_T_DISCARD
     this.#law?.noteFlags(type, flags)
     // Section 5.2.6.2: discards have no flags; unknown flags are not supported.
     if (isDiscard ? flags !== 0 : (flags & ~1) !== 0) return blockStatus.VIRTIO_BLK_S_UNSUPP
+    if (this.#isReadOnly) return blockStatus.VIRTIO_BLK_S_IOERR
     // Even of no sectors, a range begins on the disk.
     const capacity = this.#capacity
     const { clearSectorsMax, clearsDiscarded } = this.#settings

@@ -63,6 +63,23 @@ describe('a block device', () => {
     expect(device.storage.allocated).toBe(131_072)
   })
 
+  test('looks at no sector where it is unused: FreeBSD names that of the first range of a discard', () => {
+    const { request, device } = disk()
+    request(types.VIRTIO_BLK_T_OUT, 8, new Uint8Array(512).fill(7))
+    expect(request(types.VIRTIO_BLK_T_DISCARD, 8, range(8, 1)).status).toBe(OK)
+    expect(request(types.VIRTIO_BLK_T_IN, 8, none, 512).data.every((byte) => byte === 0)).toBe(true)
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 8, range(8, 1)).status).toBe(OK)
+    expect(request(types.VIRTIO_BLK_T_GET_ID, 8, none, 20).status).toBe(OK)
+    expect(device.violations).toEqual([])
+  })
+
+  test.each([true, false])('answers UNSUPP to flags that it does not know, read-only (%p) or not', (isReadOnly) => {
+    const { request } = disk({ isReadOnly })
+    expect(request(types.VIRTIO_BLK_T_DISCARD, 0, range(0, 8, 1)).status).toBe(UNSUPP)
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(0, 8, 2)).status).toBe(UNSUPP)
+    expect(request(types.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(0, 8, 0)).status).toBe(isReadOnly ? IOERR : OK)
+  })
+
   test('is as large as its configuration says, also when that changes while it runs', () => {
     const { device, request } = disk()
     const resize = (sectors: bigint) => device.changeConfig(0, new Uint8Array(BigUint64Array.of(sectors).buffer))
