@@ -151,13 +151,14 @@ export class BridgedDevice implements HostedDevice {
     this.#isChanged = true
   }
 
-  setFeatures(wanted: bigint): void {
+  setFeatures(wanted: bigint, isOfLog: boolean): void {
     const problem = problemWith(wanted, this.#offer)
     if (problem !== undefined) throw protocolError('SET_FEATURES', problem)
     if (this.isLive && wanted !== this.#features) throw protocolError('SET_FEATURES', 'other features while rings run')
+    const isSameDriver = isOfLog && wanted === this.#features
     this.#features = wanted
     this.#isChanged = true
-    if (this.#resting.size === 0) return
+    if (this.#resting.size === 0 || isSameDriver) return
     // A driver ended, and this is a new one: User Mode Linux tells of it in no other way.
     for (const vring of this.#resting) vring.stop()
     this.#kept = []

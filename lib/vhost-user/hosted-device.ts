@@ -34,8 +34,8 @@ export interface HostedDevice {
   /** Whether kicks are to be told by kick(); otherwise they go elsewhere. */
   readonly takesKicks: boolean
   listen(listener: DeviceListener | undefined): void
-  /** What the guest's driver accepted. */
-  setFeatures(wanted: bigint): void
+  /** What the guest's driver accepted. `isOfLog`: logging begins or ends with it, and the driver may be the one that was there. */
+  setFeatures(wanted: bigint, isOfLog: boolean): void
   /** A queue was told something: it runs when nothing is missing, and rests when something is. */
   update(vring: Vring, request: string): void
   /** Where the queue stands is its base from now on. */

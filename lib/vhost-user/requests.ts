@@ -125,7 +125,7 @@ const handlers: Handlers = {
     const marksAll = (value & LOG_ALL) !== 0n
     if (marksAll && (offered & bit(protocol.LOG_SHMFD)) === 0n)
       throw protocolError('SET_FEATURES', 'VHOST_F_LOG_ALL was not offered')
-    device.setFeatures(value & ~(PROTOCOL | LOG_ALL))
+    device.setFeatures(value & ~(PROTOCOL | LOG_ALL), marksAll !== device.writeLog.marksAll)
     device.writeLog.marksAll = marksAll
     device.logChanged()
     // Who does not know the protocol's features cannot enable rings.

@@ -133,10 +133,10 @@ export class ServedDevice implements HostedDevice {
   }
 
   /** What the guest's driver accepted. A driver that comes while no ring runs is a new one: User Mode Linux tells of it in no other way. */
-  setFeatures(wanted: bigint): void {
+  setFeatures(wanted: bigint, isOfLog: boolean): void {
     if ((wanted & ~this.features) !== 0n)
       throw protocolError('SET_FEATURES', `0x${(wanted & ~this.features).toString(16)} was not offered`)
-    if (this.isLive && wanted === this.#features) return
+    if ((this.isLive || isOfLog) && wanted === this.#features) return
     if (this.isLive) throw protocolError('SET_FEATURES', 'other features while rings run')
     this.ops.reset()
     this.ops.setStatus(virtioStatus.ACKNOWLEDGE)

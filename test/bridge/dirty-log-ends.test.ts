@@ -3,14 +3,17 @@
 import { expect, it } from '@jest/globals'
 import { closeSync, ftruncateSync, openSync } from 'node:fs'
 import { bit } from '../../lib/base/bits'
+import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
 import { describeNative } from '../native/support'
 import { readSector, sectorReader } from '../vhost-user/disk-requests'
-import { FrontEnd, words } from '../vhost-user/front-end'
+import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
 import { until } from '../until'
+import { command } from './guest-command'
 import { LOG_ALL, Traffic } from './logged-guest'
 import { eventIdx, loggedWorlds, packed, STATUS } from './logged-worlds'
 
 const LOG_SHMFD = bit(1)
+const controlQueue = bit(net.VIRTIO_NET_F_CTRL_VQ)
 /** Endings, and notifications: of those that a system does not pass on nobody hears. */
 const besides: readonly string[] = ['close', 'signal', 'take', 'woken']
 
@@ -124,6 +127,36 @@ describeNative('a bridge that logs, and ends', (backend) => {
     expect(await readSector(next, next.queue(0), 2n)).toEqual([2, 0])
     expect(bridge.isLogging).toBe(false)
   })
+
+  it.each([true, false])(
+    'goes on with queues that were disabled when it ended, guest’s control queue or not: %s',
+    async (has) => {
+      begin()
+      await using world = await network()
+      const { bridge, model } = world
+      using front = new FrontEnd(backend(), bridge.path)
+      // As cloud-hypervisor does: a migration fails when its guest is paused, which is all queues disabled.
+      const features = await front.begin(packed | eventIdx | (has ? 0n : controlQueue), STATUS)
+      await newLog().give(front)
+      const traffic = new Traffic(front)
+      const indexes = has ? [0, 1, 2, 3, 4] : [0, 1, 2, 3]
+      const queues = indexes.slice(2).map((index) => front.queue(index))
+      if (has) expect(await command(front, queues[2] as GuestQueue, 2, 0, 5, 0)).toBe(0)
+      traffic.begin()
+      for (let round = 0; round < 3; round++) {
+        expect(await front.acknowledged('SET_FEATURES', words(features | LOG_ALL))).toBe(0n)
+        const count = traffic.received.length
+        await until(() => traffic.received.length > count + 20)
+        for (const index of indexes) expect(await front.acknowledged('SET_VRING_ENABLE', words(index, 0))).toBe(0n)
+        expect([bridge.isRunning, await front.acknowledged('SET_FEATURES', words(features))]).toEqual([false, 0n])
+        for (const index of indexes) expect(await front.acknowledged('SET_VRING_ENABLE', words(index, 1))).toBe(0n)
+        const next = traffic.received.length
+        await until(() => traffic.received.length > next + 20)
+      }
+      await traffic.end()
+      expect([traffic.problems, [...model.control.vlans], bridge.refusals]).toEqual([[], has ? [5] : [], []])
+    },
+  )
 
   it.each(['device', 'bridge'] as const)('gives everything back when the %s is closed under it', async (way) => {
     begin()
