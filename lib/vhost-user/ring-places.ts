@@ -34,6 +34,11 @@ export function findAreas(
   }
 }
 
+/** The base of a queue that nobody has touched. */
+export function beginningOf(format: RingFormat): number {
+  return format === 'packed' ? FRESH : 0
+}
+
 /** The base of a queue, once its size and base are such as a ring can have. ERR_VDPA_PROTOCOL. */
 export function startOf(table: MemoryTable, vring: Vring, format: RingFormat, request: string): number {
   const { index, size } = vring

@@ -18,7 +18,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { maskOf, protocolError } from './codec.js'
 import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
-import { findAreas, startOf } from './ring-places.js'
+import { beginningOf, findAreas, startOf } from './ring-places.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
@@ -37,6 +37,7 @@ export const MASKED = maskOf([
 ])
 const PLATFORM = bit(transport.VIRTIO_F_ACCESS_PLATFORM)
 const CONTROL_QUEUE = bit(netFeatureBits.VIRTIO_NET_F_CTRL_VQ)
+const MULTIQUEUE = bit(netFeatureBits.VIRTIO_NET_F_MQ) | bit(netFeatureBits.VIRTIO_NET_F_RSS)
 const RUNNING = virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER | virtioStatus.FEATURES_OK | virtioStatus.DRIVER_OK
 
 /** What may end a queue, and is answered when nothing of it is under way. Some front ends stop a device by ENABLE alone. */
@@ -61,6 +62,8 @@ export class ServedDevice implements HostedDevice {
   #listener: DeviceListener | undefined
   #features: bigint | undefined
   #loaded: readonly StateCommand[] | undefined
+  /** What commands had set before the driver said its features again: one that goes on finds it. */
+  #kept: readonly StateCommand[] = []
 
   constructor(ops: DeviceOps, backend: Backend, slots: number) {
     this.ops = ops
@@ -109,7 +112,8 @@ export class ServedDevice implements HostedDevice {
   }
 
   saveState(): readonly StateCommand[] {
-    return this.#loaded ?? networkModelOf(this.ops)?.saved() ?? []
+    if (this.#loaded !== undefined || this.#kept.length > 0) return this.#loaded ?? this.#kept
+    return networkModelOf(this.ops)?.saved() ?? []
   }
 
   /** Kept until a queue starts: the driver's features, which begin all anew, come after it. */
@@ -138,12 +142,14 @@ export class ServedDevice implements HostedDevice {
       throw protocolError('SET_FEATURES', `0x${(wanted & ~this.features).toString(16)} was not offered`)
     if ((this.isLive || isOfLog) && wanted === this.#features) return
     if (this.isLive) throw protocolError('SET_FEATURES', 'other features while rings run')
+    const kept = this.saveState()
     this.ops.reset()
     this.ops.setStatus(virtioStatus.ACKNOWLEDGE)
     this.ops.setStatus(virtioStatus.ACKNOWLEDGE | virtioStatus.DRIVER)
     if (!this.ops.setFeatures(this.#forModel(wanted)))
       throw protocolError('SET_FEATURES', `the device refuses 0x${wanted.toString(16)}`)
     this.#features = wanted
+    this.#kept = (wanted & CONTROL_QUEUE) === 0n || this.#loaded !== undefined ? [] : kept
   }
 
   get format(): RingFormat {
@@ -216,6 +222,7 @@ export class ServedDevice implements HostedDevice {
       vring.reset()
     }
     this.#features = this.#loaded = undefined
+    this.#kept = []
     calls.call(() => this.ops.reset())
   }
 
@@ -243,9 +250,7 @@ export class ServedDevice implements HostedDevice {
       ops.setStatus(RUNNING & ~virtioStatus.DRIVER_OK)
       ops.setStatus(RUNNING)
     }
-    const loaded = this.#loaded
-    this.#loaded = undefined
-    if (loaded !== undefined) networkModelOf(ops)?.load(ops as ModelDevice, loaded)
+    this.#load(index, base === beginningOf(format))
     ops.setQueueSize(index, size)
     if (!ops.setQueueAddresses(index, descriptor, driver, device) || ops.setQueueState(index, base) !== true)
       throw protocolError(request, `the device refuses queue ${index} as it is`)
@@ -259,6 +264,17 @@ export class ServedDevice implements HostedDevice {
     ops.kick(index)
     // And what was announced before may not have been heard: whoever served the ring may have ended between its index and its interrupt.
     vring.call?.signal()
+  }
+
+  /** A driver whose control queue begins anew is a new one, whatever was there before. */
+  #load(index: number, isNew: boolean): void {
+    const { ops } = this
+    const control = (ops.driverFeatures() & MULTIQUEUE) === 0n ? 2 : ops.queueCount - 1
+    const kept = index === control && !isNew ? this.#kept : []
+    const commands = this.#loaded ?? kept
+    this.#loaded = undefined
+    if (index === control) this.#kept = []
+    if (commands.length > 0) networkModelOf(ops)?.load(ops as ModelDevice, commands)
   }
 
   #turn(work: () => void): void {

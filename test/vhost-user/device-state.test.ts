@@ -169,6 +169,36 @@ describeNative('the state of a device that is moved', (backend) => {
     expect(about(middle.device).vlans).toEqual([])
   })
 
+  it.each(['a server', 'a bridge'] as const)(
+    'is a guest’s that is stopped and goes on, saved or not, and no new driver’s: %s',
+    async (what) => {
+      begin()
+      const device = model()
+      using server = serveVhostUser(device, { socket: file('s') })
+      await using other = await bridged()
+      const [of, path, refusals] =
+        what === 'a server' ? [device, server.path, server.refusals] : [other.device, other.path, other.bridge.refusals]
+      {
+        using front = new FrontEnd(backend(), path)
+        await settle(front)
+        for (let round = 0; round < 2; round++) {
+          const bases = await stop(front)
+          // A migration that failed on its way.
+          if (round > 0) await save(front)
+          await goOn(front, bases)
+          expect(about(of)).toEqual(expected)
+        }
+        await stop(front)
+        await front.begin(0n, STATUS)
+        for (const index of [0, 1, 2, 3, 4]) front.queue(index)
+        await front.ask('GET_FEATURES')
+        expect(about(of)).toMatchObject({ vlans: [], table: { unicast: [], multicast: [] } })
+      }
+      await until(() => server.frontEnds + other.bridge.frontEnds === 0)
+      expect(refusals).toEqual([])
+    },
+  )
+
   it('is asked for at the policy of a bridge, and refused as a whole', async () => {
     begin()
     await using world = await bridged({
