@@ -158,7 +158,9 @@ const handlers: Handlers = {
     device.relocate('SET_MEM_TABLE')
   },
   ADD_MEM_REG: ({ device }, { region }, [file]) => {
-    if (file !== undefined) device.table.add(region, file)
+    if (file === undefined) return
+    device.table.add(region, file)
+    device.relocate('ADD_MEM_REG')
   },
   REM_MEM_REG: ({ device }, { region }) => {
     device.table.remove(region)

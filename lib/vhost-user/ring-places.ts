@@ -13,13 +13,20 @@ const FRESH = 0x8000_8000
 /** Where a device that has taken all descriptors of an even lap goes on to take: at the first of the next. */
 const FULL_LAP = 0x8000
 
-/** The guest's addresses of a queue's areas. ERR_VDPA_PROTOCOL where one lies in no region. */
+/** The guest's addresses of a queue's areas. */
+export interface RingPlace {
+  readonly descriptor: bigint
+  readonly driver: bigint
+  readonly device: bigint
+}
+
+/** The same. ERR_VDPA_PROTOCOL where one lies in no region. */
 export function findAreas(
   table: MemoryTable,
   { index, size, areas }: Vring,
   format: RingFormat,
   request: string,
-): { readonly descriptor: bigint; readonly driver: bigint; readonly device: bigint } {
+): RingPlace {
   const sizes = areaSizes(format, size)
   const find = (name: string, address: bigint | undefined, bytes: number) => {
     const found = address === undefined ? undefined : table.guestAddressOf(address, bytes)

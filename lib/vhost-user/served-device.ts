@@ -18,7 +18,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { maskOf, protocolError } from './codec.js'
 import type { DeviceListener, HostedDevice } from './hosted-device.js'
 import { MemoryTable } from './memory-table.js'
-import { beginningOf, findAreas, startOf } from './ring-places.js'
+import { beginningOf, findAreas, startOf, type RingPlace } from './ring-places.js'
 import { TableDma } from './table-dma.js'
 import { Turns } from '../base/turns.js'
 import { Vring } from './vring.js'
@@ -59,6 +59,8 @@ export class ServedDevice implements HostedDevice {
   readonly #turns = new Turns()
   readonly writeLog: WriteLog
   readonly #written = new Map<number, WrittenAreas>()
+  /** Where the queues that run lie. */
+  readonly #places = new Map<number, RingPlace>()
   #listener: DeviceListener | undefined
   #features: bigint | undefined
   #loaded: readonly StateCommand[] | undefined
@@ -167,6 +169,7 @@ export class ServedDevice implements HostedDevice {
     if (!vring.isLive) return
     vring.isLive = false
     this.#written.delete(vring.index)
+    this.#places.delete(vring.index)
     this.ops.setQueueCallback(vring.index, undefined)
     this.ops.setQueueReady(vring.index, false)
     vring.base = this.ops.queueState(vring.index) ?? vring.base
@@ -177,13 +180,34 @@ export class ServedDevice implements HostedDevice {
     return endsQueues.has(request) ? this.ops.whenQuiet?.() : undefined
   }
 
-  /** The table changed while queues ran: their rings are where the front end has them, which may be elsewhere for the guest. */
+  /** The table changed: rings are where the front end has them, which may be elsewhere for the guest, or nowhere. What stays where it is runs on; what lies in memory again goes on where it stood. */
   relocate(request: string): void {
+    if (this.#features === undefined) return
+    let refusal: unknown
     for (const vring of this.vrings) {
-      if (!vring.isLive) continue
-      this.stop(vring)
-      this.#start(vring, request)
+      try {
+        if (vring.isReady) this.#place(vring, request)
+      } catch (failure) {
+        refusal ??= failure
+      }
     }
+    if (refusal !== undefined) throw refusal
+  }
+
+  #place(vring: Vring, request: string): void {
+    const before = this.#places.get(vring.index)
+    try {
+      const { descriptor, driver, device } = findAreas(this.table, vring, this.format, request)
+      const isThere = before?.descriptor === descriptor && before.driver === driver && before.device === device
+      if (vring.isLive && isThere) return
+    } catch (failure) {
+      const wasLive = vring.isLive
+      this.stop(vring)
+      if (wasLive) throw failure
+      return
+    }
+    this.stop(vring)
+    this.#start(vring, request)
   }
 
   kick(index: number): void {
@@ -259,6 +283,7 @@ export class ServedDevice implements HostedDevice {
     const used = { at: Number(device), bytes: sizes.device }
     const written = format === 'packed' ? [used, { at: Number(descriptor), bytes: sizes.descriptor }] : [used]
     this.#written.set(index, { marks: this.writeLog.ofQueue(vring, used), areas: written })
+    this.#places.set(index, { descriptor, driver, device })
     vring.isLive = true
     // What was there before may have been kicked before: a receive queue is kicked once, and then maybe never.
     ops.kick(index)
