@@ -102,6 +102,14 @@ function isInBand(connection: Connection): boolean {
   return has(connection, protocol.INBAND_NOTIFICATIONS)
 }
 
+/** Messages kick it, and call where no descriptor does, which is preferred. */
+function startInBand(connection: Connection, vring: Vring): void {
+  if (!isInBand(connection) || vring.isStarted) return
+  vring.isStarted = true
+  if (vring.call === undefined)
+    vring.setCall({ signal: () => connection.channel?.call(vring.index), close: () => undefined })
+}
+
 /**
  * What is offered for one device. A network of one pair has no several queues to tell of: QEMU takes the number for pairs, cloud-hypervisor and crosvm for
  * virtqueues, and all of them have the one pair where there is no number.
@@ -222,14 +230,14 @@ const handlers: Handlers = {
     const vring = vringOf(connection, index, 'SET_VRING_ENABLE')
     if (num > 1) throw protocolError('SET_VRING_ENABLE', `${num}, neither 0 nor 1`)
     vring.isEnabled = num === 1
-    if (isInBand(connection) && !vring.isStarted) {
-      vring.isStarted = true
-      vring.setCall({ signal: () => connection.channel?.call(index), close: () => undefined })
-    }
+    startInBand(connection, vring)
     connection.device.update(vring, 'SET_VRING_ENABLE')
   },
   VRING_KICK: (connection, { index }) => {
-    connection.device.kick(vringOf(connection, index, 'VRING_KICK').index)
+    const vring = vringOf(connection, index, 'VRING_KICK')
+    startInBand(connection, vring)
+    connection.device.update(vring, 'VRING_KICK')
+    connection.device.kick(index)
   },
   SET_BACKEND_REQ_FD: (connection, _value, [file]) => {
     if (file === undefined) return
