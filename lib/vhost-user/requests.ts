@@ -27,6 +27,13 @@ const PROTOCOL = bit(vhostUserFeatureBits.VHOST_USER_F_PROTOCOL_FEATURES)
 const LOG_ALL = bit(vhostUserFeatureBits.VHOST_F_LOG_ALL)
 /** Addresses in the log are handled as numbers, which are exact up to here; the ring's length is added. */
 const LOG_ADDRESS_LAST = 2n ** 52n
+/** Of SET_CONFIG: what is set was so elsewhere. */
+const MIGRATION = 1
+/** What drivers may write of the configuration of a device, as [first, last] (spec sections 5.1.4.2 and 5.2.4); devices of other kinds say it themselves. */
+const writable: Partial<Record<number, readonly [first: number, last: number]>> = {
+  [deviceIds.net]: [0, -1],
+  [deviceIds.block]: [32, 32],
+}
 /** Bytes of one descriptor's entry in an inflight file, and what the parts of queues are rounded up to. */
 const INFLIGHT_ENTRY_BYTES = 16
 const INFLIGHT_ALIGNMENT = 64
@@ -96,6 +103,11 @@ function vringOf({ device }: Connection, index: number, request: string): Vring 
 
 function whileStopped(vring: Vring, request: string): void {
   if (vring.isLive) throw protocolError(request, `queue ${vring.index} runs`)
+}
+
+function isWritable(deviceId: number, offset: number, size: number): boolean {
+  const range = writable[deviceId]
+  return range === undefined || (offset >= range[0] && offset + size - 1 <= range[1])
 }
 
 function isInBand(connection: Connection): boolean {
@@ -254,10 +266,16 @@ const handlers: Handlers = {
     payload.set(bytes, vhostUserConfigHead.size)
     return payload
   },
-  SET_CONFIG: ({ device }, { offset, size, bytes }) => {
+  SET_CONFIG: ({ device }, { offset, size, flags, bytes }) => {
     if (offset + size > device.configSize)
       throw protocolError('SET_CONFIG', `${size} bytes at ${offset} of ${device.configSize}`)
-    device.writeConfig(offset, bytes)
+    if (flags > MIGRATION) throw protocolError('SET_CONFIG', `unknown flags 0x${flags.toString(16)}`)
+    if (isWritable(device.deviceId, offset, size)) return device.writeConfig(offset, bytes)
+    const now = new Uint8Array(size)
+    device.readConfig(offset, now)
+    // A front end that brings a guest says what its configuration was: what is the same is set already.
+    if (now.every((byte, at) => byte === bytes[at])) return undefined
+    throw protocolError('SET_CONFIG', `${size} bytes at ${offset}, which are to be read only`)
   },
   SET_STATUS: (connection, { value }) => {
     if (value > 0xffn) throw protocolError('SET_STATUS', `0x${value.toString(16)} is no status`)
