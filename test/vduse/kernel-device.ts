@@ -43,6 +43,8 @@ interface Piece {
   readonly last: bigint
   readonly region: MemoryRegion
   readonly perm: number
+  /** Where in the region's file it begins; default 0. */
+  readonly offset?: bigint
 }
 
 /** How a ring is to be. */

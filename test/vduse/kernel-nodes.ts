@@ -257,7 +257,8 @@ export class DeviceHandle implements Server {
     const asid = isNew ? vduseIotlbEntryV2.decode(bytes).asid : 0
     const piece = this.#device.pieces.find((each) => each.asid === asid && each.start <= last && start <= each.last)
     if (piece === undefined) throw refuse('EINVAL', 'ioctl')
-    vduseIotlbEntry.encodeInto({ offset: 0n, start: piece.start, last: piece.last, perm: piece.perm }, bytes)
+    const { offset = 0n, start: first, last: end, perm } = piece
+    vduseIotlbEntry.encodeInto({ offset, start: first, last: end, perm }, bytes)
     return this.#kernel.give(piece.region)
   }
 

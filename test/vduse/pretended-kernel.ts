@@ -130,6 +130,7 @@ export class PretendedKernel implements System {
     let isClosed = false
     const isTorn = () => this.isTorn
     const view = (at: number, bytes: number): Uint8Array => {
+      if (at + bytes > length) throw new RangeError(`the mapping has ${length} bytes`)
       const seen = source.view(Number(offset) + at, bytes)
       return isReadOnly ? seen.slice() : seen
     }

@@ -33,29 +33,32 @@ async function live(): Promise<number> {
   return stage.kernel.calls - before
 }
 
-it.each(['EPERM', 'EIO', 'ENOMEM'] as const)('hears of %s, whichever call it is, and throws at nobody', async (code) => {
-  const uncaught = hearUncaught()
-  const most = await live()
-  for (let left = 0; left < most; left++) {
-    for (const one of stage.hosts.splice(0)) await one.close()
-    Object.assign(stage, { kernel: new PretendedKernel(), refused: [] })
-    const made = stage.kernel
-    jest.spyOn(made, 'device').mockImplementationOnce((name) => {
-      made.refusal = { left, code }
-      return PretendedKernel.prototype.device.call(made, name)
-    })
-    await live()
-    expect({ left, refusal: made.refusal }).toEqual({ left, refusal: undefined })
-    expect({ left, codes: new Set(stage.refused.map((error) => (error as { code?: string }).code)) }).toEqual({
-      left,
-      codes: new Set([code]),
-    })
-    const device = made.device('d0')
-    expect({ left, begins: device.begin() }).toEqual({ left, begins: true })
-  }
-  await turns()
-  expect(uncaught).toEqual([])
-})
+it.each(['EPERM', 'EIO', 'ENOMEM'] as const)(
+  'hears of %s, whichever call it is, and throws at nobody',
+  async (code) => {
+    const uncaught = hearUncaught()
+    const most = await live()
+    for (let left = 0; left < most; left++) {
+      for (const one of stage.hosts.splice(0)) await one.close()
+      Object.assign(stage, { kernel: new PretendedKernel(), refused: [] })
+      const made = stage.kernel
+      jest.spyOn(made, 'device').mockImplementationOnce((name) => {
+        made.refusal = { left, code }
+        return PretendedKernel.prototype.device.call(made, name)
+      })
+      await live()
+      expect({ left, refusal: made.refusal }).toEqual({ left, refusal: undefined })
+      expect({ left, codes: new Set(stage.refused.map((error) => (error as { code?: string }).code)) }).toEqual({
+        left,
+        codes: new Set([code]),
+      })
+      const device = made.device('d0')
+      expect({ left, begins: device.begin() }).toEqual({ left, begins: true })
+    }
+    await turns()
+    expect(uncaught).toEqual([])
+  },
+)
 
 it('goes on when an interrupt is refused, at once or when it is owed', async () => {
   const world = await disk()
