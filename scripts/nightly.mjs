@@ -1,6 +1,6 @@
 // `npm run nightly`: what takes hours. A hundred thousand sequences of the device's state machine, a million hostile peers of the rings, a hundred thousand
 // requests to an IOMMU, the bugs of mutants.json, planted one at a time, 500 small changes by lot, 10,000 sequences on the lab's kernel (Debian, root),
-// other people's drivers on devices that are served by VDUSE, VDUSE of Linux 7.3, which has more to ask, and the lab's conformance suites with vdpa_sim loaded otherwise. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
+// other people's drivers on devices that are served by VDUSE, VDUSE of Linux 7, and of 7.3, which has more to ask, and the lab's conformance suites with vdpa_sim loaded otherwise. Each with a new seed, which a failure shows; runs all of them, and fails when any failed.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -28,7 +28,8 @@ const jobs = [
     ],
     {},
   ],
-  ['VDUSE of Linux 7.3', ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse-groups'], {}],
+  ['VDUSE of Linux 7', ['scripts/lab/run.mjs', '--kernel', '7', '--test', 'kernel/vduse'], {}],
+  ['VDUSE of Linux 7.3', ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse-(groups|suspend)'], {}],
   ...['batch_mapping=0', 'use_va=0'].map((parameter) => [
     `kernel with vdpa_sim.${parameter}`,
     ['scripts/lab/run.mjs', '--module', `vdpa_sim.${parameter}`, '--test', 'kernel/(rows|conformance|control-plane)'],

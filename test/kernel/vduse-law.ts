@@ -1,7 +1,7 @@
 // What VDUSE is on the kernels that the lab boots, entry by entry: suites ask the same on each, and these are the answers that differ.
 
 import type { GoldenLaw } from '../golden/read.js'
-import { labProfile } from './support.js'
+import { labProfile, labVariable } from './support.js'
 
 /** The answers of one kernel. */
 export interface VduseLaw {
@@ -13,6 +13,8 @@ export interface VduseLaw {
   readonly 'group-of-queue-at-version-0': number | string
   /** VHOST_VDPA_SET_GROUP_ASID of a device of version 0, to where the group is. */
   readonly 'move-of-group-at-version-0': string
+  /** Whether the kernel has its server suspend a device. */
+  readonly suspends: boolean
 }
 
 const laws: Readonly<Record<GoldenLaw, VduseLaw>> = {
@@ -21,14 +23,19 @@ const laws: Readonly<Record<GoldenLaw, VduseLaw>> = {
     'groups-and-spaces': [1, 1],
     'group-of-queue-at-version-0': 'EOPNOTSUPP',
     'move-of-group-at-version-0': 'EOPNOTSUPP',
+    suspends: false,
   },
   'linux-7': {
     'api-version': 1,
     'groups-and-spaces': [2, 2],
     'group-of-queue-at-version-0': 0,
     'move-of-group-at-version-0': 'EINVAL',
+    suspends: false,
   },
 }
 
+/** Of kernels 7.3 and later. */
+const since73 = () => /^7\.([3-9]|\d\d)/.test(labVariable('LAB_KERNEL'))
+
 /** The law of the kernel that runs. */
-export const vduseLaw = (): VduseLaw => laws[labProfile()]
+export const vduseLaw = (): VduseLaw => ({ ...laws[labProfile()], ...(since73() && { suspends: true }) })
