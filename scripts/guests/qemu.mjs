@@ -20,13 +20,20 @@ export async function whyNoGuest() {
   return whyNoBusybox()
 }
 
+/** How QEMU comes back to a back end that went: in milliseconds since 9.2, which later ones insist on. */
+function reconnecting() {
+  const { stdout } = spawnSync(QEMU, ['--version'], { encoding: 'utf8' })
+  const [, major, minor] = /version (\d+)\.(\d+)/.exec(stdout) ?? []
+  return Number(major) > 9 || (major === '9' && Number(minor) >= 2) ? 'reconnect-ms=1000' : 'reconnect=1'
+}
+
 /** `<socket>:<virtio device id>[,<property>=<value>…]`; `queues` is the front end's, the other properties are those of QEMU's device. */
 function deviceWords(device, index) {
   const [, path, id, more] = /^(.*?):(\d+)(,.*)?$/.exec(device) ?? []
   const properties = more?.split(',').filter((each) => each !== '') ?? []
   const queues = Number(properties.find((each) => each.startsWith('queues='))?.slice('queues='.length) ?? 1)
   const rest = properties.filter((each) => !each.startsWith('queues=')).map((each) => `,${each}`)
-  const socket = ['-chardev', `socket,id=socket${index},path=${path},reconnect=1`]
+  const socket = ['-chardev', `socket,id=socket${index},path=${path},${reconnecting()}`]
   if (id === '2')
     return [...socket, '-device', `vhost-user-blk-pci,chardev=socket${index},num-queues=${queues}${rest.join('')}`]
   if (id !== '1') throw new Error(`${device}: the number of a network is 1, and that of a disk 2`)
