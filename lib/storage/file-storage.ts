@@ -109,7 +109,7 @@ export class FileStorage implements BlockStore, Closeable {
       for (let done = 0; done < target.byteLength;) {
         const file = this.#fileFor(position + done, target, done)
         const { bytesRead } = await file.read(target, done, target.byteLength - done, position + done)
-        if (bytesRead === 0) throw Object.assign(new Error('the file has become shorter'), { code: 'EIO' })
+        if (bytesRead === 0) throw this.#broken('read', 'the file has become shorter')
         done += bytesRead
       }
     })
@@ -122,7 +122,7 @@ export class FileStorage implements BlockStore, Closeable {
       for (let done = 0; done < source.byteLength;) {
         const file = this.#fileFor(position + done, source, done)
         const { bytesWritten } = await file.write(source, done, source.byteLength - done, position + done)
-        if (bytesWritten === 0) throw Object.assign(new Error('the file takes nothing more'), { code: 'EIO' })
+        if (bytesWritten === 0) throw this.#broken('write', 'the file takes nothing more')
         done += bytesWritten
       }
     })
@@ -238,6 +238,10 @@ export class FileStorage implements BlockStore, Closeable {
     return isAligned ? file : this.#file
   }
 
+  #broken(syscall: string, why: string): VdpaError {
+    return fileError(this.path, Object.assign(new Error(why), { code: 'EIO', syscall }), why)
+  }
+
   /** Failures are kept here, because the driver hears IOERR and no more. */
   async #told(syscall: string, work: () => Promise<void>): Promise<void> {
     if (this.isClosed) throw vdpaError('ERR_VDPA_CLOSED', 'the file is closed', { path: this.path })
@@ -246,8 +250,9 @@ export class FileStorage implements BlockStore, Closeable {
     try {
       await working
     } catch (failure) {
-      if (isVdpaError(failure)) throw failure
-      const error = fileError(this.path, Object.assign(failure as Error, { syscall }))
+      const isKnown = isVdpaError(failure)
+      if (isKnown && (failure.errno === undefined || failure === this.#lost)) throw failure
+      const error = isKnown ? failure : fileError(this.path, Object.assign(failure as Error, { syscall }))
       this.#kept.add(error, this.#onFailure)
       throw error
     } finally {

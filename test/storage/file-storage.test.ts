@@ -110,8 +110,10 @@ test('what who is told of a failure throws is his own, and the request ends as i
 test('a file that became shorter is EIO, and no bytes that nobody wrote', async () => {
   const file = new PretendedFile()
   file.length = 600
-  const failure = await failureOf(() => stored(file).read(512, new Uint8Array(512)))
+  const store = stored(file)
+  const failure = await failureOf(() => store.read(512, new Uint8Array(512)))
   expect(failure).toMatchObject({ code: 'EIO', syscall: 'read' })
+  expect(store.failures).toEqual([expect.stringContaining('the file has become shorter')])
 })
 
 test('a flush that failed makes every later one fail, without asking again', async () => {
