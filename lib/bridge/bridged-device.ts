@@ -288,14 +288,21 @@ export class BridgedDevice implements HostedDevice {
       refusal = failure as Error
     }
     const run = this.#run
-    if (run !== undefined && (plan === undefined || !run.isLike(plan) || this.#loses(run))) {
-      await this.#stop()
-      // Where the queues stand now is where they go on.
-      if (plan !== undefined) plan = this.#plan(request)
+    if (run !== undefined && (plan === undefined || !run.isLike(plan) || this.#loses())) {
+      try {
+        await this.#stop()
+        // Where the queues stand now is where they go on.
+        if (plan !== undefined) plan = this.#plan(request)
+      } catch (failure) {
+        // Memory that is to go is taken from the device all the same.
+        refusal = failure as Error
+      }
     }
-    const { version } = this.table
-    if (version !== this.#mappedVersion) await this.#mappings.follow(this.table)
-    this.#mappedVersion = version
+    // A device that could not be reset may be asked again: it has no memory and does not run before it was.
+    const isBehind = !this.#mappings.isLike(this.table)
+    if (device.phase === 'lost' && (isBehind || plan !== undefined)) await device.reset()
+    if (isBehind) await this.#mappings.follow(this.table)
+    this.#mappedVersion = this.table.version
     if (refusal !== undefined) throw refusal
     if (plan === undefined) return
     const running = this.#run ?? (await this.#start(plan))
@@ -311,9 +318,9 @@ export class BridgedDevice implements HostedDevice {
     return (this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan)))
   }
 
-  /** Whether the table takes away what the device has, or wants a place where a shadow's ring is. */
-  #loses(run: Run): boolean {
-    return this.#mappings.loses(this.table) || (run.isLogged && this.#mappings.isObstructed(this.table))
+  /** Whether the table takes away what the device has, or wants a place where a ring of ours is. */
+  #loses(): boolean {
+    return this.#mappings.loses(this.table) || this.#mappings.isObstructed(this.table)
   }
 
   /** What is refused is as if it had not been asked for. A device that was reset for it goes on where its queues stood. */

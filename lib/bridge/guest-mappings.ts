@@ -44,14 +44,19 @@ export class GuestMappings {
 
   /** Whether bringing the device to the table takes away what it has. */
   loses(table: MemoryTable): boolean {
-    return [...this.#mapped.keys()].some((memory) => !table.regions.some((region) => region.memory === memory))
+    return goneFrom(table, this.#mapped).length > 0
   }
 
-  /** Whether the table has memory where something else of ours is mapped: rings of shadows, which are placed where there was none. */
+  /** Whether the device has the memory of the table, and no other. */
+  isLike(table: MemoryTable): boolean {
+    const { regions } = table
+    return regions.length === this.#mapped.size && regions.every(({ memory }) => this.#mapped.has(memory))
+  }
+
+  /** Whether the table has memory where something else of ours is mapped: rings of shadows, and those of a control queue that cannot be alone, which are placed where there was none. */
   isObstructed(table: MemoryTable): boolean {
-    const others = this.#device
-      .addressSpace(0)
-      .mappings.filter(({ iova }) => ![...this.#mapped.values()].some((mapped) => mapped.iova === iova))
+    const guests = new Set([...this.#mapped.values()].map(({ iova }) => iova))
+    const others = this.#device.addressSpace(0).mappings.filter(({ iova }) => !guests.has(iova))
     return table.regions.some(({ description: { guestAddress, size } }) => {
       const range = rangeOf(guestAddress, size)
       return others.some((other) => {
@@ -61,11 +66,20 @@ export class GuestMappings {
     })
   }
 
-  /** Brings the device to the table: what goes first, then what comes, each in one batch. What is refused leaves the rest as it was. */
+  /** Brings the device to the table: what goes first, then what comes, each in one batch. What is refused leaves the rest as it was, and the table without what the device has not. */
   async follow(table: MemoryTable): Promise<void> {
-    const regions = [...table.regions]
-    await this.#unmap([...this.#mapped.keys()].filter((memory) => !regions.some((one) => one.memory === memory)))
-    const come = regions.filter(({ memory }) => !this.#mapped.has(memory))
+    try {
+      await this.#unmap(goneFrom(table, this.#mapped))
+      await this.#map(table)
+    } catch (failure) {
+      table.keep((memory) => this.#mapped.has(memory))
+      this.#closeRetired()
+      throw failure
+    }
+  }
+
+  async #map(table: MemoryTable): Promise<void> {
+    const come = table.regions.filter(({ memory }) => !this.#mapped.has(memory))
     const shared = come.map(({ memory, description }) => ({
       memory,
       iova: description.guestAddress,
@@ -122,6 +136,12 @@ export class GuestMappings {
   #shared(memory: MemoryRegion): MemoryRegion {
     return sharingOf(this.#device.backend)?.share(memory) ?? memory
   }
+}
+
+/** What of `mapped` is not in the table any more. */
+function goneFrom({ regions }: MemoryTable, mapped: ReadonlyMap<MemoryRegion, Mapped>): MemoryRegion[] {
+  const there = new Set(regions.map(({ memory }) => memory))
+  return [...mapped.keys()].filter((memory) => !there.has(memory))
 }
 
 function pieceOf({ iova, size, region }: Mapped): GuestPiece {

@@ -171,6 +171,12 @@ export class MemoryTable {
     this.#exchange(this.#regions.filter((other) => other !== found))
   }
 
+  /** Takes out what `isKept` says false of. */
+  keep(isKept: (memory: MemoryRegion) => boolean): void {
+    const next = this.#regions.filter(({ memory }) => isKept(memory))
+    if (next.length < this.#regions.length) this.#exchange(next)
+  }
+
   /** The guest address of what the front end has at `userAddress`; undefined when not all `length` bytes are in one region. */
   guestAddressOf(userAddress: bigint, length: number): bigint | undefined {
     for (const { description } of this.#regions) {
