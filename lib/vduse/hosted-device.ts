@@ -24,6 +24,7 @@ import type { RingFormat } from '../virtqueue/virtqueue.js'
 import { Interrupts } from './interrupts.js'
 import { IovaMemory } from './iova-memory.js'
 import type { DeviceNode, VduseMessage, VduseQueueInfo } from './nodes.js'
+import { encodeQueueState } from './queue-state.js'
 
 /** Messages in one turn of the event loop. */
 const MESSAGES_A_TURN = 32
@@ -51,6 +52,8 @@ interface HostedQueue {
   kick: Eventfd | undefined
   kicks: Subscription | undefined
   isLive: boolean
+  /** Where the kernel said that it is to go on, when it was begun last; undefined: it was not since the last reset. */
+  base: number | undefined
   /** It could not be begun when it was looked at, which was told: nobody looks again before the device begins anew, or a kick. */
   isRefused: boolean
 }
@@ -77,6 +80,7 @@ export class HostedDevice {
       kick: undefined,
       kicks: undefined,
       isLive: false,
+      base: undefined,
       isRefused: false,
     }))
     ops.attach({
@@ -265,25 +269,16 @@ export class HostedDevice {
     }
   }
 
+  /** Of a queue that has not begun the kernel knows where it is to, and asks all the same. */
   #stateOf(index: number): Uint8Array | undefined {
-    const state = index < this.#queues.length ? this.#options.ops.queueState(index) : undefined
-    if (state === undefined) return undefined
-    const [available, used] = [state & 0xffff, state >>> 16]
-    if (this.#format === 'split')
-      return vduseVqState.encode({
-        index,
-        last_avail_counter: available,
-        last_avail_idx: 0,
-        last_used_counter: 0,
-        last_used_idx: 0,
-      })
-    return vduseVqState.encode({
-      index,
-      last_avail_counter: available >>> 15,
-      last_avail_idx: available & 0x7fff,
-      last_used_counter: used >>> 15,
-      last_used_idx: used & 0x7fff,
-    })
+    const queue = this.#queues[index]
+    if (queue === undefined) return undefined
+    const state = queue.base === undefined ? this.#toldOf(index) : this.#options.ops.queueState(index)
+    return state === undefined ? undefined : encodeQueueState(index, this.#format, state)
+  }
+
+  #toldOf(index: number, info = this.#node.queueInfo(index)): number {
+    return this.#format === 'packed' ? info.packedState : info.splitState
   }
 
   #setStatus(status: number): boolean {
@@ -293,6 +288,7 @@ export class HostedDevice {
         this.#stopAll()
         ops.reset()
       } finally {
+        for (const queue of this.#queues) queue.base = undefined
         // The kernel's own drivers take their rings away after a reset, and have others at the same addresses: nobody says that.
         this.#memory.close()
       }
@@ -375,16 +371,19 @@ export class HostedDevice {
     const { ops } = this.#options
     const { index } = queue
     ops.setQueueSize(index, info.size)
-    const state =
-      this.#format === 'packed' ? info.packedState : isTakenOver ? this.#usedIndex(index, info) : info.splitState
+    const base = this.#toldOf(index, info)
+    const state = isTakenOver ? this.#usedIndex(index, info) : base
+    // One that was only stopped for a while goes on where it stands: its driver has not set another base.
+    const isElsewhere = isTakenOver || base !== queue.base
     if (
       !ops.setQueueAddresses(index, info.descriptor, info.driver, info.device) ||
-      ops.setQueueState(index, state) !== true
+      (isElsewhere && ops.setQueueState(index, state) !== true)
     )
       throw vdpaError('ERR_VDPA_REFUSED', `the device refuses queue ${index} as it is`)
     ops.setQueueCallback(index, () => this.#interrupts.ofQueue(index))
     ops.setQueueReady(index, true)
     queue.isLive = true
+    queue.base = base
   }
 
   #usedIndex(index: number, { device }: { readonly device: bigint }): number {

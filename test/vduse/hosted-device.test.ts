@@ -4,14 +4,22 @@ import { describe, expect, it } from '@jest/globals'
 import { blockDevice } from '../../lib/models/block'
 import { networkDevice } from '../../lib/models/network'
 import { storedBlockDevice } from '../../lib/models/stored-block'
-import { vduseRequestTypes as types, vduseVqGroupAsid, vduseVqState } from '../../lib/uapi/vduse'
+import { vduseRequestTypes as types, vduseVqGroupAsid, vduseVqReady, vduseVqState } from '../../lib/uapi/vduse'
 import { virtioNetConfig } from '../../lib/uapi/virtio-net'
 import { offeredFeatures } from '../../lib/vduse/host'
-import { PretendedKernel } from './pretended-kernel'
+import { PretendedKernel, type KernelDevice } from './pretended-kernel'
 import { DATA, disk, host, IOVA, request, stage, turns, useStage } from './stage'
 import { until } from '../until'
 
 useStage()
+
+const zeroes = { last_avail_counter: 0, last_avail_idx: 0, last_used_counter: 0, last_used_idx: 0 }
+
+/** Where the first queue stands, of split rings. */
+function positionOf(device: KernelDevice): number {
+  const answer = device.ask(types.VDUSE_GET_VQ_STATE, vduseVqState.encode({ index: 0, ...zeroes }))
+  return answer === undefined ? -1 : vduseVqState.decode(answer).last_avail_counter
+}
 
 describe('a device of VDUSE', () => {
   it('is made with what VDUSE carries, and nothing else', async () => {
@@ -134,6 +142,31 @@ describe('a device of VDUSE', () => {
       )
     expect(vduseVqState.decode(answer(0) ?? new Uint8Array(0)).last_avail_counter).toBe(2)
     expect(answer(1)).toBeUndefined()
+  })
+
+  it('says of a queue that has not begun where it is to', async () => {
+    await host(blockDevice({ capacity: 64 }))
+    const device = stage.kernel.device('d0')
+    device.queue(0).state = 5
+    expect(positionOf(device)).toBe(5)
+  })
+
+  it.each([
+    ['goes on where it stands when it is stopped for a while', 0, 1],
+    ['goes on where its driver says when that is told anew', 1, 2],
+  ])('%s', async (_what, base, again) => {
+    stage.kernel = new PretendedKernel(1, 3n)
+    const model = blockDevice({ capacity: 64 })
+    const world = await disk(model)
+    expect([await request(world, 0, 1), await request(world, 0, 1)]).toEqual([0, 0])
+    const ready = (isReady: number) =>
+      world.device.ask(types.VDUSE_SET_VQ_READY, vduseVqReady.encode({ num: 0, ready: isReady }))
+    ready(0)
+    expect(positionOf(world.device)).toBe(2)
+    world.device.queue(0).state = base
+    ready(1)
+    await request(world, 0, 1)
+    expect([model.counters.reads, positionOf(world.device)]).toEqual([2 + again, 3])
   })
 
   it('begins packed rings where their driver says, and says where they stand', async () => {
