@@ -145,7 +145,9 @@ const handlers: Handlers = {
     const marksAll = (value & LOG_ALL) !== 0n
     if (marksAll && (offered & bit(protocol.LOG_SHMFD)) === 0n)
       throw protocolError('SET_FEATURES', 'VHOST_F_LOG_ALL was not offered')
-    device.setFeatures(value & ~(PROTOCOL | LOG_ALL), marksAll !== device.writeLog.marksAll)
+    // A front end that takes whatever is offered has no log.
+    const isOfLog = marksAll !== device.writeLog.marksAll && device.writeLog.base !== undefined
+    device.setFeatures(value & ~(PROTOCOL | LOG_ALL), isOfLog)
     device.writeLog.marksAll = marksAll
     device.logChanged()
     // Who does not know the protocol's features cannot enable rings.

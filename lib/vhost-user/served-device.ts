@@ -183,12 +183,12 @@ export class ServedDevice implements HostedDevice {
   /** The table changed: rings are where the front end has them, which may be elsewhere for the guest, or nowhere. What stays where it is runs on; what lies in memory again goes on where it stood. */
   relocate(request: string): void {
     if (this.#features === undefined) return
-    let refusal: unknown
+    let refusal: Error | undefined
     for (const vring of this.vrings) {
       try {
         if (vring.isReady) this.#place(vring, request)
       } catch (failure) {
-        refusal ??= failure
+        refusal ??= failure as Error
       }
     }
     if (refusal !== undefined) throw refusal
