@@ -219,6 +219,42 @@ describeNative('a bridge that logs', (backend) => {
     more.close()
   })
 
+  it('goes on in the memory that it has where the device refuses more, and stops as ever', async () => {
+    begin()
+    const simulator = new Simulator()
+    const onKick = (chain: ChainServer) => void chain.write(Uint8Array.of(7), 0, 1)
+    const iovaRange = { first: 0n, last: GUEST + (1n << 21n) - 1n }
+    const node = simulator.add(customDevice({ deviceId: deviceIds.rng, iovaRange, onKick }))
+    await using device = await openDevice(node, { backend: simulator })
+    await using bridge = await bridgeVhostUser(device, { socket: file('socket') })
+    using front = new FrontEnd(backend(), bridge.path)
+    const features = await front.begin(packed | eventIdx, STATUS)
+    const queue = front.queue(0)
+    const entropy = front.room(1)
+    const draw = async () => {
+      queue.ring.begin()
+      queue.ring.pushAddress(entropy.guest, 1, true)
+      queue.ring.commit(1)
+      if (queue.ring.publish()) queue.kick.signal()
+      return queue.take()
+    }
+    using more = backend().allocate(1 << 20)
+    await newLog().give(front)
+    for (const isLogged of [false, true]) {
+      const log = isLogged ? LOG_ALL : 0n
+      expect(await front.acknowledged('SET_FEATURES', words(features | log))).toBe(0n)
+      const far = words(0n, GUEST * 2n, BigInt(more.length), USER * 2n, 0n)
+      expect(await front.acknowledged('ADD_MEM_REG', far, [more.fd ?? -1])).toBe(1n)
+      const both = words(2, 0, GUEST, 1n << 20n, USER, 0n, GUEST * 2n, BigInt(more.length), USER * 2n, 0n)
+      expect(await front.acknowledged('SET_MEM_TABLE', both, [front.fd, more.fd ?? -1])).toBe(1n)
+      expect([await draw(), bridge.isLogging]).toEqual([1, isLogged])
+      expect(await front.acknowledged('SET_VRING_CALL', words(0n), [queue.call.fd])).toBe(0n)
+    }
+    expect((await front.ask('GET_VRING_BASE', words(0, 0))).payload).toEqual(words(0, 2))
+    const refusals = Array.from({ length: 4 }, () => expect.stringContaining('outside of what the device reaches'))
+    expect(bridge.refusals).toEqual(refusals)
+  })
+
   it('marks what a guest is answered at its control queue, and exchanges eventfds, while it logs', async () => {
     begin()
     await using world = await network()

@@ -2,13 +2,14 @@
 
 import { expect, it } from '@jest/globals'
 import { bit } from '../../lib/base/bits'
+import type { Range } from '../../lib/base/ranges'
 import { openDevice } from '../../lib/open'
 import { bridgeVhostUser, type BridgeVhostUserOptions } from '../../lib/serve'
 import { networkDevice, Simulator } from '../../lib/simulator'
 import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
 import { describeNative } from '../native/support'
 import { ownFolder } from '../own-folder'
-import { FrontEnd, words } from '../vhost-user/front-end'
+import { FrontEnd, GUEST, USER, words } from '../vhost-user/front-end'
 import { until } from '../until'
 import { command } from './guest-command'
 
@@ -19,12 +20,18 @@ const STATUS = bit(16)
 
 describeNative('a bridged device whose control queue may not be alone', (backend) => {
   const { begin, file } = ownFolder(backend)
-  const network = async (settings: Partial<BridgeVhostUserOptions> = {}, groupAsid = false) => {
+  const network = async (
+    settings: Partial<BridgeVhostUserOptions> = {},
+    groupAsid = false,
+    reach: { readonly iovaRange?: Range } = {},
+  ) => {
     const simulator = new Simulator()
     const model = networkDevice({
       ...{ mac: '02:00:00:00:00:01', queuePairs: 2, capabilities: { groupAsid } },
       moreFeatures: [net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN],
     })
+    // As a device behind an IOMMU of few bits.
+    Object.assign(model, reach)
     const device = await openDevice(simulator.add(model), { backend: simulator, expect: 'net' })
     const bridge = await bridgeVhostUser(device, { socket: file('net'), ...settings })
     const end = async () => {
@@ -71,6 +78,28 @@ describeNative('a bridged device whose control queue may not be alone', (backend
     front.close()
     await until(() => device.addressSpace(0).size === 0)
     expect(bridge.refusals).toEqual([])
+  })
+
+  it('gives way with it to memory that comes where it is, and has the rest as it was where the device refuses more', async () => {
+    begin()
+    const last = GUEST + (1n << 21n) - 1n
+    await using world = await network({ mode: 'auto' }, false, { iovaRange: { first: 0n, last } })
+    const { model, bridge, device } = world
+    using front = new FrontEnd(backend(), bridge.path)
+    await front.begin(0n, STATUS)
+    const control = [0, 1, 2, 3, 4].map((index) => front.queue(index)).at(-1)
+    if (control === undefined) throw new Error('there is no control queue')
+    expect(await command(front, control, 2, 0, 5, 0)).toBe(0)
+    const isHigh = () => device.addressSpace(0).mappings.some(({ iova }) => iova > GUEST)
+    expect(isHigh()).toBe(true)
+    using more = backend().allocate(1 << 20)
+    const region = (at: bigint) => words(0n, at, BigInt(more.length), USER * 2n, 0n)
+    expect(await front.acknowledged('ADD_MEM_REG', region(last + 1n), [more.fd ?? -1])).toBe(1n)
+    expect([await command(front, control, 2, 0, 6, 0), isHigh()]).toEqual([0, true])
+    expect(await front.acknowledged('ADD_MEM_REG', region(last - 0xfffffn), [more.fd ?? -1])).toBe(0n)
+    expect(await command(front, control, 2, 0, 7, 0)).toBe(0)
+    expect([[...model.control.vlans], bridge.refusalCount]).toEqual([[5, 6, 7], 1])
+    expect(bridge.refusals).toEqual([expect.stringContaining('outside of what the device reaches')])
   })
 
   it('runs it itself where that is allowed and the front end keeps it', async () => {
