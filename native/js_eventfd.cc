@@ -20,11 +20,8 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
  public:
   static constexpr Kind kKind = Kind::kEventfd;
 
-  Eventfd(std::shared_ptr<Environment> environment, UniqueFd fd)
-      : Resource(std::move(environment), kDescriptor), fd_(std::move(fd)) {
-    const int flags = ::fcntl(fd_.get(), F_GETFL);
-    may_block_ = flags >= 0 && (flags & O_NONBLOCK) == 0;
-  }
+  Eventfd(std::shared_ptr<Environment> environment, UniqueFd fd, bool is_shared)
+      : Resource(std::move(environment), kDescriptor), fd_(std::move(fd)), is_shared_(is_shared) {}
 
   ~Eventfd() override { Close(); }
 
@@ -33,7 +30,7 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
 
   /// A counter that has no room is as much of a signal as there can be: whoever waits for it is awake.
   int Signal(uint64_t count) {
-    if (may_block_ && !HasRoom(count)) return fd_.IsOpen() ? 0 : -EBADF;
+    if (MayBlock() && !HasRoom(count)) return fd_.IsOpen() ? 0 : -EBADF;
     const ssize_t size = RetryInterrupted([&] { return ::write(fd_.get(), &count, sizeof count); });
     return size < 0 && errno != EAGAIN ? -errno : 0;
   }
@@ -49,6 +46,12 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
   std::shared_ptr<PollWatch> watch;
 
  private:
+  /// Asked each time: who shares the file may take O_NONBLOCK away at any moment.
+  bool MayBlock() const {
+    const int flags = is_shared_ ? ::fcntl(fd_.get(), F_GETFL) : O_NONBLOCK;
+    return flags >= 0 && (flags & O_NONBLOCK) == 0;
+  }
+
   /// For an eventfd that another program made without EFD_NONBLOCK: the loop's thread must not sleep in it.
   /// poll() says whether 1 can be added; how much more, only /proc does.
   bool HasRoom(uint64_t count) const {
@@ -72,7 +75,7 @@ class Eventfd final : public Resource, public std::enable_shared_from_this<Event
   static constexpr uint64_t kLargest = 0xfffffffffffffffe;
 
   UniqueFd fd_;
-  bool may_block_ = false;
+  const bool is_shared_;
 };
 
 /// signal(count), bound: a queue's kick
@@ -110,7 +113,7 @@ napi_value JsEventfd(const Napi::CallbackInfo& info) {
   if (!fd.IsOpen()) ThrowErrno(is_new ? "eventfd2" : "fcntl");
   const int number = fd.get();
   const auto eventfd =
-      std::make_shared<Eventfd>(Environment::Of(info.Env()).shared_from_this(), std::move(fd));
+      std::make_shared<Eventfd>(Environment::Of(info.Env()).shared_from_this(), std::move(fd), !is_new);
   Napi::Object object = NewObject(info.Env(), eventfd);
   object.Set("fd", Number(info.Env(), number));
   AddBound(object, "signal", JsSignal, eventfd);

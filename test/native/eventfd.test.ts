@@ -1,7 +1,7 @@
 // Eventfds of the kernel backend: counting, waking, and who owns the descriptor.
 
 import { expect, it, jest } from '@jest/globals'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { describeNative, failureOf, leftOpen, openDescriptors } from './support'
 import { until } from '../until'
@@ -119,6 +119,22 @@ describeNative('an eventfd', (backend) => {
     wrapper.close()
     for (const verb of [() => wrapper.take(), () => wrapper.signal(), () => wrapper.signal(2)])
       expect(await failureOf(verb)).toMatchObject({ code: 'ERR_VDPA_CLOSED' })
+  })
+
+  it('is not waited in where another program has it block later', () => {
+    using own = backend().eventfd()
+    using wrapper = backend().eventfd(own.fd)
+    for (let times = 0; times < 2050; times++) wrapper.signal(Number.MAX_SAFE_INTEGER)
+    const python = ['-c', 'import fcntl; fcntl.fcntl(3, fcntl.F_SETFL, 2)']
+    const stdio = ['ignore', 'ignore', 'inherit', own.fd] as const
+    expect(spawnSync('python3', python, { stdio: [...stdio] }).status).toBe(0)
+    // Somebody takes the counter in the end, so that a wait has one.
+    const rescue = spawn('python3', ['-c', 'import os, time; time.sleep(20); os.read(3, 8)'], { stdio: [...stdio] })
+    wrapper.signal(Number.MAX_SAFE_INTEGER)
+    wrapper.signal()
+    // Nobody has taken it yet.
+    expect(readFileSync(`/proc/self/fdinfo/${own.fd}`, 'latin1')).toMatch(/^eventfd-count:\s+f{4}/m)
+    rescue.kill()
   })
 
   it('is not made of another kind of file', async () => {
