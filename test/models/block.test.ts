@@ -63,6 +63,19 @@ describe('a block device', () => {
     expect(device.storage.allocated).toBe(131_072)
   })
 
+  test('has nothing behind its last sector, not even no bytes', () => {
+    const { request } = disk()
+    const { VIRTIO_BLK_T_IN: read, VIRTIO_BLK_T_OUT: write } = types
+    const statuses = [1023, 1024, 2n ** 53n].map((sector) =>
+      [read, write].map((type) => request(type, sector, none).status),
+    )
+    expect(statuses).toEqual([
+      [OK, OK],
+      [IOERR, IOERR],
+      [IOERR, IOERR],
+    ])
+  })
+
   test('looks at no sector where it is unused: FreeBSD names that of the first range of a discard', () => {
     const { request, device } = disk()
     request(types.VIRTIO_BLK_T_OUT, 8, new Uint8Array(512).fill(7))

@@ -362,3 +362,15 @@ test('a store with another size is the disk it says it is when the device took i
   expect(() => device.takeSize()).toThrow(TypeError)
   expect([capacity(), changes]).toEqual([2048n, 1])
 })
+
+test('what was flushed with a write is no answer to the read that comes after it', async () => {
+  const { ask, step, statusOf, bytes, store } = stage({ features: STORED_BLOCK_FEATURES & ~FLUSH })
+  ask(types.VIRTIO_BLK_T_OUT, 3, new Uint8Array(512).fill(5))
+  await step()
+  await step()
+  expect([statusOf(), store.calls]).toEqual([OK, ['write 1536 512', 'flush']])
+  ask(types.VIRTIO_BLK_T_IN, 3, none, 512)
+  bytes.fill(0, DATA, DATA + 512)
+  await step()
+  expect([statusOf(), [...new Set(bytes.subarray(DATA, DATA + 512))]]).toEqual([OK, [5]])
+})

@@ -7,6 +7,7 @@ import { failureOf } from '../native/support.js'
 /** A file whose writes and flushes end when they are told to, in any order. */
 class SlowFile {
   readonly calls: string[] = []
+  #length = 8192
   readonly #waiting = new Map<string, (failure?: Error) => void>()
 
   get file(): OpenFile {
@@ -21,6 +22,15 @@ class SlowFile {
   async write(_source: Uint8Array, _offset: number, length: number): Promise<{ bytesWritten: number }> {
     await this.#call('write')
     return { bytesWritten: length }
+  }
+
+  truncate(length: number): Promise<void> {
+    this.#length = length
+    return Promise.resolve()
+  }
+
+  stat(): Promise<{ size: number }> {
+    return Promise.resolve({ size: this.#length })
   }
 
   datasync(): Promise<void> {
@@ -51,7 +61,8 @@ class SlowFile {
 
 function slowStore() {
   const slow = new SlowFile()
-  return { slow, store: new FileStorage({ path: '/disk', size: 8192, isReadOnly: false, file: slow.file }) }
+  const readCached = () => true
+  return { slow, store: new FileStorage({ path: '/disk', size: 8192, isReadOnly: false, file: slow.file, readCached }) }
 }
 
 test('a flush does not overtake one that fails: the system tells of what it lost once', async () => {
@@ -91,4 +102,16 @@ test('close() flushes what was being written when it came', async () => {
   await slow.end('datasync 2')
   await closing
   expect(slow.calls).toEqual(['write', 'datasync', 'close'])
+})
+
+test('close() flushes another length, too, and nothing is read from then on', async () => {
+  const { slow, store } = slowStore()
+  await store.resize(4096)
+  expect([store.size, store.readNow(0, new Uint8Array(512))]).toEqual([4096, true])
+  const closing = store.close()
+  expect(store.readNow(0, new Uint8Array(512))).toBe(false)
+  await new Promise((resolve) => setImmediate(resolve))
+  await slow.end('datasync 1')
+  await closing
+  expect(slow.calls).toEqual(['datasync', 'close'])
 })

@@ -61,6 +61,15 @@ test.each([
   expect(failure.message).toMatch(sentence)
 })
 
+test('a FIFO or a folder that is only to be read is refused, and nobody is waited for', async () => {
+  execFileSync('mkfifo', [folder.file('fifo')])
+  for (const file of [folder.file('fifo'), folder.file('.')])
+    expect(await failureOf(() => openFileStorage({ file, isReadOnly: true }))).toMatchObject({
+      code: 'ERR_VDPA_NOT_SUPPORTED',
+      message: expect.stringContaining('no ordinary file'),
+    })
+})
+
 test('what makes no sense is refused before anything is opened', async () => {
   const file = folder.file('disk')
   await expect(openFileStorage({ file, createBytes: 100 })).rejects.toThrow(RangeError)
