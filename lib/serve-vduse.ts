@@ -35,7 +35,8 @@ export interface VduseServer extends Closeable, Omit<VduseHost, keyof Closeable>
  * machines and for this package, through `virtio_vdpa` a disk or a network card of this very system.
  *
  * `model` is a device, served on this thread, or a module that makes one, served on a thread of its own. On this thread the program must not
- * drive the device's own node, by this package or otherwise: each change of its mappings waits until this thread has answered, and a synchronous call waits for them. VDUSE carries no control queue and no switch of a write cache, and
+ * drive the device's own node, by this package or otherwise: each change of its mappings waits until this thread has answered, and a synchronous call waits for them. VDUSE carries no control queue, so that a network card
+ * takes frames for any address, and no switch of a write cache, and
  * cannot say NEEDS_RESET: a device whose driver broke a rule rests, and `onRefusal` says why.
  *
  * A server that dies leaves its device: whoever serves the same name with `takeOver` within 30 s goes on where the used rings stand (split rings), and requests

@@ -42,7 +42,7 @@ export interface DeviceHost {
   /** Hears of a rule of the specification that the driver broke. */
   report?(violation: Violation): void
   /**
-   * Whether who drives the device may keep its guest's control queue to himself, as QEMU, DPDK and cloud-hypervisor do at a vhost-user socket: what that queue says is then told by the
+   * Whether who drives the device may keep its guest's control queue to himself, as QEMU, DPDK and cloud-hypervisor do at a vhost-user socket, or there can be none, as with VDUSE: what that queue says is then told by the
    * queues that are enabled, or not at all. Absent: no.
    */
   readonly mayKeepControlQueue?: boolean

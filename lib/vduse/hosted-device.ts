@@ -89,6 +89,8 @@ export class HostedDevice {
       // The kernel's drivers, and what is between, are as they are.
       deviates: (name) => name === 'takes-drivers-as-they-are',
       isTurnOver: () => this.#turns.isOver,
+      // VDUSE carries none: nobody can say which frames are wanted, and Linux takes it that a card without one passes all.
+      mayKeepControlQueue: true,
     })
     this.#config = configOf(ops)
     ops.setConfigCallback(() => this.#configChanged())

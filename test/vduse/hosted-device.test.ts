@@ -296,6 +296,29 @@ describe('a device of VDUSE', () => {
     expect(await request(world, 0, 1)).toBe(0)
   })
 
+  it('gives a card frames for any address, which nobody can tell it: it may be in a bridge', async () => {
+    await host(networkDevice({ mac: '02:00:00:00:00:01' }))
+    const device = stage.kernel.device('d0')
+    const memory = stage.kernel.simulator.allocate(0x1_0000)
+    device.map(IOVA, memory)
+    const [receive, transmit] = [device.setUp(0, memory, IOVA), device.setUp(1, memory, IOVA, { at: 0x4000 })]
+    device.begin()
+    receive.begin()
+    receive.pushAddress(IOVA + BigInt(DATA), 1526, true)
+    receive.commit(1)
+    receive.publish()
+    const frame = new Uint8Array(memory.buffer, DATA + 0x1000 + 12, 60)
+    frame.set([2, 0, 0, 0, 0, 0x99, 2, 0, 0, 0, 0, 1, 8, 0])
+    transmit.begin()
+    transmit.pushAddress(IOVA + BigInt(DATA + 0x1000), 72, false)
+    transmit.commit(2)
+    transmit.publish()
+    device.kick(1)
+    await until(() => transmit.take() === 2)
+    expect(receive.take()).toBe(1)
+    expect(new Uint8Array(memory.buffer, DATA + 12, 60)).toEqual(frame)
+  })
+
   it('tells the driver of a configuration that changed', async () => {
     const model = networkDevice({ mac: '02:00:00:00:00:01' })
     await host(model)
