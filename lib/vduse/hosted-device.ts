@@ -299,7 +299,8 @@ export class HostedDevice {
     const added = status & ~ops.status()
     if ((added & FEATURES_OK) !== 0 && !this.#accept()) return false
     if ((added & DRIVER_OK) !== 0) return this.#begin(status, false)
-    return ops.setStatus(status & ~NEEDS_RESET) !== false
+    // The kernel does not know NEEDS_RESET, and its driver takes it away by a reset alone.
+    return ops.setStatus((status & ~NEEDS_RESET) | (ops.status() & NEEDS_RESET)) !== false
   }
 
   /** What the driver accepted, for the model: the platform bit is of the kernel's asking. The kernel takes any bits, and leaves it to the device to refuse those that it does not offer. */

@@ -346,6 +346,26 @@ describe('a device of VDUSE', () => {
     expect(world.device.handle?.unread).toBe(0)
   })
 
+  it('rests until a reset, whatever status its driver sets meanwhile', async () => {
+    const model = blockDevice({ capacity: 64, queues: 2 })
+    const { device, memory } = await disk(model)
+    const ring = device.setUp(1, memory, IOVA, { at: 0x4000 })
+    await until(() => model.queues[1]?.isReady === true)
+    new DataView(memory.buffer).setUint16(0x1000 + 2, 1000, true)
+    device.kick(0)
+    await until(() => stage.refused.length > 0)
+    expect(device.setStatus(15)).toBe(true)
+    ring.begin()
+    ring.pushAddress(IOVA + BigInt(DATA), 16, false)
+    ring.pushAddress(IOVA + BigInt(DATA + 2048), 1, true)
+    new DataView(memory.buffer).setUint32(DATA, 4, true)
+    ring.commit(3)
+    ring.publish()
+    device.kick(1)
+    await turns(20)
+    expect([ring.take(), model.counters.flushes]).toEqual([-1, 0])
+  })
+
   it('says who broke a ring, and rests', async () => {
     const world = await disk()
     // An available index that is further than the ring is long.
