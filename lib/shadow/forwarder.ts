@@ -309,7 +309,7 @@ export class Forwarder {
       // Segments of no bytes only: no device is needed for them. With IN_ORDER those before it are due first.
       if (this.#parts.guest.isInOrder && this.inFlight > 0) return this.#putBack(id)
       ring.complete(id, 0)
-      if (ring.publish()) this.#parts.call()
+      this.#announce()
       return FORWARDED
     }
     const needed = count > 1 && count <= this.#tableSize ? 1 : count
@@ -412,7 +412,6 @@ export class Forwarder {
 
   /** Device to guest. True when there may be more. */
   #up(): boolean {
-    const { guest, log } = this.#parts
     const from = this.#into
     let left = CHAINS_A_TURN
     try {
@@ -423,13 +422,16 @@ export class Forwarder {
       } while (left > 0 && !from.enableCalls())
     } finally {
       // What was used before a device broke its ring is the guest's.
-      if (left < CHAINS_A_TURN && !this.#isGuestBroken) {
-        // Before the guest sees what was used, the log has it.
-        if (log !== undefined) guest.mark(log)
-        if (guest.ring.publish()) this.#parts.call()
-      }
+      if (left < CHAINS_A_TURN && !this.#isGuestBroken) this.#announce()
     }
     return left === 0
+  }
+
+  /** Before the guest sees what was used, the log has it. */
+  #announce(): void {
+    const { guest, log, call } = this.#parts
+    if (log !== undefined) guest.mark(log)
+    if (guest.ring.publish()) call()
   }
 
   /** Chains that are one descriptor in the device's ring: how many. 0 where the next is not, or there is none. */

@@ -213,6 +213,27 @@ test('a chain of nothing, one past the end of memory, and a table that lies nowh
   guest.close()
 })
 
+test('a chain of nothing is in the log before its guest sees it as used', async () => {
+  const marked: (readonly [address: number, used: number])[] = []
+  const { device, guest, shadows } = await makeNetWorld([], {}, (world) => {
+    const log = new DirtyLog(world.guest.memory)
+    const used = () => new DataView(world.guest.region.buffer, 0x8000).getUint16(0x1000 + 2, true)
+    return { log: Object.assign(log, { mark: (address: number) => void marked.push([address, used()]) }) }
+  })
+  await device.addressSpace(0).map(guest.memory)
+  await ShadowQueue.beginAll(shadows)
+  await device.start()
+  const view = new DataView(guest.region.buffer, 0x8000)
+  view.setUint32(0, BASE, true)
+  view.setUint16(16 * SIZE + 2, 1, true)
+  guest.kicks[1]?.signal()
+  await until(() => view.getUint16(0x1000 + 2, true) === 1)
+  const entry = BASE + 0x8000 + 0x1000 + 4
+  expect(marked.find(([address]) => address === entry)).toEqual([entry, 0])
+  await device.close()
+  guest.close()
+})
+
 test('a table of 4 GiB takes no more memory than can be reached of it', async () => {
   const { device, guest, shadows, broken } = await makeNetWorld(['VIRTIO_F_RING_INDIRECT_DESC'])
   await device.addressSpace(0).map(guest.memory)
