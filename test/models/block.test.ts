@@ -294,4 +294,8 @@ test('the write cache is switched by a write to its own byte, or to more than th
   expect(device.config[WCE_AT]).toBe(1)
   device.writeConfig(WCE_AT - 2, Uint8Array.of(9, 9, 0, 9))
   expect([...device.config.subarray(WCE_AT - 2, WCE_AT + 2)]).toEqual([0, 0, 0, 0])
+  // A reset finds it as it was before the first of any number of switches.
+  for (let count = 0; count < 2; count++) device.writeConfig(WCE_AT, Uint8Array.of(1))
+  device.reset()
+  expect(device.config[WCE_AT]).toBe(0)
 })

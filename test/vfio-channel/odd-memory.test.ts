@@ -1,12 +1,12 @@
 // Memory that a client shows which is none, or lies where no file has anything: it is refused with an errno, and the server goes on.
 
 import { execFileSync } from 'node:child_process'
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, it, jest } from '@jest/globals'
 import { blockDevice, serveVfioChannel } from '../../lib/serve'
 import { encodeFrame, frameKinds } from '../../lib/vfio-channel/frames'
 import type { ChannelServer } from '../../lib/vfio-channel/server'
-import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
+import { describeNative, leftOpen, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 import { hearUncaught } from '../uncaught'
 import { until } from '../until'
 
@@ -76,5 +76,27 @@ describeNative('memory of a client', (backend) => {
     expect([...results].filter((result) => result > 0n || result < -133n)).toEqual([])
     expect(results.has(0n)).toBe(kind === 'a node without an end')
     expect([uncaught, server.refusals]).toEqual([[], []])
+  })
+
+  it('that was shown, and interrupts that nobody asked for, are given back when the client leaves', async () => {
+    const memory = backend().allocate(4096, { name: 'left-behind' })
+    const mapped = () => readFileSync('/proc/self/maps', 'utf8').split('left-behind').length - 1
+    const eventfd = backend().eventfd()
+    const own = openDescriptors()
+    const socket = backend().sockets.connect(server.path)
+    socket.send(encodeFrame(frameKinds.MAP_DMA, 0n, new Uint8Array(BigUint64Array.of(4096n, 0n).buffer)), [
+      memory.fd ?? -1,
+    ])
+    socket.send(encodeFrame(frameKinds.SET_INTERRUPT, 7n), [eventfd.fd])
+    const answers = new Uint8Array(32)
+    let length = 0
+    await until(() => (length += socket.receive(answers, length, 32 - length)?.length ?? 0) === 32)
+    const view = new DataView(answers.buffer)
+    expect([view.getBigInt64(8, true), view.getBigInt64(24, true), mapped()]).toEqual([0n, 0n, 2])
+    socket.close()
+    await until(() => !server.hasClient)
+    expect([leftOpen(own), mapped()]).toEqual([[], 1])
+    memory.close()
+    eventfd.close()
   })
 })
