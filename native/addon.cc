@@ -21,6 +21,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ExportFile(exports);
   ExportRegion(env, exports);
   ExportSocket(env, exports);
+  ExportStream(env, exports);
   AddVerb<JsAbi>(exports, "abi");
   exports.Set("pageSize", Napi::Number::New(env, static_cast<double>(::sysconf(_SC_PAGESIZE))));
   return exports;

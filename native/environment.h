@@ -46,7 +46,17 @@ class Resource {
 };
 
 /// The classes that JavaScript sees.
-enum class Kind : uint32_t { kDescriptor, kDoorbell, kEventfd, kFile, kRegion, kSocket, kWatch, kKinds };
+enum class Kind : uint32_t {
+  kDescriptor,
+  kDoorbell,
+  kEventfd,
+  kFile,
+  kRegion,
+  kSocket,
+  kStream,
+  kWatch,
+  kKinds
+};
 
 /// Used on the environment's own thread only.
 class Environment : public std::enable_shared_from_this<Environment> {

@@ -11,6 +11,7 @@ void ExportEventfd(Napi::Env env, Napi::Object exports);
 void ExportFile(Napi::Object exports);
 void ExportRegion(Napi::Env env, Napi::Object exports);
 void ExportSocket(Napi::Env env, Napi::Object exports);
+void ExportStream(Napi::Env env, Napi::Object exports);
 
 /// mapDoorbell(offset), a verb of descriptors.
 napi_value JsMapDoorbell(Descriptor& self, const Napi::CallbackInfo& info);

@@ -51,7 +51,8 @@ PollWatch::PollWatch(std::shared_ptr<Environment> environment, int fd, Mode mode
   handle_->environment->HandleOpened();
   uv_unref(reinterpret_cast<uv_handle_t*>(&handle_->poll));
   napi_create_reference(handle_->environment->env(), listener, 1, &listener_);
-  const int started = uv_poll_start(&handle_->poll, UV_READABLE, OnPoll);
+  const int event = mode == Mode::kWritable ? UV_WRITABLE : UV_READABLE;
+  const int started = uv_poll_start(&handle_->poll, event, OnPoll);
   if (started != 0) {
     Stop();
     ThrowErrno("epoll_ctl", -started);

@@ -1,4 +1,4 @@
-// A JavaScript function that is called when a descriptor can be read.
+// A JavaScript function that is called when a descriptor can be read, or written.
 #pragma once
 
 #include <node_api.h>
@@ -17,6 +17,7 @@ class PollWatch final : public Resource, public std::enable_shared_from_this<Pol
 
   /// What the listener is told.
   enum class Mode {
+    kWritable,  ///< nothing: it writes by itself, and is called again as long as there is room
     kReadable,  ///< nothing: it reads by itself, and is called again as long as there is something to read
     kRequests,  ///< the same, where what it reads it answers, and the next request comes soon: it is called
                 ///< some times before the loop has its turn

@@ -59,8 +59,8 @@ export type Op = Call['op']
 export type SocketCall =
   | { readonly op: 'listen' | 'connect' | 'accept'; readonly path: string }
   | { readonly op: 'socketPair' }
-  | { readonly op: 'socketOf'; readonly fd: number }
-  | { readonly op: 'sendmsg' | 'recvmsg'; readonly bytes: Uint8Array }
+  | { readonly op: 'socketOf' | 'streamOf'; readonly fd: number }
+  | { readonly op: 'sendmsg' | 'recvmsg' | 'streamWrite' | 'streamRead'; readonly bytes: Uint8Array }
 
 /** The ops of socket calls. */
 export const socketOps: readonly ShownCall['op'][] = [
@@ -69,8 +69,11 @@ export const socketOps: readonly ShownCall['op'][] = [
   'accept',
   'socketPair',
   'socketOf',
+  'streamOf',
   'sendmsg',
   'recvmsg',
+  'streamWrite',
+  'streamRead',
 ] satisfies SocketCall['op'][]
 
 /** Every call that an interceptor is shown. */

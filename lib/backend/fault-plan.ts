@@ -31,8 +31,11 @@ export const faultyOps = [
   'accept',
   'socketPair',
   'socketOf',
+  'streamOf',
   'sendmsg',
   'recvmsg',
+  'streamWrite',
+  'streamRead',
   'close',
 ] as const satisfies readonly ShownCall['op'][]
 

@@ -2,7 +2,7 @@
 
 import type { Subscription } from './backend.js'
 import { shown, type Witness } from './interceptor.js'
-import type { ReceivedPart, SocketListener, StreamSocket, UnixSockets } from './sockets.js'
+import type { ByteStream, ReceivedPart, SocketListener, StreamSocket, UnixSockets } from './sockets.js'
 
 /** The sockets of the inner backend. */
 export class InterceptedSockets implements UnixSockets {
@@ -30,6 +30,11 @@ export class InterceptedSockets implements UnixSockets {
 
   socketOf(fd: number): StreamSocket {
     return this.#wrap(this.#witness.socket({ op: 'socketOf', fd }, () => this.#inner.socketOf(fd)))
+  }
+
+  streamOf(fd: number): ByteStream {
+    const stream = this.#witness.socket({ op: 'streamOf', fd }, () => this.#inner.streamOf(fd))
+    return new InterceptedByteStream(stream, this.#witness)
   }
 
   #wrap(socket: StreamSocket): StreamSocket {
@@ -103,6 +108,46 @@ class InterceptedStream implements StreamSocket {
 
   onReadable(listener: () => void): Subscription {
     return this.#inner.onReadable(listener)
+  }
+
+  close(): void {
+    this.#inner.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+class InterceptedByteStream implements ByteStream {
+  readonly #inner: ByteStream
+  readonly #witness: Witness
+
+  constructor(inner: ByteStream, witness: Witness) {
+    this.#inner = inner
+    this.#witness = witness
+  }
+
+  get fd(): number {
+    return this.#inner.fd
+  }
+
+  get isClosed(): boolean {
+    return this.#inner.isClosed
+  }
+
+  read(target: Uint8Array): number | undefined {
+    const make = () => this.#inner.read(target)
+    return this.isClosed ? make() : this.#witness.socket({ op: 'streamRead', bytes: shown(target) }, make)
+  }
+
+  write(bytes: Uint8Array): number {
+    const make = () => this.#inner.write(bytes)
+    return this.isClosed ? make() : this.#witness.socket({ op: 'streamWrite', bytes: shown(bytes) }, make)
+  }
+
+  onReady(event: 'readable' | 'writable', listener: () => void): Subscription {
+    return this.#inner.onReady(event, listener)
   }
 
   close(): void {

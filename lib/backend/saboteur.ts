@@ -49,8 +49,11 @@ const syscalls: Readonly<Record<FaultyOp, string>> = {
   accept: 'accept4',
   socketPair: 'socketpair',
   socketOf: 'fcntl',
+  streamOf: 'fcntl',
   sendmsg: 'sendmsg',
   recvmsg: 'recvmsg',
+  streamWrite: 'write',
+  streamRead: 'read',
   close: 'close',
 }
 

@@ -5,7 +5,7 @@ import type { Subscription } from './backend.js'
 
 /** A descriptor that came through a socket. It is the receiver's: whoever has it closes it. */
 export interface PassedFile extends Releasable {
-  /** Its number here, for `adopt()`, `eventfd()` or `socketOf()`, which make duplicates. Throws ERR_VDPA_CLOSED after close. */
+  /** Its number here, for `adopt()`, `eventfd()`, `socketOf()` or `streamOf()`, which make duplicates. Throws ERR_VDPA_CLOSED after close. */
   readonly fd: number
 }
 
@@ -36,6 +36,22 @@ export interface StreamSocket extends Releasable {
   onReadable(listener: () => void): Subscription
 }
 
+/** One end of a stream of bytes that somebody passed: of a pipe, of a stream socket, or a file, from where it is. No verb sleeps, but for a file's disk. */
+export interface ByteStream extends Releasable {
+  /** The descriptor. Throws ERR_VDPA_CLOSED after close. */
+  readonly fd: number
+  /**
+   * Reads what comes next, up to `target.length` bytes; undefined when there is nothing now, 0 at the end. EBADF for an end that is written to; ECONNRESET, EIO.
+   */
+  read(target: Uint8Array): number | undefined
+  /**
+   * Writes; returns how many of the bytes went, and 0 when the other side takes nothing now. EBADF for an end that is read from; EPIPE, ENOSPC, EFBIG.
+   */
+  write(bytes: Uint8Array): number
+  /** Calls `listener` whenever `read()`, or `write()`, has something to do, the end and failures included. One listener at a time (ERR_VDPA_STATE). */
+  onReady(event: 'readable' | 'writable', listener: () => void): Subscription
+}
+
 /** A UNIX socket that listens. Its `close()` takes the path away as well. */
 export interface SocketListener extends Releasable {
   /** Where it listens. */
@@ -59,4 +75,9 @@ export interface UnixSockets {
   pair(): readonly [StreamSocket, StreamSocket]
   /** A stream socket that somebody passed, through a duplicate of the fd, which stays the caller's. ENOTSOCK, EPROTOTYPE (no stream), EBADF. */
   socketOf(fd: number): StreamSocket
+  /**
+   * One end of a pipe, a stream socket or a file that somebody passed, through a duplicate of the fd, which stays the caller's. EINVAL for another kind of descriptor,
+   * EPROTOTYPE for another kind of socket, EBADF. Since 0.1.0.
+   */
+  streamOf(fd: number): ByteStream
 }

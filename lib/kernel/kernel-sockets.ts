@@ -6,6 +6,7 @@ import type { PassedFile, ReceivedPart, SocketListener, StreamSocket, UnixSocket
 import { checkBytes, checkInteger, checkString, trueLength } from '../base/checks.js'
 import { isVdpaError } from '../base/errors.js'
 import { errno } from '../uapi/errno.js'
+import { KernelByteStream } from './kernel-stream.js'
 import { SubscriptionSlot } from './kernel-subscription.js'
 import { warnIfCollected } from './leak-warning.js'
 import { isRefused, type NativeAddon, type NativePassedFile, type NativeSocket } from './native.js'
@@ -215,6 +216,11 @@ export class KernelSockets implements UnixSockets {
   socketOf(fd: number): KernelStreamSocket {
     checkInteger(fd, 'fd', 0, 0x7fff_ffff)
     return new KernelStreamSocket(madeOr(this.#addon.socketOf(fd), this.#refuse, { path: `fd ${fd}` }), this.#refuse)
+  }
+
+  streamOf(fd: number): KernelByteStream {
+    checkInteger(fd, 'fd', 0, 0x7fff_ffff)
+    return new KernelByteStream(madeOr(this.#addon.streamOf(fd), this.#refuse, { path: `fd ${fd}` }), this.#refuse)
   }
 
   /** What a program leaves that was ended before it could close: a socket that refuses connections. */

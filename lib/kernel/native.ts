@@ -46,6 +46,8 @@ export interface NativeAddon {
   socketPair(): readonly [NativeSocket, NativeSocket] | Refused
   /** A duplicate of the caller's own; -EPROTOTYPE when it is no stream. */
   socketOf(fd: number): NativeSocket | Refused
+  /** A duplicate of the caller's own: a pipe's end, a stream socket or a file; -EINVAL for another kind, -EPROTOTYPE for another socket. */
+  streamOf(fd: number): NativeStream | Refused
   /** F_OFD_SETLK of a whole file: -EAGAIN where another open file has a lock that does not go with it. */
   lockFile(fd: number, isExclusive: boolean): Result
   /** preadv2(2) with RWF_NOWAIT: how many bytes of the file were in memory; -EAGAIN for none, -EOPNOTSUPP where the file system cannot tell. */
@@ -147,6 +149,22 @@ export interface NativeSocket {
   send(bytes: Uint8Array, descriptors: readonly number[]): Result
   /** Calls back from libuv's poll whenever the socket is readable. */
   watch(listener: () => void): NativeWatch | Refused
+  /** close(2). */
+  close(): void
+}
+
+/** One end of a stream of bytes. Nothing but a file's disk is waited for; after close the verbs answer -EBADF. */
+export interface NativeStream {
+  /** The number, which is nobody's after close. */
+  readonly fd: number
+  /** Whether it can be watched: all but files can. */
+  readonly isPolled: boolean
+  /** preadv2(2) or recv(2), without waiting; -EAGAIN when there is nothing now. */
+  read(bytes: Uint8Array): Result
+  /** pwritev2(2) or send(2), without waiting; -EAGAIN when there is no room now. */
+  write(bytes: Uint8Array): Result
+  /** Calls back from libuv's poll whenever it is readable, or writable. */
+  watch(listener: () => void, isWritable: boolean): NativeWatch | Refused
   /** close(2). */
   close(): void
 }

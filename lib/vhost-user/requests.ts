@@ -315,7 +315,7 @@ const handlers: Handlers = {
   },
   SET_INFLIGHT_FD: () => undefined,
   SET_DEVICE_STATE_FD: (connection, { direction, phase }, [file]) => {
-    const { device } = connection
+    const { device, sockets } = connection
     if (file === undefined) return undefined
     if (direction > 1 || phase !== 0)
       throw protocolError('SET_DEVICE_STATE_FD', `direction ${direction} in phase ${phase}`)
@@ -326,8 +326,8 @@ const handlers: Handlers = {
     const { deviceId } = device
     connection.transfer =
       direction === 0
-        ? StateTransfer.save(file, encodeDeviceState({ deviceId, commands: device.saveState() }))
-        : StateTransfer.load(file, (bytes, isWanted) => {
+        ? StateTransfer.save(sockets, file, encodeDeviceState({ deviceId, commands: device.saveState() }))
+        : StateTransfer.load(sockets, file, (bytes, isWanted) => {
             if (device.isLive) throw protocolError('SET_DEVICE_STATE_FD', 'queues were started under the transfer')
             return device.loadState(decodeDeviceState(bytes, deviceId).commands, isWanted)
           })

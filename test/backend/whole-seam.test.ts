@@ -6,7 +6,7 @@ import type { Backend, Doorbell, Eventfd, Handle, NetlinkSocket } from '../../li
 import { FaultyBackend } from '../../lib/backend/faulty-backend.js'
 import { RecordingBackend } from '../../lib/backend/recording-backend.js'
 import { replay } from '../../lib/backend/replay.js'
-import type { SocketListener, StreamSocket, UnixSockets } from '../../lib/backend/sockets.js'
+import type { ByteStream, SocketListener, StreamSocket, UnixSockets } from '../../lib/backend/sockets.js'
 import { formatTrace, parseTrace } from '../../lib/backend/trace.js'
 import type { MemoryRegion } from '../../lib/memory/memory-region.js'
 
@@ -68,6 +68,15 @@ const stream: Table<StreamSocket> = {
   close: { args: [] },
   [Symbol.dispose]: { args: [], also: 'close' },
 }
+const byteStream: Table<ByteStream> = {
+  fd: { is: 14 },
+  isClosed: { is: false },
+  read: { args: [bytes], gives: 2 },
+  write: { args: [bytes], gives: 72 },
+  onReady: { args: ['writable', listener], gives: subscription },
+  close: { args: [] },
+  [Symbol.dispose]: { args: [], also: 'close' },
+}
 const socketListener: Table<SocketListener> = {
   path: { is: '/run/socket' },
   isClosed: { is: false },
@@ -100,6 +109,7 @@ const sockets: Table<UnixSockets> = {
   connect: { args: ['/run/socket'], gives: inner(stream) },
   pair: { args: [], gives: [inner(stream), inner(stream)] },
   socketOf: { args: [7], gives: inner(stream) },
+  streamOf: { args: [7], gives: inner(byteStream) },
 }
 const backend: Table<Backend> = {
   name: { is: 'whole' },
@@ -220,6 +230,9 @@ test.each([
   ['accept', 'EMFILE', (of: UnixSockets) => of.listen('/run/socket').accept()],
   ['socketPair', 'ENFILE', (of: UnixSockets) => of.pair()],
   ['socketOf', 'ENOTSOCK', (of: UnixSockets) => of.socketOf(7)],
+  ['streamOf', 'EMFILE', (of: UnixSockets) => of.streamOf(7)],
+  ['streamWrite', 'EPIPE', (of: UnixSockets) => of.streamOf(7).write(bytes)],
+  ['streamRead', 'EIO', (of: UnixSockets) => of.streamOf(7).read(bytes)],
   ['sendmsg', 'EPIPE', (of: UnixSockets) => of.connect('/run/socket').send(bytes)],
   ['recvmsg', 'ECONNRESET', (of: UnixSockets) => of.connect('/run/socket').receive(bytes, 0, 1)],
 ] as const)('the saboteur refuses %s', (op, code, act) => {

@@ -22,6 +22,7 @@ const elsewhere: Readonly<Record<string, string>> = {
   'DemandIotlb.onReadable(listener)':
     'the listener of a miss server, or of a test: the scheduler calls it, as an eventfd’s',
   'DeviceHost.schedule(work)': 'the work is of a device, which is a row',
+  'ByteStream.onReady(listener)': 'the kernel alone calls it, on a turn of its own: test/native',
   'DeviceOps.setConfigCallback(callback)': 'the callback is ours; the operations are a row',
   'DeviceOps.setQueueCallback(callback)': 'the callback is ours; the operations are a row',
   'DeviceOps.whenQuiet':

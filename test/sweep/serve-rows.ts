@@ -83,6 +83,23 @@ const loggingFrontEnd: ServeRow['live'] = async ({ path }, { kernel, end }) => {
   }
 }
 
+/** One that has the device's state written, and read again. */
+const movingFrontEnd: ServeRow['live'] = async ({ path }, { kernel, end }) => {
+  using front = new FrontEnd(kernel, path)
+  const [one, other] = kernel.sockets.pair()
+  using from = one
+  using into = other
+  end.addEventListener('abort', () => front.close())
+  await front.begin(0n, 1n << 16n)
+  const outcomes: bigint[] = []
+  for (const [direction, file] of [from, into].entries()) {
+    outcomes.push((await front.ask('SET_DEVICE_STATE_FD', words(direction, 0), [file.fd])).value)
+    file.close()
+    outcomes.push((await front.ask('CHECK_DEVICE_STATE')).value)
+  }
+  return outcomes.every((outcome) => (outcome & 0xffn) === 0n)
+}
+
 function region({ path, serve }: Served, { systems: { client } }: Visit): SocketRegion {
   if (client.sockets === undefined || serve === undefined) throw new Error('no sockets')
   return new SocketRegion(client.sockets.connect(path), { path: 'vfio-channel:test', timeout: 200, rest: serve })
@@ -162,6 +179,17 @@ export const serveRows: readonly ServeRow[] = [
     least: 5,
     begin: (socket, { server: backend }) => Promise.resolve(serveVhostUser(model(), { socket, backend })),
     live: frontEnd,
+  },
+  {
+    verb: 'serveVhostUser(), while its front end carries the state elsewhere',
+    refused: 'server',
+    codes: [
+      ['EMFILE', 1],
+      ['EIO', 1],
+    ],
+    least: 12,
+    begin: (socket, { server: backend }) => Promise.resolve(serveVhostUser(model(), { socket, backend })),
+    live: movingFrontEnd,
   },
   {
     verb: 'bridgeVhostUser()',

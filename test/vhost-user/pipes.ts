@@ -2,7 +2,7 @@
 
 import { expect } from '@jest/globals'
 import { spawnSync } from 'node:child_process'
-import { constants, openSync, writeSync } from 'node:fs'
+import { constants, openSync, writeSync, readSync } from 'node:fs'
 
 /** Both ends of a pipe with a name, which nobody waits at. */
 export function pipe(path: string): { readonly read: number; readonly write: number } {
@@ -17,5 +17,21 @@ export function fill(fd: number): void {
     for (;;) writeSync(fd, new Uint8Array(4096))
   } catch (failure) {
     expect(failure).toMatchObject({ code: 'EAGAIN' })
+  }
+}
+
+/** All that is in it, once its writers have gone. */
+export async function readAll(fd: number): Promise<Uint8Array> {
+  const bytes: number[] = []
+  const target = new Uint8Array(4096)
+  for (;;) {
+    try {
+      const length = readSync(fd, target)
+      if (length === 0) return Uint8Array.from(bytes)
+      bytes.push(...target.subarray(0, length))
+    } catch (failure) {
+      if ((failure as { code?: string }).code !== 'EAGAIN') throw failure
+      await new Promise((resolve) => setImmediate(resolve))
+    }
   }
 }
