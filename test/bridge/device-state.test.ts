@@ -101,4 +101,46 @@ describeNative('a state that comes to a bridge whose policy takes its time', (ba
     expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
     expect([await world.vlans(), world.bridge.refusals]).toEqual([[], [expect.stringContaining('under the transfer')]])
   })
+
+  it('is refused where the device was reset meanwhile', async () => {
+    begin()
+    await using world = await slow(5000)
+    await world.begin(vlan(3))
+    await until(() => world.asked.length > 0)
+    expect(await world.front.acknowledged('RESET_DEVICE')).toBe(0n)
+    await world.allow()
+    expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
+    await world.front.begin(0n, STATUS)
+    expect([await world.vlans(), world.bridge.refusals]).toEqual([[], [expect.stringContaining('under the transfer')]])
+  })
+
+  it('is of the driver that goes on, and not of the one that begins its rings anew after it', async () => {
+    begin()
+    await using world = await slow(5000)
+    await world.begin(vlan(4))
+    expect((await world.front.ask('CHECK_DEVICE_STATE')).value).toBe(0n)
+    expect(await world.vlans()).toEqual([4])
+    for (const index of [0, 1, 2, 3, 4]) await world.front.ask('GET_VRING_BASE', words(index, 0))
+    expect([await world.vlans(), world.bridge.refusals]).toEqual([[], []])
+  })
+
+  it('is refused once it is longer than any, however much is to come', async () => {
+    begin()
+    await using world = await slow(5000)
+    const { front, bridge } = world
+    const { read, write } = pipe(file('long'))
+    expect((await front.ask('SET_DEVICE_STATE_FD', words(LOAD, 0), [read])).value).toBe(OK)
+    closeSync(read)
+    // Nobody reads any more: EPIPE.
+    await until(() => {
+      try {
+        for (;;) writeSync(write, new Uint8Array(4096))
+      } catch (failure) {
+        return (failure as { code?: unknown }).code === 'EPIPE'
+      }
+    })
+    closeSync(write)
+    expect((await front.ask('CHECK_DEVICE_STATE')).value).toBe(0x101n)
+    expect(bridge.refusals).toEqual([expect.stringContaining('more than 1048576 bytes')])
+  })
 })

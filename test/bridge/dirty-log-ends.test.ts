@@ -1,10 +1,10 @@
 // How logging ends that a front end wanted, when it should not have begun, and when something ends under it.
 
 import { expect, it } from '@jest/globals'
-import { closeSync, ftruncateSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { bit } from '../../lib/base/bits'
 import { netFeatureBits as net } from '../../lib/uapi/virtio-features'
-import { describeNative } from '../native/support'
+import { describeNative, openDescriptors } from '../native/support'
 import { readSector, sectorReader } from '../vhost-user/disk-requests'
 import { FrontEnd, words, type GuestQueue } from '../vhost-user/front-end'
 import { until } from '../until'
@@ -173,6 +173,22 @@ describeNative('a bridge that logs, and ends', (backend) => {
     await device.close()
     front.close()
     expect([bridge.isLogging, simulator.descriptors]).toEqual([false, []])
+  })
+
+  it('has nothing of a log in whose place another one came', async () => {
+    begin()
+    await using world = await disk()
+    using front = new FrontEnd(backend(), world.bridge.path)
+    await front.begin(packed | eventIdx, STATUS)
+    const [log, next] = [newLog(), newLog()]
+    const { ino } = fstatSync(log.fd)
+    const ofLog = () =>
+      [...openDescriptors().values()].filter((what) => what.includes(`:${ino} `) || what.endsWith(`:${ino}`))
+    expect(await log.give(front)).toBe(0n)
+    log.region.close()
+    expect(ofLog().length).toBeGreaterThan(0)
+    expect(await next.give(front)).toBe(0n)
+    expect(ofLog()).toEqual([])
   })
 
   it('ends the connection of who makes its log shorter', async () => {
