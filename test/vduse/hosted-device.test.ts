@@ -237,6 +237,16 @@ describe('a device of VDUSE', () => {
     expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
   })
 
+  it('is not begun again by a kick that comes while a kernel that tells takes a queue away', async () => {
+    stage.kernel = new PretendedKernel(1, 3n)
+    const model = blockDevice({ capacity: 64 })
+    const { device, memory, ring } = await disk(model)
+    // The server has agreed, and the kernel has not changed the queue yet.
+    expect(device.ask(types.VDUSE_SET_VQ_READY, vduseVqReady.encode({ num: 0, ready: 0 }))).toBeDefined()
+    expect(await request({ device, memory, ring }, 0, 1)).toBe(-1)
+    expect(model.queues.map(({ isReady }) => isReady)).toEqual([false])
+  })
+
   it('tries no interrupts while it is suspended, since the kernel takes none, and does again after a reset', async () => {
     stage.kernel = new PretendedKernel(1, 3n)
     const model = networkDevice({ mac: '02:00:00:00:00:01' })
