@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, it, jest } from '@jest/globals'
 import { blockDevice, serveVfioChannel } from '../../lib/serve'
+import { errno } from '../../lib/uapi/errno'
 import { encodeFrame, frameKinds } from '../../lib/vfio-channel/frames'
 import type { ChannelServer } from '../../lib/vfio-channel/server'
 import { describeNative, leftOpen, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
@@ -98,5 +99,27 @@ describeNative('memory of a client', (backend) => {
     expect([leftOpen(own), mapped()]).toEqual([[], 1])
     memory.close()
     eventfd.close()
+  })
+
+  it('that crosses other memory, or is one piece too many, leaves nothing behind', async () => {
+    const memory = backend().allocate(4096)
+    const socket = backend().sockets.connect(server.path)
+    const answer = new Uint8Array(16)
+    const show = async (at: bigint) => {
+      const payload = new Uint8Array(BigUint64Array.of(4096n, 0n).buffer)
+      socket.send(encodeFrame(frameKinds.MAP_DMA, at, payload), [memory.fd ?? -1])
+      await until(() => {
+        server.serve()
+        return socket.receive(answer, 0, 16) !== undefined
+      })
+      return Number(new DataView(answer.buffer).getBigInt64(8, true))
+    }
+    for (let piece = 0n; piece < 512n; piece++) expect(await show(piece << 12n)).toBe(0)
+    const full = openDescriptors()
+    expect([await show(0n), await show(512n << 12n)]).toEqual([-errno.EEXIST, -errno.ENOSPC])
+    expect(leftOpen(full)).toEqual([])
+    socket.close()
+    await until(() => !server.hasClient)
+    memory.close()
   })
 })
