@@ -3,9 +3,11 @@
 import { afterEach, beforeEach, expect, it } from '@jest/globals'
 import { blockDevice, serveVfioChannel } from '../../lib/serve'
 import { errno } from '../../lib/uapi/errno'
+import { requests } from '../../lib/uapi/vhost'
+import { encodeMessage } from '../../lib/vfio-channel/codec'
 import type { ChannelServer } from '../../lib/vfio-channel/server'
 import { SocketRegion } from '../../lib/vfio-channel/socket-region'
-import { IOTLB_BYTES, IOTLB_LAST } from '../../lib/vfio-channel/today'
+import { answerBytes, IOTLB_BYTES, IOTLB_LAST } from '../../lib/vfio-channel/today'
 import { TodayClient } from '../../lib/vfio-channel/today-client'
 import { describeNative, openDescriptors, TemporaryFolder, untilNoneIsOpen } from '../native/support'
 
@@ -82,5 +84,13 @@ describeNative('many calls at once', (backend) => {
     region.finish()
     region.close()
     expect(await codes).toEqual(Array(200).fill('EAGAIN'))
+  })
+
+  it('of which one is refused are not answered by what was asked before it', () => {
+    const region = connect(() => server.serve())
+    region.pwrite(encodeMessage(BigInt(requests.VHOST_GET_FEATURES.number), 1, new Uint8Array(8)), 0n)
+    expect(() => region.pwrite(new Uint8Array(7), 0n)).toThrow('EINVAL')
+    expect(() => region.pread(new Uint8Array(answerBytes(8)), 0n)).toThrow('EAGAIN')
+    region.close()
   })
 })
