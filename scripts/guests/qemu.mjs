@@ -64,8 +64,14 @@ export const kernelWords = (kernel, archive) => [
   ...['-append', 'console=ttyS0 quiet loglevel=2 panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check'],
 ]
 
-/** Boots a guest that runs `script` with busybox. Its console is this process's output. Resolves with its end. */
-export async function runGuest({ script, devices, memory }) {
+/** Where it can be asked (QMP), and whether it waits for a guest that another one sends. */
+const migrationWords = (monitor, incoming) => [
+  ...(monitor === undefined ? [] : ['-qmp', `unix:${monitor},server=on,wait=off`]),
+  ...(incoming ? ['-incoming', 'defer'] : []),
+]
+
+/** Boots a guest that runs `script` with busybox, or waits for one. Its console is this process's output. Resolves with its end. */
+export async function runGuest({ script, devices, memory, monitor, incoming }) {
   const kernel = await newestCached('6.12')
   // As many processors as queue pairs: Linux uses no more pairs than it has processors.
   const processors = Math.max(1, ...devices.map((device) => Number(/,queues=(\d+)/.exec(device)?.[1] ?? 1)))
@@ -74,6 +80,7 @@ export async function runGuest({ script, devices, memory }) {
     ...['-smp', `${processors}`],
     ...kernelWords(kernel, archive),
     ...devices.flatMap(deviceWords),
+    ...migrationWords(monitor, incoming),
   ]
   return boot({ command: QEMU, script, modules: modulesOf(kernel, MODULES), wordsOf })
 }

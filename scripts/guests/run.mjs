@@ -1,7 +1,7 @@
 // `node scripts/guests/run.mjs [--machine uml|qemu|iommu|vdpa] [--memory 96M] --script 'ip link' <socket>:<virtio id> …`: boots a guest whose devices are at these
 // vhost-user sockets, runs the script in it with busybox, and ends with it. SIGTERM ends the guest as kill -9 would. `--check` boots nothing; `--firmware` (vdpa)
-// boots what is on the disk, and no Linux. Exit code 2:
-// there is no guest to boot here, and stderr says why.
+// boots what is on the disk, and no Linux. `--monitor` (qemu) is the socket at which QEMU can be asked (QMP), and with `--incoming` it waits for a guest that another
+// one sends. Exit code 2: there is no guest to boot here, and stderr says why.
 import { parseArgs } from 'node:util'
 
 const machines = {
@@ -18,6 +18,8 @@ const { values, positionals } = parseArgs({
     memory: { type: 'string' },
     check: { type: 'boolean' },
     firmware: { type: 'boolean', default: false },
+    monitor: { type: 'string' },
+    incoming: { type: 'boolean', default: false },
   },
 })
 const machine = machines[values.machine]
@@ -29,8 +31,8 @@ if (reason !== undefined) {
   process.exit(2)
 }
 if (values.check !== true) {
-  const { memory = machine.memory, script, firmware } = values
-  const { code, signal } = await runGuest({ script, devices: positionals, memory, firmware })
+  const { memory = machine.memory, script, firmware, monitor, incoming } = values
+  const { code, signal } = await runGuest({ script, devices: positionals, memory, firmware, monitor, incoming })
   // It ends with 0 when it was switched off.
   process.exitCode = signal === null ? (code ?? 1) : 1
 }

@@ -34,8 +34,9 @@ export class Guest {
   #hasEnded = false
   #output = ''
 
-  constructor(script: string, devices: readonly string[], machine: Machine = 'uml') {
-    const words = [runner, '--machine', machine, '--script', script, ...devices]
+  /** `more` words are the machine's own: `--monitor`, `--incoming`. */
+  constructor(script: string, devices: readonly string[], machine: Machine = 'uml', more: readonly string[] = []) {
+    const words = [runner, '--machine', machine, ...more, '--script', script, ...devices]
     // The environment as the test sees it: without being told, a child has that of jest.
     this.#process = spawn(process.execPath, words, { env: process.env })
     const hear = (chunk: Buffer) => {
