@@ -119,7 +119,11 @@ export class MemoryTable {
       })
       if (found === undefined) return undefined
       const offset = Number(at - found.description.guestAddress)
-      const slice = { region: found.memory, offset, size: Math.min(size - done, Number(found.description.size) - offset) }
+      const slice = {
+        region: found.memory,
+        offset,
+        size: Math.min(size - done, Number(found.description.size) - offset),
+      }
       slices.push(slice)
       done += slice.size
     }
