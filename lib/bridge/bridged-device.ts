@@ -315,7 +315,10 @@ export class BridgedDevice implements HostedDevice {
 
   async #start(plan: RunPlan): Promise<Run> {
     this.#life++
-    return (this.#run = await Run.start(this.#runHost, plan, this.#keptFor(plan)))
+    const run = await Run.start(this.#runHost, plan, this.#keptFor(plan))
+    // What a front end before this one wanted is nothing to go back to.
+    this.#logWishes = this.writeLog.wishes
+    return (this.#run = run)
   }
 
   /** Whether the table takes away what the device has, or wants a place where a ring of ours is. */
