@@ -71,7 +71,7 @@ export class BridgedDevice implements HostedDevice {
   #last: Promise<void> = Promise.resolve()
   #waiting = 0
   readonly #onConfig = () => this.#listener?.configChanged()
-  readonly #onNeedsReset = () => this.#listener?.broken()
+  readonly #onNeedsReset = () => this.#listener?.needsReset()
 
   constructor({ device, offer, host, memorySlots, shadow }: BridgedDeviceOptions) {
     this.#device = device

@@ -11,6 +11,8 @@ export interface DeviceListener {
   configChanged(): void
   /** The driver broke a rule: the device rests until it is made anew. */
   broken(): void
+  /** The device says that it needs a reset, whoever is to blame. */
+  needsReset(): void
   /** The front end made the memory shorter that it gave. */
   torn(): void
 }

@@ -328,6 +328,6 @@ export class ServedDevice implements HostedDevice {
 
   #configCallback(): void {
     if ((this.ops.status() & virtioStatus.NEEDS_RESET) === 0) this.#listener?.configChanged()
-    else this.#listener?.broken()
+    else this.#listener?.needsReset()
   }
 }

@@ -74,7 +74,8 @@ export class Session {
     }
     device.listen({
       configChanged: () => this.#configChanged(),
-      broken: () => this.#broken(),
+      broken: () => this.#rests('ERR_VDPA_RING_BROKEN', 'the guest’s driver broke a rule of its rings'),
+      needsReset: () => this.#rests('ERR_VDPA_STATE', 'the device says NEEDS_RESET'),
       torn: () => this.end(vdpaError('ERR_VDPA_PROTOCOL', 'the front end made a file shorter under its own memory')),
     })
     this.#subscription = this.#listen()
@@ -208,14 +209,9 @@ export class Session {
     if (device.isLive && (protocolFeatures & bit(protocol.CONFIG)) !== 0n) channel?.configChanged()
   }
 
-  #broken(): void {
+  #rests(code: 'ERR_VDPA_RING_BROKEN' | 'ERR_VDPA_STATE', why: string): void {
     for (const vring of this.#connection.device.vrings) if (vring.isLive) vring.error?.signal()
-    this.#options.onRefusal(
-      vdpaError(
-        'ERR_VDPA_RING_BROKEN',
-        'the guest’s driver broke a rule of its rings: the device rests until it is set up anew',
-      ),
-    )
+    this.#options.onRefusal(vdpaError(code, `${why}: the device rests until it is set up anew`))
   }
 }
 

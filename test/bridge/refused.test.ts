@@ -40,6 +40,23 @@ describeNative('a bridge whose device refuses', (backend) => {
     more.close()
   })
 
+  it('a device that breaks down says so itself, and is set up anew', async () => {
+    begin()
+    await using world = await disk()
+    const { bridge, simulator, device } = world
+    using front = new FrontEnd(backend(), bridge.path)
+    await front.begin(packed | eventIdx, STATUS)
+    expect(await readSector(front, front.queue(0), 2n)).toEqual([2, 0])
+    simulator.faults.needsReset(device.path)
+    await until(() => bridge.refusals.length > 0)
+    expect(bridge.refusals).toEqual([expect.stringContaining('ERR_VDPA_STATE: the device says NEEDS_RESET')])
+    front.close()
+    await until(() => bridge.frontEnds === 0)
+    using next = new FrontEnd(backend(), bridge.path)
+    await next.begin(packed | eventIdx, STATUS)
+    expect(await readSector(next, next.queue(0), 3n)).toEqual([3, 0])
+  })
+
   it('a new table has the memory that stayed, and takes the next one', async () => {
     begin()
     await using world = await disk()
