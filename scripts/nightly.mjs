@@ -29,7 +29,11 @@ const jobs = [
     {},
   ],
   ['VDUSE of Linux 7', ['scripts/lab/run.mjs', '--kernel', '7', '--test', 'kernel/vduse'], {}],
-  ['VDUSE of Linux 7.3', ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse-(groups|suspend)'], {}],
+  [
+    'VDUSE of Linux 7.3',
+    ['scripts/lab/run.mjs', '--kernel', '7.3', '--test', 'kernel/vduse(-groups|-suspend)?[.]test'],
+    {},
+  ],
   ...['batch_mapping=0', 'use_va=0'].map((parameter) => [
     `kernel with vdpa_sim.${parameter}`,
     ['scripts/lab/run.mjs', '--module', `vdpa_sim.${parameter}`, '--test', 'kernel/(rows|conformance|control-plane)'],
