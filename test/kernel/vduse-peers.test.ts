@@ -3,7 +3,8 @@
 import { afterEach, describe, expect, it } from '@jest/globals'
 import { existsSync } from 'node:fs'
 import { blockDevice, networkDevice, serveVduse, type VduseServer } from '../../lib/serve'
-import { describeGuest, Guest } from '../guests/guest'
+import { describeGuest, filled, Guest } from '../guests/guest'
+import { fillsDisk } from '../guests/scripts'
 import { describeTestpmd, expectSameCounts, FLOW_MAC, PeerProgram, startTestpmd } from '../testpmd'
 import { bootDisk, bootedDisk } from './boot-disk'
 import { sumOf } from './vduse-support'
@@ -98,6 +99,25 @@ describeGuest(
         expect(server.refusals).toEqual([])
       },
       TIME,
+    )
+
+    const isLong = process.env.VHOST_VDPA_LONG !== undefined
+    const title = 'finds again what it wrote, after another start of its driver'
+    const long = isLong ? it : it.skip
+    long(
+      isLong
+        ? title
+        : `${title} (skipped: its Linux is emulated by an emulated machine: run the lab with --env VHOST_VDPA_LONG=1)`,
+      async () => {
+        const model = blockDevice({ capacity: 64 * 2048 })
+        const server = await served('peer3', model)
+        await using guest = new Guest(fillsDisk, [server.node ?? ''], 'vdpa')
+        await filled(guest)
+        expect(model.counters.errors).toBe(0)
+        expect(model.counters.flushes).toBeGreaterThan(0)
+        expect(server.refusals).toEqual([])
+      },
+      2 * TIME,
     )
   },
   ['vdpa'],
