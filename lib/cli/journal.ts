@@ -23,8 +23,9 @@ export class Journal {
 
   /** The journal in a file, which an applying that did not end may have left. */
   static async at(file: string, host: PlanHost): Promise<Journal> {
-    const left = unfinished(file)
-    return new Journal(file, host, left === undefined || (await isAsIn(left.plan, host)) ? undefined : left.plan)
+    const text = unfinished(file)
+    const left = text === undefined ? undefined : parsePlan(text, file)
+    return new Journal(file, host, left === undefined || (await isAsIn(left, host)) ? undefined : left)
   }
 
   /** Before anything is changed: what cannot be kept is not begun. */
@@ -37,23 +38,23 @@ export class Journal {
 
   /** The host is as the plan says. */
   end(): void {
-    const left = unfinished(this.#file)
-    if (left !== undefined) keepFile(this.#file, left.text.replace(MARK, ''))
+    const text = unfinished(this.#file)
+    if (text !== undefined) keepFile(this.#file, text.replace(MARK, ''))
   }
 
   /** It is not: the mark stays, unless all was undone. */
   async endIfUndone(): Promise<void> {
-    const left = unfinished(this.#file)
-    if (left !== undefined && (await isAsIn(left.plan, this.#host))) this.end()
+    const text = unfinished(this.#file)
+    if (text !== undefined && (await isAsIn(parsePlan(text, this.#file), this.#host))) this.end()
   }
 }
 
 const isAsIn = async (plan: Plan, host: PlanHost) => (await planSteps(plan, host)).length === 0
 
 /** What is in a journal with the mark. A device or a pipe keeps nothing. */
-function unfinished(file: string): { readonly text: string; readonly plan: Plan } | undefined {
+function unfinished(file: string): string | undefined {
   const known = fs.statSync(file, { throwIfNoEntry: false })
   if (known?.isFile() !== true || known.size > 3 * longestPlan) return undefined
   const text = fs.readFileSync(file, 'utf8')
-  return text.startsWith(TITLE + MARK) ? { text, plan: parsePlan(text, file) } : undefined
+  return text.startsWith(TITLE + MARK) ? text : undefined
 }

@@ -27,13 +27,13 @@ function reconnecting() {
   return Number(major) > 9 || (major === '9' && Number(minor) >= 2) ? 'reconnect-ms=1000' : 'reconnect=1'
 }
 
-/** `<socket>:<virtio device id>[,<property>=<value>…]`; `queues` is the front end's, the other properties are those of QEMU's device. */
-function deviceWords(device, index) {
+/** `<socket>:<virtio device id>[,<property>=<value>…]`, and how it comes back; `queues` is the front end's, the other properties are those of QEMU's device. */
+function deviceWords(device, index, reconnect) {
   const [, path, id, more] = /^(.*?):(\d+)(,.*)?$/.exec(device) ?? []
   const properties = more?.split(',').filter((each) => each !== '') ?? []
   const queues = Number(properties.find((each) => each.startsWith('queues='))?.slice('queues='.length) ?? 1)
   const rest = properties.filter((each) => !each.startsWith('queues=')).map((each) => `,${each}`)
-  const socket = ['-chardev', `socket,id=socket${index},path=${path},${reconnecting()}`]
+  const socket = ['-chardev', `socket,id=socket${index},path=${path},${reconnect}`]
   if (id === '2')
     return [...socket, '-device', `vhost-user-blk-pci,chardev=socket${index},num-queues=${queues}${rest.join('')}`]
   if (id !== '1') throw new Error(`${device}: the number of a network is 1, and that of a disk 2`)
@@ -75,11 +75,12 @@ export async function runGuest({ script, devices, memory, monitor, incoming }) {
   const kernel = await newestCached('6.12')
   // As many processors as queue pairs: Linux uses no more pairs than it has processors.
   const processors = Math.max(1, ...devices.map((device) => Number(/,queues=(\d+)/.exec(device)?.[1] ?? 1)))
+  const reconnect = reconnecting()
   const wordsOf = (archive) => [
     ...pcWords(memory),
     ...['-smp', `${processors}`],
     ...kernelWords(kernel, archive),
-    ...devices.flatMap(deviceWords),
+    ...devices.flatMap((device, index) => deviceWords(device, index, reconnect)),
     ...migrationWords(monitor, incoming),
   ]
   return boot({ command: QEMU, script, modules: modulesOf(kernel, MODULES), wordsOf })
