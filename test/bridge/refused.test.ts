@@ -18,6 +18,13 @@ describeNative('a bridge whose device refuses', (backend) => {
   afterEach(() => void jest.restoreAllMocks())
   const ADDED = words(0n, GUEST * 2n, 1n << 16n, USER * 2n, 0n)
 
+  /** A front end that comes, reads a sector, and leaves. */
+  async function visit(path: string, sector: bigint) {
+    using front = new FrontEnd(backend(), path)
+    await front.begin(packed | eventIdx, STATUS)
+    return await readSector(front, front.queue(0), sector)
+  }
+
   it('memory that is added does without it, and hears no more of it', async () => {
     begin()
     await using world = await disk()
@@ -52,9 +59,7 @@ describeNative('a bridge whose device refuses', (backend) => {
     expect(bridge.refusals).toEqual([expect.stringContaining('ERR_VDPA_STATE: the device says NEEDS_RESET')])
     front.close()
     await until(() => bridge.frontEnds === 0)
-    using next = new FrontEnd(backend(), bridge.path)
-    await next.begin(packed | eventIdx, STATUS)
-    expect(await readSector(next, next.queue(0), 3n)).toEqual([3, 0])
+    expect(await visit(bridge.path, 3n)).toEqual([3, 0])
   })
 
   it('a new table has the memory that stayed, and takes the next one', async () => {
@@ -99,17 +104,12 @@ describeNative('a bridge whose device refuses', (backend) => {
     const uncaught = hearUncaught()
     await using world = await disk()
     const { bridge, simulator, device } = world
-    const visit = async () => {
-      using front = new FrontEnd(backend(), bridge.path)
-      await front.begin(packed | eventIdx, STATUS)
-      return await readSector(front, front.queue(0), 2n)
-    }
-    expect(await visit()).toEqual([2, 0])
+    expect(await visit(bridge.path, 2n)).toEqual([2, 0])
     simulator.faults.failReset({ with: 'EIO', times: 2 })
     await until(() => uncaught.length > 0)
     // It may reach the memory as long as nobody knows that it does not.
     expect([device.state, device.addressSpace(0).size, uncaught.length]).toEqual(['lost', 1, 1])
-    expect(await visit()).toEqual([2, 0])
+    expect(await visit(bridge.path, 2n)).toEqual([2, 0])
     await until(() => bridge.frontEnds === 0 && device.addressSpace(0).size === 0)
     expect([uncaught.length, bridge.refusals]).toEqual([1, []])
   })
