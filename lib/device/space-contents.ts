@@ -168,8 +168,13 @@ export class SpaceContents {
         continue
       }
       plan.read(step, entry)
-      this.#table.insert(entry)
+      this.#putBack(entry)
     }
+  }
+
+  /** What was detached is there again: beside what is known to be in its place, where something is. */
+  #putBack(entry: Uint32Array): void {
+    if (!this.#table.insert(entry)) this.#strays.push(entry.slice())
   }
 
   /** Forgets everything, and lets go of all memory. */
@@ -191,7 +196,7 @@ export class SpaceContents {
       if (plan.verb(step) !== 'invalidate') continue
       plan.read(step, entry)
       if (fates[step] === stepFate.DONE || this.hasExactly(entry)) this.#book.drop(entry[OBJECT] as number)
-      else if (!this.#table.insert(entry)) this.#strays.push(entry.slice())
+      else this.#putBack(entry)
     }
   }
 
